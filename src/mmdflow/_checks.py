@@ -1,0 +1,87 @@
+"""Checks of input. Each raises `InputError` with one line: the field, the value, what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from mmdflow.types import InputError, ScalarOrSchedule
+
+
+def positive(field: str, value: float) -> float:
+    """Return `value` if it is a finite number above 0."""
+    return _number(field, value, lambda v: v > 0, "a finite number > 0")
+
+
+def non_negative(field: str, value: float) -> float:
+    """Return `value` if it is a finite number of at least 0."""
+    return _number(field, value, lambda v: v >= 0, "a finite number >= 0")
+
+
+def interval(field: str, value: float, low: float, high: float, brackets: str = "[]") -> float:
+    """Return `value` if it lies between `low` and `high`; `brackets` says which ends are included."""
+
+    def inside(v: float) -> bool:
+        return (v >= low if brackets[0] == "[" else v > low) and (v <= high if brackets[1] == "]" else v < high)
+
+    return _number(field, value, inside, f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}")
+
+
+def count(field: str, value: int, minimum: int = 1) -> int:
+    """Return `value` if it is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise InputError(f"{field} = {value!r}: must be an integer >= {minimum}")
+    return value
+
+
+def choice(field: str, value: str, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`; otherwise suggest the nearest."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{field} = {value!r}: must be one of {', '.join(allowed)}{hint}")
+    return value
+
+
+def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None = None) -> Tensor:
+    """Return `value` if it is a finite floating tensor [n, *event] with n >= 1 (and of that event shape)."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{field}: must be a torch.Tensor [n, *event], got {type(value).__name__}")
+    shape = tuple(value.shape)
+    if value.ndim < 1 or 0 in shape:
+        raise InputError(f"{field} has shape {list(shape)}: must be [n, *event] with n >= 1 and no empty dimension")
+    if not value.is_floating_point():
+        raise InputError(f"{field} has dtype {value.dtype}: must be a floating dtype (call .float())")
+    if event is not None and shape[1:] != tuple(event):
+        raise InputError(f"{field} has event shape {list(shape[1:])}: must be {list(event)}, the target's")
+    finite = torch.isfinite(value)
+    if not bool(finite.all()):
+        raise InputError(f"{field} holds {int((~finite).sum())} NaN or infinite entries: all must be finite")
+    return value
+
+
+def schedule(field: str, value: ScalarOrSchedule) -> Callable[[int], float]:
+    """Turn a number or a callable of the step into a callable of the step whose values are checked to be finite."""
+    if not callable(value):
+        number = _number(field, value, math.isfinite, "a finite number or a callable of the step")
+        return lambda step: number
+
+    def checked(step: int) -> float:
+        return _number(f"{field}({step})", float(value(step)), math.isfinite, "finite")
+
+    return checked
+
+
+def _number(field: str, value: float, good: Callable[[float], bool], allowed: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} = {value!r}: must be {allowed}") from None
+    if isinstance(value, bool) or not math.isfinite(number) or not good(number):
+        raise InputError(f"{field} = {value!r}: must be {allowed}")
+    return number

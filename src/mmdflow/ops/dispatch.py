@@ -1,0 +1,49 @@
+"""Choose how a sum of kernels is computed: through the mean embedding where the feature map is finite, else by a backend."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow.kernels import Kernel
+from mmdflow.ops import reference
+
+#: Every backend gives `kernel_sum` and `kernel_sum_grad` and is tested against the reference in float64.
+BACKENDS: dict[str, ModuleType] = {"reference": reference}
+
+
+def kernel_sum(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
+) -> Float[Tensor, " n"]:
+    """Return sum_j weights_j k(z_i, points_j)."""
+    embedded = kernel.embed(points)
+    if embedded is None:
+        return reference.kernel_sum(kernel, z, points, weights)
+    at_z = kernel.embed(z)
+    assert at_z is not None
+    return at_z @ (weights @ embedded)
+
+
+def kernel_sum_grad(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
+) -> Float[Tensor, "n *event"]:
+    """Return sum_j weights_j grad_1 k(z_i, points_j)."""
+    with torch.no_grad():
+        embedded = kernel.embed(points)
+    if embedded is None:
+        return reference.kernel_sum_grad(kernel, z, points, weights)
+    return embedding_grad(kernel, z, weights @ embedded)
+
+
+def embedding_grad(
+    kernel: Kernel, z: Float[Tensor, "n *event"], direction: Float[Tensor, " K"]
+) -> Float[Tensor, "n *event"]:
+    """Return grad <psi(z_i), direction> for a kernel with a finite feature map psi."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        psi = kernel.embed(z)
+    assert psi is not None
+    return torch.autograd.grad(psi, z, direction.detach().expand_as(psi))[0]

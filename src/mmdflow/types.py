@@ -1,0 +1,40 @@
+"""Types shared by every room of the library: schedules of a scalar, the result of a flow, the library's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+#: A number, or a function of the step index (0, 1, ...) that returns one.
+ScalarOrSchedule: TypeAlias = float | Callable[[int], float]
+
+
+class InputError(ValueError):
+    """Bad input. The message is one line that names the field, the value and what is allowed."""
+
+
+class DivergedError(RuntimeError):
+    """A computation became non-finite. The message says where, and what to change."""
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """What a flow returns.
+
+    Attributes:
+        particles: the particles after the last step, [n, *event].
+        values: the divergence F at each recorded step, [S].
+        trajectory: the particles at each recorded step, [S, n, *event].
+        steps: the recorded step indices, [S]; 0 is the start, the last one is the number of steps made.
+        nfe: evaluations of the witness gradient per particle that were made.
+    """
+
+    particles: Float[Tensor, "n *event"]
+    values: Float[Tensor, " S"]
+    trajectory: Float[Tensor, "S n *event"]
+    steps: Int[Tensor, " S"]
+    nfe: int

@@ -1,0 +1,29 @@
+"""Shapes and types of every public function are checked while the tests run (jaxtyping + beartype)."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("mmdflow", "beartype.beartype")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("mmdflow", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("mmdflow")
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keep the users' cache out of the tests."""
+    os.environ["MMDFLOW_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -1,0 +1,88 @@
+"""Laws of every kernel, in float64."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.laws.strategies import EVENTS, FINITE, KERNELS, POSITIVE, RADIAL, samples
+
+kernels = pytest.mark.parametrize("name", KERNELS)
+
+
+@kernels
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_gram_is_symmetric_and_diag_is_its_diagonal(name, data, event):
+    x = data.draw(samples(event))
+    gram = KERNELS[name](x, x)
+    torch.testing.assert_close(gram, gram.T, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gram.diagonal(), KERNELS[name].diag(x), rtol=1e-9, atol=1e-9)
+
+
+@kernels
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_analytic_gradient_equals_autograd(name, data, event):
+    kernel = KERNELS[name]
+    x, y = data.draw(samples(event)), data.draw(samples(event))
+    weights = torch.randn(len(x), len(y), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    z = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad((kernel(z, y) * weights).sum(), z)
+    torch.testing.assert_close(kernel.grad(x, y, weights), expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        kernel.grad(x, y, weights[:1]), kernel.grad(x, y, weights[:1].expand(len(x), -1)), rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+@given(data=st.data())
+def test_gram_is_positive_semidefinite(name, data):
+    x = data.draw(samples((3,)))
+    gram = KERNELS[name](x, x)
+    assert torch.linalg.eigvalsh(gram)[0] > -1e-9 * gram.diagonal().abs().max()
+
+
+@pytest.mark.parametrize("name", [n for n in KERNELS if n.startswith("riesz")])
+@given(data=st.data())
+def test_riesz_is_conditionally_positive(name, data):
+    x = data.draw(samples((3,), min_points=2))
+    c = torch.randn(len(x), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    c = c - c.mean()
+    assert c @ KERNELS[name](x, x) @ c > -1e-9
+
+
+@pytest.mark.parametrize("name", RADIAL)
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_radial_kernels_are_translation_invariant(name, data, event):
+    x, y = data.draw(samples(event)), data.draw(samples(event))
+    torch.testing.assert_close(KERNELS[name](x + 3, y + 3), KERNELS[name](x, y), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RADIAL)
+def test_radial_gradient_at_coincidence_is_zero(name):
+    for dim in (2, 30):
+        x = torch.randn(1, dim, dtype=torch.float64) + 5
+        points = x.repeat(3, 1)
+        assert (KERNELS[name].grad(x, points, torch.ones(1, 3).double()) == 0).all()
+
+
+@pytest.mark.parametrize("name", FINITE)
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_embedding_reproduces_the_gram_matrix(name, data, event):
+    x, y = data.draw(samples(event)), data.draw(samples(event))
+    kernel = KERNELS[name]
+    torch.testing.assert_close(kernel.embed(x) @ kernel.embed(y).T, kernel(x, y), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RADIAL)
+@pytest.mark.parametrize("dim", [2, 40])
+def test_tight_clusters_far_from_the_origin_keep_their_accuracy_in_float32(name, dim):
+    """Matrix-product distances lose everything here; ours must not."""
+    generator = torch.Generator().manual_seed(0)
+    x = (100 + 1e-2 * torch.randn(20, dim, generator=generator)).float()
+    y = (100 + 1e-2 * torch.randn(30, dim, generator=generator)).float()
+    exact = KERNELS[name](x.double(), y.double())
+    torch.testing.assert_close(KERNELS[name](x, y).double(), exact, rtol=1e-4, atol=1e-7)
+    weights = torch.ones(1, 30)
+    gradient = KERNELS[name].grad(x.double(), y.double(), weights.double())
+    error = (KERNELS[name].grad(x, y, weights).double() - gradient).norm() / gradient.norm()
+    assert error < 2e-3, error
