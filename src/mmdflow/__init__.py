@@ -25,7 +25,14 @@ if TYPE_CHECKING:
         RationalQuadratic,
         Riesz,
     )
-    from mmdflow.noise import CosineSchedule, DDPMSchedule, LinearSchedule, NoiseConditionalKernel, VPSchedule
+    from mmdflow.noise import (
+        CosineSchedule,
+        DDPMSchedule,
+        LinearSchedule,
+        NoiseConditionalGaussian,
+        NoiseConditionalKernel,
+        VPSchedule,
+    )
     from mmdflow.types import DivergedError, FlowResult, InputError
     from mmdflow.witness import KernelWitness, Witness
 
@@ -48,7 +55,7 @@ _HOMES = {
         "RationalQuadratic",
         "Riesz",
     ),
-    "mmdflow.noise": ("CosineSchedule", "DDPMSchedule", "LinearSchedule", "NoiseConditionalKernel", "VPSchedule"),
+    "mmdflow.noise": ("CosineSchedule", "DDPMSchedule", "LinearSchedule", "NoiseConditionalGaussian", "NoiseConditionalKernel", "VPSchedule"),
     "mmdflow.types": ("DivergedError", "FlowResult", "InputError"),
     "mmdflow.witness": ("KernelWitness", "Witness"),
 }
@@ -80,6 +87,7 @@ __all__ = [  # noqa: RUF022 (kernels, divergences, flow, models: the order of th
     "CosineSchedule",
     "LinearSchedule",
     "NoiseConditionalKernel",
+    "NoiseConditionalGaussian",
     "DMMDLoss",
     "DMMDPipeline",
 ]

@@ -24,6 +24,7 @@ def flow(
     noise_injection: ScalarOrSchedule | None = None,
     diffusion: ScalarOrSchedule | None = None,
     save_every: int | None = None,
+    evaluate: bool = True,
     callback: Callable[[int, Tensor], Tensor | bool | None] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
@@ -42,6 +43,7 @@ def flow(
         noise_injection: beta; the gradient is evaluated at x + beta u, off the support. It is not Langevin diffusion.
         diffusion: x receives + diffusion * u after the step (Langevin-like), a number or a function of the step.
         save_every: record particles and F every so many steps; the start and the end always are.
+        evaluate: whether to compute F at the recorded steps; without it `values` is empty.
         callback: called after every step with (steps made, particles). It may return a tensor of the same shape that replaces
             the particles (a projection), True to stop, or None.
         progress: show a bar.
@@ -76,7 +78,7 @@ def flow(
         x = particles.detach().clone()
         previous: Tensor | None = None
         snapshots, steps = [x], [0]
-        values = [divergence(x)]
+        values = [divergence(x)] if evaluate else []
         made = 0
         for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
             at = None if beta is None else x + beta(step) * normal_like(x, generator)
@@ -102,12 +104,13 @@ def flow(
                     raise DivergedError(f"particles became non-finite by step {made}: lower step_size ({eta(step):g} here)")
                 snapshots.append(x)
                 steps.append(made)
-                values.append(divergence(x))
+                if evaluate:
+                    values.append(divergence(x))
             if stop:
                 break
         return FlowResult(
             particles=x,
-            values=torch.stack(values),
+            values=torch.stack(values) if values else x.new_empty(0),
             trajectory=torch.stack(snapshots),
             steps=torch.tensor(steps),
             nfe=made,

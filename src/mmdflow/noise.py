@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.kernels import Deep, Kernel, Linear
+from mmdflow.kernels import Deep, Gaussian, Kernel, Linear
 
 
 class Schedule:
@@ -117,30 +117,53 @@ def schedule(name: str) -> Schedule:
 
 
 class NoiseConditionalKernel(nn.Module):
-    r"""k_t(x, y) = base(phi(x, t), phi(y, t)): one kernel for every noise level (DMMD paper, section 4).
+    r"""k_t(x, y) = base_t(phi(x, t), phi(y, t)): one kernel for every noise level (DMMD paper, section 4).
 
     Args:
-        features: phi(x, t) with x [n, *event] and t [n] or [] -> [n, K].
-        base: the kernel on features; linear by default (DMMD paper, eq. 11).
+        features: phi(x, t) with x [n, *event] and t [n] -> [n, K]; the identity when None.
+        base: the kernel on features; linear by default (DMMD paper, eq. 11). Override `base_at` where it depends on t.
 
     Example:
         >>> import torch
-        >>> kernel = NoiseConditionalKernel(lambda x, t: t * x)
+        >>> kernel = NoiseConditionalKernel(lambda x, t: t[:, None] * x)
         >>> kernel.at(0.5)(torch.ones(1, 2), torch.ones(1, 2))
         tensor([[0.5000]])
     """
 
-    def __init__(self, features: Callable[[Tensor, Tensor], Tensor], base: Kernel | None = None) -> None:
+    def __init__(self, features: Callable[[Tensor, Tensor], Tensor] | None = None, base: Kernel | None = None) -> None:
         super().__init__()
-        self.features: Any = features
+        self.features: Any = features if features is not None else _identity
         self.base = Linear() if base is None else base
+
+    def base_at(self, t: Tensor) -> Kernel:
+        """Return the kernel on features at noise level t, a scalar tensor."""
+        return self.base
 
     def at(self, t: float | Tensor) -> Kernel:
         """Return the kernel of noise level t in [0, 1]."""
-        level = float(t)
-        _checks.interval("t", level, 0.0, 1.0)
+        level = _checks.interval("t", float(t), 0.0, 1.0)
 
         def features(x: Tensor) -> Tensor:
             return self.features(x, x.new_full((len(x),), level))  # type: ignore[no-any-return]
 
-        return Deep(self.base, features)
+        return Deep(self.base_at(torch.as_tensor(t)), features)
+
+
+class NoiseConditionalGaussian(NoiseConditionalKernel):
+    """k_t(x, y) = exp(-|x - y|^2 / (2 width(t)^2)) on the events themselves (DMMD paper, section 7, Figures 1-2).
+
+    Args:
+        width: a positive function or module of t, [] -> [].
+    """
+
+    def __init__(self, width: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.width = width
+
+    def base_at(self, t: Tensor) -> Kernel:
+        """Return the Gaussian kernel of width(t)."""
+        return Gaussian(self.width(t))
+
+
+def _identity(x: Tensor, t: Tensor) -> Tensor:
+    return x

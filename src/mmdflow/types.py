@@ -27,14 +27,14 @@ class FlowResult:
 
     Attributes:
         particles: the particles after the last step, [n, *event].
-        values: the divergence F at each recorded step, [S].
+        values: the divergence F at each recorded step, [S]; empty when it was not asked for.
         trajectory: the particles at each recorded step, [S, n, *event].
         steps: the recorded step indices, [S]; 0 is the start, the last one is the number of steps made.
         nfe: evaluations of the witness gradient per particle that were made.
     """
 
     particles: Float[Tensor, "n *event"]
-    values: Float[Tensor, " S"]
+    values: Float[Tensor, " V"]
     trajectory: Float[Tensor, "S n *event"]
     steps: Int[Tensor, " S"]
     nfe: int

@@ -1,0 +1,98 @@
+"""Files: written aside and renamed, read with one clear line when they are damaged, found in the caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmdflow.types import InputError
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes `path`'s place when the block ends well, else it is removed."""
+    path = Path(path)
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it takes `path`'s place when the block ends well, else it is removed."""
+    path = Path(path)
+    if in_use(path) and not overwrite:
+        raise InputError(f"{path}: already in use; choose another folder or ask to overwrite it")
+    make_folder(path.parent)
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if path.exists():
+            old = aside.with_name(aside.name + ".old")
+            os.replace(path, old)
+            os.replace(aside, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def in_use(path: Path) -> bool:
+    """Whether there is something at `path` that writing there would lose."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror or error})") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{path}: no permission to write there")
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with new_file(path) as aside:
+        aside.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raise InputError in one line when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable JSON ({error})") from error
+
+
+def cache_folder() -> Path:
+    """Return the cache: MMDFLOW_CACHE, else mmdflow under the user's cache folder."""
+    base = os.environ.get("MMDFLOW_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmdflow"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return the models that come with the package: name -> folder."""
+    root = Path(__file__).parent / "pretrained"
+    return {p.name: p for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}

@@ -1,0 +1,221 @@
+"""The training loss of DMMD: unbiased MMD per noise level against gradient penalties (DMMD paper, Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdflow import _checks, ops
+from mmdflow.flows import normal_like
+from mmdflow.functional import mmd2
+from mmdflow.noise import NoiseConditionalKernel, Schedule
+from mmdflow.types import DivergedError, InputError
+
+PENALTY_POINTS = ("path", "interpolate", "noisy")
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The loss and its parts at each of the L noise levels of a step.
+
+    Attributes:
+        total: the scalar to minimise.
+        levels: the noise levels t, [L].
+        mmd2: the unbiased MMD^2 between noisy and clean samples, in units of the distance between them if normalised, [L].
+        unit: mean (|grad f| - 1)^2, [L].
+        displacement: mean |grad f - n|^2, n the unit step from clean to noisy, [L].
+        l2: mean squared feature, [L].
+        slope: mean |grad f|, [L].
+        participation: participation ratio of the clean features' covariance, (tr C)^2 / tr C^2, between 1 (collapsed) and K.
+    """
+
+    total: Float[Tensor, ""]
+    levels: Float[Tensor, " L"]
+    mmd2: Float[Tensor, " L"]
+    unit: Float[Tensor, " L"]
+    displacement: Float[Tensor, " L"]
+    l2: Float[Tensor, " L"]
+    slope: Float[Tensor, " L"]
+    participation: Float[Tensor, ""]
+
+    def scalars(self) -> dict[str, float]:
+        """Return the mean over levels of every part, as numbers to log."""
+        names = ("mmd2", "unit", "displacement", "l2", "slope")
+        means = {name: float(getattr(self, name).mean()) for name in names}
+        return {"loss": float(self.total.detach()), **means, "participation": float(self.participation)}
+
+    def check_finite(self) -> None:
+        """Raise `DivergedError` naming the first part that is not finite and its noise level."""
+        if bool(torch.isfinite(self.total)):
+            return
+        for name in ("mmd2", "unit", "displacement", "l2"):
+            bad = ~torch.isfinite(getattr(self, name))
+            if bool(bad.any()):
+                raise DivergedError(f"loss term {name} became non-finite at noise level t = {self.levels[bad][0]:.4f}")
+        raise DivergedError("the loss became non-finite although every term is finite")
+
+
+class DMMDLoss(nn.Module):
+    r"""E_t [ -w_mmd MMD^2_u(P_t, P; t) / norm_t + w_unit L_unit + w_disp L_disp + w_l2 L_l2 ] (DMMD paper, eq. 8).
+
+    A batch of n * num_levels clean events gives every level its own n events. Half of them stay clean and the other half
+    are noised, so the two samples of the MMD are independent. The witness of the penalties is
+    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means.
+
+    Args:
+        kernel: the noise-conditional kernel whose parameters are learned.
+        schedule: the forward diffusion.
+        second_moment: mean square of the data's entries, for the distance d_t from clean to noisy.
+        num_levels: noise levels a step, drawn stratified-uniformly in [t_min, t_max].
+        mmd_weight: weight of the MMD.
+        unit_weight: weight of mean (|grad f| - 1)^2, the paper's penalty.
+        displacement_weight: weight of mean |grad f - n|^2, n = (x_t - x_0) / (sqrt(D) d_t). Ours: the witness gradient is told
+            where to point, not only how long to be.
+        l2_weight: weight of the mean squared feature on clean and noisy samples.
+        penalty_points: where the penalties hold: "path" = x_t for half of the events, uniform on the segment from
+            x_0 to its own x_t for the others; "interpolate" = uniform between a clean and an independent noisy sample (WGAN-GP);
+            "noisy" = x_t (training on these alone explodes when sampled).
+        normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
+        t_min: lowest noise level.
+        t_max: highest noise level.
+
+    Raises:
+        InputError: for a batch that the levels do not divide into even parts of at least 4, or bad settings.
+    """
+
+    def __init__(
+        self,
+        kernel: NoiseConditionalKernel,
+        schedule: Schedule,
+        *,
+        second_moment: float,
+        num_levels: int = 16,
+        mmd_weight: float = 1.0,
+        unit_weight: float = 1.0,
+        displacement_weight: float = 0.0,
+        l2_weight: float = 0.0,
+        penalty_points: str = "path",
+        normalize: bool = True,
+        t_min: float = 0.02,
+        t_max: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.schedule = kernel, schedule
+        self.second_moment = _checks.positive("second_moment", second_moment)
+        self.num_levels = _checks.count("num_levels", num_levels)
+        self.mmd_weight = _checks.non_negative("mmd_weight", mmd_weight)
+        self.unit_weight = _checks.non_negative("unit_weight", unit_weight)
+        self.displacement_weight = _checks.non_negative("displacement_weight", displacement_weight)
+        self.l2_weight = _checks.non_negative("l2_weight", l2_weight)
+        self.penalty_points = _checks.choice("penalty_points", penalty_points, PENALTY_POINTS)
+        if penalty_points == "interpolate" and displacement_weight > 0:
+            raise InputError("penalty_points = 'interpolate' with displacement_weight > 0: must be 'path' or 'noisy'")
+        self.normalize = normalize
+        self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
+        self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
+
+    def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> LossTerms:
+        """Return the loss of a batch of clean events; `generator` draws levels, noise and interpolates."""
+        count = self.num_levels
+        if clean.shape[0] % (2 * count) or clean.shape[0] < 4 * count:
+            raise InputError(
+                f"batch size {clean.shape[0]}: must be an even multiple of num_levels = {count}, at least {4 * count}"
+            )
+        n = clean.shape[0] // count
+        levels = self._draw_levels(clean, generator)
+        t = levels.repeat_interleave(n)
+        noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
+        by_level = (count, n, *clean.shape[1:])
+        samples = torch.cat([clean.view(by_level)[:, : n // 2], noisy.view(by_level)[:, n // 2 :]], 1)
+        phi = self.kernel.features(samples.reshape(clean.shape), t).view(count, n, -1)
+        points = self._points(clean, noisy, samples, generator).requires_grad_()
+        phi_points = self.kernel.features(points, t).view(count, n, -1)
+        discrepancy, witness = self._mmd(phi[:, : n // 2], phi[:, n // 2 :], phi_points, levels)
+
+        (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=torch.is_grad_enabled())
+        gradient = gradient.flatten(1)
+        slope = (gradient.square().sum(1) + 1e-12).sqrt()
+        distance = math.sqrt(gradient.shape[1]) * self.schedule.displacement(levels, self.second_moment)
+        direction = (noisy - clean).flatten(1) / distance.repeat_interleave(n)[:, None]
+        unit = (slope - 1).square().view(count, n).mean(1)
+        displacement = (gradient - direction).square().sum(1).view(count, n).mean(1)
+        l2 = phi.square().mean((1, 2))
+        if self.normalize:
+            discrepancy = discrepancy / distance
+        total = (
+            -self.mmd_weight * discrepancy
+            + self.unit_weight * unit
+            + self.displacement_weight * displacement
+            + self.l2_weight * l2
+        ).mean()
+        return LossTerms(
+            total=total,
+            levels=levels,
+            mmd2=discrepancy.detach(),
+            unit=unit.detach(),
+            displacement=displacement.detach(),
+            l2=l2.detach(),
+            slope=slope.detach().view(count, n).mean(1),
+            participation=_participation(phi[:, : n // 2].detach()),
+        )
+
+    def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
+        device = clean.device if generator is None else generator.device
+        jitter = torch.rand(self.num_levels, generator=generator, device=device, dtype=clean.dtype).to(clean.device)
+        stratum = torch.arange(self.num_levels, device=clean.device, dtype=clean.dtype)
+        return self.t_min + (self.t_max - self.t_min) * (stratum + jitter) / self.num_levels
+
+    def _points(self, clean: Tensor, noisy: Tensor, samples: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the penalty's points, one an event, with no gradient."""
+        if self.penalty_points == "noisy":
+            return noisy.detach().clone()
+        device = clean.device if generator is None else generator.device
+        weight = torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
+        if self.penalty_points == "interpolate":  # each level's clean samples paired with its noisy ones, twice over
+            half = samples.shape[1] // 2
+            first, second = samples[:, :half], samples[:, half:]
+            start = torch.cat([first, first], 1).reshape(clean.shape)
+            end = torch.cat([second, second], 1).reshape(clean.shape)
+        else:
+            start, end = clean, noisy
+            weight[::2] = 1
+        return torch.lerp(start, end, weight.view(-1, *[1] * (clean.ndim - 1))).detach()
+
+    def _mmd(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the unbiased MMD^2 of each level, [L], and the witness at the points, [L, n], all given as features."""
+        psi = self._finite(torch.cat([clean, noisy, points], 1), levels)
+        if psi is not None:
+            half = clean.shape[1]
+            clean, noisy, points = psi[:, :half], psi[:, half : 2 * half], psi[:, 2 * half :]
+            difference = noisy.mean(1) - clean.mean(1)
+            cross = (clean.mean(1) * noisy.mean(1)).sum(1)
+            return _within(clean) + _within(noisy) - 2 * cross, (points * difference[:, None]).sum(2)
+        discrepancies, witnesses = [], []
+        weights = torch.cat([noisy.new_full((noisy.shape[1],), 1.0), clean.new_full((clean.shape[1],), -1.0)])
+        for c, x, z, t in zip(clean, noisy, points, levels, strict=True):
+            base = self.kernel.base_at(t)
+            discrepancies.append(mmd2(x, c, base))
+            witnesses.append(ops.kernel_sum(base, z, torch.cat([x, c]), weights / len(c)))
+        return torch.stack(discrepancies), torch.stack(witnesses)
+
+    def _finite(self, phi: Tensor, levels: Tensor) -> Tensor | None:
+        """Return the base kernel's feature map of phi, [L, *, K'], where it has a finite one."""
+        psi = self.kernel.base_at(levels[0]).embed(phi.flatten(0, 1))
+        return None if psi is None else psi.view(*phi.shape[:2], -1)
+
+
+def _within(psi: Tensor) -> Tensor:
+    """Return mean over pairs i != j of <psi_i, psi_j> in O(n) (SYSTEMS row 0): [L, n, K] -> [L]."""
+    n = psi.shape[1]
+    return (psi.sum(1).square().sum(1) - psi.square().sum((1, 2))) / (n * (n - 1))
+
+
+def _participation(phi: Tensor) -> Tensor:
+    """Return (tr C)^2 / tr C^2 of the covariance of [L, n, K] features within levels; 0 where it vanishes."""
+    centred = (phi - phi.mean(1, keepdim=True)).flatten(0, 1)
+    covariance = centred.T @ centred
+    return covariance.trace().square() / covariance.square().sum().clamp_min(torch.finfo(phi.dtype).tiny)

@@ -1,0 +1,312 @@
+"""A trained DMMD as one object and one folder: weights, schedule, target means, sampler defaults, provenance."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mmdflow import _checks
+from mmdflow._files import new_folder, read_json, shipped_models
+from mmdflow.dmmd.means import TargetMeans
+from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
+from mmdflow.features import NETWORKS, FeatureNetwork
+from mmdflow.flows import normal_like
+from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
+from mmdflow.types import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMAT = 1
+_WEIGHTS, _MEANS, _CONFIG = "model.safetensors", "target_means.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """How a pipeline samples when it is not told otherwise.
+
+    Attributes:
+        num_levels: noise levels T, uniform from t_max to t_min.
+        steps_per_level: flow steps at each, N_s.
+        step_size: a constant eta (the paper), or None for the distance schedule (ours): one walk back along the path.
+        step_scale: multiplies the distance schedule.
+        sampler: "exact" or "approximate".
+        final_steps: denoising steps at t_min after the last level.
+        final_sampler: "exact", "approximate" or None for the sampler's own.
+        final_step_size: eta of the final steps, or None for the distance that t_min stands for.
+    """
+
+    num_levels: int = 50
+    steps_per_level: int = 1
+    step_size: float | None = None
+    step_scale: float = 1.0
+    sampler: str = "exact"
+    final_steps: int = 0
+    final_sampler: str | None = None
+    final_step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _checks.count("num_levels", self.num_levels)
+        _checks.count("steps_per_level", self.steps_per_level)
+        _checks.count("final_steps", self.final_steps, 0)
+        _checks.positive("step_scale", self.step_scale)
+        _checks.choice("sampler", self.sampler, SAMPLERS)
+        if self.step_size is not None:
+            _checks.positive("step_size", self.step_size)
+        if self.final_step_size is not None:
+            _checks.positive("final_step_size", self.final_step_size)
+        if self.final_sampler is not None:
+            _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
+
+
+@dataclass(frozen=True)
+class DMMDOutput:
+    """What a pipeline returns.
+
+    Attributes:
+        particles: [n, *event]; images lie in [-1, 1].
+        nfe: evaluations of the witness gradient per particle that were made.
+        trajectory: the particles at the start and after every noise level, [S, n, *event], when asked for.
+    """
+
+    particles: Float[Tensor, "n *event"]
+    nfe: int
+    trajectory: Float[Tensor, "S n *event"] | None = None
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The particles as PIL images (events [1 or 3, height, width])."""
+        from PIL import Image
+
+        if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
+            raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
+        pixels = ((self.particles.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+@dataclass(frozen=True)
+class DMMDPipeline:
+    """A trained noise-conditional kernel with all that sampling needs.
+
+    Attributes:
+        kernel: the kernel; its features are one of `mmdflow.features.NETWORKS`, its base is linear.
+        schedule: the forward diffusion, with its name in `schedule_name`.
+        schedule_name: one of vp, ddpm, cosine, linear.
+        means: the target's mean embeddings by noise level.
+        second_moment: mean square of the data's entries.
+        defaults: how to sample when not told otherwise.
+        provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import DMMDPipeline
+        >>> pipe = DMMDPipeline.from_pretrained("digits")
+        >>> out = pipe(num_particles=4, generator=torch.Generator().manual_seed(0))
+        >>> out.particles.shape
+        torch.Size([4, 1, 8, 8])
+    """
+
+    kernel: NoiseConditionalKernel
+    schedule: Schedule
+    schedule_name: str
+    means: TargetMeans
+    second_moment: float
+    defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def features(self) -> FeatureNetwork:
+        """The feature network phi(x, t)."""
+        network = self.kernel.features
+        assert isinstance(network, FeatureNetwork)
+        return network
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.features.event_shape
+
+    def to(self, device: torch.device | str) -> DMMDPipeline:
+        """Return the pipeline on a device."""
+        return replace(self, kernel=self.kernel.to(device), means=self.means.to(device))
+
+    def __call__(
+        self,
+        num_particles: int = 64,
+        num_levels: int | None = None,
+        steps_per_level: int | None = None,
+        step_size: float | None = None,
+        sampler: str | None = None,
+        final_steps: int | None = None,
+        final_sampler: str | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        particles: Float[Tensor, "n *event"] | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+    ) -> DMMDOutput:
+        """Sample. What is None is taken from `defaults`.
+
+        Args:
+            num_particles: N_p; with the exact sampler the particles interact (the paper uses 200).
+            num_levels: noise levels T.
+            steps_per_level: flow steps a level N_s; T x N_s is the NFE.
+            step_size: a constant eta.
+            sampler: "exact" or "approximate".
+            final_steps: denoising steps at the lowest level.
+            final_sampler: the flow of the final steps.
+            generator: of the initial noise.
+            particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
+            return_trajectory: keep the particles after every level.
+            progress: show a bar over the noise levels.
+
+        Raises:
+            InputError: for impossible settings.
+            DivergedError: when particles become non-finite.
+        """
+        asked = {
+            "num_levels": num_levels,
+            "steps_per_level": steps_per_level,
+            "step_size": step_size,
+            "sampler": sampler,
+            "final_steps": final_steps,
+            "final_sampler": final_sampler,
+        }
+        how = replace(self.defaults, **{k: v for k, v in asked.items() if v is not None})
+        source = self._source(num_particles, particles, generator)
+        t_min, t_max = float(self.means.levels[0]), float(self.means.levels[-1])
+        levels = noise_levels(how.num_levels, t_min, t_max)
+        size = math.prod(self.event_shape)
+        if how.step_size is None:
+            walk = distance_steps(self.schedule, levels, self.second_moment, size, how.step_scale)
+            steps = [eta / how.steps_per_level for eta in walk]
+        else:
+            steps = [how.step_size] * len(levels)
+        final = how.final_step_size
+        if final is None:
+            final = distance_steps(self.schedule, levels[-1:], self.second_moment, size)[0]
+        frames = [source]
+        with tqdm(total=len(levels) + bool(how.final_steps), disable=not progress, desc="sample", unit="level") as bar:
+
+            def after_level(done: int, x: Tensor) -> None:
+                bar.update()
+                if return_trajectory:
+                    frames.append(x)
+
+            x, nfe = sample(
+                self.kernel,
+                self.means,
+                source,
+                levels=levels,
+                step_sizes=steps,
+                steps_per_level=how.steps_per_level,
+                sampler=how.sampler,
+                final_steps=how.final_steps,
+                final_sampler=how.final_sampler,
+                final_step_size=final,
+                callback=after_level,
+            )
+        if len(self.event_shape) == 3:
+            x = x.clamp(-1, 1)
+        return DMMDOutput(x, nfe, torch.stack(frames) if return_trajectory else None)
+
+    def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        if particles is not None:
+            return _checks.points("particles", particles, self.event_shape)
+        _checks.count("num_particles", count)
+        return normal_like(self.means.clean.new_empty(count, *self.event_shape), generator)
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
+
+        Raises:
+            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+        """
+        network = self.features
+        name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
+        config = {
+            "format": FORMAT,
+            "system": "dmmd",
+            "features": {"network": name, **network.config()},
+            "base_kernel": "linear",
+            "schedule": self.schedule_name,
+            "second_moment": self.second_moment,
+            "sampler": asdict(self.defaults),
+            "provenance": self.provenance,
+        }
+        means = {"levels": self.means.levels, "clean": self.means.clean, "noisy": self.means.noisy}
+        with new_folder(path, overwrite=overwrite) as folder:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / _WEIGHTS)
+            save_file({k: v.contiguous() for k, v in means.items()}, folder / _MEANS)
+            (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        return Path(path)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DMMDPipeline:
+        """Load a pipeline from a folder, a run folder that holds `pipeline/`, or a shipped model's name.
+
+        Raises:
+            InputError: if there is none, or a file is missing or corrupt.
+        """
+        folder = _find(path)
+        config = read_json(folder / _CONFIG)
+        try:
+            if config["format"] != FORMAT or config["system"] != "dmmd":
+                raise InputError(f"{folder / _CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of 'dmmd'")
+            arguments = dict(config["features"])
+            network = NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
+            levels = TargetMeans(**_load(folder / _MEANS))
+            pipeline = cls(
+                kernel=NoiseConditionalKernel(_fill(network, _load(folder / _WEIGHTS), folder / _WEIGHTS)),
+                schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
+                schedule_name=config["schedule"],
+                means=levels,
+                second_moment=config["second_moment"],
+                defaults=SamplerDefaults(**config["sampler"]),
+                provenance=config["provenance"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / _CONFIG}: damaged or from another version ({error})") from error
+        return pipeline.to(device)
+
+
+def _find(path: str | Path) -> Path:
+    shipped = shipped_models()
+    candidates = [Path(path), Path(path) / "pipeline"]
+    if str(path) in shipped:
+        candidates.append(shipped[str(path)])
+    for folder in candidates:
+        if (folder / _CONFIG).is_file():
+            return folder
+    raise InputError(
+        f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {', '.join(shipped)}"
+    )
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the folder is not a whole pipeline") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: does not fit the network in {_CONFIG} ({reason})") from error
+    return network.eval().requires_grad_(False)

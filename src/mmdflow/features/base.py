@@ -1,0 +1,71 @@
+"""What every feature network shares: the two heads and the embedding of the noise level."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdflow import _checks
+
+HEADS = ("flat", "squared_residual")
+
+
+class FeatureNetwork(nn.Module):
+    r"""phi(x, t) with one of two heads on a network that subclasses give as `outputs`.
+
+    * ``"flat"``: the network's K numbers are the features.
+    * ``"squared_residual"``: the network gives K event-shaped u_k and phi_k = D^(1/4) / 2 * mean over entries of
+      (x - u_k(x, t))^2, D the entries of an event. Its gradient x - u_k is a denoiser's residual, which a flat read-out of an
+      encoder is not. The factor makes |grad f| = 1 natural for the linear kernel's witness. Ours, not the paper's.
+
+    Args:
+        event_shape: the shape of an event.
+        num_features: K.
+        head: one of `HEADS`.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], num_features: int, head: str) -> None:
+        super().__init__()
+        self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
+        self.num_features = _checks.count("num_features", num_features)
+        self.head = _checks.choice("head", head, HEADS)
+
+    @property
+    def event_size(self) -> int:
+        """The number of entries of an event, D."""
+        return math.prod(self.event_shape)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, in plain types."""
+        return {"event_shape": list(self.event_shape), "num_features": self.num_features, "head": self.head}
+
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
+        """Return phi(x_i, t_i)."""
+        out = self.outputs(x, t)
+        if self.head == "flat":
+            return out
+        return self.event_size**0.25 / 2 * (x.unsqueeze(1) - out).square().flatten(2).mean(2)
+
+
+class LevelEmbedding(nn.Module):
+    """Sines and cosines of the noise level t in [0, 1], at frequencies pi/2 to 15 pi: [n] -> [n, size]."""
+
+    frequencies: Tensor
+
+    def __init__(self, size: int = 32) -> None:
+        super().__init__()
+        frequencies = torch.exp(torch.linspace(0, math.log(30.0), size // 2)) * math.pi / 2
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n size"]:
+        """Return the embedding."""
+        angles = t[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], 1)

@@ -1,0 +1,91 @@
+"""A small convolutional network for images, without attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdflow import _checks
+from mmdflow.features.base import FeatureNetwork, LevelEmbedding
+from mmdflow.types import InputError
+
+
+class ConvFeatures(FeatureNetwork):
+    """Residual blocks at full resolution and at each halving; the squared-residual head climbs back up with skips.
+
+    Args:
+        event_shape: (channels, height, width); height and width divisible by 2^(len(channels) - 1).
+        num_features: K.
+        head: "flat" (global mean of the coarsest maps, then linear) or "squared_residual".
+        channels: channels of each resolution, finest first.
+        blocks: residual blocks a resolution.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        num_features: int = 4,
+        head: str = "squared_residual",
+        channels: tuple[int, ...] | list[int] = (32, 64),
+        blocks: int = 1,
+    ) -> None:
+        super().__init__(event_shape, num_features, head)
+        if len(self.event_shape) != 3:
+            raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
+        self.channels = tuple(_checks.count("channels", c) for c in channels)
+        self.blocks = _checks.count("blocks", blocks)
+        factor = 2 ** (len(self.channels) - 1)
+        if any(size % factor for size in self.event_shape[1:]):
+            raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
+        self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
+        self.stem = nn.Conv2d(self.event_shape[0], self.channels[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.ModuleList(_Block(before if i == 0 else after, after) for i in range(blocks))
+            for before, after in zip((self.channels[0], *self.channels), self.channels, strict=False)
+        )
+        coarse, fine = self.channels[-1], self.channels[0]
+        if self.head == "flat":
+            self.read_out: nn.Module = nn.Linear(coarse, num_features)
+        else:
+            below = list(reversed(self.channels))
+            self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(below, below[1:], strict=False))
+            self.read_out = nn.Conv2d(fine, num_features * self.event_shape[0], 3, padding=1)
+
+    def config(self) -> dict[str, Any]:  # noqa: D102
+        return {**super().config(), "channels": list(self.channels), "blocks": self.blocks}
+
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
+        level = self.level(t)
+        h = self.stem(x)
+        skips = []
+        for i, stage in enumerate(self.down):
+            h = F.avg_pool2d(h, 2) if i else h
+            assert isinstance(stage, nn.ModuleList)
+            for block in stage:
+                h = block(h, level)
+            skips.append(h)
+        if self.head == "flat":
+            return self.read_out(F.silu(h).mean((2, 3)))  # type: ignore[no-any-return]
+        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+            h = block(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1), level)
+        return self.read_out(F.silu(h)).view(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Two convolutions with the level added in between, around a skip."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, padding=1)
+        self.level = nn.Linear(64, after)
+        self.norm = nn.GroupNorm(math.gcd(8, after), after)
+        self.second = nn.Conv2d(after, after, 3, padding=1)
+        self.skip = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        h = self.norm(self.first(F.silu(x)) + self.level(level)[:, :, None, None])
+        return self.skip(x) + self.second(F.silu(h))  # type: ignore[no-any-return]

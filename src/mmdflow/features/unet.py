@@ -1,0 +1,86 @@
+"""The U-Net of diffusion models, from diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmdflow import _checks
+from mmdflow.features.base import FeatureNetwork
+from mmdflow.types import InputError
+
+
+class UNetFeatures(FeatureNetwork):
+    """diffusers' `UNet2DModel` with sinusoidal time embedding and attention that can be differentiated twice.
+
+    Args:
+        event_shape: (channels, height, width).
+        num_features: K.
+        head: "flat" (the output maps' spatial mean, then linear) or "squared_residual".
+        channels: channels of each resolution, finest first; each divisible by `groups`.
+        attention: for each resolution, whether it has self-attention.
+        layers: residual blocks a resolution.
+        groups: of group normalisation.
+
+    Raises:
+        ImportError: if diffusers is not installed; says how to install it.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        num_features: int = 4,
+        head: str = "squared_residual",
+        channels: tuple[int, ...] | list[int] = (32, 64),
+        attention: tuple[bool, ...] | list[bool] | None = None,
+        layers: int = 1,
+        groups: int = 8,
+    ) -> None:
+        super().__init__(event_shape, num_features, head)
+        try:
+            from diffusers import UNet2DModel
+            from diffusers.models.attention_processor import AttnProcessor
+        except ImportError as error:
+            raise ImportError("UNetFeatures needs diffusers: pip install 'mmdflow[images]'") from error
+        if len(self.event_shape) != 3:
+            raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
+        self.channels = tuple(_checks.count("channels", c) for c in channels)
+        self.attention = (False,) * len(self.channels) if attention is None else tuple(attention)
+        if len(self.attention) != len(self.channels):
+            raise InputError(f"attention has {len(self.attention)} entries: must have {len(self.channels)}, as channels")
+        self.layers, self.groups = _checks.count("layers", layers), _checks.count("groups", groups)
+        if any(c % self.groups for c in self.channels):
+            raise InputError(f"channels = {list(self.channels)}: each must be divisible by groups = {self.groups}")
+        maps = self.channels[0] if self.head == "flat" else num_features * self.event_shape[0]
+        self.network = UNet2DModel(
+            in_channels=self.event_shape[0],
+            out_channels=maps,
+            block_out_channels=self.channels,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)),
+            layers_per_block=self.layers,
+            norm_num_groups=self.groups,
+            attention_head_dim=8,
+            time_embedding_type="positional",
+            add_attention=any(self.attention),
+        )
+        for module in self.network.modules():  # fused attention has no double backward on the CPU
+            if hasattr(module, "set_processor"):
+                module.set_processor(AttnProcessor())
+        self.read_out = nn.Linear(maps, num_features) if self.head == "flat" else nn.Identity()
+
+    def config(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            **super().config(),
+            "channels": list(self.channels),
+            "attention": list(self.attention),
+            "layers": self.layers,
+            "groups": self.groups,
+        }
+
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
+        maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000
+        if self.head == "flat":
+            return self.read_out(maps.mean((2, 3)))  # type: ignore[no-any-return]
+        return maps.reshape(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]

@@ -1,0 +1,18 @@
+"""Measures of how good samples are. Features are given by the caller or by a small classifier of the data set."""
+
+from mmdflow.metrics.classifier import Classifier, train_classifier
+from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.neighbours import nearest_distances
+from mmdflow.metrics.report import evaluate_samples
+from mmdflow.metrics.sliced import sliced_w2
+from mmdflow.metrics.two_sample import mmd_test
+
+__all__ = [
+    "Classifier",
+    "evaluate_samples",
+    "frechet_distance",
+    "mmd_test",
+    "nearest_distances",
+    "sliced_w2",
+    "train_classifier",
+]

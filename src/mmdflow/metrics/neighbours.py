@@ -1,0 +1,25 @@
+"""Distances to the nearest training sample, against memorisation."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+
+
+def nearest_distances(
+    x: Float[Tensor, "n *event"], reference: Float[Tensor, "m *event"], *, block: int = 1024
+) -> Float[Tensor, " n"]:
+    """Return min_j |x_i - reference_j|, in blocks of rows.
+
+    Example:
+        >>> import torch
+        >>> nearest_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
+        tensor([5.])
+    """
+    _checks.points("reference", reference)
+    _checks.points("x", x, reference.shape[1:])
+    flat = reference.flatten(1)
+    return torch.cat([torch.cdist(rows, flat).min(1).values for rows in x.flatten(1).split(block)])
