@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         NoiseConditionalKernel,
         VPSchedule,
     )
-    from mmdflow.types import DivergedError, FlowResult, InputError
+    from mmdflow.errors import DivergedError, InputError
+    from mmdflow.types import FlowResult
     from mmdflow.witness import KernelWitness, Witness
 
 __version__ = "0.1.0"
@@ -56,7 +57,8 @@ _HOMES = {
         "Riesz",
     ),
     "mmdflow.noise": ("CosineSchedule", "DDPMSchedule", "LinearSchedule", "NoiseConditionalGaussian", "NoiseConditionalKernel", "VPSchedule"),
-    "mmdflow.types": ("DivergedError", "FlowResult", "InputError"),
+    "mmdflow.errors": ("DivergedError", "InputError"),
+    "mmdflow.types": ("FlowResult",),
     "mmdflow.witness": ("KernelWitness", "Witness"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from mmdflow.errors import InputError
 
-from mmdflow.types import InputError, ScalarOrSchedule
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mmdflow.types import ScalarOrSchedule
 
 
 def positive(field: str, value: float) -> float:
@@ -50,7 +54,9 @@ def choice(field: str, value: str, allowed: Iterable[str]) -> str:
 
 def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None = None) -> Tensor:
     """Return `value` if it is a finite floating tensor [n, *event] with n >= 1 (and of that event shape)."""
-    if not isinstance(value, Tensor):
+    import torch
+
+    if not isinstance(value, torch.Tensor):
         raise InputError(f"{field}: must be a torch.Tensor [n, *event], got {type(value).__name__}")
     shape = tuple(value.shape)
     if value.ndim < 1 or 0 in shape:

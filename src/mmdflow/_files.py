@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 @contextmanager

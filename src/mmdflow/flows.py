@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow.divergences import Divergence
-from mmdflow.types import DivergedError, FlowResult, InputError, ScalarOrSchedule
+from mmdflow.errors import DivergedError, InputError
+from mmdflow.types import FlowResult, ScalarOrSchedule
 
 
 def flow(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow.kernels import Kernel
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 def mmd2(

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
 Parameter: TypeAlias = float | Tensor

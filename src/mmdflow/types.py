@@ -1,4 +1,4 @@
-"""Types shared by every room of the library: schedules of a scalar, the result of a flow, the library's errors."""
+"""Types shared by every room of the library: schedules of a scalar, the result of a flow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ from torch import Tensor
 
 #: A number, or a function of the step index (0, 1, ...) that returns one.
 ScalarOrSchedule: TypeAlias = float | Callable[[int], float]
-
-
-class InputError(ValueError):
-    """Bad input. The message is one line that names the field, the value and what is allowed."""
-
-
-class DivergedError(RuntimeError):
-    """A computation became non-finite. The message says where, and what to change."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.data.idx import read_idx
 from mmdflow.data.toy import TOYS, toy
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 #: Variable that names the folder in which data sets lie, each in a folder of its name (mnist/, fashion-mnist/).
 DATA_VARIABLE = "MMDFLOW_DATA"

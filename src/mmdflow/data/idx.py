@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 _MAX_ENTRIES = 2**33
 

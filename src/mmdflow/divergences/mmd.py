@@ -9,7 +9,7 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow.divergences.base import Divergence
 from mmdflow.kernels import Kernel
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
 
 

@@ -13,7 +13,7 @@ from mmdflow import _checks, ops
 from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.types import DivergedError, InputError
+from mmdflow.errors import DivergedError, InputError
 
 PENALTY_POINTS = ("path", "interpolate", "noisy")
 
@@ -70,7 +70,7 @@ class DMMDLoss(nn.Module):
         kernel: the noise-conditional kernel whose parameters are learned.
         schedule: the forward diffusion.
         second_moment: mean square of the data's entries, for the distance d_t from clean to noisy.
-        num_levels: noise levels a step, drawn stratified-uniformly in [t_min, t_max].
+        num_levels: noise levels a step, drawn one in each of as many equal strata of [t_min, t_max].
         mmd_weight: weight of the MMD.
         unit_weight: weight of mean (|grad f| - 1)^2, the paper's penalty.
         displacement_weight: weight of mean |grad f - n|^2, n = (x_t - x_0) / (sqrt(D) d_t). Ours: the witness gradient is told
@@ -82,6 +82,7 @@ class DMMDLoss(nn.Module):
         normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
         t_min: lowest noise level.
         t_max: highest noise level.
+        level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
 
     Raises:
         InputError: for a batch that the levels do not divide into even parts of at least 4, or bad settings.
@@ -102,6 +103,7 @@ class DMMDLoss(nn.Module):
         normalize: bool = True,
         t_min: float = 0.02,
         t_max: float = 1.0,
+        level_power: float = 1.0,
     ) -> None:
         super().__init__()
         self.kernel, self.schedule = kernel, schedule
@@ -117,6 +119,7 @@ class DMMDLoss(nn.Module):
         self.normalize = normalize
         self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
         self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
+        self.level_power = _checks.positive("level_power", level_power)
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> LossTerms:
         """Return the loss of a batch of clean events; `generator` draws levels, noise and interpolates."""
@@ -167,7 +170,8 @@ class DMMDLoss(nn.Module):
         device = clean.device if generator is None else generator.device
         jitter = torch.rand(self.num_levels, generator=generator, device=device, dtype=clean.dtype).to(clean.device)
         stratum = torch.arange(self.num_levels, device=clean.device, dtype=clean.dtype)
-        return self.t_min + (self.t_max - self.t_min) * (stratum + jitter) / self.num_levels
+        uniform = (stratum + jitter) / self.num_levels
+        return self.t_min + (self.t_max - self.t_min) * uniform**self.level_power
 
     def _points(self, clean: Tensor, noisy: Tensor, samples: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the penalty's points, one an event, with no gradient."""

@@ -13,7 +13,7 @@ from mmdflow import _checks
 from mmdflow.flows import normal_like
 from mmdflow.kernels import Kernel
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
 from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,9 +41,10 @@ class SamplerDefaults:
         step_size: a constant eta (the paper), or None for the distance schedule (ours): one walk back along the path.
         step_scale: multiplies the distance schedule.
         sampler: "exact" or "approximate".
-        final_steps: denoising steps at t_min after the last level.
+        final_steps: denoising steps after the last level (DMMD paper, section 4, final denoising).
         final_sampler: "exact", "approximate" or None for the sampler's own.
-        final_step_size: eta of the final steps, or None for the distance that t_min stands for.
+        final_step_size: eta of the final steps, or None for the distance that their level stands for.
+        final_level: noise level of the final steps, or None for t_min.
     """
 
     num_levels: int = 50
@@ -54,6 +55,7 @@ class SamplerDefaults:
     final_steps: int = 0
     final_sampler: str | None = None
     final_step_size: float | None = None
+    final_level: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -66,6 +68,8 @@ class SamplerDefaults:
             _checks.positive("step_size", self.step_size)
         if self.final_step_size is not None:
             _checks.positive("final_step_size", self.final_step_size)
+        if self.final_level is not None:
+            _checks.interval("final_level", self.final_level, 0.0, 1.0)
         if self.final_sampler is not None:
             _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
 
@@ -164,7 +168,7 @@ class DMMDPipeline:
             steps_per_level: flow steps a level N_s; T x N_s is the NFE.
             step_size: a constant eta.
             sampler: "exact" or "approximate".
-            final_steps: denoising steps at the lowest level.
+            final_steps: denoising steps after the last level.
             final_sampler: the flow of the final steps.
             generator: of the initial noise.
             particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
@@ -193,9 +197,10 @@ class DMMDPipeline:
             steps = [eta / how.steps_per_level for eta in walk]
         else:
             steps = [how.step_size] * len(levels)
+        last = levels[-1] if how.final_level is None else how.final_level
         final = how.final_step_size
         if final is None:
-            final = distance_steps(self.schedule, levels[-1:], self.second_moment, size)[0]
+            final = distance_steps(self.schedule, [last], self.second_moment, size)[0]
         frames = [source]
         with tqdm(total=len(levels) + bool(how.final_steps), disable=not progress, desc="sample", unit="level") as bar:
 
@@ -215,6 +220,7 @@ class DMMDPipeline:
                 final_steps=how.final_steps,
                 final_sampler=how.final_sampler,
                 final_step_size=final,
+                final_level=last,
                 callback=after_level,
             )
         if len(self.event_shape) == 3:

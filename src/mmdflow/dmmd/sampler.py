@@ -15,7 +15,7 @@ from mmdflow.dmmd.means import TargetMeans
 from mmdflow.flows import flow
 from mmdflow.kernels import Kernel
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.types import DivergedError, InputError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.witness import EmbeddingWitness
 
 SAMPLERS = ("exact", "approximate")
@@ -85,6 +85,7 @@ def sample(
     final_steps: int = 0,
     final_sampler: str | None = None,
     final_step_size: float | None = None,
+    final_level: float | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Float[Tensor, "n *event"], int]:
     """Run one flow a noise level, from noise to data; return the particles and the evaluations made (NFE).
@@ -97,10 +98,11 @@ def sample(
         step_sizes: eta at each level, shared by its steps.
         steps_per_level: N_s.
         sampler: "exact" (particles interact) or "approximate" (each on its own).
-        final_steps: denoising steps at the last level.
+        final_steps: denoising steps after the last level.
         final_sampler: the flow of the final steps: "approximate", or "exact": with all particles after the exact sampler
             (DMMD-e), with each particle on its own after the approximate one (a-DMMD-e). Default: the sampler's.
         final_step_size: eta of the final steps; needed if there are any.
+        final_level: noise level of the final steps; the last one by default.
         callback: called after each level with (levels done, particles).
 
     Raises:
@@ -117,7 +119,7 @@ def sample(
     if final_steps:
         eta = _checks.positive("final_step_size", math.nan if final_step_size is None else final_step_size)
         how = "single" if (final, sampler) == ("exact", "approximate") else final
-        stages.append((levels[-1], eta, final_steps, how))
+        stages.append((levels[-1] if final_level is None else final_level, eta, final_steps, how))
     nfe = 0
     for i, (t, eta, steps, how) in enumerate(stages):
         divergence = level_divergence(kernel, means, t, how, event)

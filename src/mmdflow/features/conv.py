@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow.features.base import FeatureNetwork, LevelEmbedding
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 class ConvFeatures(FeatureNetwork):

@@ -1,10 +1,11 @@
-"""A multilayer perceptron on flattened events."""
+"""A residual multilayer perceptron on flattened events."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdflow import _checks
@@ -12,14 +13,14 @@ from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 
 
 class MLPFeatures(FeatureNetwork):
-    """SiLU layers on the flattened event beside the embedded noise level.
+    """Residual SiLU blocks on the flattened event, with the embedded noise level added inside every block.
 
     Args:
         event_shape: the shape of an event.
         num_features: K.
         head: "flat" or "squared_residual".
         width: units a layer.
-        depth: hidden layers, at least 1.
+        depth: residual blocks of two layers, at least 1.
     """
 
     def __init__(
@@ -28,21 +29,30 @@ class MLPFeatures(FeatureNetwork):
         num_features: int = 4,
         head: str = "squared_residual",
         width: int = 256,
-        depth: int = 3,
+        depth: int = 2,
     ) -> None:
         super().__init__(event_shape, num_features, head)
         self.width, self.depth = _checks.count("width", width), _checks.count("depth", depth)
-        self.level = LevelEmbedding(32)
-        sizes = [self.event_size + 32] + [width] * depth
-        hidden = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
-        self.network = nn.Sequential(*hidden, nn.Linear(width, self._output_size()))
-
-    def _output_size(self) -> int:
-        return self.num_features * (1 if self.head == "flat" else self.event_size)
+        self.embedding = LevelEmbedding(32)
+        self.level = nn.Linear(32, width * (depth + 1))
+        self.stem = nn.Linear(self.event_size, width)
+        self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        outputs = num_features * (1 if self.head == "flat" else self.event_size)
+        self.read_out = nn.Linear(width, outputs)
+        with torch.no_grad():
+            for layer in self.second:  # blocks start near the identity
+                assert isinstance(layer, nn.Linear)
+                layer.weight.mul_(0.3)
+                layer.bias.zero_()
 
     def config(self) -> dict[str, Any]:  # noqa: D102
         return {**super().config(), "width": self.width, "depth": self.depth}
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
-        out = self.network(torch.cat([x.flatten(1), self.level(t)], 1))
-        return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)
+        at_stem, *at_blocks = self.level(self.embedding(t)).chunk(self.depth + 1, 1)
+        h = self.stem(x.flatten(1)) + at_stem
+        for first, second, level in zip(self.first, self.second, at_blocks, strict=True):
+            h = h + second(F.silu(first(h) + level))
+        out = self.read_out(F.silu(h))
+        return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]

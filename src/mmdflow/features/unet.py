@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow.features.base import FeatureNetwork
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 class UNetFeatures(FeatureNetwork):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._files import cache_folder, new_file
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 log = logging.getLogger(__name__)
 

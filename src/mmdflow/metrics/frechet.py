@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 def frechet_distance(features_a: Float[Tensor, "n K"], features_b: Float[Tensor, "m K"]) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
-from mmdflow.types import InputError
+from mmdflow.errors import InputError
 
 
 def mmd_test(

@@ -1,0 +1,317 @@
+"""The command line. Each command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmdflow import __version__
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+USAGE = """\
+usage: mmdflow COMMAND [OPTIONS]
+
+Gradient flows of the Maximum Mean Discrepancy.
+
+commands:
+  train RECIPE --output=DIR    train a model; RECIPE is a name (see `mmdflow recipes`) or a YAML file
+  train --resume DIR           go on with an interrupted run
+  sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
+  evaluate MODEL               judge a model's samples against its data: a table and JSON
+  recipes                      the recipes and shipped models that there are
+
+`mmdflow COMMAND --help` shows the options of a command.
+
+options:
+  -h, --help                   show this text
+  --version                    show the version
+"""
+
+_INPUT, _FAILURE, _INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else _INPUT
+    if arguments[0] == "--version":
+        print(f"mmdflow {__version__}")
+        return 0
+    from mmdflow.errors import DivergedError, InputError
+
+    try:
+        if arguments[0] not in COMMANDS:
+            raise InputError(f"command = {arguments[0]!r}: must be one of {', '.join(COMMANDS)}{_near(arguments[0], COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+    except InputError as error:
+        return _fail(error, _INPUT)
+    except (DivergedError, ImportError, MemoryError) as error:
+        return _fail(error, _FAILURE)
+    except KeyboardInterrupt as error:
+        print(f"\nmmdflow: interrupted. {error}".rstrip(), file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILURE
+    return 0
+
+
+def _fail(error: BaseException, code: int) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"mmdflow: error: {message}", file=sys.stderr)
+    return code
+
+
+def _near(word: str, words: Any) -> str:
+    near = get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"mmdflow {command}", description=description, exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Parse; turn every complaint into one line that names the field, with the nearest field for unknown ones."""
+    from jsonargparse import ArgumentError
+
+    from mmdflow.errors import InputError
+
+    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+    for argument in arguments:
+        if argument.startswith("--") and argument != "--":
+            name = argument[2:].split("=", 1)[0]
+            if name not in known:
+                raise InputError(f"--{name}: no such field{_near(name, known)}")
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise InputError(_reworded(" ".join(str(error).split()))) from None
+
+
+def _reworded(complaint: str) -> str:
+    """Return jsonargparse's complaint in the library's words where its form is known."""
+    match = re.search(r'[Pp]arser key "(.+?)":.*?Expected an? (.+?)\. Got value: (.*?)(?: \(|$)', complaint)
+    if match is None:
+        return complaint[:400]
+    field, allowed, value = match.groups()
+    allowed = re.sub(r"typing\.|<class '(\w+)'>", lambda m: m.group(1) or "", allowed)
+    allowed = re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
+    return f"{field} = {value!r}: must be {allowed}"
+
+
+def _train(arguments: list[str]) -> None:
+    from mmdflow.recipes import recipe_path
+    from mmdflow.errors import InputError
+
+    if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
+        _resume(arguments)
+        return
+    parser = _train_parser()
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [f"--config={recipe_path(arguments[0])}", *arguments[1:]]
+    elif not {"-h", "--help"} & set(arguments):
+        raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
+    options = _parse(parser, arguments)
+    if options.output is None:
+        raise InputError("output is missing: give --output=DIR, the folder of the run")
+    recipe, folder = _recipe(parser, options), Path(options.output)
+
+    from mmdflow.recipes import run
+
+    run.build_check(recipe)
+    run.open_run(recipe, folder, overwrite=options.overwrite)
+    _run(recipe, folder)
+
+
+def _resume(arguments: list[str]) -> None:
+    from mmdflow.errors import InputError
+
+    parser = _parser("train", "Go on with an interrupted run, by its own recipe.")
+    parser.add_argument("--resume", type=str, required=True, help="folder of the run")
+    folder = Path(_parse(parser, arguments).resume)
+    if not (folder / "recipe.yaml").is_file():
+        raise InputError(f"resume = {folder}: holds no run (recipe.yaml is missing)")
+    parser = _train_parser()
+    _run(_recipe(parser, _parse(parser, [f"--config={folder / 'recipe.yaml'}"])), folder)
+
+
+def _train_parser() -> ArgumentParser:
+    from mmdflow.recipes import Recipe
+
+    parser = _parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
+    parser.add_argument("--config", action="config", help="a YAML file of fields; RECIPE stands for it")
+    parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
+    parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
+    from mmdflow.recipes import Recipe
+
+    settings = parser.instantiate_classes(options)
+    return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
+
+
+def _run(recipe: Any, folder: Path) -> None:
+    from mmdflow.recipes import run
+
+    resume = f"go on with: mmdflow train --resume {folder}"
+    try:
+        run.train(recipe, folder)
+    except KeyboardInterrupt:
+        saved = folder / "checkpoints" / "last.ckpt"
+        state = f"Saved in {saved}" if saved.exists() else "Nothing trained yet"
+        raise KeyboardInterrupt(f"{state}; {resume}") from None
+    print(f"trained: {folder / 'pipeline'}")
+    print(f"next:    mmdflow sample {folder} -n 64 -o grid.png")
+    print(f"         mmdflow evaluate {folder}")
+
+
+def _sampler_parser(command: str, description: str) -> ArgumentParser:
+    """A parser with MODEL and the sampler's options, which default to the model's own."""
+    parser = _parser(command, description)
+    parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
+    parser.add_argument("--sampler", type=str, help="exact (particles interact) or approximate (each on its own)")
+    parser.add_argument("--num_levels", type=int, help="noise levels T")
+    parser.add_argument("--steps_per_level", type=int, help="flow steps a level")
+    parser.add_argument("--step_size", type=float, help="a constant step size instead of the distance schedule")
+    parser.add_argument("--final_steps", type=int, help="denoising steps after the last level")
+    parser.add_argument("--final_sampler", type=str, help="flow of the final steps: exact or approximate")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    return parser
+
+
+_HOW = ("sampler", "num_levels", "steps_per_level", "step_size", "final_steps", "final_sampler")
+
+
+def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
+    from mmdflow.dmmd import DMMDPipeline
+
+    pipeline = DMMDPipeline.from_pretrained(options.model, options.device)
+    return pipeline, {name: options[name] for name in _HOW if options[name] is not None}
+
+
+def _sample(arguments: list[str]) -> None:
+    from mmdflow.errors import InputError
+
+    parser = _sampler_parser("sample", "Draw samples; show them as a picture, as an animation of the flow, save them.")
+    parser.add_argument("-n", "--num_samples", type=int, default=64, help="how many; they flow together")
+    parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
+    parser.add_argument("--save", type=str, help="a .npz file of the samples: key `samples`, [n, *event]")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial noise")
+    options = _parse(parser, arguments)
+    if options.output is None and options.save is None:
+        raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
+    if options.save is not None and not options.save.endswith(".npz"):
+        raise InputError(f"save = {options.save!r}: must end in .npz")
+
+    import numpy as np
+    import torch
+
+    from mmdflow import plots
+    from mmdflow._checks import count
+    from mmdflow._files import new_file
+
+    count("num_samples", options.num_samples)
+    generator = torch.Generator().manual_seed(count("seed", options.seed, 0))
+    pipeline, how = _load(options)
+    animate = options.output is not None and options.output.endswith((".gif", ".mp4"))
+    out = pipeline(options.num_samples, generator=generator, return_trajectory=animate, progress=True, **how)
+    if options.save is not None:
+        with new_file(options.save) as aside:
+            np.savez_compressed(aside, samples=out.particles.cpu().numpy())
+        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
+    if animate:
+        plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
+    elif options.output is not None:
+        plots.save_samples(out.particles.cpu(), options.output)
+    if options.output is not None:
+        print(f"{options.output}: {options.num_samples} samples, NFE {out.nfe}")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    parser = _sampler_parser("evaluate", "Judge a model's samples against the data that it was trained on.")
+    parser.add_argument("-n", "--num_samples", type=int, help="samples drawn; by default the recipe's")
+    parser.add_argument("--particles_per_run", type=int, help="particles that flow together; by default the recipe's")
+    parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
+    parser.add_argument("-o", "--output", type=str, help="JSON file; by default metrics.json in a run folder")
+    parser.add_argument("--figure", type=str, help="a picture of the report; by default report.png in a run folder")
+    options = _parse(parser, arguments)
+
+    from mmdflow.recipes import run
+
+    pipeline, how = _load(options)
+    folder = Path(options.model)
+    is_run = (folder / "recipe.yaml").is_file()
+    output = options.output or (folder / "metrics.json" if is_run else None)
+    figure = options.figure or (folder / "report.png" if is_run else None)
+    report = run.evaluate(
+        pipeline,
+        num_samples=options.num_samples,
+        particles_per_run=options.particles_per_run,
+        seed=options.seed,
+        figure=None if figure is None else Path(figure),
+        progress=True,
+        **how,
+    )
+    print(_table(report))
+    if output is not None:
+        run.save_report(report, Path(output))
+        print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
+
+
+def _table(report: dict[str, Any]) -> str:
+    """Return the report as text: every figure beside that of held-out data."""
+    rows = [("", "samples", "held-out data")]
+    for key, value in report.items():
+        if isinstance(value, float) and f"{key}_reference" in report:
+            rows.append((key, f"{value:.4g}", f"{report[f'{key}_reference']:.4g}"))
+    for key in ("mmd_p_value", "num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds"):
+        if report.get(key) is not None:
+            rows.append((key, f"{report[key]:.4g}", ""))
+    if "class_histogram" in report:
+        for name in ("class_histogram", "class_histogram_reference"):
+            label = "classes in percent" if name == "class_histogram" else "  held-out data"
+            rows.append((label, " ".join(f"{100 * share:.1f}" for share in report[name]), ""))
+    lines = [f"{a:<24} {b:>12} {c:>14}".rstrip() for a, b, c in rows]
+    if "classifier" in report:
+        lines.append(f"features: {report['classifier']}; its Frechet distance is not an FID")
+    return "\n".join(lines)
+
+
+def _recipes(arguments: list[str]) -> None:
+    _parse(_parser("recipes", "List the recipes and shipped models."), arguments)
+
+    import yaml
+
+    from mmdflow._files import read_json, shipped_models
+    from mmdflow.recipes import recipe_names, recipe_path
+
+    print("recipes (mmdflow train NAME --output=DIR):")
+    for name in recipe_names():
+        print(f"  {name:<20} {yaml.safe_load(recipe_path(name).read_text())['description']}")
+    print("shipped models (mmdflow sample NAME -o grid.png):")
+    for name, folder in shipped_models().items():
+        made = read_json(folder / "config.json")["provenance"]
+        print(f"  {name:<20} {made['steps']} steps in {made['train_seconds']:.0f} s on {made['device']}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "recipes": _recipes,
+}

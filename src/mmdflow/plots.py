@@ -1,0 +1,161 @@
+"""Pictures: grids of samples, scatter plots, animations of a flow, the figure of a report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mmdflow._files import new_file
+from mmdflow.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Pixels that a sample is at least enlarged to.
+_CELL = 48
+
+
+def image_grid(images: Float[Tensor, "n c h w"], columns: int | None = None) -> Image.Image:
+    """Return images in [-1, 1] side by side, enlarged to whole multiples of their pixels, on a grey ground."""
+    n, channels, height, width = images.shape
+    if channels not in (1, 3):
+        raise InputError(f"images have {channels} channels: must be 1 or 3")
+    columns = columns or math.ceil(math.sqrt(n))
+    rows, scale, gap = math.ceil(n / columns), max(1, _CELL // max(height, width)), 2
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = pixels.repeat(scale, 1).repeat(scale, 2)
+    h, w = height * scale + gap, width * scale + gap
+    canvas = np.full((rows * h + gap, columns * w + gap, channels), 96, np.uint8)
+    for i, picture in enumerate(pixels):
+        y, x = i // columns * h + gap, i % columns * w + gap
+        canvas[y : y + h - gap, x : x + w - gap] = picture
+    return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def scatter(points: Float[Tensor, "n 2"], limit: float = 3.0) -> Image.Image:
+    """Return a scatter plot of points in the plane, on [-limit, limit]^2."""
+    figure, axes = _figure(1, (5, 5))
+    _scatter(axes[0], points, limit)
+    return _to_image(figure)
+
+
+def picture(samples: Tensor) -> Image.Image:
+    """Return the picture of samples: a grid of images, or a scatter plot in the plane."""
+    if samples.ndim == 4:
+        return image_grid(samples)
+    if samples.ndim == 2 and samples.shape[1] == 2:
+        return scatter(samples)
+    raise InputError(f"samples have event shape {list(samples.shape[1:])}: pictures are made of [c, h, w] or [2]")
+
+
+def save_samples(samples: Tensor, path: str | Path) -> None:
+    """Save the picture of samples."""
+    _save(picture(samples), Path(path))
+
+
+def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, seconds: float = 4.0) -> None:
+    """Save a flow as .gif or .mp4; the last frame stays for a second and a half.
+
+    Raises:
+        InputError: for another file ending.
+        ImportError: for .mp4 without imageio-ffmpeg.
+    """
+    path = Path(path)
+    pictures = [picture(frame) for frame in frames]
+    pause = max(20, round(1000 * seconds / len(pictures)))
+    if path.suffix == ".gif":
+        durations = [pause] * (len(pictures) - 1) + [1500]
+        with new_file(path) as aside:
+            pictures[0].save(aside, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    elif path.suffix == ".mp4":
+        _save_mp4([*pictures, *[pictures[-1]] * round(1500 / pause)], path, 1000 / pause)
+    else:
+        raise InputError(f"{path}: animations end in .gif or .mp4")
+
+
+def save_report(samples: Tensor, train: Tensor, test: Tensor, report: dict[str, Any], path: str | Path) -> None:
+    """Save one figure of a report: samples beside real ones, classes, nearest-neighbour distances."""
+    import torch
+
+    from mmdflow.metrics import nearest_distances
+
+    has_classes = "class_histogram" in report
+    figure, axes = _figure(4 if has_classes else 3, (16 if has_classes else 12, 4))
+    for ax, name, x in ((axes[0], "samples", samples), (axes[1], "held-out data", test)):
+        if x.ndim == 4:
+            ax.imshow(np.asarray(image_grid(x[:64])), cmap="gray", vmin=0, vmax=255)
+            ax.set_axis_off()
+        else:
+            _scatter(ax, x[:3000], 3.0)
+        ax.set_title(name)
+    most = 1000
+    distances = [nearest_distances(x[:most], train) for x in (samples, test)]
+    edges = torch.linspace(0, float(torch.cat(distances).quantile(0.995)), 40).numpy()
+    for values, name in zip(distances, ("samples", "held-out data"), strict=True):
+        axes[2].hist(values.numpy(), bins=edges, alpha=0.6, density=True, label=name)
+    axes[2].set_title("distance to the nearest training sample")
+    axes[2].legend(frameon=False)
+    if has_classes:
+        positions = np.arange(len(report["class_histogram"]))
+        axes[3].bar(positions - 0.2, report["class_histogram"], 0.4, label="samples")
+        axes[3].bar(positions + 0.2, report["class_histogram_reference"], 0.4, label="held-out data")
+        axes[3].set_xticks(positions)
+        axes[3].set_title(
+            f"classes; classifier FD {report['classifier_fd']:.2f} (held-out {report['classifier_fd_reference']:.2f})"
+        )
+        axes[3].legend(frameon=False)
+    _save(_to_image(figure), Path(path))
+
+
+def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("this picture needs matplotlib: pip install 'mmdflow[plots]'") from error
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _scatter(axes: Axes, points: Tensor, limit: float) -> None:
+    axes.scatter(*points.cpu().numpy().T, s=2, alpha=0.6, linewidths=0)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+
+
+def _to_image(figure: Figure) -> Image.Image:
+    canvas: Any = figure.canvas
+    canvas.draw()
+    rgba: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())
+    return Image.fromarray(rgba[:, :, :3].copy())
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"{path}: not a file ending of a picture, such as .png")
+    with new_file(path) as aside:
+        image.save(aside)
+
+
+def _save_mp4(pictures: list[Image.Image], path: Path, rate: float) -> None:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ImportError(f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)") from error
+    arrays = [np.asarray(p.convert("RGB")) for p in pictures]
+    height, width = (16 * math.ceil(n / 16) for n in arrays[0].shape[:2])  # what codecs want
+    with new_file(path) as aside:
+        writer = imageio_ffmpeg.write_frames(str(aside), (width, height), fps=rate, quality=8, macro_block_size=16)
+        writer.send(None)
+        for array in arrays:
+            padding = [(0, height - array.shape[0]), (0, width - array.shape[1]), (0, 0)]
+            writer.send(np.ascontiguousarray(np.pad(array, padding, mode="edge")))
+        writer.close()

@@ -1,0 +1,28 @@
+"""Recipes: YAML files, the typed dataclasses they fill, and the only place that turns names into objects.
+
+This module imports nothing heavy, so that `mmdflow train --help` is quick; `recipes.run` does the wiring.
+"""
+
+from mmdflow.recipes.schema import (
+    DataSpec,
+    EvaluationSpec,
+    FeaturesSpec,
+    LossSpec,
+    Recipe,
+    SamplingSpec,
+    TrainingSpec,
+    recipe_names,
+    recipe_path,
+)
+
+__all__ = [
+    "DataSpec",
+    "EvaluationSpec",
+    "FeaturesSpec",
+    "LossSpec",
+    "Recipe",
+    "SamplingSpec",
+    "TrainingSpec",
+    "recipe_names",
+    "recipe_path",
+]

@@ -1,0 +1,263 @@
+"""The fields of a recipe, with their defaults. Every number that shapes a run is here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The data set.
+
+    Attributes:
+        name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel.
+        path: folder of the IDX files; by default found through MMDFLOW_DATA or the hub.
+    """
+
+    name: str = "digits"
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """The feature network phi(x, t).
+
+    Attributes:
+        network: mlp, conv or unet.
+        head: squared_residual (ours) or flat.
+        num_features: K.
+        width: units a layer (mlp).
+        depth: hidden layers (mlp).
+        channels: channels of each resolution, finest first (conv, unet).
+        blocks: residual blocks a resolution (conv).
+        attention: self-attention at each resolution (unet).
+        layers: residual blocks a resolution (unet).
+        groups: groups of the normalisation (unet).
+    """
+
+    network: Literal["mlp", "conv", "unet"] = "mlp"
+    head: Literal["squared_residual", "flat"] = "squared_residual"
+    num_features: int = 4
+    width: int | None = None
+    depth: int | None = None
+    channels: list[int] | None = None
+    blocks: int | None = None
+    attention: list[bool] | None = None
+    layers: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("features.num_features", self.num_features)
+        for name in ("width", "depth", "blocks", "layers", "groups"):
+            if getattr(self, name) is not None:
+                _checks.count(f"features.{name}", getattr(self, name))
+        for channels in self.channels or []:
+            _checks.count("features.channels", channels)
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """The loss of DMMD; see `mmdflow.DMMDLoss`.
+
+    Attributes:
+        num_levels: noise levels a step.
+        mmd_weight: weight of the MMD.
+        unit_weight: weight of the unit-slope penalty (the paper's).
+        displacement_weight: weight of the displacement penalty (ours).
+        l2_weight: weight of the mean squared features.
+        penalty_points: path, interpolate or noisy.
+        normalize: divide each level's MMD by its distance.
+        t_min: lowest noise level.
+        t_max: highest noise level.
+        level_power: below 1 draws more high noise levels, 1 uniform ones.
+    """
+
+    num_levels: int = 16
+    mmd_weight: float = 1.0
+    unit_weight: float = 1.0
+    displacement_weight: float = 0.0
+    l2_weight: float = 0.0
+    penalty_points: Literal["path", "interpolate", "noisy"] = "path"
+    normalize: bool = True
+    t_min: float = 0.02
+    t_max: float = 1.0
+    level_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("loss.num_levels", self.num_levels)
+        for name in ("mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
+            _checks.non_negative(f"loss.{name}", getattr(self, name))
+        _checks.positive("loss.level_power", self.level_power)
+        _checks.interval("loss.t_min", self.t_min, 0.0, 1.0, "[)")
+        _checks.interval("loss.t_max", self.t_max, self.t_min, 1.0, "(]")
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """The training loop.
+
+    Attributes:
+        max_steps: optimiser steps.
+        events_per_level: events a noise level has in a step, half clean and half noised; even, at least 4.
+        step_size: Adam's peak learning rate; decays linearly to 0.
+        betas: Adam's.
+        warmup_steps: steps of linear warm-up.
+        ema_decay: of the average of the weights that is kept.
+        gradient_clip: bound on the norm of the gradient.
+        seed: of everything random.
+        log_every: steps between logged values.
+        checkpoint_every: steps between checkpoints.
+        sample_every: steps between grids of samples; 0 for none.
+        accelerator: auto, cpu or gpu.
+        devices: number of devices.
+    """
+
+    max_steps: int = 10_000
+    events_per_level: int = 8
+    step_size: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 100
+    ema_decay: float = 0.999
+    gradient_clip: float = 5.0
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 500
+    sample_every: int = 2000
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_steps", "log_every", "checkpoint_every", "devices"):
+            _checks.count(f"training.{name}", getattr(self, name))
+        for name in ("warmup_steps", "seed", "sample_every"):
+            _checks.count(f"training.{name}", getattr(self, name), 0)
+        if _checks.count("training.events_per_level", self.events_per_level, 4) % 2:
+            raise InputError(f"training.events_per_level = {self.events_per_level}: must be even")
+        for name in ("step_size", "gradient_clip"):
+            _checks.positive(f"training.{name}", getattr(self, name))
+        for beta in (*self.betas, self.ema_decay):
+            _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """What sampling needs from the data, and how the pipeline samples by default.
+
+    Attributes:
+        mean_levels: noise levels at which target means are stored; between them they are interpolated.
+        mean_noise_repeats: draws of noise an event for the means of noised data.
+        mean_events: training events used for the means; all when not given.
+        num_levels: noise levels of a sampling run.
+        steps_per_level: flow steps a level.
+        step_size: a constant step (the paper), or not given for the distance schedule (ours).
+        step_scale: multiplies the distance schedule.
+        sampler: exact or approximate.
+        final_steps: denoising steps at the end.
+        final_sampler: flow of the final steps.
+        final_step_size: step of the final steps.
+        final_level: noise level of the final steps; the lowest by default.
+    """
+
+    mean_levels: int = 101
+    mean_noise_repeats: int = 4
+    mean_events: int | None = None
+    num_levels: int = 50
+    steps_per_level: int = 1
+    step_size: float | None = None
+    step_scale: float = 1.0
+    sampler: Literal["exact", "approximate"] = "exact"
+    final_steps: int = 0
+    final_sampler: Literal["exact", "approximate"] | None = None
+    final_step_size: float | None = None
+    final_level: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("sampling.mean_levels", self.mean_levels, 2)
+        _checks.count("sampling.final_steps", self.final_steps, 0)
+        for name in ("mean_noise_repeats", "mean_events", "num_levels", "steps_per_level"):
+            if getattr(self, name) is not None:
+                _checks.count(f"sampling.{name}", getattr(self, name))
+        for name in ("step_size", "step_scale", "final_step_size"):
+            if getattr(self, name) is not None:
+                _checks.positive(f"sampling.{name}", getattr(self, name))
+        if self.final_level is not None:
+            _checks.interval("sampling.final_level", self.final_level, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How samples are judged.
+
+    Attributes:
+        num_samples: samples drawn.
+        particles_per_run: particles that flow together; the rest in further runs.
+        seed: of the samples and the tests.
+    """
+
+    num_samples: int = 1436
+    particles_per_run: int = 359
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("evaluation.num_samples", self.num_samples)
+        _checks.count("evaluation.particles_per_run", self.particles_per_run)
+        _checks.count("evaluation.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of a run: data, network, loss, training, sampling, evaluation.
+
+    Attributes:
+        description: what it is and what it costs, in a line.
+        system: the method; dmmd.
+        schedule: the forward diffusion: linear, vp, cosine or ddpm.
+        data: the data set.
+        features: the feature network.
+        loss: the loss.
+        training: the training loop.
+        sampling: target means and sampler.
+        evaluation: the evaluation.
+    """
+
+    description: str = ""
+    system: Literal["dmmd"] = "dmmd"
+    schedule: Literal["linear", "vp", "cosine", "ddpm"] = "linear"
+    data: DataSpec = field(default_factory=DataSpec)
+    features: FeaturesSpec = field(default_factory=FeaturesSpec)
+    loss: LossSpec = field(default_factory=LossSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the YAML file of a recipe name, or of a path to one.
+
+    Raises:
+        InputError: if there is none; suggests the nearest.
+    """
+    own = Path(__file__).parent / f"{name}.yaml"
+    if name in recipe_names():
+        return own
+    if Path(name).is_file():
+        return Path(name)
+    near = get_close_matches(name, recipe_names(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"recipe = {name!r}: must be a YAML file or one of {', '.join(recipe_names())}{hint}")

@@ -1,0 +1,105 @@
+"""Callbacks: atomic checkpoints, a bar over steps, grids of samples as training goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from tqdm.auto import tqdm
+
+from mmdflow.errors import DivergedError
+
+
+class Checkpoints(L.Callback):
+    """Keep `last.ckpt`: written aside and renamed, at the start, every so many steps, at the end and on interruption.
+
+    Weights that are not finite are never written, so the last good checkpoint stays. A kill at any moment leaves a whole file.
+
+    Args:
+        folder: where `last.ckpt` lies.
+        every: steps between checkpoints.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.path, self.every = folder / "last.ckpt", every
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save before the first step."""
+        self._save(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Save every so many steps."""
+        if trainer.global_step % self.every == 0:
+            self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save on Ctrl-C; after any other error the last good checkpoint stays as it is."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step:
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+            raise DivergedError(f"parameters became non-finite before step {trainer.global_step}")
+        aside = self.path.with_name(f".last.{os.getpid()}.tmp")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            os.replace(aside, self.path)
+
+
+class StepProgress(L.Callback):
+    """One bar over all steps, with rate, ETA and the parts of the loss."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar at the step where training stands."""
+        self.bar = tqdm(
+            total=self.max_steps,
+            initial=trainer.global_step,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Move on."""
+        self.bar.update(trainer.global_step - self.bar.n)
+        values = trainer.progress_bar_metrics
+        if values and trainer.global_step % 50 == 1:
+            self.bar.set_postfix({k: f"{float(v):.3g}" for k, v in values.items()}, refresh=False)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class SampleGrids(L.Callback):
+    """Call `draw(step)` every so many steps, with the averaged weights, to show how samples come along.
+
+    Args:
+        draw: makes and saves the picture of a step.
+        every: steps between pictures; 0 for none.
+    """
+
+    def __init__(self, draw: Callable[[int], None], every: int) -> None:
+        self.draw, self.every = draw, every
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Draw when it is time."""
+        step = trainer.global_step
+        if self.every and step % self.every == 0 and step < trainer.max_steps and trainer.is_global_zero:
+            self.draw(step)

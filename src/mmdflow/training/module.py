@@ -1,0 +1,113 @@
+"""The Lightning module around a loss."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from mmdflow.training.batches import step_generator
+
+
+class Terms(Protocol):
+    """What a loss module returns."""
+
+    total: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers to log."""
+        ...
+
+    def check_finite(self) -> None:
+        """Raise if the loss is not finite, and say where."""
+        ...
+
+
+class LossModule(L.LightningModule):
+    """Minimise `loss(batch, generator).total` with Adam, linear warm-up and decay, and keep an average of the learned part.
+
+    Args:
+        loss: a module that returns `Terms`.
+        learned: the part of it that is learned and averaged (the noise-conditional kernel for DMMD).
+        step_size: Adam's peak learning rate.
+        betas: Adam's.
+        warmup_steps: steps of linear warm-up.
+        max_steps: where the linear decay reaches 0.
+        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
+        seed: of every random draw of the training steps.
+        log_every: steps between logged values.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        learned: nn.Module,
+        *,
+        step_size: float,
+        betas: tuple[float, float],
+        warmup_steps: int,
+        max_steps: int,
+        ema_decay: float,
+        seed: int,
+        log_every: int,
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.step_size, self.betas, self.warmup_steps, self.max_steps = step_size, betas, warmup_steps, max_steps
+        self.seed, self.log_every = seed, log_every
+
+        def average(averaged: Any, current: Any, count: Any) -> None:
+            step = float(count)
+            torch._foreach_lerp_(averaged, current, 1 - min(ema_decay, (1 + step) / (10 + step)))
+
+        self.ema = AveragedModel(learned, multi_avg_fn=average)
+        self.ema.requires_grad_(False)
+        self._learned = [learned]  # in a list: registered once, inside the loss
+        self.seconds = 0.0
+        self._since = time.monotonic()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss of the step; raise when it is not finite."""
+        step = self.global_step
+        terms: Terms = self.loss(batch, step_generator(self.seed, step, self.device, self.global_rank))
+        terms.check_finite()
+        if step % self.log_every == 0:
+            self.log_dict(terms.scalars(), prog_bar=True)
+        return terms.total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then update the average."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update_parameters(self._learned[0])
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam with warm-up and linear decay."""
+        parameters = [p for p in self.loss.parameters() if p.requires_grad]
+        optimiser = torch.optim.Adam(parameters, self.step_size, betas=self.betas, fused=True)
+        warmup, total = self.warmup_steps, self.max_steps
+
+        def factor(step: int) -> float:
+            return min((step + 1) / (warmup + 1), max(0.0, 1 - step / total))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds of training so far, over all resumes."""
+        return self.seconds + time.monotonic() - self._since
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the clock."""
+        checkpoint["mmdflow_seconds"] = self.elapsed()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the clock up again."""
+        self.seconds = float(checkpoint["mmdflow_seconds"])

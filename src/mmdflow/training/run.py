@@ -1,0 +1,149 @@
+"""Fit a loss module to data in a folder, from the start or from its last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmdflow.training.batches import StepBatches
+from mmdflow.training.callbacks import Checkpoints, StepProgress
+from mmdflow.training.module import LossModule
+from mmdflow.errors import DivergedError, InputError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run the training loop.
+
+    Attributes:
+        batch_size: events a step.
+        max_steps: optimiser steps in all.
+        checkpoint_every: steps between checkpoints.
+        gradient_clip: bound on the norm of the gradient.
+        accelerator: Lightning's: auto, cpu, gpu.
+        devices: number of devices.
+        progress: show a bar.
+    """
+
+    batch_size: int
+    max_steps: int
+    checkpoint_every: int = 500
+    gradient_clip: float = 5.0
+    accelerator: str = "auto"
+    devices: int = 1
+    progress: bool = True
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Return where a run's checkpoint lies."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return a run's checkpoint, or None where there is none yet.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = checkpoint_path(folder)
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, KeyError, OSError) as error:
+        raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}); remove it to start again") from error
+
+
+def fit(
+    module: LossModule, data: Tensor, folder: Path, options: TrainOptions, callbacks: Sequence[L.Callback] = ()
+) -> LossModule:
+    """Train in `folder`, from its last checkpoint when there is one; the result does not depend on interruptions.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+        DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
+        InputError: when the checkpoint is damaged or does not fit the model.
+    """
+    checkpoint = read_checkpoint(folder)
+    start = 0 if checkpoint is None else int(checkpoint["global_step"])
+    if start >= options.max_steps:
+        assert checkpoint is not None
+        module.on_load_checkpoint(checkpoint)
+        _load(module, checkpoint, folder)
+        return module
+    if checkpoint is not None:
+        _load(module, checkpoint, folder)
+    batches = StepBatches(data, options.batch_size, module.seed, start)
+    _quiet()
+    torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
+    trainer = L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        max_steps=options.max_steps,
+        max_epochs=-1,
+        gradient_clip_val=options.gradient_clip,
+        callbacks=[
+            Checkpoints(folder / "checkpoints", options.checkpoint_every),
+            *([StepProgress(options.max_steps)] if options.progress else []),
+            *callbacks,
+        ],
+        logger=_loggers(folder, start),
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        inference_mode=False,
+        default_root_dir=folder,
+    )
+    loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
+    except SystemExit:  # Lightning answers Ctrl-C with exit(1), after it has called the callbacks
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except DivergedError as error:
+        raise DivergedError(
+            f"step {trainer.global_step}: {error}; lower training.step_size. "
+            f"The last good checkpoint stays in {checkpoint_path(folder)}"
+        ) from error
+    return module
+
+
+def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{checkpoint_path(folder)}: does not fit this recipe's network ({reason})") from error
+
+
+def _loggers(folder: Path, start: int) -> list[Logger]:
+    """CSV always, TensorBoard when installed; each resume writes its own, so no log is lost."""
+    version = f"from-step-{start}"
+    loggers: list[Logger] = [CSVLogger(folder, name="logs", version=version)]
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=version))
+    return loggers
+
+
+def _quiet() -> None:
+    """Keep Lightning's greetings off the terminal; warnings of its own stay."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING if sys.stderr.isatty() else logging.ERROR)
