@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmdflow.divergences import MMD, Divergence, PotentialEnergy
     from mmdflow.dmmd import DMMDLoss, DMMDPipeline
+    from mmdflow.errors import DivergedError, InputError
     from mmdflow.flows import flow
     from mmdflow.kernels import (
         Deep,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         NoiseConditionalKernel,
         VPSchedule,
     )
-    from mmdflow.errors import DivergedError, InputError
     from mmdflow.types import FlowResult
     from mmdflow.witness import KernelWitness, Witness
 
@@ -56,7 +56,14 @@ _HOMES = {
         "RationalQuadratic",
         "Riesz",
     ),
-    "mmdflow.noise": ("CosineSchedule", "DDPMSchedule", "LinearSchedule", "NoiseConditionalGaussian", "NoiseConditionalKernel", "VPSchedule"),
+    "mmdflow.noise": (
+        "CosineSchedule",
+        "DDPMSchedule",
+        "LinearSchedule",
+        "NoiseConditionalGaussian",
+        "NoiseConditionalKernel",
+        "VPSchedule",
+    ),
     "mmdflow.errors": ("DivergedError", "InputError"),
     "mmdflow.types": ("FlowResult",),
     "mmdflow.witness": ("KernelWitness", "Witness"),

@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if arguments[0] not in COMMANDS:
-            raise InputError(f"command = {arguments[0]!r}: must be one of {', '.join(COMMANDS)}{_near(arguments[0], COMMANDS)}")
+            raise InputError(
+                f"command = {arguments[0]!r}: must be one of {', '.join(COMMANDS)}{_near(arguments[0], COMMANDS)}"
+            )
         COMMANDS[arguments[0]](arguments[1:])
     except InputError as error:
         return _fail(error, _INPUT)
@@ -112,8 +114,8 @@ def _reworded(complaint: str) -> str:
 
 
 def _train(arguments: list[str]) -> None:
-    from mmdflow.recipes import recipe_path
     from mmdflow.errors import InputError
+    from mmdflow.recipes import recipe_path
 
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
         _resume(arguments)

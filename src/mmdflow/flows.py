@@ -102,7 +102,9 @@ def flow(
                 stop = answer is True
             if stop or made == num_steps or (save_every is not None and made % save_every == 0):
                 if not bool(torch.isfinite(x).all()):
-                    raise DivergedError(f"particles became non-finite by step {made}: lower step_size ({eta(step):g} here)")
+                    raise DivergedError(
+                        f"particles became non-finite by step {made}: lower step_size ({eta(step):g} here)"
+                    )
                 snapshots.append(x)
                 steps.append(made)
                 if evaluate:

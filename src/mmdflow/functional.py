@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.kernels import Kernel
 from mmdflow.errors import InputError
+from mmdflow.kernels import Kernel
 
 
 def mmd2(

@@ -151,6 +151,8 @@ class Gaussian(Radial):
         tensor([[0.3679]])
     """
 
+    bandwidth: Parameter
+
     def __init__(self, bandwidth: Parameter, *, normalized: bool = False) -> None:
         super().__init__()
         self._set("bandwidth", bandwidth)
@@ -166,6 +168,8 @@ class Gaussian(Radial):
 
 class Laplace(Radial):
     r"""k(x, y) = exp(-|x - y| / bandwidth)."""
+
+    bandwidth: Parameter
 
     def __init__(self, bandwidth: Parameter) -> None:
         super().__init__()
@@ -184,6 +188,8 @@ class Matern(Radial):
     exp(-a), (1 + a) exp(-a), (1 + a + a^2/3) exp(-a) (Rasmussen and Williams 2006, eq. 4.17).
     """
 
+    bandwidth: Parameter
+
     def __init__(self, nu: float, bandwidth: Parameter) -> None:
         super().__init__()
         if nu not in (0.5, 1.5, 2.5):
@@ -193,7 +199,7 @@ class Matern(Radial):
 
     def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
         a = math.sqrt(2 * self.nu) * _distance(r2) / self.bandwidth
-        polynomial = {0.5: 1.0, 1.5: 1 + a, 2.5: 1 + a + a**2 / 3}[self.nu]
+        polynomial = torch.ones_like(a) if self.nu == 0.5 else 1 + a + (a**2 / 3 if self.nu == 2.5 else 0)
         return polynomial * torch.exp(-a)
 
     def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
@@ -208,6 +214,8 @@ class Matern(Radial):
 class InverseMultiquadric(Radial):
     r"""k(x, y) = (scale^2 + |x - y|^2)^(-1/2)."""
 
+    scale: Parameter
+
     def __init__(self, scale: Parameter) -> None:
         super().__init__()
         self._set("scale", scale)
@@ -221,6 +229,9 @@ class InverseMultiquadric(Radial):
 
 class RationalQuadratic(Radial):
     r"""k(x, y) = (1 + |x - y|^2 / (2 alpha scale^2))^-alpha (Binkowski et al. 2018 mix several alpha; use ``+``)."""
+
+    alpha: Parameter
+    scale: Parameter
 
     def __init__(self, alpha: Parameter, scale: Parameter = 1.0) -> None:
         super().__init__()
@@ -347,7 +358,7 @@ class Product(Kernel):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""
-        return self.first(x, y) * self.second(x, y)  # type: ignore[no-any-return]
+        return self.first(x, y) * self.second(x, y)
 
     def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x (the product rule)."""
@@ -373,7 +384,7 @@ class Deep(Kernel):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""
-        return self.base(self.features(x), self.features(y))  # type: ignore[no-any-return]
+        return self.base(self.features(x), self.features(y))
 
     def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x: the base's gradient pulled back through phi."""
@@ -421,4 +432,6 @@ def optimal_bandwidth(mean_norm: float, dim: int, sigma: float) -> float:
         2.516611478423583
     """
     mean_norm = _checks.non_negative("mean_norm", mean_norm)
-    return math.sqrt(max(0.0, mean_norm**2 / (_checks.count("dim", dim) + 2) - 2 * _checks.positive("sigma", sigma) ** 2))
+    return math.sqrt(
+        max(0.0, mean_norm**2 / (_checks.count("dim", dim) + 2) - 2 * _checks.positive("sigma", sigma) ** 2)
+    )

@@ -144,7 +144,7 @@ class NoiseConditionalKernel(nn.Module):
         level = _checks.interval("t", float(t), 0.0, 1.0)
 
         def features(x: Tensor) -> Tensor:
-            return self.features(x, x.new_full((len(x),), level))  # type: ignore[no-any-return]
+            return self.features(x, x.new_full((len(x),), level))
 
         return Deep(self.base_at(torch.as_tensor(t)), features)
 

@@ -81,12 +81,22 @@ def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, sec
         raise InputError(f"{path}: animations end in .gif or .mp4")
 
 
-def save_report(samples: Tensor, train: Tensor, test: Tensor, report: dict[str, Any], path: str | Path) -> None:
-    """Save one figure of a report: samples beside real ones, classes, nearest-neighbour distances."""
-    import torch
+def save_report(
+    samples: Tensor,
+    test: Tensor,
+    distances: tuple[Float[Tensor, " n"], Float[Tensor, " m"]],
+    report: dict[str, Any],
+    path: str | Path,
+) -> None:
+    """Save one figure of a report: samples beside held-out data, distances to the training set, classes.
 
-    from mmdflow.metrics import nearest_distances
-
+    Args:
+        samples: [n, *event].
+        test: held-out data, [m, *event].
+        distances: of samples and of held-out data to their nearest training samples.
+        report: of `mmdflow.metrics.evaluate_samples`.
+        path: the picture's file.
+    """
     has_classes = "class_histogram" in report
     figure, axes = _figure(4 if has_classes else 3, (16 if has_classes else 12, 4))
     for ax, name, x in ((axes[0], "samples", samples), (axes[1], "held-out data", test)):
@@ -96,9 +106,7 @@ def save_report(samples: Tensor, train: Tensor, test: Tensor, report: dict[str, 
         else:
             _scatter(ax, x[:3000], 3.0)
         ax.set_title(name)
-    most = 1000
-    distances = [nearest_distances(x[:most], train) for x in (samples, test)]
-    edges = torch.linspace(0, float(torch.cat(distances).quantile(0.995)), 40).numpy()
+    edges = np.linspace(0, max(float(d.quantile(0.995)) for d in distances), 40).tolist()
     for values, name in zip(distances, ("samples", "held-out data"), strict=True):
         axes[2].hist(values.numpy(), bins=edges, alpha=0.6, density=True, label=name)
     axes[2].set_title("distance to the nearest training sample")
@@ -127,7 +135,8 @@ def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]
 
 
 def _scatter(axes: Axes, points: Tensor, limit: float) -> None:
-    axes.scatter(*points.cpu().numpy().T, s=2, alpha=0.6, linewidths=0)
+    x, y = points.cpu().numpy().T
+    axes.scatter(x, y, s=2, alpha=0.6, linewidths=0)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
 
 
@@ -149,7 +158,9 @@ def _save_mp4(pictures: list[Image.Image], path: Path, rate: float) -> None:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise ImportError(f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)") from error
+        raise ImportError(
+            f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)"
+        ) from error
     arrays = [np.asarray(p.convert("RGB")) for p in pictures]
     height, width = (16 * math.ceil(n / 16) for n in arrays[0].shape[:2])  # what codecs want
     with new_file(path) as aside:

@@ -87,7 +87,10 @@ def _digits(path: str | None) -> DataSet:
 
 
 #: name -> (folders that MMDFLOW_DATA may hold, repository on the hub)
-_IDX = {"mnist": (("mnist",), "ylecun/mnist"), "fashion": (("fashion-mnist", "fashion"), "zalando-datasets/fashion_mnist")}
+_IDX = {
+    "mnist": (("mnist",), "ylecun/mnist"),
+    "fashion": (("fashion-mnist", "fashion"), "zalando-datasets/fashion_mnist"),
+}
 
 
 def _idx(name: str, path: str | None) -> DataSet:
@@ -120,7 +123,9 @@ def _from_arrays(name: str, arrays: list[NDArray[np.uint8]], source: str) -> Dat
     parts = []
     for images, labels in (arrays[:2], arrays[2:]):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or len(images) == 0:
-            raise InputError(f"{source}: {list(images.shape)} images with {list(labels.shape)} labels do not belong together")
+            raise InputError(
+                f"{source}: {list(images.shape)} images with {list(labels.shape)} labels do not belong together"
+            )
         parts.append(torch.from_numpy(images[:, None].astype(np.float32) / 127.5 - 1))
         parts.append(torch.from_numpy(labels.astype(np.int64)))
     return DataSet(name, parts[0], parts[2], parts[1], parts[3], source)

@@ -32,11 +32,15 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: corrupt gzip or not readable ({error})") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4:
-        raise InputError(f"{path}: starts with {data[:4].hex() or 'nothing'}: must be an IDX file of unsigned bytes (000008..)")
+        raise InputError(
+            f"{path}: starts with {data[:4].hex() or 'nothing'}: must be an IDX file of unsigned bytes (000008..)"
+        )
     header = 4 + 4 * data[3]
     if len(data) < header:
         raise InputError(f"{path}: truncated in its header ({len(data)} bytes)")
     shape = struct.unpack(f">{data[3]}I", data[4:header])
     if math.prod(shape) > _MAX_ENTRIES or len(data) - header != math.prod(shape):
-        raise InputError(f"{path}: holds {len(data) - header} bytes of data: its header {list(shape)} needs {math.prod(shape)}")
+        raise InputError(
+            f"{path}: holds {len(data) - header} bytes of data: its header {list(shape)} needs {math.prod(shape)}"
+        )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow.divergences.base import Divergence
-from mmdflow.kernels import Kernel
 from mmdflow.errors import InputError
+from mmdflow.kernels import Kernel
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
 
 

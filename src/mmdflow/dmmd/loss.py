@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.errors import DivergedError, InputError
 
 PENALTY_POINTS = ("path", "interpolate", "noisy")
 

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
 from mmdflow.flows import normal_like
 from mmdflow.kernels import Kernel
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def target_means(
     *,
     noise_repeats: int = 1,
     generator: torch.Generator | None = None,
-    callback: Callable[[int], None] | None = None,
+    callback: Callable[[int], object] | None = None,
 ) -> TargetMeans:
     """Stream the data once and return its mean embeddings at every level, accumulated in float64.
 
@@ -89,7 +89,8 @@ def target_means(
             k = kernel.at(t)
             level = t.to(batch).expand(len(batch))
             clean_rows.append(_mean_sum(k, batch))
-            noisy_rows.append(sum(_mean_sum(k, schedule.add_noise(batch, e, level)) for e in noises) / noise_repeats)
+            noised = [_mean_sum(k, schedule.add_noise(batch, e, level)) for e in noises]
+            noisy_rows.append(torch.stack(noised).mean(0))
         clean_sum = clean_sum.to(clean_rows[0].device) + torch.stack(clean_rows)
         noisy_sum = noisy_sum.to(clean_rows[0].device) + torch.stack(noisy_rows)
         count += len(batch)

@@ -19,10 +19,10 @@ from mmdflow import _checks
 from mmdflow._files import new_folder, read_json, shipped_models
 from mmdflow.dmmd.means import TargetMeans
 from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
+from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
-from mmdflow.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -179,7 +179,7 @@ class DMMDPipeline:
             InputError: for impossible settings.
             DivergedError: when particles become non-finite.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "num_levels": num_levels,
             "steps_per_level": steps_per_level,
             "step_size": step_size,
@@ -269,7 +269,9 @@ class DMMDPipeline:
         config = read_json(folder / _CONFIG)
         try:
             if config["format"] != FORMAT or config["system"] != "dmmd":
-                raise InputError(f"{folder / _CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of 'dmmd'")
+                raise InputError(
+                    f"{folder / _CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of 'dmmd'"
+                )
             arguments = dict(config["features"])
             network = NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
             levels = TargetMeans(**_load(folder / _MEANS))

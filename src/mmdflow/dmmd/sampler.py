@@ -12,10 +12,10 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.divergences import MMD, Divergence, PotentialEnergy
 from mmdflow.dmmd.means import TargetMeans
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
 from mmdflow.kernels import Kernel
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.errors import DivergedError, InputError
 from mmdflow.witness import EmbeddingWitness
 
 SAMPLERS = ("exact", "approximate")

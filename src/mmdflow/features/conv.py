@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 from mmdflow.errors import InputError
+from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 
 
 class ConvFeatures(FeatureNetwork):
@@ -52,7 +53,7 @@ class ConvFeatures(FeatureNetwork):
             self.read_out: nn.Module = nn.Linear(coarse, num_features)
         else:
             below = list(reversed(self.channels))
-            self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(below, below[1:], strict=False))
+            self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
             self.read_out = nn.Conv2d(fine, num_features * self.event_shape[0], 3, padding=1)
 
     def config(self) -> dict[str, Any]:  # noqa: D102
@@ -69,10 +70,10 @@ class ConvFeatures(FeatureNetwork):
                 h = block(h, level)
             skips.append(h)
         if self.head == "flat":
-            return self.read_out(F.silu(h).mean((2, 3)))  # type: ignore[no-any-return]
+            return self.read_out(F.silu(h).mean((2, 3)))
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             h = block(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1), level)
-        return self.read_out(F.silu(h)).view(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]
+        return self.read_out(F.silu(h)).view(len(x), self.num_features, *self.event_shape)
 
 
 class _Block(nn.Module):
@@ -88,4 +89,4 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         h = self.norm(self.first(F.silu(x)) + self.level(level)[:, :, None, None])
-        return self.skip(x) + self.second(F.silu(h))  # type: ignore[no-any-return]
+        return self.skip(x) + self.second(F.silu(h))

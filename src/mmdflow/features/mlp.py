@@ -55,4 +55,4 @@ class MLPFeatures(FeatureNetwork):
         for first, second, level in zip(self.first, self.second, at_blocks, strict=True):
             h = h + second(F.silu(first(h) + level))
         out = self.read_out(F.silu(h))
-        return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]
+        return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)

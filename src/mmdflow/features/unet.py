@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.features.base import FeatureNetwork
 from mmdflow.errors import InputError
+from mmdflow.features.base import FeatureNetwork
 
 
 class UNetFeatures(FeatureNetwork):
@@ -48,7 +48,9 @@ class UNetFeatures(FeatureNetwork):
         self.channels = tuple(_checks.count("channels", c) for c in channels)
         self.attention = (False,) * len(self.channels) if attention is None else tuple(attention)
         if len(self.attention) != len(self.channels):
-            raise InputError(f"attention has {len(self.attention)} entries: must have {len(self.channels)}, as channels")
+            raise InputError(
+                f"attention has {len(self.attention)} entries: must have {len(self.channels)}, as channels"
+            )
         self.layers, self.groups = _checks.count("layers", layers), _checks.count("groups", groups)
         if any(c % self.groups for c in self.channels):
             raise InputError(f"channels = {list(self.channels)}: each must be divisible by groups = {self.groups}")
@@ -82,5 +84,5 @@ class UNetFeatures(FeatureNetwork):
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
         maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000
         if self.head == "flat":
-            return self.read_out(maps.mean((2, 3)))  # type: ignore[no-any-return]
-        return maps.reshape(len(x), self.num_features, *self.event_shape)  # type: ignore[no-any-return]
+            return self.read_out(maps.mean((2, 3)))
+        return maps.reshape(len(x), self.num_features, *self.event_shape)

@@ -58,7 +58,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits."""
-        return self.logits(F.dropout(self._hidden(x), 0.3, self.training))  # type: ignore[no-any-return]
+        return self.logits(F.dropout(self._hidden(x), 0.3, self.training))
 
     def _hidden(self, x: Tensor) -> Tensor:
         return F.relu(self.hidden(self.convolutions(x)))
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def probabilities(self, features: Float[Tensor, "n 64"]) -> Float[Tensor, "n classes"]:
         """Return class probabilities from features."""
-        return self.logits(features).softmax(1)  # type: ignore[no-any-return]
+        return self.logits(features).softmax(1)
 
 
 def train_classifier(

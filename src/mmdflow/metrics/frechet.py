@@ -30,7 +30,9 @@ def frechet_distance(features_a: Float[Tensor, "n K"], features_b: Float[Tensor,
         if value.ndim != 2 or len(value) < 2:
             raise InputError(f"{field} has shape {list(value.shape)}: must be [n, K] with n >= 2")
     if features_a.shape[1] != features_b.shape[1]:
-        raise InputError(f"features_b has {features_b.shape[1]} columns: must have {features_a.shape[1]}, as features_a")
+        raise InputError(
+            f"features_b has {features_b.shape[1]} columns: must have {features_a.shape[1]}, as features_a"
+        )
     (mean_a, cov_a), (mean_b, cov_b) = _moments(features_a), _moments(features_b)
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
 from mmdflow.errors import InputError
+from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
 
 
 def mmd_test(

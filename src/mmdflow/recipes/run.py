@@ -23,10 +23,10 @@ import mmdflow
 from mmdflow import _checks, data, metrics, plots
 from mmdflow._files import in_use, make_folder, new_file, write_json
 from mmdflow.dmmd import DMMDLoss, DMMDPipeline, SamplerDefaults, TargetMeans, target_means
+from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.noise import NoiseConditionalKernel, schedule
 from mmdflow.recipes.schema import FeaturesSpec, Recipe, SamplingSpec
-from mmdflow.errors import InputError
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -35,7 +35,7 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
     """Return the feature network of a recipe; fields that its kind does not take are refused."""
     given = {k: v for k, v in asdict(spec).items() if v is not None and k != "network"}
     network = NETWORKS[spec.network]
-    allowed = set(network.__init__.__annotations__)  # type: ignore[misc]
+    allowed = set(network.__init__.__annotations__)
     for name in given:
         if name not in allowed:
             raise InputError(f"features.{name} = {given[name]!r}: not a field of the {spec.network} network")
@@ -98,7 +98,9 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
     assert isinstance(averaged, NoiseConditionalKernel)
 
     def draw(step: int) -> None:
-        quick = SamplingSpec(mean_levels=21, mean_noise_repeats=1, mean_events=1000, num_levels=20, sampler="approximate")
+        quick = SamplingSpec(
+            mean_levels=21, mean_noise_repeats=1, mean_events=1000, num_levels=20, sampler="approximate"
+        )
         pipeline = _pipeline(recipe, loss, averaged, dataset, quick, {})
         out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
         plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
@@ -148,7 +150,7 @@ def _pipeline(
             levels,
             noise_repeats=spec.mean_noise_repeats,
             generator=torch.Generator().manual_seed(recipe.training.seed),
-            callback=lambda done: bar.update(done - bar.n) and None,
+            callback=lambda count: bar.update(count - bar.n),
         )
     averaged.train(training)
     names = SamplerDefaults.__dataclass_fields__
@@ -211,7 +213,9 @@ def evaluate(
     classifier = None
     if dataset.train_labels is not None and dataset.test_labels is not None:
         classifier = metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
-    report = metrics.evaluate_samples(samples, dataset.train, dataset.test, classifier=classifier, seed=settings["seed"])
+    report = metrics.evaluate_samples(
+        samples, dataset.train, dataset.test, classifier=classifier, seed=settings["seed"]
+    )
     defaults = asdict(pipeline.defaults)
     report |= {
         "data": dataset.source,
@@ -224,7 +228,8 @@ def evaluate(
         "commit": pipeline.provenance.get("commit"),
     }
     if figure is not None:
-        plots.save_report(samples, dataset.train, dataset.test, report, figure)
+        samples_to_train, test_to_train = (metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test))
+        plots.save_report(samples, dataset.test, (samples_to_train, test_to_train), report, figure)
     return report
 
 

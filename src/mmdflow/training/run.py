@@ -19,10 +19,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.training.batches import StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.module import LossModule
-from mmdflow.errors import DivergedError, InputError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, KeyError, OSError) as error:
         raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}); remove it to start again") from error
 

@@ -1,0 +1,72 @@
+# Everything runs in .venv, made on first use; stamp files make later calls quick.
+#   make demo     train a DMMD on handwritten digits, sample it, judge it
+#   make test     run the tests
+# With a CUDA build of PyTorch already in $(PYTHON): make TORCH=system demo
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= cpu
+BIN := $(VENV)/bin
+ifeq ($(TORCH),system)
+VENV_FLAGS := --system-site-packages
+CONSTRAINTS :=
+else
+VENV_FLAGS :=
+CONSTRAINTS := -c constraints-cpu.txt
+endif
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
+RUN ?= runs/demo
+
+.PHONY: install dev demo test check lock reproduce docs bench clean
+install: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(BIN)/python
+	$(INSTALL) -e '.[train,plots]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+demo: install
+	@if [ -f $(RUN)/recipe.yaml ]; then $(BIN)/mmdflow train --resume $(RUN); \
+	else $(BIN)/mmdflow train dmmd-digits --output=$(RUN); fi
+	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/samples.png --save $(RUN)/samples.npz
+	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/flow.gif
+	$(BIN)/mmdflow evaluate $(RUN)
+
+test: dev
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+check: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+reproduce: dev
+	$(BIN)/python -m pytest -m slow -s
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: dev
+	$(BIN)/python benchmarks/dmmd_step.py
+
+# The versions that the newest allowed packages resolve to, in a fresh environment
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --disable-pip-version-check -q -c constraints-cpu.txt '.[train,images,plots,dev]'
+	$(VENV)-lock/bin/python -m pip freeze --exclude mmdflow | sed 's/+cpu$$//' | grep -v ' @ ' > constraints-lock.txt
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
