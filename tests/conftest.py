@@ -5,9 +5,11 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
-install_import_hook("mmdflow", "beartype.beartype")
+import tests.typechecking  # noqa: F401  (the hook finds it as an attribute of the package)
+
+install_import_hook("mmdflow", "tests.typechecking.checker")
 
 import pytest
 import torch
@@ -21,6 +23,14 @@ torch.set_num_threads(1)
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Switch the run-time checks off, so that bad input meets the library's own messages, as it does for users."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -123,6 +123,11 @@ class DMMDLoss(nn.Module):
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> LossTerms:
         """Return the loss of a batch of clean events; `generator` draws levels, noise and interpolates."""
+        learning = torch.is_grad_enabled()
+        with torch.enable_grad():  # the penalties need the gradient in x even where nothing is learned
+            return self._terms(clean, generator, learning)
+
+    def _terms(self, clean: Tensor, generator: torch.Generator | None, learning: bool) -> LossTerms:
         count = self.num_levels
         if clean.shape[0] % (2 * count) or clean.shape[0] < 4 * count:
             raise InputError(
@@ -139,7 +144,7 @@ class DMMDLoss(nn.Module):
         phi_points = self.kernel.features(points, t).view(count, n, -1)
         discrepancy, witness = self._mmd(phi[:, : n // 2], phi[:, n // 2 :], phi_points, levels)
 
-        (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=torch.is_grad_enabled())
+        (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=learning)
         gradient = gradient.flatten(1)
         slope = (gradient.square().sum(1) + 1e-12).sqrt()
         distance = math.sqrt(gradient.shape[1]) * self.schedule.displacement(levels, self.second_moment)
@@ -156,7 +161,7 @@ class DMMDLoss(nn.Module):
             + self.l2_weight * l2
         ).mean()
         return LossTerms(
-            total=total,
+            total=total if learning else total.detach(),
             levels=levels,
             mmd2=discrepancy.detach(),
             unit=unit.detach(),

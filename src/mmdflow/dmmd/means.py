@@ -57,7 +57,7 @@ class TargetMeans:
 def target_means(
     kernel: NoiseConditionalKernel,
     schedule: Schedule,
-    batches: Iterable[Float[Tensor, "n *event"]],
+    batches: Iterable[Tensor],
     levels: Float[Tensor, " T"],
     *,
     noise_repeats: int = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class FeatureNetwork(nn.Module):
         head: one of `HEADS`.
     """
 
-    def __init__(self, event_shape: tuple[int, ...], num_features: int, head: str) -> None:
+    def __init__(self, event_shape: Sequence[int], num_features: int, head: str) -> None:
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
         self.num_features = _checks.count("num_features", num_features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class ConvFeatures(FeatureNetwork):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
         channels: tuple[int, ...] | list[int] = (32, 64),
@@ -77,16 +78,16 @@ class ConvFeatures(FeatureNetwork):
 
 
 class _Block(nn.Module):
-    """Two convolutions with the level added in between, around a skip."""
+    """Two convolutions around a normalisation, to which the level is added; around all a skip."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(before, after, 3, padding=1)
+        self.norm = nn.GroupNorm(math.gcd(8, max(1, after // 4)), after)
         self.level = nn.Linear(64, after)
-        self.norm = nn.GroupNorm(math.gcd(8, after), after)
         self.second = nn.Conv2d(after, after, 3, padding=1)
         self.skip = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        h = self.norm(self.first(F.silu(x)) + self.level(level)[:, :, None, None])
+        h = self.norm(self.first(F.silu(x))) + self.level(level)[:, :, None, None]
         return self.skip(x) + self.second(F.silu(h))

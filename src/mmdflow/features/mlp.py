@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class MLPFeatures(FeatureNetwork):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
         width: int = 256,

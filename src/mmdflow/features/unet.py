@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class UNetFeatures(FeatureNetwork):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
         channels: tuple[int, ...] | list[int] = (32, 64),

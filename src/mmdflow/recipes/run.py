@@ -228,7 +228,9 @@ def evaluate(
         "commit": pipeline.provenance.get("commit"),
     }
     if figure is not None:
-        samples_to_train, test_to_train = (metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test))
+        samples_to_train, test_to_train = (
+            metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test)
+        )
         plots.save_report(samples, dataset.test, (samples_to_train, test_to_train), report, figure)
     return report
 

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from mmdflow import InputError
+from mmdflow.features import NETWORKS, ConvFeatures, MLPFeatures, UNetFeatures
+
+pytest.importorskip("diffusers")
+CASES = [
+    (MLPFeatures, (1, 8, 8), {"width": 32}),
+    (MLPFeatures, (2,), {"width": 32, "depth": 3}),
+    (ConvFeatures, (1, 8, 8), {"channels": [8, 16]}),
+    (ConvFeatures, (3, 4, 12), {"channels": [8], "blocks": 2}),
+    (UNetFeatures, (1, 8, 8), {"channels": [8, 16], "groups": 4}),
+    (UNetFeatures, (3, 8, 8), {"channels": [8, 8], "groups": 4, "attention": [False, True], "layers": 2}),
+]
+networks = pytest.mark.parametrize(("network", "event", "extra"), CASES)
+heads = pytest.mark.parametrize("head", ["flat", "squared_residual"])
+
+
+def build(network, event, extra, head):
+    torch.manual_seed(0)
+    return network(event, 3, head, **extra)
+
+
+@networks
+@heads
+def test_shape_and_dependence_on_level_and_event(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    x = torch.randn(5, *event, generator=generator)
+    phi = features(x, torch.full((5,), 0.3))
+    assert phi.shape == (5, 3)
+    assert (phi - features(x, torch.full((5,), 0.8))).abs().max() > 1e-6
+    torch.testing.assert_close(features(x[:2], torch.full((2,), 0.3)), phi[:2], rtol=1e-4, atol=1e-5)
+
+
+@networks
+@heads
+def test_differentiable_twice(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    x = torch.randn(3, *event, generator=generator, requires_grad=True)
+    (grad,) = torch.autograd.grad(features(x, torch.full((3,), 0.5)).sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in features.parameters() if p.grad is not None)
+    assert sum(float(p.grad.abs().sum()) for p in features.parameters() if p.grad is not None) > 0
+
+
+@networks
+@heads
+def test_config_rebuilds_the_network(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    assert NETWORKS[next(k for k, v in NETWORKS.items() if v is network)] is network
+    twin = network(**features.config())
+    twin.load_state_dict(features.state_dict())
+    x, t = torch.randn(2, *event, generator=generator), torch.tensor([0.1, 0.9])
+    torch.testing.assert_close(twin(x, t), features(x, t))
+
+
+def test_squared_residual_is_its_formula(generator):
+    features = build(MLPFeatures, (1, 8, 8), {"width": 16}, "squared_residual")
+    x, t = torch.randn(4, 1, 8, 8, generator=generator), torch.rand(4, generator=generator)
+    u = features.outputs(x, t)
+    assert u.shape == (4, 3, 1, 8, 8)
+    expected = 64**0.25 / 2 * (x[:, None] - u).square().mean((2, 3, 4))
+    torch.testing.assert_close(features(x, t), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLPFeatures((1, 8, 8), 0), "num_features = 0"),
+        (
+            lambda: MLPFeatures((1, 8, 8), head="flt"),
+            "head = 'flt': must be one of flat, squared_residual; did you mean 'flat'",
+        ),
+        (lambda: ConvFeatures((1, 7, 7), channels=(8, 8)), "height and width must be divisible by 2"),
+        (lambda: ConvFeatures((5,)), "must be .channels, height, width."),
+        (lambda: UNetFeatures((1, 8, 8), channels=(6, 8)), "each must be divisible by groups = 8"),
+        (lambda: UNetFeatures((1, 8, 8), attention=[True]), "attention has 1 entries: must have 2"),
+    ],
+)
+def test_bad_input(make, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make()
