@@ -163,7 +163,7 @@ def _train_parser() -> ArgumentParser:
 def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
     from mmdflow.recipes import Recipe
 
-    settings = parser.instantiate_classes(options)
+    settings = parser.instantiate(options)
     return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
 
 
@@ -228,6 +228,8 @@ def _sample(arguments: list[str]) -> None:
     from mmdflow._files import new_file
 
     count("num_samples", options.num_samples)
+    if options.output is not None:
+        plots.check_output(options.output)
     generator = torch.Generator().manual_seed(count("seed", options.seed, 0))
     pipeline, how = _load(options)
     animate = options.output is not None and options.output.endswith((".gif", ".mp4"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mmdflow._files import new_file
+from mmdflow._files import make_folder, new_file
 from mmdflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -147,9 +147,16 @@ def _to_image(figure: Figure) -> Image.Image:
     return Image.fromarray(rgba[:, :, :3].copy())
 
 
+def check_output(path: str | Path) -> None:
+    """Raise InputError where no picture or animation can be written, before the work that it would show."""
+    path = Path(path)
+    if path.suffix.lower() not in {*Image.registered_extensions(), ".mp4"}:
+        raise InputError(f"{path}: not the ending of a picture or animation, such as .png, .gif or .mp4")
+    make_folder(path.parent)
+
+
 def _save(image: Image.Image, path: Path) -> None:
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"{path}: not a file ending of a picture, such as .png")
+    check_output(path)
     with new_file(path) as aside:
         image.save(aside)
 

@@ -161,6 +161,15 @@ def test_distance_steps_walk_the_path_once():
     assert distance_steps(SCHEDULE, levels, 0.7, 64, 2.0)[3] == pytest.approx(2 * steps[3])
 
 
+def test_slopes_can_be_bounded():
+    kernel = NoiseConditionalKernel(lambda x, t: x)
+    means, z = means_of(kernel), data(4, seed=5) + 10
+    out, _ = run(kernel, means, z, (0.5,), eta=0.1, max_slope=2.0)
+    torch.testing.assert_close((out - z).norm(dim=1), torch.full((4,), 0.2).double())
+    free = run(kernel, means, z, (0.5,), max_slope=1e6)[0]
+    torch.testing.assert_close(free, run(kernel, means, z, (0.5,))[0])
+
+
 def test_noise_levels_go_down():
     assert noise_levels(3, 0.2, 1.0) == pytest.approx([1.0, 0.6, 0.2])
     assert noise_levels(1, 0.2, 1.0) == [1.0]

@@ -45,6 +45,8 @@ class SamplerDefaults:
         final_sampler: "exact", "approximate" or None for the sampler's own.
         final_step_size: eta of the final steps, or None for the distance that their level stands for.
         final_level: noise level of the final steps, or None for t_min.
+        max_slope: bound on a particle's |grad f|, or None. Squared-residual features grow off the path; one particle that
+            runs away shifts the mean of all others in the exact flow.
     """
 
     num_levels: int = 50
@@ -56,6 +58,7 @@ class SamplerDefaults:
     final_sampler: str | None = None
     final_step_size: float | None = None
     final_level: float | None = None
+    max_slope: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -68,6 +71,8 @@ class SamplerDefaults:
             _checks.positive("step_size", self.step_size)
         if self.final_step_size is not None:
             _checks.positive("final_step_size", self.final_step_size)
+        if self.max_slope is not None:
+            _checks.positive("max_slope", self.max_slope)
         if self.final_level is not None:
             _checks.interval("final_level", self.final_level, 0.0, 1.0)
         if self.final_sampler is not None:
@@ -221,6 +226,7 @@ class DMMDPipeline:
                 final_sampler=how.final_sampler,
                 final_step_size=final,
                 final_level=last,
+                max_slope=how.max_slope,
                 callback=after_level,
             )
         if len(self.event_shape) == 3:

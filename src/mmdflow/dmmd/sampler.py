@@ -15,7 +15,7 @@ from mmdflow.dmmd.means import TargetMeans
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
 from mmdflow.kernels import Kernel
-from mmdflow.noise import NoiseConditionalKernel, Schedule
+from mmdflow.noise import NoiseConditionalKernel, Schedule, along
 from mmdflow.witness import EmbeddingWitness
 
 SAMPLERS = ("exact", "approximate")
@@ -55,6 +55,23 @@ class _OwnMean:
             return torch.autograd.grad(self(z).sum(), z)[0]
 
 
+class _Limited(Divergence):
+    """Another divergence whose velocity is no faster than a bound, particle by particle."""
+
+    def __init__(self, inner: Divergence, max_slope: float) -> None:
+        super().__init__()
+        self.inner, self.max_slope, self.event_shape = inner, max_slope, inner.event_shape
+
+    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, ""]:
+        return self.inner(x)
+
+    def velocity(
+        self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None
+    ) -> Float[Tensor, "k *event"]:
+        velocity = self.inner.velocity(x, at)
+        return velocity * along((self.max_slope / velocity.flatten(1).norm(dim=1)).clamp_max(1), velocity)
+
+
 def level_divergence(
     kernel: NoiseConditionalKernel, means: TargetMeans, t: float, sampler: str, event_shape: tuple[int, ...]
 ) -> Divergence:
@@ -86,6 +103,7 @@ def sample(
     final_sampler: str | None = None,
     final_step_size: float | None = None,
     final_level: float | None = None,
+    max_slope: float | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Float[Tensor, "n *event"], int]:
     """Run one flow a noise level, from noise to data; return the particles and the evaluations made (NFE).
@@ -103,6 +121,7 @@ def sample(
             (DMMD-e), with each particle on its own after the approximate one (a-DMMD-e). Default: the sampler's.
         final_step_size: eta of the final steps; needed if there are any.
         final_level: noise level of the final steps; the last one by default.
+        max_slope: bound on a particle's |grad f|; longer gradients are shortened to it.
         callback: called after each level with (levels done, particles).
 
     Raises:
@@ -123,6 +142,8 @@ def sample(
     nfe = 0
     for i, (t, eta, steps, how) in enumerate(stages):
         divergence = level_divergence(kernel, means, t, how, event)
+        if max_slope is not None:
+            divergence = _Limited(divergence, max_slope)
         try:
             result = flow(divergence, particles, step_size=eta, num_steps=steps, evaluate=False)
         except DivergedError as error:

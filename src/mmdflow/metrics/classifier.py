@@ -94,7 +94,9 @@ def train_classifier(
     _checks.points("test", test, train.shape[1:])
     if train.ndim != 4 or len(labels) != len(train) or len(test_labels) != len(test):
         raise InputError(f"train {list(train.shape)} with {len(labels)} labels: must be [n, c, h, w] with n labels")
-    model = Classifier(tuple(train.shape[1:]), int(labels.max()) + 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Classifier(tuple(train.shape[1:]), int(labels.max()) + 1)
     model.digest = _digest(train, labels, num_steps)
     file = cache_folder() / "classifiers" / f"v{VERSION}-{model.digest}.safetensors"
     if not (cache and _restore(model, file)):
@@ -112,10 +114,7 @@ def train_classifier(
 def _fit(model: Classifier, train: Tensor, labels: Tensor, num_steps: int) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.reset_parameters()
+        torch.manual_seed(0)  # of the dropout
         optimiser = torch.optim.Adam(model.parameters(), 2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, num_steps)
         model.train()

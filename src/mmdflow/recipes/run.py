@@ -88,6 +88,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
         loss.kernel,
         step_size=spec.step_size,
         betas=spec.betas,
+        weight_decay=spec.weight_decay,
         warmup_steps=spec.warmup_steps,
         max_steps=spec.max_steps,
         ema_decay=spec.ema_decay,

@@ -107,8 +107,9 @@ class TrainingSpec:
     Attributes:
         max_steps: optimiser steps.
         events_per_level: events a noise level has in a step, half clean and half noised; even, at least 4.
-        step_size: Adam's peak learning rate; decays linearly to 0.
-        betas: Adam's.
+        step_size: AdamW's peak learning rate; decays linearly to 0.
+        betas: AdamW's.
+        weight_decay: AdamW's.
         warmup_steps: steps of linear warm-up.
         ema_decay: of the average of the weights that is kept.
         gradient_clip: bound on the norm of the gradient.
@@ -124,6 +125,7 @@ class TrainingSpec:
     events_per_level: int = 8
     step_size: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
     warmup_steps: int = 100
     ema_decay: float = 0.999
     gradient_clip: float = 5.0
@@ -142,6 +144,7 @@ class TrainingSpec:
             _checks.count(f"training.{name}", getattr(self, name), 0)
         if _checks.count("training.events_per_level", self.events_per_level, 4) % 2:
             raise InputError(f"training.events_per_level = {self.events_per_level}: must be even")
+        _checks.non_negative("training.weight_decay", self.weight_decay)
         for name in ("step_size", "gradient_clip"):
             _checks.positive(f"training.{name}", getattr(self, name))
         for beta in (*self.betas, self.ema_decay):
@@ -165,6 +168,7 @@ class SamplingSpec:
         final_sampler: flow of the final steps.
         final_step_size: step of the final steps.
         final_level: noise level of the final steps; the lowest by default.
+        max_slope: bound on a particle's |grad f|; none by default.
     """
 
     mean_levels: int = 101
@@ -179,6 +183,7 @@ class SamplingSpec:
     final_sampler: Literal["exact", "approximate"] | None = None
     final_step_size: float | None = None
     final_level: float | None = None
+    max_slope: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -187,7 +192,7 @@ class SamplingSpec:
         for name in ("mean_noise_repeats", "mean_events", "num_levels", "steps_per_level"):
             if getattr(self, name) is not None:
                 _checks.count(f"sampling.{name}", getattr(self, name))
-        for name in ("step_size", "step_scale", "final_step_size"):
+        for name in ("step_size", "step_scale", "final_step_size", "max_slope"):
             if getattr(self, name) is not None:
                 _checks.positive(f"sampling.{name}", getattr(self, name))
         if self.final_level is not None:

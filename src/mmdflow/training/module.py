@@ -28,13 +28,14 @@ class Terms(Protocol):
 
 
 class LossModule(L.LightningModule):
-    """Minimise `loss(batch, generator).total` with Adam, linear warm-up and decay, and keep an average of the learned part.
+    """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
 
     Args:
         loss: a module that returns `Terms`.
         learned: the part of it that is learned and averaged (the noise-conditional kernel for DMMD).
-        step_size: Adam's peak learning rate.
-        betas: Adam's.
+        step_size: AdamW's peak learning rate.
+        betas: AdamW's.
+        weight_decay: AdamW's.
         warmup_steps: steps of linear warm-up.
         max_steps: where the linear decay reaches 0.
         ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
@@ -49,6 +50,7 @@ class LossModule(L.LightningModule):
         *,
         step_size: float,
         betas: tuple[float, float],
+        weight_decay: float,
         warmup_steps: int,
         max_steps: int,
         ema_decay: float,
@@ -57,7 +59,8 @@ class LossModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.step_size, self.betas, self.warmup_steps, self.max_steps = step_size, betas, warmup_steps, max_steps
+        self.step_size, self.betas, self.weight_decay = step_size, betas, weight_decay
+        self.warmup_steps, self.max_steps = warmup_steps, max_steps
         self.seed, self.log_every = seed, log_every
 
         def average(averaged: Any, current: Any, count: Any) -> None:
@@ -85,9 +88,11 @@ class LossModule(L.LightningModule):
         self.ema.update_parameters(self._learned[0])
 
     def configure_optimizers(self) -> Any:
-        """Return Adam with warm-up and linear decay."""
+        """Return AdamW with warm-up and linear decay."""
         parameters = [p for p in self.loss.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(parameters, self.step_size, betas=self.betas, fused=True)
+        optimiser = torch.optim.AdamW(
+            parameters, self.step_size, betas=self.betas, weight_decay=self.weight_decay, fused=True
+        )
         warmup, total = self.warmup_steps, self.max_steps
 
         def factor(step: int) -> float:

@@ -1,0 +1,218 @@
+"""The command line as a stranger uses it: exit codes, one clear line, files whole or not at all."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmdflow import __version__
+from mmdflow.cli import main
+
+pytest.importorskip("lightning")
+QUICK = [
+    "--training.max_steps=6",
+    "--features.width=16",
+    "--loss.num_levels=4",
+    "--training.accelerator=cpu",
+    "--sampling.mean_levels=3",
+    "--sampling.num_levels=3",
+    "--evaluation.num_samples=40",
+    "--evaluation.particles_per_run=20",
+]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == 0
+    return folder
+
+
+def complaint(capsys, arguments, code=2):
+    assert main(arguments) == code
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("mmdflow: error: ")
+    assert "\n" not in err
+    return err
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    assert "train RECIPE" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    assert main([]) == 2
+    for command in ("train", "sample", "evaluate", "recipes"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"mmdflow {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    lines = [
+        "import sys",
+        "from mmdflow.cli import main",
+        f"try: main({arguments})",
+        "except SystemExit: pass",
+        "assert 'torch' not in sys.modules",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_recipes_lists_them(capsys):
+    assert main(["recipes"]) == 0
+    out = capsys.readouterr().out
+    for name in ("dmmd-digits", "dmmd-mnist", "dmmd-fashion", "dmmd-checkerboard"):
+        assert name in out
+
+
+def test_sample_writes_picture_animation_and_arrays(run_folder, tmp_path, capsys):
+    picture, arrays = tmp_path / "grid.png", tmp_path / "s.npz"
+    assert main(["sample", str(run_folder), "-n", "5", "-o", str(picture), "--save", str(arrays)]) == 0
+    samples = np.load(arrays)["samples"]
+    assert samples.shape == (5, 1, 8, 8)
+    assert np.abs(samples).max() <= 1
+    assert Image.open(picture).size[0] > 100
+    animation = tmp_path / "flow.gif"
+    options = ["--sampler=approximate", "--num_levels=4", "--final_steps=0"]
+    assert main(["sample", str(run_folder), "-n", "4", "-o", str(animation), *options]) == 0
+    assert "NFE 4" in capsys.readouterr().out
+    assert Image.open(animation).n_frames == 5
+    first = np.load(arrays)["samples"]
+    assert main(["sample", str(run_folder), "-n", "5", "--save", str(arrays)]) == 0
+    np.testing.assert_array_equal(np.load(arrays)["samples"], first)
+    assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
+
+
+def test_evaluate_writes_a_report(run_folder, capsys):
+    assert main(["evaluate", str(run_folder)]) == 0
+    assert "classifier_fd" in capsys.readouterr().out
+    report = json.loads((run_folder / "metrics.json").read_text())
+    needed = {"classifier_fd", "classifier_fd_reference", "class_histogram", "mmd_p_value", "train_seconds", "nfe"}
+    assert needed <= report.keys()
+    assert report["num_samples"] == 40
+    assert len(report["class_histogram"]) == 10
+    assert (run_folder / "report.png").exists()
+
+
+def test_resume_a_finished_run(run_folder, capsys):
+    assert main(["train", "--resume", str(run_folder)]) == 0
+    assert "trained:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "command = 'trian'"),
+        (["train"], "recipe is missing"),
+        (["train", "dmmd-digit", "--output=x"], "did you mean 'dmmd-digits'"),
+        (["train", "dmmd-digits"], "output is missing"),
+        (["train", "dmmd-digits", "--output=x", "--trainin.max_steps=3"], "did you mean 'training.max_steps'"),
+        (
+            ["train", "dmmd-digits", "--output=x", "--training.max_steps=many"],
+            "training.max_steps = 'many': must be int",
+        ),
+        (["train", "dmmd-digits", "--output=x", "--training.max_steps=-5"], "training.max_steps = -5"),
+        (
+            ["train", "dmmd-digits", "--output=x", "--features.network=mpl"],
+            "features.network = 'mpl': must be one of 'mlp'",
+        ),
+        (["train", "dmmd-digits", "--output=x", "--features.blocks=2"], "features.blocks = 2: not a field of the mlp"),
+        (["train", "dmmd-digits", "--output=x", "--data.name=mnits"], "did you mean 'mnist'"),
+        (["train", "--resume", "nowhere"], "resume = nowhere: holds no run"),
+        (["train", "dmmd-digits", "--resume", "nowhere"], "dmmd-digits"),
+        (["sample", "nowhere", "-o", "x.png"], "model = 'nowhere'"),
+        (["sample", "nowhere"], "output is missing"),
+        (["sample", "nowhere", "-n", "-3", "-o", "x.png"], "num_samples = -3"),
+        (["sample", "nowhere", "--save", "x.npy"], "must end in .npz"),
+        (["evaluate", "nowhere"], "model = 'nowhere'"),
+        (["evaluate"], "model"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch, unchecked):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(capsys, arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_keys_of_a_yaml_file(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text("training: {max_step: 5}\n")
+    assert "max_step" in complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    file.write_text("training: [unclosed\n")
+    complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+
+
+def test_output_in_use(run_folder, capsys):
+    text = complaint(capsys, ["train", "dmmd-digits", f"--output={run_folder}", *QUICK])
+    assert f"mmdflow train --resume {run_folder}" in text
+
+
+def test_bad_sampler_settings(run_folder, tmp_path, capsys, unchecked):
+    output = ["-o", str(tmp_path / "x.png")]
+    assert "did you mean 'exact'" in complaint(capsys, ["sample", str(run_folder), *output, "--sampler=exat"])
+    assert "not the ending of a picture" in complaint(
+        capsys, ["sample", str(run_folder), "-n", "2", "-o", str(tmp_path / "x.xyz")]
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MMDFLOW_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    text = complaint(capsys, ["train", "dmmd-mnist", f"--output={tmp_path / 'run'}"])
+    assert "MMDFLOW_DATA" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(run_folder, tmp_path, capsys):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert "no permission" in complaint(capsys, ["sample", str(run_folder), "-n", "2", "-o", str(closed / "x.png")])
+
+
+def test_unwritable_places(run_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    complaint(capsys, ["sample", str(run_folder), "-n", "2", "-o", str(tmp_path / "file" / "x.png")])
+    complaint(capsys, ["train", "dmmd-digits", f"--output={tmp_path / 'file' / 'run'}", *QUICK])
+
+
+def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypatch):
+    from mmdflow.recipes import run
+
+    forward = run.DMMDLoss.forward
+    calls = iter(range(100))
+
+    def interrupting(self, *args, **kwargs):
+        if next(calls) == 4:  # one call builds, three train
+            raise KeyboardInterrupt
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
+    folder = tmp_path / "run"
+    assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == 130
+    assert f"go on with: mmdflow train --resume {folder}" in capsys.readouterr().err
+    monkeypatch.setattr(run.DMMDLoss, "forward", forward)
+    assert main(["train", "--resume", str(folder)]) == 0
+
+
+def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
+    from mmdflow import DivergedError
+    from mmdflow.recipes import run
+
+    def explode(*args, **kwargs):
+        raise DivergedError("step 3: loss term unit became non-finite at noise level t = 0.1000")
+
+    monkeypatch.setattr(run, "train", explode)
+    assert "noise level" in complaint(capsys, ["train", "dmmd-digits", f"--output={tmp_path / 'run'}"], code=1)
+    assert torch.get_num_threads() >= 1

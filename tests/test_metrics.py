@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+
+from mmdflow import InputError
+from mmdflow.data import load
+from mmdflow.metrics import evaluate_samples, frechet_distance, mmd_test, nearest_distances, sliced_w2, train_classifier
+from mmdflow.metrics.classifier import VERSION
+
+
+def normal(n, d, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_frechet_distance_of_gaussians_in_closed_form():
+    """Commuting covariances: |dmu|^2 + sum (s_a - s_b)^2; the samples are whitened so that their moments are exact."""
+    x = normal(500, 4)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    a, b = torch.tensor([1.0, 2.0, 0.0, 3.0]).double(), torch.tensor([2.0, 2.0, 1.0, 0.5]).double()
+    assert frechet_distance(x * a, x * b + 1) == pytest.approx(4 + ((a - b) ** 2).sum().item(), rel=1e-9)
+
+
+def test_frechet_distance_equals_scipy():
+    scipy = pytest.importorskip("scipy.linalg")
+    a, b = normal(200, 5) @ normal(5, 5, 1), normal(150, 5, 2) @ normal(5, 5, 3) + 1
+    ca, cb = np.cov(a.numpy().T), np.cov(b.numpy().T)
+    root = scipy.sqrtm(ca @ cb).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(ca + cb - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_laws():
+    a, b = normal(50, 8), normal(60, 8, 1)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+    assert frechet_distance(a[torch.randperm(50)], b) == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    assert frechet_distance(normal(5, 20), normal(6, 20, 1)) > 0  # fewer samples than features
+
+
+def test_sliced_w2_in_one_dimension():
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0], [2.0]])
+    # quantiles: x = 0 on [0, 1/2), 1 on [1/2, 1); y = 0, 1, 2 on thirds
+    assert sliced_w2(x, y) == pytest.approx(((1 / 2 - 1 / 3) * 1 + (1 - 2 / 3) * 1) ** 0.5)
+    assert sliced_w2(x, x) == 0
+    assert sliced_w2(x, x + 3) == pytest.approx(3)
+
+
+def test_sliced_w2_of_a_shift():
+    x = normal(300, 5)
+    shift = torch.tensor([1.0, 2.0, 0.0, -1.0, 0.5]).double()
+    # E <xi, shift>^2 = |shift|^2 / d
+    assert sliced_w2(x, x + shift, num_directions=20_000) == pytest.approx(
+        (shift.square().sum() / 5).sqrt().item(), rel=0.02
+    )
+
+
+def test_mmd_test_keeps_its_level_and_has_power():
+    p_values = []
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = normal(30, 2, 2 * seed), normal(25, 2, 2 * seed + 1)
+        p_values.append(mmd_test(x, y, num_permutations=99, generator=generator)[1])
+    rejected = sum(p <= 0.05 for p in p_values)
+    assert rejected <= 12  # binomial(100, 0.05): more happens once in 500
+    assert 0.4 < sum(p_values) / 100 < 0.62
+    assert mmd_test(normal(50, 2), normal(50, 2, 1) + 1, num_permutations=99)[1] == 0.01
+
+
+def test_mmd_test_statistic_is_the_unbiased_estimate():
+    from mmdflow import Gaussian
+    from mmdflow.functional import mmd2
+
+    x, y = normal(20, 3), normal(15, 3, 1)
+    value, _ = mmd_test(x, y, Gaussian(1.3), num_permutations=1)
+    assert value == pytest.approx(mmd2(x, y, Gaussian(1.3)).item(), rel=1e-10)
+
+
+def test_nearest_distances_in_blocks():
+    x, y = normal(50, 3), normal(40, 3, 1)
+    expected = torch.cdist(x, y).min(1).values
+    torch.testing.assert_close(nearest_distances(x, y, block=7), expected)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def classifier(digits):
+    return train_classifier(digits.train, digits.train_labels, digits.test, digits.test_labels, num_steps=150)
+
+
+def test_classifier_learns_is_cached_and_repeats(digits, classifier, monkeypatch, tmp_path):
+    assert classifier.accuracy > 0.85
+    arguments = (digits.train, digits.train_labels, digits.test, digits.test_labels)
+    state = torch.random.get_rng_state()
+    cached = train_classifier(*arguments, num_steps=150)
+    assert cached.name == classifier.name
+    monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
+    fresh = train_classifier(*arguments, num_steps=150)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for other in (cached, fresh):
+        assert all(torch.equal(a, b) for a, b in zip(other.parameters(), classifier.parameters(), strict=True))
+
+
+def test_damaged_cache_is_rebuilt_and_said(digits, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
+    arguments = (digits.train[:64], digits.train_labels[:64], digits.test, digits.test_labels)
+    first = train_classifier(*arguments, num_steps=5)
+    (file,) = (tmp_path / "classifiers").glob(f"v{VERSION}-*")
+    file.write_bytes(b"junk")
+    again = train_classifier(*arguments, num_steps=5)
+    assert "is damaged" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_report_tells_real_from_noise(digits, classifier):
+    order = torch.randperm(1438, generator=torch.Generator().manual_seed(0))
+    real = evaluate_samples(digits.train[order[:718]], digits.train, digits.test, classifier=classifier)
+    noise = torch.rand(718, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    bad = evaluate_samples(noise, digits.train, digits.test, classifier=classifier)
+    assert real["subset_size"] == 359
+    assert real["mmd_p_value"] > 0.01
+    assert bad["mmd_p_value"] < 0.01
+    assert bad["classifier_fd"] > 20 * real["classifier_fd"]
+    assert real["classifier_fd"] < 4 * real["classifier_fd_reference"] + 1
+    assert real["nearest_train_distance"] == 0
+    assert bad["sliced_w2"] > 3 * real["sliced_w2"]
+    assert sum(real["class_histogram"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_report_without_classifier():
+    x = normal(30, 2)
+    report = evaluate_samples(x, normal(50, 2, 1), normal(30, 2, 2))
+    assert "classifier_fd" not in report
+    assert report["sliced_w2"] > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), r"features_a has shape \[1, 3\]"),
+        (lambda: frechet_distance(torch.zeros(4, 3), torch.zeros(5, 2)), "features_b has 2 columns: must have 3"),
+        (lambda: frechet_distance(torch.zeros(4, 3), torch.full((5, 3), float("nan"))), "features_b holds 15 NaN"),
+        (lambda: sliced_w2(torch.zeros(4, 3), torch.zeros(5, 2)), "x has event shape"),
+        (lambda: mmd_test(torch.zeros(1, 3), torch.zeros(5, 3)), "each needs at least 2"),
+        (lambda: evaluate_samples(torch.zeros(4, 3), torch.zeros(4, 2), torch.zeros(4, 2)), "samples has event shape"),
+    ],
+)
+def test_bad_input(call, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        call()

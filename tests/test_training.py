@@ -1,0 +1,249 @@
+"""Training through Lightning: an interrupted run equals an uninterrupted one; nothing is lost."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdflow import DivergedError, DMMDPipeline, InputError
+from mmdflow.recipes import DataSpec, EvaluationSpec, FeaturesSpec, LossSpec, Recipe, SamplingSpec, TrainingSpec
+from mmdflow.training import StepBatches, step_generator
+
+pytest.importorskip("lightning")
+from mmdflow.recipes import run
+from mmdflow.training.run import read_checkpoint
+
+RECIPE = Recipe(
+    data=DataSpec("digits"),
+    features=FeaturesSpec("mlp", width=16, depth=1, num_features=2),
+    loss=LossSpec(num_levels=4, displacement_weight=1.0),
+    training=TrainingSpec(max_steps=12, checkpoint_every=5, sample_every=4, log_every=2, accelerator="cpu"),
+    sampling=SamplingSpec(mean_levels=3, mean_noise_repeats=1, num_levels=3),
+    evaluation=EvaluationSpec(num_samples=8),
+)
+
+
+def train(folder, recipe=RECIPE):
+    if not (folder / "recipe.yaml").exists():
+        run.open_run(recipe, folder)
+    return run.train(recipe, folder, progress=False)
+
+
+def with_training(**fields):
+    return dataclasses.replace(RECIPE, training=dataclasses.replace(RECIPE.training, **fields))
+
+
+def weights(folder):
+    return read_checkpoint(folder)["state_dict"]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_leaves_what_it_promises(tmp_path):
+    pipeline = train(tmp_path / "run")
+    files = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert {"recipe.yaml", "checkpoints/last.ckpt", "logs/from-step-0/metrics.csv", "pipeline/config.json"} <= files
+    assert {"samples/step-0000004.png", "samples/step-0000008.png"} <= files
+    assert not [f for f in files if "tmp" in f]
+    assert pipeline.provenance["steps"] == 12
+    assert pipeline.provenance["train_seconds"] > 0
+    header = (tmp_path / "run/logs/from-step-0/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"loss", "mmd2", "unit", "displacement", "slope", "participation"} <= set(header)
+    saved = DMMDPipeline.from_pretrained(tmp_path / "run")
+    for a, b in zip(saved.features.parameters(), pipeline.features.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole")
+    stop_at = {"step": 7}
+    forward = run.DMMDLoss.forward
+
+    def interrupting(self, *args, **kwargs):
+        stop_at["step"] -= 1
+        if stop_at["step"] == 0:
+            raise KeyboardInterrupt
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts")
+    assert read_checkpoint(tmp_path / "parts")["global_step"] == 6
+    monkeypatch.setattr(run.DMMDLoss, "forward", forward)
+    resumed = train(tmp_path / "parts")
+    assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    optimisers = [read_checkpoint(tmp_path / name)["optimizer_states"][0]["state"] for name in ("whole", "parts")]
+    for a, b in zip(*(o.values() for o in optimisers), strict=True):
+        assert_same(a, b)
+    generator = [torch.Generator().manual_seed(0) for _ in range(2)]
+    a, b = (p(4, generator=g).particles for p, g in zip((whole, resumed), generator, strict=True))
+    assert torch.equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = train(tmp_path / "run")
+    before = weights(tmp_path / "run")
+    again = train(tmp_path / "run")
+    assert_same(weights(tmp_path / "run"), before)
+    assert again.provenance["train_seconds"] == pytest.approx(first.provenance["train_seconds"], abs=0.5)
+
+
+def test_seeds_decide(tmp_path):
+    train(tmp_path / "a")
+    train(tmp_path / "b")
+    train(tmp_path / "c", with_training(seed=1))
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not torch.equal(
+        weights(tmp_path / "a")["ema.module.features.stem.weight"],
+        weights(tmp_path / "c")["ema.module.features.stem.weight"],
+    )
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path, attempt):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "mmdflow", "train"]
+    options = ["dmmd-digits", f"--output={folder}", "--training.max_steps=4000", "--training.checkpoint_every=1"]
+    options += ["--features.width=16", "--training.sample_every=0", "--loss.num_levels=4", "--training.accelerator=cpu"]
+    options += ["--sampling.mean_levels=3", "--sampling.final_steps=0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3 * attempt + 0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read_checkpoint(folder)["global_step"] >= 0
+    # the resume command that the documentation gives, cut short: a recipe on disk is what a resume follows
+    text = (
+        (folder / "recipe.yaml")
+        .read_text()
+        .replace("max_steps: 4000", f"max_steps: {read_checkpoint(folder)['global_step'] + 2}")
+    )
+    (folder / "recipe.yaml").write_text(text)
+    done = subprocess.run([*command, "--resume", str(folder)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert DMMDPipeline.from_pretrained(folder)(2).particles.shape == (2, 1, 8, 8)
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    forward = run.DMMDLoss.forward
+    calls = itertools.count()
+
+    def poisoned(self, *args, **kwargs):
+        terms = forward(self, *args, **kwargs)
+        if next(calls) == 8:
+            return dataclasses.replace(
+                terms, total=terms.total * float("nan"), displacement=terms.displacement * float("nan")
+            )
+        return terms
+
+    monkeypatch.setattr(run.DMMDLoss, "forward", poisoned)
+    with pytest.raises(
+        DivergedError, match=r"step 8: loss term displacement became non-finite at noise level t = 0\.\d+; lower"
+    ):
+        train(tmp_path / "run")
+    saved = read_checkpoint(tmp_path / "run")
+    assert saved["global_step"] == 5
+    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values())
+
+
+def test_damaged_checkpoint_is_told(tmp_path):
+    train(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="last.ckpt: damaged checkpoint"):
+        train(tmp_path / "run")
+
+
+def test_checkpoint_of_another_network_is_told(tmp_path):
+    train(tmp_path / "run")
+    other = dataclasses.replace(RECIPE, features=dataclasses.replace(RECIPE.features, width=8))
+    with pytest.raises(InputError, match="does not fit this recipe's network"):
+        train(tmp_path / "run", other)
+
+
+def test_output_folders_are_not_lost(tmp_path):
+    run.open_run(RECIPE, tmp_path / "run")
+    with pytest.raises(InputError, match="already holds a run; go on with `mmdflow train --resume"):
+        run.open_run(RECIPE, tmp_path / "run")
+    run.open_run(RECIPE, tmp_path / "run", overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="in use by something that is not a run"):
+        run.open_run(RECIPE, tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_batches_are_functions_of_seed_and_step():
+    data = torch.arange(10.0)[:, None]
+    stream = list(itertools.islice(iter(StepBatches(data, 4, seed=3)), 12))
+    for start in (1, 2, 5, 7):
+        later = list(itertools.islice(iter(StepBatches(data, 4, seed=3, start=start)), 4))
+        assert all(torch.equal(a, b) for a, b in zip(later, stream[start:], strict=False))
+    epochs = torch.cat(stream)[:20].flatten()
+    assert sorted(epochs[:10].tolist()) == sorted(epochs[10:].tolist()) == list(range(10))
+    big = next(iter(StepBatches(data, 25)))
+    assert big.shape == (25, 1)
+
+
+def test_step_generators_differ():
+    draws = {torch.rand(1, generator=step_generator(*key)).item() for key in [(0, 0), (0, 1), (1, 0), (7, 7)]}
+    assert len(draws) == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "message"),
+    [
+        (TrainingSpec, {"max_steps": 0}, "training.max_steps = 0"),
+        (TrainingSpec, {"events_per_level": 7}, "training.events_per_level = 7: must be even"),
+        (TrainingSpec, {"step_size": -1.0}, "training.step_size = -1.0"),
+        (LossSpec, {"t_min": 1.2}, "loss.t_min = 1.2"),
+        (FeaturesSpec, {"width": -3}, "features.width = -3"),
+        (SamplingSpec, {"num_levels": 0}, "sampling.num_levels = 0"),
+        (EvaluationSpec, {"num_samples": -2}, "evaluation.num_samples = -2"),
+    ],
+)
+def test_recipes_check_their_numbers(spec, fields, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        spec(**fields)
+
+
+def test_fields_of_another_network_are_refused():
+    with pytest.raises(InputError, match="features.blocks = 2: not a field of the mlp network"):
+        run.build_features(FeaturesSpec("mlp", blocks=2), (1, 8, 8))
+
+
+def test_every_recipe_builds(monkeypatch):
+    from mmdflow import data
+    from mmdflow.cli import _parse, _recipe, _train_parser
+    from mmdflow.recipes import recipe_names, recipe_path
+
+    def stand_in(name, path=None):
+        shape = (1, 28, 28) if name in ("mnist", "fashion") else ((1, 8, 8) if name == "digits" else (2,))
+        x = torch.randn(2048, *shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+        return data.DataSet(name, x, x[:64], None, None, "stand-in")
+
+    monkeypatch.setattr(data, "load", stand_in)
+    names = recipe_names()
+    assert {"dmmd-digits", "dmmd-mnist", "dmmd-fashion", "dmmd-checkerboard"} <= set(names)
+    for name in names:
+        parser = _train_parser()
+        recipe = _recipe(parser, _parse(parser, [f"--config={recipe_path(name)}"]))
+        loss = run.build_loss(recipe, data.load(recipe.data.name))
+        size = recipe.training.events_per_level * recipe.loss.num_levels
+        loss(data.load(recipe.data.name).train[:size]).total.backward()
+        assert recipe.description, name
+        assert Path(recipe_path(name)).stem == name
