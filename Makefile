@@ -58,7 +58,7 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 bench: dev
-	$(BIN)/python benchmarks/dmmd_step.py
+	$(BIN)/python benchmarks/velocity.py --output results/bench-velocity.json
 
 # The versions that the newest allowed packages resolve to, in a fresh environment
 lock:

@@ -15,6 +15,7 @@ from mmdflow import (
     NoiseConditionalKernel,
     VPSchedule,
 )
+from mmdflow.dmmd.loss import PAIRINGS
 from mmdflow.features import MLPFeatures
 from mmdflow.functional import mmd2
 from mmdflow.noise import NoiseConditionalGaussian
@@ -48,9 +49,10 @@ def seeded(seed=1):
 POINTS = [("path", 1.0), ("noisy", 1.0), ("interpolate", 0.0)]
 
 
+@pytest.mark.parametrize("pairing", PAIRINGS)
 @pytest.mark.parametrize(("points", "displacement"), POINTS)
-def test_fast_path_equals_pairwise_path(points, displacement):
-    settings = {"penalty_points": points, "displacement_weight": displacement, "l2_weight": 0.1}
+def test_fast_path_equals_pairwise_path(points, displacement, pairing):
+    settings = {"penalty_points": points, "displacement_weight": displacement, "l2_weight": 0.1, "pairing": pairing}
     fast, slow = make(**settings), make(base=PairwiseLinear(), **settings)
     a, b = fast(batch(), seeded()), slow(batch(), seeded())
     for name in ("total", "mmd2", "unit", "displacement", "l2", "slope"):
@@ -80,10 +82,26 @@ def test_normalisation_is_the_distance_walked():
     torch.testing.assert_close(scaled.mmd2 * distance, plain.mmd2)
 
 
-def test_mmd_has_expectation_zero_at_level_zero():
-    loss = make(schedule=VPSchedule(), num_levels=1, t_min=0.0, t_max=1e-9, normalize=False)
+def test_paired_mmd_is_the_mean_over_pairs_of_different_events():
+    loss = make(lambda x, t: x.flatten(1), normalize=False, pairing="paired")
+    clean = batch()
+    terms = loss(clean, seeded())
+    generator = seeded()
+    t = loss._draw_levels(clean, generator)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    different = ~torch.eye(12, dtype=torch.bool)
+    for level, (x, e) in enumerate(zip(clean.view(4, 12, 3, 2), noise.view(4, 12, 3, 2), strict=True)):
+        noisy = LinearSchedule().add_noise(x, e, t[level].expand(12)).flatten(1)
+        grams = [a @ b.T for a, b in ((noisy, noisy), (x.flatten(1), x.flatten(1)), (noisy, x.flatten(1)))]
+        expected = grams[0][different].mean() + grams[1][different].mean() - 2 * grams[2][different].mean()
+        torch.testing.assert_close(terms.mmd2[level], expected)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_mmd_has_expectation_zero_at_level_zero(pairing):
+    loss = make(schedule=VPSchedule(), num_levels=1, t_min=0.0, t_max=1e-9, normalize=False, pairing=pairing)
     values = torch.stack([loss(batch(seed=s), seeded(s)).mmd2 for s in range(300)])
-    assert values.mean().abs() < 4 * values.std() / math.sqrt(300)
+    assert values.mean().abs() <= 4 * values.std() / math.sqrt(300) + 1e-9  # paired: 0 itself
 
 
 def test_penalties_vanish_for_the_right_witness():

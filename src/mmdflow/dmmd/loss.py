@@ -16,6 +16,7 @@ from mmdflow.functional import mmd2
 from mmdflow.noise import NoiseConditionalKernel, Schedule
 
 PENALTY_POINTS = ("path", "interpolate", "noisy")
+PAIRINGS = ("disjoint", "paired")
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ class LossTerms:
 class DMMDLoss(nn.Module):
     r"""E_t [ -w_mmd MMD^2_u(P_t, P; t) / norm_t + w_unit L_unit + w_disp L_disp + w_l2 L_l2 ] (DMMD paper, eq. 8).
 
-    A batch of n * num_levels clean events gives every level its own n events. Half of them stay clean and the other half
-    are noised, so the two samples of the MMD are independent. The witness of the penalties is
-    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means.
+    A batch of n * num_levels clean events gives every level its own n events. With ``pairing="disjoint"`` half of them stay
+    clean and the other half are noised, so the two samples of the MMD are independent. With ``"paired"`` each event is used
+    clean and noised, and the cross term of the MMD leaves out the pairs of an event with itself, which keeps it unbiased; the
+    mean difference has less noise. The witness of the penalties is f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with
+    gradients through both means.
 
     Args:
         kernel: the noise-conditional kernel whose parameters are learned.
@@ -80,6 +83,7 @@ class DMMDLoss(nn.Module):
             x_0 to its own x_t for the others; "interpolate" = uniform between a clean and an independent noisy sample (WGAN-GP);
             "noisy" = x_t (training on these alone explodes when sampled).
         normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
+        pairing: "disjoint" or "paired", see above.
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
@@ -101,6 +105,7 @@ class DMMDLoss(nn.Module):
         l2_weight: float = 0.0,
         penalty_points: str = "path",
         normalize: bool = True,
+        pairing: str = "disjoint",
         t_min: float = 0.02,
         t_max: float = 1.0,
         level_power: float = 1.0,
@@ -117,6 +122,7 @@ class DMMDLoss(nn.Module):
         if penalty_points == "interpolate" and displacement_weight > 0:
             raise InputError("penalty_points = 'interpolate' with displacement_weight > 0: must be 'path' or 'noisy'")
         self.normalize = normalize
+        self.pairing = _checks.choice("pairing", pairing, PAIRINGS)
         self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
         self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
         self.level_power = _checks.positive("level_power", level_power)
@@ -138,11 +144,14 @@ class DMMDLoss(nn.Module):
         t = levels.repeat_interleave(n)
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
         by_level = (count, n, *clean.shape[1:])
-        samples = torch.cat([clean.view(by_level)[:, : n // 2], noisy.view(by_level)[:, n // 2 :]], 1)
-        phi = self.kernel.features(samples.reshape(clean.shape), t).view(count, n, -1)
+        split = n // 2 if self.pairing == "disjoint" else n  # clean events of a level in the MMD; as many noisy ones
+        samples = torch.cat([clean.view(by_level)[:, :split], noisy.view(by_level)[:, n - split :]], 1)
+        phi = self.kernel.features(samples.flatten(0, 1), levels.repeat_interleave(2 * split)).view(
+            count, 2 * split, -1
+        )
         points = self._points(clean, noisy, samples, generator).requires_grad_()
         phi_points = self.kernel.features(points, t).view(count, n, -1)
-        discrepancy, witness = self._mmd(phi[:, : n // 2], phi[:, n // 2 :], phi_points, levels)
+        discrepancy, witness = self._mmd(phi[:, :split], phi[:, split:], phi_points, levels)
 
         (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=learning)
         gradient = gradient.flatten(1)
@@ -168,7 +177,7 @@ class DMMDLoss(nn.Module):
             displacement=displacement.detach(),
             l2=l2.detach(),
             slope=slope.detach().view(count, n).mean(1),
-            participation=_participation(phi[:, : n // 2].detach()),
+            participation=_participation(phi[:, :split].detach()),
         )
 
     def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -185,10 +194,9 @@ class DMMDLoss(nn.Module):
         device = clean.device if generator is None else generator.device
         weight = torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
         if self.penalty_points == "interpolate":  # each level's clean samples paired with its noisy ones, twice over
-            half = samples.shape[1] // 2
-            first, second = samples[:, :half], samples[:, half:]
-            start = torch.cat([first, first], 1).reshape(clean.shape)
-            end = torch.cat([second, second], 1).reshape(clean.shape)
+            half, each = samples.shape[1] // 2, len(clean) // len(samples)
+            start = torch.cat([samples[:, :half]] * 2, 1)[:, :each].reshape(clean.shape)
+            end = torch.cat([samples[:, half:].flip(1)] * 2, 1)[:, :each].reshape(clean.shape)
         else:
             start, end = clean, noisy
             weight[::2] = 1
@@ -198,16 +206,22 @@ class DMMDLoss(nn.Module):
         """Return the unbiased MMD^2 of each level, [L], and the witness at the points, [L, n], all given as features."""
         psi = self._finite(torch.cat([clean, noisy, points], 1), levels)
         if psi is not None:
-            half = clean.shape[1]
-            clean, noisy, points = psi[:, :half], psi[:, half : 2 * half], psi[:, 2 * half :]
+            n = clean.shape[1]
+            clean, noisy, points = psi[:, :n], psi[:, n : 2 * n], psi[:, 2 * n :]
             difference = noisy.mean(1) - clean.mean(1)
-            cross = (clean.mean(1) * noisy.mean(1)).sum(1)
-            return _within(clean) + _within(noisy) - 2 * cross, (points * difference[:, None]).sum(2)
+            cross = (clean.sum(1) * noisy.sum(1)).sum(1)
+            if self.pairing == "paired":
+                cross = (cross - (clean * noisy).sum((1, 2))) * n / (n - 1)
+            return _within(clean) + _within(noisy) - 2 * cross / n**2, (points * difference[:, None]).sum(2)
         discrepancies, witnesses = [], []
         weights = torch.cat([noisy.new_full((noisy.shape[1],), 1.0), clean.new_full((clean.shape[1],), -1.0)])
         for c, x, z, t in zip(clean, noisy, points, levels, strict=True):
             base = self.kernel.base_at(t)
-            discrepancies.append(mmd2(x, c, base))
+            value = mmd2(x, c, base)
+            if self.pairing == "paired":  # the cross term of mmd2 holds the pairs of an event with itself
+                gram = base(x, c)
+                value = value + 2 * (gram.diagonal().mean() - gram.mean()) / (len(c) - 1)
+            discrepancies.append(value)
             witnesses.append(ops.kernel_sum(base, z, torch.cat([x, c]), weights / len(c)))
         return torch.stack(discrepancies), torch.stack(witnesses)
 

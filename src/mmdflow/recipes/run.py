@@ -112,7 +112,6 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
         checkpoint_every=spec.checkpoint_every,
         gradient_clip=spec.gradient_clip,
         accelerator=spec.accelerator,
-        devices=spec.devices,
         progress=progress,
     )
     every = spec.sample_every

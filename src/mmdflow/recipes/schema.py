@@ -74,6 +74,7 @@ class LossSpec:
         l2_weight: weight of the mean squared features.
         penalty_points: path, interpolate or noisy.
         normalize: divide each level's MMD by its distance.
+        pairing: disjoint (clean and noised events differ) or paired (each event is both).
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: below 1 draws more high noise levels, 1 uniform ones.
@@ -86,6 +87,7 @@ class LossSpec:
     l2_weight: float = 0.0
     penalty_points: Literal["path", "interpolate", "noisy"] = "path"
     normalize: bool = True
+    pairing: Literal["disjoint", "paired"] = "disjoint"
     t_min: float = 0.02
     t_max: float = 1.0
     level_power: float = 1.0
@@ -118,7 +120,6 @@ class TrainingSpec:
         checkpoint_every: steps between checkpoints.
         sample_every: steps between grids of samples; 0 for none.
         accelerator: auto, cpu or gpu.
-        devices: number of devices.
     """
 
     max_steps: int = 10_000
@@ -134,11 +135,10 @@ class TrainingSpec:
     checkpoint_every: int = 500
     sample_every: int = 2000
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("max_steps", "log_every", "checkpoint_every", "devices"):
+        for name in ("max_steps", "log_every", "checkpoint_every"):
             _checks.count(f"training.{name}", getattr(self, name))
         for name in ("warmup_steps", "seed", "sample_every"):
             _checks.count(f"training.{name}", getattr(self, name), 0)

@@ -34,8 +34,7 @@ class TrainOptions:
         max_steps: optimiser steps in all.
         checkpoint_every: steps between checkpoints.
         gradient_clip: bound on the norm of the gradient.
-        accelerator: Lightning's: auto, cpu, gpu.
-        devices: number of devices.
+        accelerator: Lightning's: auto, cpu, gpu; one device.
         progress: show a bar.
     """
 
@@ -44,7 +43,6 @@ class TrainOptions:
     checkpoint_every: int = 500
     gradient_clip: float = 5.0
     accelerator: str = "auto"
-    devices: int = 1
     progress: bool = True
 
 
@@ -92,7 +90,7 @@ def fit(
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     trainer = L.Trainer(
         accelerator=options.accelerator,
-        devices=options.devices,
+        devices=1,
         max_steps=options.max_steps,
         max_epochs=-1,
         gradient_clip_val=options.gradient_clip,

@@ -1,0 +1,33 @@
+"""The gallery and the README's code run as they are written, at small size."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "particle_flow": ["--num_steps=4", "--num_points=30", "--output=x.gif"],
+    "noise_injection": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "dmmd_digits": ["--num_particles=5"],
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_example(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), *SMALL[path.stem]])
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == [
+        a.split("=")[1] for a in SMALL[path.stem] if a.startswith("--output")
+    ]
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
+def test_readme_code(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
