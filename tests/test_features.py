@@ -8,6 +8,7 @@ pytest.importorskip("diffusers")
 CASES = [
     (MLPFeatures, (1, 8, 8), {"width": 32}),
     (MLPFeatures, (2,), {"width": 32, "depth": 3}),
+    (MLPFeatures, (2,), {"width": 32, "fourier": 4}),
     (ConvFeatures, (1, 8, 8), {"channels": [8, 16]}),
     (ConvFeatures, (3, 4, 12), {"channels": [8], "blocks": 2}),
     (UNetFeatures, (1, 8, 8), {"channels": [8, 16], "groups": 4}),

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmdflow.divergences import MMD, Divergence, PotentialEnergy
+    from mmdflow.divergences import KALE, MMD, Divergence, DrMMD, PotentialEnergy, SlicedMMD
     from mmdflow.dmmd import DMMDLoss, DMMDPipeline
     from mmdflow.errors import DivergedError, InputError
     from mmdflow.flows import flow
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mmdflow.divergences": ("MMD", "Divergence", "PotentialEnergy"),
+    "mmdflow.divergences": ("KALE", "MMD", "Divergence", "DrMMD", "PotentialEnergy", "SlicedMMD"),
     "mmdflow.dmmd": ("DMMDLoss", "DMMDPipeline"),
     "mmdflow.flows": ("flow",),
     "mmdflow.kernels": (
@@ -86,6 +86,9 @@ __all__ = [  # noqa: RUF022 (kernels, divergences, flow, models: the order of th
     "KernelWitness",
     "Divergence",
     "MMD",
+    "SlicedMMD",
+    "KALE",
+    "DrMMD",
     "PotentialEnergy",
     "flow",
     "FlowResult",

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def make(network, arguments):
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     means = target_means(kernel, LinearSchedule(), [x], torch.linspace(0.02, 1, 5))
     defaults = SamplerDefaults(num_levels=4, final_steps=1)
-    return DMMDPipeline(kernel, LinearSchedule(), "linear", means, 0.3, defaults, {"steps": 3})
+    return DMMDPipeline(kernel, LinearSchedule(), "linear", means, 0.3, 1.0, defaults, {"steps": 3})
 
 
 def draw(pipeline, **settings):
@@ -59,6 +60,14 @@ def test_arguments_override_the_defaults(pipeline):
     assert draw(pipeline, num_levels=2, steps_per_level=3, final_steps=0, sampler="approximate", step_size=0.1).nfe == 6
     source = torch.zeros(5, 1, 8, 8)
     assert pipeline(particles=source).particles.shape == (5, 1, 8, 8)
+
+
+def test_particles_come_in_the_units_of_the_data(pipeline):
+    scaled = replace(pipeline, data_scale=0.5)
+    plain, half = draw(pipeline, return_trajectory=True), draw(scaled, return_trajectory=True)
+    torch.testing.assert_close(half.trajectory, plain.trajectory * 2)
+    started = scaled(particles=2 * plain.trajectory[0], return_trajectory=True)
+    torch.testing.assert_close(started.trajectory, half.trajectory)
 
 
 def test_distance_schedule_is_split_among_the_steps_of_a_level(pipeline):

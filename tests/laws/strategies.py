@@ -4,8 +4,10 @@ import torch
 from hypothesis import strategies as st
 
 from mmdflow import (
+    KALE,
     MMD,
     Deep,
+    DrMMD,
     Gaussian,
     InverseMultiquadric,
     Laplace,
@@ -17,6 +19,7 @@ from mmdflow import (
     PotentialEnergy,
     RationalQuadratic,
     Riesz,
+    SlicedMMD,
 )
 from mmdflow.witness import EmbeddingWitness, KernelWitness
 
@@ -63,6 +66,12 @@ def divergences(target):
     cases = {f"mmd-{name}": MMD(target, kernel) for name, kernel in KERNELS.items()}
     deep = KERNELS["deep-linear"]
     cases["mmd-from-mean"] = MMD.from_mean_embedding(deep.embed(target).mean(0), deep, target.shape[1:])
+    for exponent in (0.5, 1.0, 1.5):
+        seeded = torch.Generator().manual_seed(0)
+        cases[f"mmd-sliced-{exponent}"] = SlicedMMD(target, 7, exponent, generator=seeded, redraw=False)
+    for name in ("gaussian", "deep-gaussian", "polynomial"):
+        cases[f"kale-{name}"] = KALE(target, KERNELS[name], 0.5)
+        cases[f"drmmd-{name}"] = DrMMD(target, KERNELS[name], 0.5)
     cases["potential-embedding"] = PotentialEnergy(EmbeddingWitness(deep, CONSTANT))
     weights = torch.full((len(target),), -1 / len(target), dtype=target.dtype)
     cases["potential-kernel"] = PotentialEnergy(KernelWitness(Gaussian(1.0), target, weights))
@@ -71,7 +80,7 @@ def divergences(target):
 
 DIVERGENCES = list(divergences(torch.zeros(1, 2).double()))
 #: Their first variation contains the particles' own, so that F(nu) is a distance that vanishes at the target.
-DISTANCES = [name for name in DIVERGENCES if name.startswith("mmd")]
+DISTANCES = [name for name in DIVERGENCES if not name.startswith("potential")]
 
 
 @st.composite

@@ -113,7 +113,8 @@ class DMMDPipeline:
         schedule: the forward diffusion, with its name in `schedule_name`.
         schedule_name: one of vp, ddpm, cosine, linear.
         means: the target's mean embeddings by noise level.
-        second_moment: mean square of the data's entries.
+        second_moment: mean square of the data's entries, scaled.
+        data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         defaults: how to sample when not told otherwise.
         provenance: what made it: recipe, command, commit, seconds, versions.
 
@@ -131,6 +132,7 @@ class DMMDPipeline:
     schedule_name: str
     means: TargetMeans
     second_moment: float
+    data_scale: float = 1.0
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -229,13 +231,14 @@ class DMMDPipeline:
                 max_slope=how.max_slope,
                 callback=after_level,
             )
+        x = x / self.data_scale
         if len(self.event_shape) == 3:
             x = x.clamp(-1, 1)
-        return DMMDOutput(x, nfe, torch.stack(frames) if return_trajectory else None)
+        return DMMDOutput(x, nfe, torch.stack(frames) / self.data_scale if return_trajectory else None)
 
     def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if particles is not None:
-            return _checks.points("particles", particles, self.event_shape)
+            return _checks.points("particles", particles, self.event_shape) * self.data_scale
         _checks.count("num_particles", count)
         return normal_like(self.means.clean.new_empty(count, *self.event_shape), generator)
 
@@ -254,6 +257,7 @@ class DMMDPipeline:
             "base_kernel": "linear",
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
+            "data_scale": self.data_scale,
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
@@ -287,6 +291,7 @@ class DMMDPipeline:
                 schedule_name=config["schedule"],
                 means=levels,
                 second_moment=config["second_moment"],
+                data_scale=config["data_scale"],
                 defaults=SamplerDefaults(**config["sampler"]),
                 provenance=config["provenance"],
             )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
     return network(event_shape, **given)
 
 
+def load_data(recipe: Recipe) -> data.DataSet:
+    """Return the data of a recipe, scaled as it says."""
+    dataset = data.load(recipe.data.name, recipe.data.path)
+    scale = recipe.data.scale
+    return dataset if scale == 1 else replace(dataset, train=dataset.train * scale, test=dataset.test * scale)
+
+
 def build_loss(recipe: Recipe, dataset: data.DataSet) -> DMMDLoss:
     """Return the loss around a new network, initialised by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
@@ -52,7 +59,7 @@ def build_loss(recipe: Recipe, dataset: data.DataSet) -> DMMDLoss:
 
 def build_check(recipe: Recipe) -> None:
     """Build the data and the loss of a recipe once, so that a mistake is told before a folder is made."""
-    build_loss(recipe, data.load(recipe.data.name, recipe.data.path))
+    build_loss(recipe, load_data(recipe))
 
 
 def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
@@ -80,7 +87,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
     """Train in a run folder made by `open_run`, going on from its checkpoint; leave `pipeline/` there and return it."""
     from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit
 
-    dataset = data.load(recipe.data.name, recipe.data.path)
+    dataset = load_data(recipe)
     spec = recipe.training
     loss = build_loss(recipe, dataset)
     module = LossModule(
@@ -155,7 +162,9 @@ def _pipeline(
     averaged.train(training)
     names = SamplerDefaults.__dataclass_fields__
     defaults = SamplerDefaults(**{k: v for k, v in asdict(spec).items() if k in names})
-    return DMMDPipeline(averaged, loss.schedule, recipe.schedule, means, loss.second_moment, defaults, provenance)
+    return DMMDPipeline(
+        averaged, loss.schedule, recipe.schedule, means, loss.second_moment, recipe.data.scale, defaults, provenance
+    )
 
 
 def _batches(events: Tensor, size: int = 1024) -> Iterator[Tensor]:

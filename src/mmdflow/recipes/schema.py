@@ -18,10 +18,16 @@ class DataSpec:
     Attributes:
         name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel.
         path: folder of the IDX files; by default found through MMDFLOW_DATA or the hub.
+        scale: factor of the data while it is trained on and flowed to; samples are given in the data's own units.
     """
 
     name: str = "digits"
     path: str | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        _checks.positive("data.scale", self.scale)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class FeaturesSpec:
         head: squared_residual (ours) or flat.
         num_features: K.
         width: units a layer (mlp).
+        fourier: frequencies of sines of the entries beside the event (mlp).
         depth: hidden layers (mlp).
         channels: channels of each resolution, finest first (conv, unet).
         blocks: residual blocks a resolution (conv).
@@ -45,6 +52,7 @@ class FeaturesSpec:
     head: Literal["squared_residual", "flat"] = "squared_residual"
     num_features: int = 4
     width: int | None = None
+    fourier: int | None = None
     depth: int | None = None
     channels: list[int] | None = None
     blocks: int | None = None

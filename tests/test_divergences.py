@@ -1,0 +1,206 @@
+"""Closed forms and limits of KALE, DrMMD and the sliced MMD."""
+
+import math
+
+import pytest
+import torch
+
+from mmdflow import KALE, MMD, DivergedError, DrMMD, Gaussian, InputError, Riesz, SlicedMMD, flow
+from mmdflow.divergences.sliced import DIRECTIONS, draw_directions, riesz_scale
+
+
+def normal(n, d, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def one_point_pair(c):
+    """A particle and a target point in the plane with Gaussian kernel value c between them."""
+    x = torch.tensor([[math.sqrt(-2 * math.log(c)), 0.0]], dtype=torch.float64)
+    return x, torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("regularization", [0.1, 1.0, 10.0])
+def test_kale_of_one_point_is_a_lambert_w(c, regularization):
+    lambertw = pytest.importorskip("scipy.special").lambertw
+    x, y = one_point_pair(c)
+    a = regularization * lambertw(math.exp(c / regularization) / regularization).real
+    value = (1 + regularization) * (1 + a * math.log(a) - a + (a * a - 2 * a * c + 1) / (2 * regularization))
+    kale = KALE(y, Gaussian(1.0), regularization)
+    assert kale.solve(x).weights.item() == pytest.approx(a, rel=1e-10)
+    assert kale(x).item() == pytest.approx(value, rel=1e-9)
+
+
+def test_kale_of_equal_measures():
+    y = normal(20, 2)
+    kale = KALE(y, Gaussian(1.0), 0.1)
+    torch.testing.assert_close(kale.solve(y).weights, torch.full((20,), 1 / 20).double())
+    assert kale(y).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_kale_tends_to_half_mmd_squared():
+    x, y = normal(8, 2) + 1, normal(12, 2, 1)
+    expected = MMD(y, Gaussian(1.0))(x).item()
+    errors = [abs(KALE(y, Gaussian(1.0), r)(x).item() - expected) for r in (1e2, 1e4)]
+    assert errors[1] < 1e-3 * expected
+    assert errors[1] < errors[0] / 30
+
+
+def test_kale_solves_to_its_optimality_condition_cold_and_warm():
+    x, y = normal(30, 2) + 0.5, normal(40, 2, 1)
+    kale = KALE(y, Gaussian(0.7), 1e-2)
+    cold = kale.solve(x)
+    h = kale.witness(x)(y) / (1 + 1e-2)
+    torch.testing.assert_close(cold.weights, h.exp() / 40, rtol=1e-8, atol=1e-12)
+    warm = kale.solve(x + 1e-3)
+    assert warm.iterations < cold.iterations
+    assert abs(cold.gap) < 1e-9
+
+
+def test_kale_that_does_not_converge_says_what_to_change():
+    with pytest.raises(
+        DivergedError, match="KALE did not converge in 1 Newton steps .duality gap .*raise regularization"
+    ):
+        KALE(normal(40, 2, 1), Gaussian(0.3), 1e-4, max_iterations=1)(normal(30, 2) + 3)
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("regularization", [0.01, 1.0, 100.0])
+def test_drmmd_of_one_point_in_closed_form(c, regularization):
+    x, y = one_point_pair(c)
+    value = (2 * (1 + regularization) * (1 - c) - (1 - c) ** 2) / regularization
+    assert DrMMD(y, Gaussian(1.0), regularization)(x).item() == pytest.approx(value, rel=1e-10)
+
+
+def test_drmmd_tends_to_mmd_squared():
+    x, y = normal(8, 2) + 1, normal(12, 2, 1)
+    assert DrMMD(y, Gaussian(1.0), 1e7)(x).item() == pytest.approx(2 * MMD(y, Gaussian(1.0))(x).item(), rel=1e-5)
+
+
+def test_drmmd_tends_to_chi_squared_on_a_finite_support():
+    support = normal(4, 2) * 3
+    counts_y, counts_x = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 5, 5, 5])
+    y, x = support.repeat_interleave(counts_y, 0), support.repeat_interleave(counts_x, 0)
+    q, p = counts_y / counts_y.sum(), counts_x / counts_x.sum()
+    chi2 = ((p - q) ** 2 / q).sum().item()
+    assert DrMMD(y, Gaussian(1.0), 1e-8)(x).item() == pytest.approx(chi2, rel=1e-4)
+
+
+def test_drmmd_refuses_kernels_that_are_not_positive_definite():
+    with pytest.raises(InputError, match="is not positive definite in torch.float64; raise it"):
+        DrMMD(normal(20, 2), Riesz(), 1e-3)
+
+
+def test_riesz_scale():
+    expected = [1, math.pi / 2, 2, 3 * math.pi / 4, 8 / 3]
+    assert [riesz_scale(d, 1.0) for d in range(1, 6)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_sliced_mmd_is_exact_in_one_dimension(exponent):
+    x, y = normal(7, 1), torch.cat([normal(10, 1, 1), normal(7, 1)[:2]])  # with ties between x and y
+    sliced, exact = SlicedMMD(y, 1, exponent), MMD(y, Riesz(exponent))
+    torch.testing.assert_close(sliced(x), exact(x))
+    torch.testing.assert_close(sliced.velocity(x), exact.velocity(x))
+    torch.testing.assert_close(sliced.witness(x)(y), exact.witness(x)(y))
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("directions", DIRECTIONS)
+def test_sliced_mmd_tends_to_the_riesz_mmd(directions, exponent):
+    x, y = normal(20, 2), normal(25, 2, 1) + 1
+    sliced = SlicedMMD(y, 4000, exponent, directions, generator=torch.Generator().manual_seed(0))
+    exact = MMD(y, Riesz(exponent))
+    assert sliced(x).item() == pytest.approx(exact(x).item(), rel=0.03)
+    error = (sliced.velocity(x) - exact.velocity(x)).norm() / exact.velocity(x).norm()
+    assert error < (1e-3 if directions == "equispaced" else 0.04)
+
+
+def test_error_of_random_directions_falls_as_the_square_root():
+    """Theorem 4: log-log slope -1/2 in P."""
+    x, y = normal(30, 5), normal(30, 5, 1) + 0.5
+    exact = MMD(y, Riesz()).velocity(x)
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for count in (20, 320):
+        draws = [SlicedMMD(y, count, directions="random", generator=generator).velocity(x) for _ in range(30)]
+        errors.append(torch.stack([(d - exact).square().sum() for d in draws]).mean().sqrt())
+    assert math.log(errors[1] / errors[0]) / math.log(16) == pytest.approx(-0.5, abs=0.08)
+
+
+def test_orthogonal_directions_beat_random_ones():
+    x, y = normal(30, 8), normal(30, 8, 1) + 0.5
+    exact = MMD(y, Riesz()).velocity(x)
+    errors = {}
+    for kind in ("random", "orthogonal"):
+        generator = torch.Generator().manual_seed(0)
+        draws = [SlicedMMD(y, 64, directions=kind, generator=generator).velocity(x) for _ in range(20)]
+        errors[kind] = torch.stack([(d - exact).norm() for d in draws]).mean()
+    assert errors["orthogonal"] < 0.8 * errors["random"]
+
+
+def test_sliced_mmd_is_homogeneous_and_zero_at_the_target():
+    x, y = normal(9, 3), normal(11, 3, 1)
+    generator = torch.Generator().manual_seed(0)
+    divergence = SlicedMMD(y, 50, 1.3, generator=generator, redraw=False)
+    scaled = SlicedMMD(2 * y, 50, 1.3, generator=torch.Generator().manual_seed(0), redraw=False)
+    torch.testing.assert_close(scaled(2 * x), 2**1.3 * divergence(x))
+    torch.testing.assert_close(divergence(y), torch.zeros((), dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_directions_are_redrawn_when_asked():
+    x, y = normal(9, 3), normal(11, 3, 1)
+    fresh = SlicedMMD(y, 5, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(fresh.velocity(x), fresh.velocity(x))
+    fixed = SlicedMMD(y, 5, generator=torch.Generator().manual_seed(0), redraw=False)
+    assert torch.equal(fixed.velocity(x), fixed.velocity(x))
+
+
+def test_blocks_of_slices_do_not_change_the_value(monkeypatch):
+    x, y = normal(9, 3), normal(11, 3, 1)
+    divergence = SlicedMMD(y, 50, redraw=False)
+    whole = divergence(x), divergence.velocity(x)
+    monkeypatch.setattr("mmdflow.divergences.sliced.BLOCK", 64)
+    torch.testing.assert_close((divergence(x), divergence.velocity(x)), whole)
+
+
+@pytest.mark.parametrize("kind", DIRECTIONS)
+def test_directions_have_unit_length(kind, generator):
+    xi = draw_directions(7, 2, kind, generator)
+    assert xi.shape == (7, 2)
+    torch.testing.assert_close(xi.norm(dim=1), torch.ones(7).double())
+    if kind == "orthogonal":
+        blocks = draw_directions(9, 3, kind, generator).view(3, 3, 3)
+        torch.testing.assert_close(blocks @ blocks.transpose(1, 2), torch.eye(3).double().expand(3, 3, 3))
+
+
+@pytest.mark.parametrize("make", [lambda y: KALE(y, Gaussian(0.5), 1e-2), lambda y: DrMMD(y, Gaussian(0.5), 1e-2)])
+def test_flows_decrease_and_approach(make):
+    y = normal(60, 2)
+    result = flow(make(y), y[:30] * 0.3 + 0.5, step_size=0.01, num_steps=150, save_every=50)
+    assert (result.values.diff() < 0).all()
+    assert result.values[-1] < 0.2 * result.values[0]
+
+
+def test_sliced_flow_reaches_the_target_in_float32():
+    y = normal(200, 3).float()
+    divergence = SlicedMMD(y, 30, generator=torch.Generator().manual_seed(0))
+    result = flow(divergence, 0.1 * normal(150, 3, 1).float() + 2, step_size=0.3, num_steps=200, momentum=0.8)
+    assert MMD(y, Riesz())(result.particles) < 1e-3 * result.values[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda y: KALE(y, Gaussian(1.0), 0.0), "regularization = 0.0"),
+        (lambda y: DrMMD(y, Gaussian(1.0), -1.0), "regularization = -1.0"),
+        (lambda y: SlicedMMD(y, 0), "num_directions = 0"),
+        (lambda y: SlicedMMD(y, 5, 2.0), "exponent = 2.0"),
+        (lambda y: SlicedMMD(y, 5, directions="orthogonl"), "did you mean 'orthogonal'"),
+        (lambda y: SlicedMMD(y, 5, directions="equispaced"), "in dimension 3: must be 2"),
+        (lambda y: SlicedMMD(y, 5, ranks="binned"), "ranks = 'binned'"),
+    ],
+)
+def test_bad_input(make, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make(normal(5, 3))
