@@ -113,7 +113,7 @@ def test_sliced_mmd_tends_to_the_riesz_mmd(directions, exponent):
     exact = MMD(y, Riesz(exponent))
     assert sliced(x).item() == pytest.approx(exact(x).item(), rel=0.03)
     error = (sliced.velocity(x) - exact.velocity(x)).norm() / exact.velocity(x).norm()
-    assert error < (1e-3 if directions == "equispaced" else 0.04)
+    assert error < (2e-2 if directions == "equispaced" else 0.04)
 
 
 def test_error_of_random_directions_falls_as_the_square_root():

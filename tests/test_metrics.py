@@ -126,6 +126,9 @@ def test_report_tells_real_from_noise(digits, classifier):
     assert bad["mmd_p_value"] < 0.01
     assert bad["classifier_fd"] > 20 * real["classifier_fd"]
     assert real["classifier_fd"] < 4 * real["classifier_fd_reference"] + 1
+    assert (
+        real["classifier_fd_reference"] / 2 < real["classifier_fd_random_split"] < 10 * real["classifier_fd_reference"]
+    )
     assert real["nearest_train_distance"] == 0
     assert bad["sliced_w2"] > 3 * real["sliced_w2"]
     assert sum(real["class_histogram"]) == pytest.approx(1, abs=1e-4)

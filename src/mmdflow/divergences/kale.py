@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +122,8 @@ class KALE(Divergence):
         falling = step < 0
         size = min(1.0, 0.99 * float((-a[falling] / step[falling]).min())) if bool(falling.any()) else 1.0
         slope = float(gradient @ step)
+        if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
+            return a + size * step  # the decrease is below what the value resolves; Newton converges quadratically here
         for _ in range(40):
             candidate = a + size * step
             new = self._entropy(candidate) + self._quadratic(candidate, candidate @ towards, own)
