@@ -57,6 +57,17 @@ def test_kale_solves_to_its_optimality_condition_cold_and_warm():
     assert abs(cold.gap) < 1e-9
 
 
+@pytest.mark.parametrize(("dtype", "regularization"), [(torch.float64, 1e-3), (torch.float64, 1e4), (torch.float32, 1e-2)])
+def test_kale_solves_the_published_settings_far_from_the_target(dtype, regularization):
+    """Weights fall to exp(-|h|) with |h| of order 1 / lambda; the paper's settings are 1e-3 and 1e4."""
+    y = normal(80, 2, 1).to(dtype)
+    kale = KALE(y, Gaussian(0.5), regularization)
+    for shift in (3.0, 1.0, 0.0):
+        solution = kale.solve(normal(60, 2).to(dtype) * 0.3 + shift)
+        assert torch.isfinite(solution.weights).all()
+        assert solution.iterations < 60
+
+
 def test_kale_that_does_not_converge_says_what_to_change():
     with pytest.raises(
         DivergedError, match="KALE did not converge in 1 Newton steps .duality gap .*raise regularization"

@@ -69,8 +69,9 @@ def divergences(target):
     for exponent in (0.5, 1.0, 1.5):
         seeded = torch.Generator().manual_seed(0)
         cases[f"mmd-sliced-{exponent}"] = SlicedMMD(target, 7, exponent, generator=seeded, redraw=False)
-    for name in ("gaussian", "deep-gaussian", "polynomial"):
+    for name in ("gaussian", "deep-gaussian", "matern-3/2"):
         cases[f"kale-{name}"] = KALE(target, KERNELS[name], 0.5)
+    for name in ("gaussian", "deep-gaussian", "polynomial"):
         cases[f"drmmd-{name}"] = DrMMD(target, KERNELS[name], 0.5)
     cases["potential-embedding"] = PotentialEnergy(EmbeddingWitness(deep, CONSTANT))
     weights = torch.full((len(target),), -1 / len(target), dtype=target.dtype)

@@ -112,20 +112,23 @@ class KALE(Divergence):
         )
 
     def _newton(self, a: Tensor, towards: Tensor, own: Tensor, value: Tensor) -> Tensor:
-        """Return a after one damped Newton step that keeps it positive and does not raise the dual."""
+        """Return a after one damped Newton step that does not raise the dual.
+
+        The step is taken multiplicatively, a exp(step / a): to first order the same, always positive, and it reaches the tiny
+        weights exp(-|h| / m) of points that h drives far down at once instead of by a bounded factor a step.
+        """
         gradient = torch.log(len(a) * a) + (self.gram @ a - towards) / self.regularization
         root = a.sqrt()
         # the Hessian diag(1/a) + K/lambda is S^-1 (I + S K S / lambda) S^-1 with S = diag(sqrt a)
         inner = root[:, None] * self.gram * root[None, :] / self.regularization
         inner.diagonal().add_(1)
         step = -root * torch.linalg.solve(inner, root * gradient)
-        falling = step < 0
-        size = min(1.0, 0.99 * float((-a[falling] / step[falling]).min())) if bool(falling.any()) else 1.0
+        rate, tiny, size = step / a, 1e3 * torch.finfo(a.dtype).tiny, 1.0
         slope = float(gradient @ step)
         if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
-            return a + size * step  # the decrease is below what the value resolves; Newton converges quadratically here
+            return (a * torch.exp(rate)).clamp_min(tiny)  # the decrease is below what the value resolves; Newton converges quadratically here
         for _ in range(40):
-            candidate = a + size * step
+            candidate = (a * torch.exp(size * rate)).clamp_min(tiny)
             new = self._entropy(candidate) + self._quadratic(candidate, candidate @ towards, own)
             if float(new - value) <= 1e-4 * size * slope + 4 * torch.finfo(a.dtype).eps * abs(float(value)):
                 return candidate

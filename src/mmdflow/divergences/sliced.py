@@ -25,7 +25,8 @@ class SlicedMMD(Divergence):
 
     F = c_d(r) mean_p 1/2 MMD_1^2(<xi_p, x>, <xi_p, y>), c_d(r) = sqrt(pi) Gamma((d+r)/2) / (Gamma(d/2) Gamma((r+1)/2)):
     the same value and scale as ``MMD(target, Riesz(r))``, exactly so in the mean over directions (their Theorem 1). For r = 1
-    each slice costs a sort, O((n + m) log(n + m)); ties count half (mid-ranks). Other exponents sum over all pairs of a slice.
+    each slice costs a sort, O((n + m) log(n + m)); ties count half (mid-ranks), and projections that differ by no more than
+    rounding are ties. Other exponents sum over all pairs of a slice.
 
     Args:
         target: samples y, [m, *event].
@@ -133,6 +134,7 @@ class _SlicedWitness:
 
     def __init__(self, x: Tensor, y: Tensor, xi: Tensor, scale: float, exponent: float) -> None:
         self.x, self.y, self.xi, self.scale, self.exponent = x, y, xi, scale, exponent
+        self.radius = max(float(x.norm(dim=1).max()), float(y.norm(dim=1).max()))
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
@@ -156,9 +158,10 @@ class _SlicedWitness:
             total = total + (self._mean(xi, flat, self.x, _potential) - self._mean(xi, flat, self.y, _potential)).sum(0)
         return total * (self.scale / len(self.xi))
 
-    def _mean(self, xi: Tensor, z: Tensor, points: Tensor, of: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+    def _mean(self, xi: Tensor, z: Tensor, points: Tensor, of: Callable[[Tensor, Tensor, float, float], Tensor]) -> Tensor:
         """Return the mean over points of k or of its slope at each projection of z, [P, n]."""
-        return of(xi @ z.T, xi @ points.T, self.exponent)
+        tie = 4 * torch.finfo(z.dtype).eps * self.radius  # matrix products round equal rows differently
+        return of(xi @ z.T, xi @ points.T, self.exponent, tie)
 
     def _blocks(self, n: int) -> Iterator[Tensor]:
         """Split the directions so that what a block holds fits."""
@@ -167,10 +170,10 @@ class _SlicedWitness:
         yield from self.xi.split(max(1, BLOCK // per_direction))
 
 
-def _potential(z: Tensor, points: Tensor, exponent: float) -> Tensor:
+def _potential(z: Tensor, points: Tensor, exponent: float, tie: float) -> Tensor:
     """Return mean_j -|z_i - points_j|^r along each row."""
     if exponent != 1:
-        return -(z.unsqueeze(2) - points.unsqueeze(1)).abs().pow(exponent).mean(2)
+        return -_distances(z, points, tie).abs().pow(exponent).mean(2)
     count = points.shape[1]
     ordered = points.sort(1).values
     sums = torch.cat([ordered.new_zeros(len(ordered), 1), ordered.cumsum(1)], 1)
@@ -178,14 +181,21 @@ def _potential(z: Tensor, points: Tensor, exponent: float) -> Tensor:
     return -(z * (2 * below - count) + sums[:, -1:] - 2 * sums.gather(1, below)) / count
 
 
-def _slope(z: Tensor, points: Tensor, exponent: float) -> Tensor:
-    """Return the mean over points of d/dz of -|z - points_j|^r; points that equal z count 0."""
+def _distances(z: Tensor, points: Tensor, tie: float) -> Tensor:
+    """Return z_i - points_j along each row, [P, n, m], 0 for ties."""
+    difference = z.unsqueeze(2) - points.unsqueeze(1)
+    return torch.where(difference.abs() <= tie, torch.zeros_like(difference), difference)
+
+
+def _slope(z: Tensor, points: Tensor, exponent: float, tie: float) -> Tensor:
+    """Return the mean over points of d/dz of -|z - points_j|^r; points that tie with z count 0."""
     if exponent != 1:
-        difference = z.unsqueeze(2) - points.unsqueeze(1)
+        difference = _distances(z, points, tie)
         size = torch.where(difference == 0, torch.ones_like(difference), difference.abs()).pow(exponent - 1)
         return -exponent * (difference.sign() * size).mean(2)
-    ordered, z = points.sort(1).values, z.contiguous()
-    below, not_above = torch.searchsorted(ordered, z), torch.searchsorted(ordered, z, right=True)
+    ordered = points.sort(1).values
+    below = torch.searchsorted(ordered, (z - tie).contiguous())
+    not_above = torch.searchsorted(ordered, (z + tie).contiguous(), right=True)
     return 1 - (below + not_above).to(z.dtype) / points.shape[1]
 
 
