@@ -57,7 +57,9 @@ def test_kale_solves_to_its_optimality_condition_cold_and_warm():
     assert abs(cold.gap) < 1e-9
 
 
-@pytest.mark.parametrize(("dtype", "regularization"), [(torch.float64, 1e-3), (torch.float64, 1e4), (torch.float32, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "regularization"), [(torch.float64, 1e-3), (torch.float64, 1e4), (torch.float32, 1e-2)]
+)
 def test_kale_solves_the_published_settings_far_from_the_target(dtype, regularization):
     """Weights fall to exp(-|h|) with |h| of order 1 / lambda; the paper's settings are 1e-3 and 1e4."""
     y = normal(80, 2, 1).to(dtype)

@@ -126,7 +126,9 @@ class KALE(Divergence):
         rate, tiny, size = step / a, 1e3 * torch.finfo(a.dtype).tiny, 1.0
         slope = float(gradient @ step)
         if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
-            return (a * torch.exp(rate)).clamp_min(tiny)  # the decrease is below what the value resolves; Newton converges quadratically here
+            return (a * torch.exp(rate)).clamp_min(
+                tiny
+            )  # the decrease is below what the value resolves; Newton converges quadratically here
         for _ in range(40):
             candidate = (a * torch.exp(size * rate)).clamp_min(tiny)
             new = self._entropy(candidate) + self._quadratic(candidate, candidate @ towards, own)

@@ -158,7 +158,9 @@ class _SlicedWitness:
             total = total + (self._mean(xi, flat, self.x, _potential) - self._mean(xi, flat, self.y, _potential)).sum(0)
         return total * (self.scale / len(self.xi))
 
-    def _mean(self, xi: Tensor, z: Tensor, points: Tensor, of: Callable[[Tensor, Tensor, float, float], Tensor]) -> Tensor:
+    def _mean(
+        self, xi: Tensor, z: Tensor, points: Tensor, of: Callable[[Tensor, Tensor, float, float], Tensor]
+    ) -> Tensor:
         """Return the mean over points of k or of its slope at each projection of z, [P, n]."""
         tie = 4 * torch.finfo(z.dtype).eps * self.radius  # matrix products round equal rows differently
         return of(xi @ z.T, xi @ points.T, self.exponent, tie)
