@@ -3,16 +3,17 @@
 #   make test     run the tests
 # With a CUDA build of PyTorch already in $(PYTHON): make TORCH=system demo
 PYTHON ?= python3
-VENV ?= .venv
 TORCH ?= cpu
-BIN := $(VENV)/bin
 ifeq ($(TORCH),system)
+VENV ?= .venv-system
 VENV_FLAGS := --system-site-packages
 CONSTRAINTS :=
 else
+VENV ?= .venv
 VENV_FLAGS :=
 CONSTRAINTS := -c constraints-cpu.txt
 endif
+BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 RUN ?= runs/demo
 
@@ -24,7 +25,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(BIN)/python
-	$(INSTALL) -e '.[train,plots]'
+	$(INSTALL) -e '.[train,images,plots]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from mmdflow import __version__
-from mmdflow.cli import main
+from mmdflow.cli import COMMANDS, main
 
 pytest.importorskip("lightning")
 QUICK = [
@@ -129,6 +130,15 @@ def test_resume_a_finished_run(run_folder, capsys):
         (["train", "dmmd-digits", "--output=x", "--data.name=mnits"], "did you mean 'mnist'"),
         (["train", "--resume", "nowhere"], "resume = nowhere: holds no run"),
         (["train", "dmmd-digits", "--resume", "nowhere"], "dmmd-digits"),
+        (
+            ["train", "dmmd-digits", "--output=x", "--training.seed=99999999999999999999"],
+            "training.seed = 99999999999999999999",
+        ),
+        (["train", "dmmd-digits", "--output=x", "--sampling.final_level=0.001"], "sampling.final_level = 0.001"),
+        (["train", "dmmd-digits", "--output=x", "--training.accelerator=gpu"], "training.accelerator = 'gpu'"),
+        (["sample", "digits", "-o", "x.png", "--device=cuda"], "device = 'cuda': not usable here"),
+        (["sample", "digits", "-o", "x.psd"], "not the ending of a picture"),
+        (["sample", "digits", "-o", "x.png", "--seed=-1"], "seed = -1"),
         (["sample", "nowhere", "-o", "x.png"], "model = 'nowhere'"),
         (["sample", "nowhere"], "output is missing"),
         (["sample", "nowhere", "-n", "-3", "-o", "x.png"], "num_samples = -3"),
@@ -149,6 +159,29 @@ def test_unknown_keys_of_a_yaml_file(tmp_path, capsys):
     assert "max_step" in complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
     file.write_text("training: [unclosed\n")
     complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    file.write_bytes(b"\xff\xfe\x00")
+    complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    for text in ("data: 3", "training: null", "- 1"):
+        file.write_text(text)
+        complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_recipe_may_stand_anywhere_or_be_a_config(tmp_path):
+    assert main(["train", f"--output={tmp_path / 'a'}", "dmmd-digits", *QUICK]) == 0
+    assert main(["train", f"--config={tmp_path / 'a' / 'recipe.yaml'}", "--output", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / "pipeline").is_dir()
+
+
+def test_what_no_one_foresaw_is_one_line(capsys, monkeypatch):
+    def surprise(arguments):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setitem(COMMANDS, "recipes", surprise)
+    assert "RuntimeError: out of memory" in complaint(capsys, ["recipes"], code=1)
+    monkeypatch.setenv("MMDFLOW_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        main(["recipes"])
 
 
 def test_output_in_use(run_folder, capsys):
@@ -194,13 +227,14 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypat
     calls = iter(range(100))
 
     def interrupting(self, *args, **kwargs):
-        if next(calls) == 4:  # one call builds, three train
-            raise KeyboardInterrupt
+        if next(calls) == 4:  # the first call checks the recipe
+            os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
-    folder = tmp_path / "run"
+    folder, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
     assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == 130
+    assert signal.getsignal(signal.SIGINT) is handler
     assert f"go on with: mmdflow train --resume {folder}" in capsys.readouterr().err
     monkeypatch.setattr(run.DMMDLoss, "forward", forward)
     assert main(["train", "--resume", str(folder)]) == 0

@@ -13,6 +13,7 @@ SMALL = {
     "particle_flow": ["--num_steps=4", "--num_points=30", "--output=x.gif"],
     "noise_injection": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "dmmd_digits": ["--num_particles=5"],
+    "divergences": ["--num_steps=4", "--num_points=30", "--output=x.png"],
 }
 
 

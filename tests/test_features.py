@@ -11,6 +11,7 @@ CASES = [
     (MLPFeatures, (2,), {"width": 32, "fourier": 4}),
     (ConvFeatures, (1, 8, 8), {"channels": [8, 16]}),
     (ConvFeatures, (3, 4, 12), {"channels": [8], "blocks": 2}),
+    (ConvFeatures, (3, 8, 8), {"channels": [8, 8], "patch": 2}),
     (UNetFeatures, (1, 8, 8), {"channels": [8, 16], "groups": 4}),
     (UNetFeatures, (3, 8, 8), {"channels": [8, 8], "groups": 4, "attention": [False, True], "layers": 2}),
 ]
@@ -74,6 +75,8 @@ def test_squared_residual_is_its_formula(generator):
             "head = 'flt': must be one of flat, squared_residual; did you mean 'flat'",
         ),
         (lambda: ConvFeatures((1, 7, 7), channels=(8, 8)), "height and width must be divisible by 2"),
+        (lambda: ConvFeatures((1, 8, 8), channels=()), "number of channels = 0"),
+        (lambda: UNetFeatures((1, 6, 6), channels=(8, 8, 8)), "height and width must be divisible by 4"),
         (lambda: ConvFeatures((5,)), "must be .channels, height, width."),
         (lambda: UNetFeatures((1, 8, 8), channels=(6, 8)), "each must be divisible by groups = 8"),
         (lambda: UNetFeatures((1, 8, 8), attention=[True]), "attention has 1 entries: must have 2"),

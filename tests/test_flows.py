@@ -54,6 +54,17 @@ def test_momentum_follows_its_recurrence():
     torch.testing.assert_close(result.particles, x)
 
 
+def test_momentum_may_pause():
+    divergence, x = MMD(target(), Gaussian(1.0)), target(5, seed=2) + 1
+    rates = [0.9, 0.0, 0.5, 0.9]
+    result = flow(divergence, x, step_size=0.5, num_steps=4, momentum=lambda step: rates[step])
+    v = torch.zeros_like(x)
+    for rate in rates:
+        v = -divergence.velocity(x) + rate * v
+        x = x - 0.5 * v
+    torch.testing.assert_close(result.particles, x)
+
+
 def test_noise_injection_evaluates_the_gradient_off_the_support():
     divergence, x = MMD(target(), Gaussian(1.0)), target(5, seed=2)
     result = flow(
@@ -158,6 +169,11 @@ def test_potential_energy_moves_particles_independently():
         ({"step_size": float("inf")}, "step_size = inf"),
         ({"step_size": lambda step: float("nan")}, r"step_size\(0\) = nan"),
         ({"momentum": 1.0}, r"momentum = 1.0: must be a number in \[0, 1\)"),
+        ({"momentum": lambda step: 2.0}, r"momentum\(0\) = 2.0: must be a number in"),
+        (
+            {"particles": torch.zeros(3, 2, dtype=torch.float64)},
+            "particles has dtype torch.float64: must be torch.float32",
+        ),
         ({"save_every": 0}, "save_every = 0"),
         ({"callback": lambda s, x: x[:1]}, r"callback returned shape \[1, 2\]"),
     ],

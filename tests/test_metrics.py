@@ -76,6 +76,11 @@ def test_mmd_test_statistic_is_the_unbiased_estimate():
     assert value == pytest.approx(mmd2(x, y, Gaussian(1.3)).item(), rel=1e-10)
 
 
+def test_copies_are_at_distance_zero():
+    x = (normal(40, 100) + 50).float()
+    assert (nearest_distances(x, x.flip(0)) == 0).all()
+
+
 def test_nearest_distances_in_blocks():
     x, y = normal(50, 3), normal(40, 3, 1)
     expected = torch.cdist(x, y).min(1).values

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,16 @@ def test_a_run_leaves_what_it_promises(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch):
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def crash():
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (crash, 5)])
+def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, how, saved):
     whole = train(tmp_path / "whole")
     stop_at = {"step": 7}
     forward = run.DMMDLoss.forward
@@ -72,13 +82,13 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypa
     def interrupting(self, *args, **kwargs):
         stop_at["step"] -= 1
         if stop_at["step"] == 0:
-            raise KeyboardInterrupt
+            how()
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, OSError)):
         train(tmp_path / "parts")
-    assert read_checkpoint(tmp_path / "parts")["global_step"] == 6
+    assert read_checkpoint(tmp_path / "parts")["global_step"] == saved
     monkeypatch.setattr(run.DMMDLoss, "forward", forward)
     resumed = train(tmp_path / "parts")
     assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
@@ -162,6 +172,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monk
 
 def test_damaged_checkpoint_is_told(tmp_path):
     train(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "pipeline")
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="last.ckpt: damaged checkpoint"):
@@ -170,9 +181,40 @@ def test_damaged_checkpoint_is_told(tmp_path):
 
 def test_checkpoint_of_another_network_is_told(tmp_path):
     train(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "pipeline")
     other = dataclasses.replace(RECIPE, features=dataclasses.replace(RECIPE.features, width=8))
     with pytest.raises(InputError, match="does not fit this recipe's network"):
         train(tmp_path / "run", other)
+
+
+def test_two_resumes_from_one_step_keep_both_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.DMMDLoss, "forward", lambda *a, **k: crash())
+    for _ in range(2):
+        with pytest.raises(OSError, match="the disk is gone"):
+            train(tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"from-step-0", "from-step-0-1"}
+
+
+def test_a_picture_that_fails_does_not_stop_training(tmp_path, monkeypatch, caplog):
+    def broken(*args):
+        raise ImportError("no matplotlib")
+
+    monkeypatch.setattr(run.plots, "save_samples", broken)
+    train(tmp_path / "run")
+    assert "no picture of step 4: no matplotlib" in caplog.text
+
+
+def test_data_with_nan_is_refused(tmp_path, monkeypatch):
+    real = run.data.load
+
+    def poisoned(*args):
+        dataset = real(*args)
+        dataset.train[3, 0, 2, 2] = float("nan")
+        return dataset
+
+    monkeypatch.setattr(run.data, "load", poisoned)
+    with pytest.raises(InputError, match="data holds 1 NaN or infinite entries"):
+        train(tmp_path / "run")
 
 
 def test_output_folders_are_not_lost(tmp_path):
@@ -182,8 +224,11 @@ def test_output_folders_are_not_lost(tmp_path):
     run.open_run(RECIPE, tmp_path / "run", overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(InputError, match="in use by something that is not a run"):
-        run.open_run(RECIPE, tmp_path / "mine", overwrite=True)
+    for recipe_too in (False, True):
+        if recipe_too:
+            (tmp_path / "mine" / "recipe.yaml").write_text("")
+        with pytest.raises(InputError, match="in use and holds 'thesis.tex'"):
+            run.open_run(RECIPE, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 

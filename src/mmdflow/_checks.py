@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -36,10 +37,14 @@ def interval(field: str, value: float, low: float, high: float, brackets: str = 
 
 
 def count(field: str, value: int, minimum: int = 1) -> int:
-    """Return `value` if it is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    """Return `value` if it is an integer of at least `minimum` that fits into 63 bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or not minimum <= number < 2**63:
         raise InputError(f"{field} = {value!r}: must be an integer >= {minimum}")
-    return value
+    return number
 
 
 def choice(field: str, value: str, allowed: Iterable[str]) -> str:
@@ -71,16 +76,28 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
     return value
 
 
-def schedule(field: str, value: ScalarOrSchedule) -> Callable[[int], float]:
-    """Turn a number or a callable of the step into a callable of the step whose values are checked to be finite."""
+def alike(field: str, value: Tensor, target: Tensor) -> None:
+    """Raise InputError if `value` is not of the target's dtype and on its device."""
+    for what in ("dtype", "device"):
+        if getattr(value, what) != getattr(target, what):
+            raise InputError(
+                f"{field} has {what} {getattr(value, what)}: must be {getattr(target, what)}, the target's"
+            )
+
+
+def finite(field: str, value: float) -> float:
+    """Return `value` if it is a finite number."""
+    return _number(field, value, math.isfinite, "a finite number")
+
+
+def schedule(
+    field: str, value: ScalarOrSchedule, check: Callable[[str, float], float] = finite
+) -> Callable[[int], float]:
+    """Turn a number or a callable of the step into a callable of the step whose values are checked."""
     if not callable(value):
-        number = _number(field, value, math.isfinite, "a finite number or a callable of the step")
+        number = check(field, value)
         return lambda step: number
-
-    def checked(step: int) -> float:
-        return _number(f"{field}({step})", float(value(step)), math.isfinite, "finite")
-
-    return checked
+    return lambda step: check(f"{field}({step})", float(value(step)))
 
 
 def _number(field: str, value: float, good: Callable[[float], bool], allowed: str) -> float:

@@ -31,9 +31,12 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes `path`'s place when the block ends well, else it is removed."""
+    """Yield an empty folder beside `path`; it takes `path`'s place when the block ends well, else it is removed.
+
+    A folder that is replaced is renamed away first and removed last, so its content is never half of each.
+    """
     path = Path(path)
-    if in_use(path) and not overwrite:
+    if path.is_file() or (in_use(path) and not overwrite):
         raise InputError(f"{path}: already in use; choose another folder or ask to overwrite it")
     make_folder(path.parent)
     try:
@@ -56,7 +59,10 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def in_use(path: Path) -> bool:
     """Whether there is something at `path` that writing there would lose."""
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    try:
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def make_folder(path: Path) -> Path:

@@ -64,11 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILURE
+    except Exception as error:  # the last resort: one line for the user, the whole story under MMDFLOW_DEBUG
+        if os.environ.get("MMDFLOW_DEBUG"):
+            raise
+        return _fail(f"{type(error).__name__}: {error} (MMDFLOW_DEBUG=1 shows where)", _FAILURE)
     return 0
 
 
-def _fail(error: BaseException, code: int) -> int:
-    message = " ".join(str(error).split()) or type(error).__name__
+def _fail(error: BaseException | str, code: int) -> int:
+    message = " ".join(str(error).split())[:600] or type(error).__name__
     print(f"mmdflow: error: {message}", file=sys.stderr)
     return code
 
@@ -98,7 +102,7 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
                 raise InputError(f"--{name}: no such field{_near(name, known)}")
     try:
         return parser.parse_args(arguments)
-    except ArgumentError as error:
+    except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(_reworded(" ".join(str(error).split()))) from None
 
 
@@ -121,11 +125,13 @@ def _train(arguments: list[str]) -> None:
         _resume(arguments)
         return
     parser = _train_parser()
-    if arguments and not arguments[0].startswith("-"):
-        arguments = [f"--config={recipe_path(arguments[0])}", *arguments[1:]]
-    elif not {"-h", "--help"} & set(arguments):
-        raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
     options = _parse(parser, arguments)
+    if options.recipe is not None:  # its fields first, the command line's over them
+        rest = list(arguments)
+        rest.remove(options.recipe)
+        options = _parse(parser, [f"--config={recipe_path(options.recipe)}", *rest])
+    elif not options.config:
+        raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
     if options.output is None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
     recipe, folder = _recipe(parser, options), Path(options.output)
@@ -153,7 +159,8 @@ def _train_parser() -> ArgumentParser:
     from mmdflow.recipes import Recipe
 
     parser = _parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
-    parser.add_argument("--config", action="config", help="a YAML file of fields; RECIPE stands for it")
+    parser.add_argument("recipe", type=str, nargs="?", help="a recipe's name or a YAML file")
+    parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
     parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
     parser.add_class_arguments(Recipe)
@@ -161,10 +168,16 @@ def _train_parser() -> ArgumentParser:
 
 
 def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
+    from mmdflow.errors import InputError
     from mmdflow.recipes import Recipe
 
-    settings = parser.instantiate(options)
-    return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
+    try:
+        settings = parser.instantiate(options)
+        return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"recipe: a field has the wrong form ({error})") from None
 
 
 def _run(recipe: Any, folder: Path) -> None:
@@ -200,8 +213,15 @@ _HOW = ("sampler", "num_levels", "steps_per_level", "step_size", "final_steps", 
 
 
 def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
-    from mmdflow.dmmd import DMMDPipeline
+    import torch
 
+    from mmdflow.dmmd import DMMDPipeline
+    from mmdflow.errors import InputError
+
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device = {options.device!r}: not usable here ({str(error).splitlines()[0]})") from None
     pipeline = DMMDPipeline.from_pretrained(options.model, options.device)
     return pipeline, {name: options[name] for name in _HOW if options[name] is not None}
 
@@ -232,7 +252,7 @@ def _sample(arguments: list[str]) -> None:
         plots.check_output(options.output)
     generator = torch.Generator().manual_seed(count("seed", options.seed, 0))
     pipeline, how = _load(options)
-    animate = options.output is not None and options.output.endswith((".gif", ".mp4"))
+    animate = options.output is not None and plots.is_animation(options.output)
     out = pipeline(options.num_samples, generator=generator, return_trajectory=animate, progress=True, **how)
     if options.save is not None:
         with new_file(options.save) as aside:
@@ -255,6 +275,8 @@ def _evaluate(arguments: list[str]) -> None:
     parser.add_argument("--figure", type=str, help="a picture of the report; by default report.png in a run folder")
     options = _parse(parser, arguments)
 
+    from mmdflow import plots
+    from mmdflow._files import make_folder
     from mmdflow.recipes import run
 
     pipeline, how = _load(options)
@@ -262,18 +284,22 @@ def _evaluate(arguments: list[str]) -> None:
     is_run = (folder / "recipe.yaml").is_file()
     output = options.output or (folder / "metrics.json" if is_run else None)
     figure = options.figure or (folder / "report.png" if is_run else None)
+    if output is not None:
+        make_folder(Path(output).parent)
+    if figure is not None:
+        plots.check_output(figure)
     report = run.evaluate(
         pipeline,
         num_samples=options.num_samples,
         particles_per_run=options.particles_per_run,
         seed=options.seed,
+        report_file=None if output is None else Path(output),
         figure=None if figure is None else Path(figure),
         progress=True,
         **how,
     )
     print(_table(report))
-    if output is not None:
-        run.save_report(report, Path(output))
+    if output is not None or figure is not None:
         print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
 
 
@@ -287,7 +313,7 @@ def _table(report: dict[str, Any]) -> str:
         rows.append(("  of random real splits", "", f"{report['classifier_fd_random_split']:.4g}"))
     for key in ("mmd_p_value", "num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds"):
         if report.get(key) is not None:
-            rows.append((key, f"{report[key]:.4g}", ""))
+            rows.append((key, f"{report[key]:.4g}" if isinstance(report[key], float) else str(report[key]), ""))
     if "class_histogram" in report:
         for name in ("class_histogram", "class_histogram_reference"):
             label = "classes in percent" if name == "class_histogram" else "  held-out data"

@@ -69,9 +69,9 @@ def flow(
     _checks.count("num_steps", num_steps, 0)
     if save_every is not None:
         _checks.count("save_every", save_every)
-    if not callable(momentum):
-        _checks.interval("momentum", momentum, 0.0, 1.0, "[)")
-    eta, rho = _checks.schedule("step_size", step_size), _checks.schedule("momentum", momentum)
+    accelerated = callable(momentum) or momentum != 0
+    eta = _checks.schedule("step_size", step_size)
+    rho = _checks.schedule("momentum", momentum, lambda field, value: _checks.interval(field, value, 0.0, 1.0, "[)"))
     beta = None if noise_injection is None else _checks.schedule("noise_injection", noise_injection)
     temperature = None if diffusion is None else _checks.schedule("diffusion", diffusion)
 
@@ -84,9 +84,9 @@ def flow(
         for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
             at = None if beta is None else x + beta(step) * normal_like(x, generator)
             gradient = -divergence.velocity(x, at)
-            weight = rho(step)
-            if weight:
-                gradient = gradient if previous is None else gradient + weight * previous
+            if accelerated:
+                rate = rho(step)
+                gradient = gradient if previous is None else gradient + rate * previous
                 previous = gradient
             x = x - eta(step) * gradient
             if temperature is not None:

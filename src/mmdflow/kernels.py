@@ -1,6 +1,6 @@
 r"""Positive (or conditionally positive) definite kernels on [n, *event] tensors, with analytic gradients.
 
-A kernel is three primitives, each in plain torch and differentiable:
+A kernel is three primitives in plain torch, of which the first and last are differentiable:
 
 * ``kernel(x, y)``: the Gram matrix k(x_i, y_j), [n, m];
 * ``kernel.grad(x, y, weights)``: sum_j w_ij grad_1 k(x_i, y_j), shaped like x;
@@ -46,6 +46,11 @@ class Kernel(nn.Module):
     def diag(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return k(x_i, x_i)."""
         raise NotImplementedError
+
+    @property
+    def finite(self) -> bool:
+        """Whether `embed` gives a finite feature map."""
+        return False
 
     def embed(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n K"] | None:
         """Return a finite feature map psi with k(x, y) = <psi(x), psi(y)>, or None where there is none."""
@@ -122,7 +127,7 @@ class Radial(Kernel):
     def _set(self, name: str, value: Parameter) -> None:
         """Keep a positive parameter: a number as it is (no rounding to float32), a tensor as buffer or parameter."""
         if isinstance(value, Tensor):
-            if value.numel() != 1 or not bool((value > 0).all()):
+            if value.numel() != 1 or not bool(((value > 0) & torch.isfinite(value)).all()):
                 raise InputError(f"{name} = {value.tolist()}: must be one finite number > 0")
             if isinstance(value, nn.Parameter):
                 setattr(self, name, value)
@@ -277,6 +282,11 @@ class Linear(Kernel):
         """Return |x_i|^2, [n]."""
         return _flat(x).square().sum(1)
 
+    @property
+    def finite(self) -> bool:
+        """Yes: x itself."""
+        return True
+
     def embed(self, x: Tensor) -> Tensor:
         """Return x flattened, [n, d]."""
         return _flat(x)
@@ -338,13 +348,19 @@ class Mixture(Kernel):
         """Return k(x_i, x_i), [n]."""
         return self._sum(lambda k: k.diag(x))
 
+    @property
+    def finite(self) -> bool:
+        """Whether all members' feature maps are."""
+        return all(kernel.finite for kernel in self._members())
+
     def embed(self, x: Tensor) -> Tensor | None:
         """Return the members' feature maps side by side when all are finite."""
+        if not self.finite:
+            return None
         maps = []
         for kernel, weight in zip(self._members(), self.weights, strict=True):
             features = kernel.embed(x)
-            if features is None:
-                return None
+            assert features is not None
             maps.append(math.sqrt(weight) * features)
         return torch.cat(maps, 1)
 
@@ -399,11 +415,14 @@ class Deep(Kernel):
         """Return k(x_i, x_i), [n]."""
         return self.base.diag(self.features(x))
 
+    @property
+    def finite(self) -> bool:
+        """Whether the base's feature map is."""
+        return self.base.finite
+
     def embed(self, x: Tensor) -> Tensor | None:
         """Return the base's feature map of phi(x) when it has a finite one."""
-        if isinstance(self.base, Linear):
-            return _flat(self.features(x))
-        return None if self.base.embed(x[:1]) is None else self.base.embed(self.features(x))
+        return self.base.embed(self.features(x)) if self.finite else None
 
 
 def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
@@ -428,8 +447,8 @@ def optimal_bandwidth(mean_norm: float, dim: int, sigma: float) -> float:
         sigma: the common standard deviation, positive.
 
     Example:
-        >>> optimal_bandwidth(mean_norm=5.0, dim=1, sigma=1.0)
-        2.516611478423583
+        >>> round(optimal_bandwidth(mean_norm=5.0, dim=1, sigma=1.0), 6)
+        2.516611
     """
     mean_norm = _checks.non_negative("mean_norm", mean_norm)
     return math.sqrt(

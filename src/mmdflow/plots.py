@@ -71,11 +71,11 @@ def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, sec
     path = Path(path)
     pictures = [picture(frame) for frame in frames]
     pause = max(20, round(1000 * seconds / len(pictures)))
-    if path.suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         durations = [pause] * (len(pictures) - 1) + [1500]
         with new_file(path) as aside:
             pictures[0].save(aside, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-    elif path.suffix == ".mp4":
+    elif path.suffix.lower() == ".mp4":
         _save_mp4([*pictures, *[pictures[-1]] * round(1500 / pause)], path, 1000 / pause)
     else:
         raise InputError(f"{path}: animations end in .gif or .mp4")
@@ -150,9 +150,27 @@ def _to_image(figure: Figure) -> Image.Image:
 def check_output(path: str | Path) -> None:
     """Raise InputError where no picture or animation can be written, before the work that it would show."""
     path = Path(path)
-    if path.suffix.lower() not in {*Image.registered_extensions(), ".mp4"}:
+    writable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+    if path.suffix.lower() not in {*writable, ".mp4"}:
         raise InputError(f"{path}: not the ending of a picture or animation, such as .png, .gif or .mp4")
+    if path.suffix.lower() == ".mp4":
+        _ffmpeg(path)
     make_folder(path.parent)
+
+
+def is_animation(path: str | Path) -> bool:
+    """Whether a file of that name shows a flow rather than a picture."""
+    return Path(path).suffix.lower() in (".gif", ".mp4")
+
+
+def _ffmpeg(path: Path) -> Any:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)"
+        ) from error
+    return imageio_ffmpeg
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -162,16 +180,10 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _save_mp4(pictures: list[Image.Image], path: Path, rate: float) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)"
-        ) from error
     arrays = [np.asarray(p.convert("RGB")) for p in pictures]
     height, width = (16 * math.ceil(n / 16) for n in arrays[0].shape[:2])  # what codecs want
     with new_file(path) as aside:
-        writer = imageio_ffmpeg.write_frames(str(aside), (width, height), fps=rate, quality=8, macro_block_size=16)
+        writer = _ffmpeg(path).write_frames(str(aside), (width, height), fps=rate, quality=8, macro_block_size=16)
         writer.send(None)
         for array in arrays:
             padding = [(0, height - array.shape[0]), (0, width - array.shape[1]), (0, 0)]

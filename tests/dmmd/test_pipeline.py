@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mmdflow import DMMDPipeline, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.dmmd import SamplerDefaults, distance_steps, target_means
@@ -111,6 +112,17 @@ def damage(folder, how):
     elif how == "format":
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"format": 99}))
+    elif how in ("features", "moment"):
+        config = json.loads((folder / "config.json").read_text())
+        change = {"features": "abc"} if how == "features" else {"second_moment": -1}
+        (folder / "config.json").write_text(json.dumps(config | change))
+    elif how in ("nan", "width"):
+        means = load_file(folder / "target_means.safetensors")
+        if how == "nan":
+            means["clean"][0, 0] = float("nan")
+        else:
+            means |= {k: torch.zeros(5, 3) for k in ("clean", "noisy")}
+        save_file(means, folder / "target_means.safetensors")
     elif how == "missing":
         (folder / "target_means.safetensors").unlink()
     elif how == "truncated":
@@ -118,8 +130,6 @@ def damage(folder, how):
         file.write_bytes(file.read_bytes()[:100])
     elif how == "other":
         torch.manual_seed(0)
-        from safetensors.torch import save_file
-
         save_file(MLPFeatures((1, 8, 8), 2, width=8).state_dict(), folder / "model.safetensors")
 
 
@@ -129,6 +139,10 @@ def damage(folder, how):
         ("config", "config.json: not readable JSON"),
         ("keys", "config.json: damaged or from another version"),
         ("format", "holds format 99"),
+        ("features", "damaged or from another version"),
+        ("moment", "second_moment = -1"),
+        ("nan", "target means: clean holds NaN"),
+        ("width", "target means have 3 features: must have 2"),
         ("missing", "target_means.safetensors: missing"),
         ("truncated", "model.safetensors: not a readable safetensors file"),
         ("other", "model.safetensors: does not fit the network"),

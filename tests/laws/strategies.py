@@ -54,6 +54,7 @@ KERNELS = {
     "product": Gaussian(1.5) * Polynomial(2),
     "deep-gaussian": Deep(Gaussian(1.0), squares),
     "deep-linear": Deep(Linear(), squares),
+    "deep-deep-linear": Deep(Deep(Linear(), lambda phi: phi[:, :2] * phi[:, 1:]), squares),
     "noise-conditional": NoiseConditionalKernel(lambda x, t: squares(x) * (1 + t[:, None])).at(0.3),
 }
 FINITE = [name for name, kernel in KERNELS.items() if kernel.embed(torch.zeros(1, 2).double()) is not None]

@@ -67,7 +67,7 @@ def load(name: str, path: str | None = None) -> DataSet:
 
     Example:
         >>> load("digits").train.shape
-        torch.Size([1437, 1, 8, 8])
+        torch.Size([1438, 1, 8, 8])
     """
     return DATASETS[_checks.choice("data", name, DATASETS)](path)
 

@@ -34,5 +34,8 @@ class Divergence(nn.Module):
         return -self.witness(x).grad(x if at is None else at)
 
     def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x if it is a finite floating [n, *event] tensor of this target's event shape; else raise InputError."""
-        return _checks.points(field, x, self.event_shape)
+        """Return x if it is finite, floating, and of this target's event shape, dtype and device; else raise InputError."""
+        _checks.points(field, x, self.event_shape)
+        for target in self.buffers(recurse=False):
+            _checks.alike(field, x, target)
+        return x

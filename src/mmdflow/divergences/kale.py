@@ -96,7 +96,7 @@ class KALE(Divergence):
         weights = x.new_full((len(x),), 1 / len(x))
         towards = ops.kernel_sum(self.kernel, self.target, x, weights)
         own = weights @ ops.kernel_sum(self.kernel, x, x, weights)
-        a = x.new_full((m,), 1 / m) if self._last is None else self._last
+        a = x.new_full((m,), 1 / m) if self._last is None else self._last.to(x)
         gap = float("inf")
         for iteration in range(self.max_iterations + 1):
             value = self._entropy(a) + self._quadratic(a, a @ towards, own)

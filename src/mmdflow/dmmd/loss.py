@@ -226,9 +226,10 @@ class DMMDLoss(nn.Module):
         return torch.stack(discrepancies), torch.stack(witnesses)
 
     def _finite(self, phi: Tensor, levels: Tensor) -> Tensor | None:
-        """Return the base kernel's feature map of phi, [L, *, K'], where it has a finite one."""
-        psi = self.kernel.base_at(levels[0]).embed(phi.flatten(0, 1))
-        return None if psi is None else psi.view(*phi.shape[:2], -1)
+        """Return the base kernels' feature maps of phi, [L, *, K'], where they have finite ones."""
+        maps = [self.kernel.base_at(t).embed(level) for t, level in zip(levels, phi, strict=True)]
+        finite = [m for m in maps if m is not None]
+        return torch.stack(finite) if len(finite) == len(maps) else None
 
 
 def _within(psi: Tensor) -> Tensor:

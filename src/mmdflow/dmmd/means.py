@@ -30,6 +30,17 @@ class TargetMeans:
     clean: Float[Tensor, "T K"]
     noisy: Float[Tensor, "T K"]
 
+    def __post_init__(self) -> None:
+        """Check shapes, order and finiteness."""
+        shapes = [list(m.shape) for m in (self.levels, self.clean, self.noisy)]
+        if len(shapes[0]) != 1 or len(shapes[1]) != 2 or shapes[1] != shapes[2] or shapes[0][0] != shapes[1][0]:
+            raise InputError(f"target means have shapes {shapes}: must be [T], [T, K] and [T, K]")
+        if bool((self.levels.diff() <= 0).any()):
+            raise InputError(f"levels = {self.levels.tolist()[:5]}...: must increase")
+        for field in ("levels", "clean", "noisy"):
+            if not bool(torch.isfinite(getattr(self, field)).all()):
+                raise InputError(f"target means: {field} holds NaN or infinite entries")
+
     def at(self, t: float) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
         """Return the clean and the noisy mean at level t: as stored on the grid, linear in t between.
 
@@ -78,8 +89,6 @@ def target_means(
     Raises:
         InputError: for a base kernel with no finite feature map, levels that do not increase, or no data.
     """
-    if levels.ndim != 1 or len(levels) < 1 or bool((levels.diff() <= 0).any()):
-        raise InputError(f"levels = {levels.tolist()[:5]}...: must increase")
     _checks.count("noise_repeats", noise_repeats)
     count, clean_sum, noisy_sum = 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
@@ -91,19 +100,18 @@ def target_means(
             clean_rows.append(_mean_sum(k, batch))
             noised = [_mean_sum(k, schedule.add_noise(batch, e, level)) for e in noises]
             noisy_rows.append(torch.stack(noised).mean(0))
-        clean_sum = clean_sum.to(clean_rows[0].device) + torch.stack(clean_rows)
-        noisy_sum = noisy_sum.to(clean_rows[0].device) + torch.stack(noisy_rows)
+        clean_sum, noisy_sum = clean_sum + torch.stack(clean_rows), noisy_sum + torch.stack(noisy_rows)
         count += len(batch)
-        dtype = batch.dtype
+        like = batch
         if callback is not None:
             callback(count)
     if count == 0:
         raise InputError("batches is empty: must hold at least one batch of data")
-    return TargetMeans(levels.to(clean_sum.device), (clean_sum / count).to(dtype), (noisy_sum / count).to(dtype))
+    return TargetMeans(levels.to(like.device), (clean_sum / count).to(like), (noisy_sum / count).to(like))
 
 
 def _mean_sum(kernel: Kernel, x: Tensor) -> Tensor:
     psi = kernel.embed(x)
     if psi is None:
         raise InputError("the base kernel has no finite feature map: target means need a linear base kernel")
-    return psi.double().sum(0)
+    return psi.sum(0).cpu().double()  # not every device has float64

@@ -136,6 +136,20 @@ class DMMDPipeline:
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        _checks.positive("second_moment", self.second_moment)
+        _checks.positive("data_scale", self.data_scale)
+        width = self.means.clean.shape[1]
+        if (
+            self.kernel.base.finite
+            and isinstance(self.kernel.features, FeatureNetwork)
+            and width != self.features.num_features
+        ):
+            raise InputError(
+                f"target means have {width} features: must have {self.features.num_features}, the network's"
+            )
+
     @property
     def features(self) -> FeatureNetwork:
         """The feature network phi(x, t)."""
@@ -238,7 +252,9 @@ class DMMDPipeline:
 
     def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if particles is not None:
-            return _checks.points("particles", particles, self.event_shape) * self.data_scale
+            _checks.points("particles", particles, self.event_shape)
+            _checks.alike("particles", particles, self.means.clean)
+            return particles * self.data_scale
         _checks.count("num_particles", count)
         return normal_like(self.means.clean.new_empty(count, *self.event_shape), generator)
 
@@ -295,7 +311,9 @@ class DMMDPipeline:
                 defaults=SamplerDefaults(**config["sampler"]),
                 provenance=config["provenance"],
             )
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / _CONFIG}: damaged or from another version ({error})") from error
         return pipeline.to(device)
 
@@ -328,4 +346,6 @@ def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Modu
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: does not fit the network in {_CONFIG} ({reason})") from error
+    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+        raise InputError(f"{path}: holds NaN or infinite weights")
     return network.eval().requires_grad_(False)

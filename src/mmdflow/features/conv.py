@@ -17,14 +17,15 @@ from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 
 
 class ConvFeatures(FeatureNetwork):
-    """Residual blocks at full resolution and at each halving; the squared-residual head climbs back up with skips.
+    """Residual blocks at the finest resolution and at each halving; the squared-residual head climbs back up with skips.
 
     Args:
-        event_shape: (channels, height, width); height and width divisible by 2^(len(channels) - 1).
+        event_shape: (channels, height, width); height and width divisible by patch * 2^(len(channels) - 1).
         num_features: K.
         head: "flat" (global mean of the coarsest maps, then linear) or "squared_residual".
         channels: channels of each resolution, finest first.
         blocks: residual blocks a resolution.
+        patch: side of the square of pixels that becomes one position of the finest maps; costs fall with its square.
     """
 
     def __init__(
@@ -34,17 +35,21 @@ class ConvFeatures(FeatureNetwork):
         head: str = "squared_residual",
         channels: tuple[int, ...] | list[int] = (32, 64),
         blocks: int = 1,
+        patch: int = 1,
     ) -> None:
         super().__init__(event_shape, num_features, head)
         if len(self.event_shape) != 3:
             raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
         self.channels = tuple(_checks.count("channels", c) for c in channels)
+        _checks.count("number of channels", len(self.channels))
         self.blocks = _checks.count("blocks", blocks)
-        factor = 2 ** (len(self.channels) - 1)
+        self.patch = _checks.count("patch", patch)
+        factor = self.patch * 2 ** (len(self.channels) - 1)
         if any(size % factor for size in self.event_shape[1:]):
             raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
-        self.stem = nn.Conv2d(self.event_shape[0], self.channels[0], 3, padding=1)
+        entries = self.event_shape[0] * self.patch**2
+        self.stem = nn.Conv2d(entries, self.channels[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(_Block(before if i == 0 else after, after) for i in range(blocks))
             for before, after in zip((self.channels[0], *self.channels), self.channels, strict=False)
@@ -55,14 +60,14 @@ class ConvFeatures(FeatureNetwork):
         else:
             below = list(reversed(self.channels))
             self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
-            self.read_out = nn.Conv2d(fine, num_features * self.event_shape[0], 3, padding=1)
+            self.read_out = nn.Conv2d(fine, num_features * entries, 3, padding=1)
 
     def config(self) -> dict[str, Any]:  # noqa: D102
-        return {**super().config(), "channels": list(self.channels), "blocks": self.blocks}
+        return {**super().config(), "channels": list(self.channels), "blocks": self.blocks, "patch": self.patch}
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
         level = self.level(t)
-        h = self.stem(x)
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []
         for i, stage in enumerate(self.down):
             h = F.avg_pool2d(h, 2) if i else h
@@ -74,7 +79,8 @@ class ConvFeatures(FeatureNetwork):
             return self.read_out(F.silu(h).mean((2, 3)))
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             h = block(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1), level)
-        return self.read_out(F.silu(h)).view(len(x), self.num_features, *self.event_shape)
+        maps = F.pixel_shuffle(self.read_out(F.silu(h)), self.patch)
+        return maps.view(len(x), self.num_features, *self.event_shape)
 
 
 class _Block(nn.Module):

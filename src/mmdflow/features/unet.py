@@ -47,6 +47,10 @@ class UNetFeatures(FeatureNetwork):
         if len(self.event_shape) != 3:
             raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
         self.channels = tuple(_checks.count("channels", c) for c in channels)
+        _checks.count("number of channels", len(self.channels))
+        factor = 2 ** (len(self.channels) - 1)
+        if any(size % factor for size in self.event_shape[1:]):
+            raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
         self.attention = (False,) * len(self.channels) if attention is None else tuple(attention)
         if len(self.attention) != len(self.channels):
             raise InputError(
@@ -64,7 +68,7 @@ class UNetFeatures(FeatureNetwork):
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)),
             layers_per_block=self.layers,
             norm_num_groups=self.groups,
-            attention_head_dim=8,
+            attention_head_dim=min(8, *self.channels),
             time_embedding_type="positional",
             add_attention=any(self.attention),
         )

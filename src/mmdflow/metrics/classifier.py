@@ -49,12 +49,16 @@ class Classifier(nn.Module):
         self.hidden = nn.Linear(64 * 9, 64)
         self.logits = nn.Linear(64, num_classes)
         self.accuracy = 0.0
-        self.digest = ""
 
     @property
     def name(self) -> str:
         """How reports name it."""
-        return f"mmdflow classifier v{VERSION} {self.digest} (3 convolutions, 64 features, test accuracy {self.accuracy:.4f})"
+        digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.state_dict().values())).hexdigest()[
+            :12
+        ]
+        return (
+            f"mmdflow classifier v{VERSION} {digest} (3 convolutions, 64 features, test accuracy {self.accuracy:.4f})"
+        )
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits."""
@@ -85,7 +89,7 @@ def train_classifier(
 ) -> Classifier:
     """Return the data set's classifier: from the cache, or trained now (Adam, seed 0, random shifts by a pixel) and cached.
 
-    The cache key is a hash of the training data, so that figures of the same key can be compared.
+    The name holds a hash of the trained weights: figures of the same name can be compared. Other machines may round otherwise.
 
     Raises:
         InputError: if images and labels do not belong together.
@@ -97,8 +101,8 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Classifier(tuple(train.shape[1:]), int(labels.max()) + 1)
-    model.digest = _digest(train, labels, num_steps)
-    file = cache_folder() / "classifiers" / f"v{VERSION}-{model.digest}.safetensors"
+    key = _key(train, labels, test, test_labels, num_steps)
+    file = cache_folder() / "classifiers" / f"v{VERSION}-{key}.safetensors"
     if not (cache and _restore(model, file)):
         _fit(model, train, labels, num_steps)
         model.accuracy = float((model.probabilities(model.features(test)).argmax(1) == test_labels).double().mean())
@@ -143,10 +147,10 @@ def _restore(model: Classifier, file: Path) -> bool:
     return True
 
 
-def _digest(train: Tensor, labels: Tensor, num_steps: int) -> str:
+def _key(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_steps: int) -> str:
     digest = hashlib.sha256()
-    for array in (train, labels):
+    for array in (train, labels, test, test_labels):
         digest.update(repr(tuple(array.shape)).encode())
         digest.update(array.contiguous().cpu().numpy().tobytes())
-    digest.update(str(num_steps).encode())
+    digest.update(f"{num_steps} {torch.__version__}".encode())
     return digest.hexdigest()[:12]

@@ -34,9 +34,8 @@ def sliced_w2(
     directions = F.normalize(torch.randn(x.shape[1], num_directions, dtype=x.dtype, generator=generator), dim=0)
     x_sorted, y_sorted = (x @ directions.to(x.device)).sort(0).values, (y @ directions.to(y.device)).sort(0).values
     # both quantile functions are constant between consecutive points of {i/n} and {j/m}
-    edges = (
-        torch.cat([torch.arange(1, len(x) + 1) / len(x), torch.arange(1, len(y) + 1) / len(y)]).double().sort().values
-    )
+    steps = [torch.arange(1, n + 1, dtype=torch.float64) / n for n in (len(x), len(y))]
+    edges = torch.cat(steps).sort().values
     widths = edges.diff(prepend=edges.new_zeros(1))
     middle = edges - widths / 2
     rows_x = (middle * len(x)).long().clamp_max(len(x) - 1)

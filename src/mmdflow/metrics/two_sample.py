@@ -39,12 +39,12 @@ def mmd_test(
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"x and y have {n} and {m} points: each needs at least 2")
-    both = torch.cat([x, y]).double()
+    both = torch.cat([x, y])
     # a random order, so that the heuristic's subsample holds points of both
     order = torch.randperm(n + m, generator=generator)
     kernel = Gaussian(median_bandwidth(both[order])) if kernel is None else kernel
     with torch.no_grad():
-        gram = kernel(both, both)
+        gram = kernel(both, both).double()
     gram.fill_diagonal_(0)
     # each column of `first` marks the points that play x
     first = torch.zeros(n + m, num_permutations + 1, dtype=gram.dtype, device=gram.device)

@@ -1,5 +1,5 @@
-"""Sums of kernels over weighted points, the one place where time is spent. `dispatch` picks the backend."""
+"""Sums of kernels over weighted points, the one place where time is spent. `dispatch` picks how."""
 
-from mmdflow.ops.dispatch import BACKENDS, kernel_sum, kernel_sum_grad
+from mmdflow.ops.dispatch import kernel_sum, kernel_sum_grad
 
-__all__ = ["BACKENDS", "kernel_sum", "kernel_sum_grad"]
+__all__ = ["kernel_sum", "kernel_sum_grad"]

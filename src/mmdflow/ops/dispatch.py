@@ -1,8 +1,6 @@
-"""Choose how a sum of kernels is computed: through the mean embedding where the feature map is finite, else by a backend."""
+"""Choose how a sum of kernels is computed: through the mean embedding where the feature map is finite, else pairwise."""
 
 from __future__ import annotations
-
-from types import ModuleType
 
 import torch
 from jaxtyping import Float
@@ -11,18 +9,15 @@ from torch import Tensor
 from mmdflow.kernels import Kernel
 from mmdflow.ops import reference
 
-#: Every backend gives `kernel_sum` and `kernel_sum_grad` and is tested against the reference in float64.
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
-
 
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
     """Return sum_j weights_j k(z_i, points_j)."""
-    embedded = kernel.embed(points)
-    if embedded is None:
+    if not kernel.finite:
         return reference.kernel_sum(kernel, z, points, weights)
-    at_z = kernel.embed(z)
+    embedded, at_z = kernel.embed(points), kernel.embed(z)
+    assert embedded is not None
     assert at_z is not None
     return at_z @ (weights @ embedded)
 
@@ -31,10 +26,11 @@ def kernel_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, "n *event"]:
     """Return sum_j weights_j grad_1 k(z_i, points_j)."""
+    if not kernel.finite:
+        return reference.kernel_sum_grad(kernel, z, points, weights)
     with torch.no_grad():
         embedded = kernel.embed(points)
-    if embedded is None:
-        return reference.kernel_sum_grad(kernel, z, points, weights)
+    assert embedded is not None
     return embedding_grad(kernel, z, weights @ embedded)
 
 

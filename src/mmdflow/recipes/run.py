@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,23 @@ from tqdm.auto import tqdm
 
 import mmdflow
 from mmdflow import _checks, data, metrics, plots
-from mmdflow._files import in_use, make_folder, new_file, write_json
+from mmdflow._files import in_use, make_folder, new_file, read_json, write_json
 from mmdflow.dmmd import DMMDLoss, DMMDPipeline, SamplerDefaults, TargetMeans, target_means
-from mmdflow.errors import InputError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.noise import NoiseConditionalKernel, schedule
 from mmdflow.recipes.schema import FeaturesSpec, Recipe, SamplingSpec
 
-RECIPE_FILE = "recipe.yaml"
+log = logging.getLogger(__name__)
+
+RECIPE_FILE, PROVENANCE_FILE = "recipe.yaml", "provenance.json"
+#: What a run folder may hold; anything else keeps it from being overwritten.
+_RUN_FILES = {
+    RECIPE_FILE,
+    PROVENANCE_FILE,
+    *("checkpoints", "logs", "tensorboard", "samples", "pipeline"),
+    *("metrics.json", "report.png", "samples.png", "samples.npz", "flow.gif", "flow.mp4"),
+}
 
 
 def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureNetwork:
@@ -45,6 +56,7 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
 def load_data(recipe: Recipe) -> data.DataSet:
     """Return the data of a recipe, scaled as it says."""
     dataset = data.load(recipe.data.name, recipe.data.path)
+    _checks.points("data", dataset.train)
     scale = recipe.data.scale
     return dataset if scale == 1 else replace(dataset, train=dataset.train * scale, test=dataset.test * scale)
 
@@ -58,35 +70,62 @@ def build_loss(recipe: Recipe, dataset: data.DataSet) -> DMMDLoss:
 
 
 def build_check(recipe: Recipe) -> None:
-    """Build the data and the loss of a recipe once, so that a mistake is told before a folder is made."""
-    build_loss(recipe, load_data(recipe))
+    """Load the data and evaluate the loss of a recipe once, so that a mistake is told before a folder is made.
+
+    Raises:
+        InputError: for settings that do not fit the data or each other.
+        ImportError: if something that training needs is not installed.
+    """
+    if find_spec("lightning") is None:
+        raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
+    if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
+    final = recipe.sampling.final_level
+    if final is not None:
+        _checks.interval("sampling.final_level", final, recipe.loss.t_min, recipe.loss.t_max)
+    dataset = load_data(recipe)
+    count = 4 * recipe.loss.num_levels
+    rows = torch.arange(count) % len(dataset.train)
+    build_loss(recipe, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
 
 
 def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     """Make a run folder that holds the recipe.
 
     Raises:
-        InputError: if the folder is in use; only a run can be overwritten, and only when asked.
+        InputError: if the folder is in use; only a run with nothing else in it can be overwritten, and only when asked.
     """
     if in_use(folder):
-        if not (folder / RECIPE_FILE).is_file():
-            raise InputError(f"output = {folder}: in use by something that is not a run; choose another folder")
+        others = sorted({p.name for p in folder.iterdir()} - _RUN_FILES) if folder.is_dir() else [folder.name]
+        if others or not (folder / RECIPE_FILE).is_file():
+            what = f"holds {others[0]!r}" if others else "is not a run"
+            raise InputError(f"output = {folder}: in use and {what}; choose another folder")
         if not overwrite:
             raise InputError(
                 f"output = {folder}: already holds a run; go on with `mmdflow train --resume {folder}`, "
                 "or give --overwrite to lose it, or choose another folder"
             )
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     make_folder(folder)
-    make_folder(folder / "checkpoints")
+    if recipe.data.path is not None:  # a resume may come from elsewhere
+        recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
+    write_json(folder / PROVENANCE_FILE, {**_provenance(), "recipe": _plain(asdict(recipe))})
     with new_file(folder / RECIPE_FILE) as aside:
         aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
 
 
 def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipeline:
-    """Train in a run folder made by `open_run`, going on from its checkpoint; leave `pipeline/` there and return it."""
+    """Train in a run folder made by `open_run`, going on from its checkpoint; leave `pipeline/` there and return it.
+
+    A finished run is returned as it is.
+    """
+    if (folder / "pipeline").is_dir():
+        return DMMDPipeline.from_pretrained(folder / "pipeline")
     from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit
 
+    origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
+    make_folder(folder / "checkpoints")
     dataset = load_data(recipe)
     spec = recipe.training
     loss = build_loss(recipe, dataset)
@@ -106,12 +145,20 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
     assert isinstance(averaged, NoiseConditionalKernel)
 
     def draw(step: int) -> None:
-        quick = SamplingSpec(
-            mean_levels=21, mean_noise_repeats=1, mean_events=1000, num_levels=20, sampler="approximate"
-        )
-        pipeline = _pipeline(recipe, loss, averaged, dataset, quick, {})
-        out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
-        plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
+        few: dict[str, Any] = {
+            "mean_levels": 21,
+            "mean_noise_repeats": 1,
+            "mean_events": 1000,
+            "num_levels": 20,
+            "steps_per_level": 1,
+        }
+        quick = replace(recipe.sampling, **few, sampler="approximate", final_steps=0)
+        try:
+            pipeline = _pipeline(recipe, loss, averaged, dataset, quick, {})
+            out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
+            plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
+        except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
+            log.warning("no picture of step %d: %s", step, error)
 
     options = TrainOptions(
         batch_size=spec.events_per_level * recipe.loss.num_levels,
@@ -124,10 +171,11 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
     every = spec.sample_every
     fit(module, dataset.train, folder, options, [SampleGrids(draw, every)])
     provenance = {
-        **_provenance(),
+        **origin,
+        "device": str(module.trained_on),
         "data": {"name": dataset.name, "path": recipe.data.path, "source": dataset.source},
         "steps": spec.max_steps,
-        "train_seconds": round(module.elapsed() if module._trainer else module.seconds, 2),
+        "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
     }
     pipeline = _pipeline(recipe, loss, averaged, dataset, recipe.sampling, provenance, progress)
@@ -194,6 +242,7 @@ def evaluate(
     num_samples: int | None = None,
     particles_per_run: int | None = None,
     seed: int | None = None,
+    report_file: Path | None = None,
     figure: Path | None = None,
     progress: bool = False,
     **how: Any,
@@ -205,15 +254,19 @@ def evaluate(
         num_samples: samples drawn; by default the recipe's.
         particles_per_run: particles that flow together; by default the recipe's.
         seed: of samples and tests; by default the recipe's.
+        report_file: JSON file to write the report to, before the figure is drawn.
         figure: a picture to draw of the report.
         progress: show bars.
         how: sampler options, as of `DMMDPipeline.__call__`.
     """
-    if "data" not in pipeline.provenance:
-        raise InputError("the pipeline's provenance names no data set: it cannot be evaluated by name")
-    source = pipeline.provenance["data"]
-    dataset = data.load(source["name"], source["path"])
-    settings = pipeline.provenance["recipe"]["evaluation"]
+    try:
+        source, settings = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]
+        name, path = source["name"], source["path"]
+    except (KeyError, TypeError):
+        raise InputError(
+            "the pipeline's provenance names no data set and recipe: it cannot be evaluated by name"
+        ) from None
+    dataset = data.load(name, path)
     asked = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
     settings = {k: settings[k] if v is None else v for k, v in asked.items()}
     start = time.perf_counter()
@@ -236,6 +289,8 @@ def evaluate(
         "train_seconds": pipeline.provenance.get("train_seconds"),
         "commit": pipeline.provenance.get("commit"),
     }
+    if report_file is not None:
+        save_report(report, report_file)
     if figure is not None:
         samples_to_train, test_to_train = (
             metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test)
@@ -251,14 +306,19 @@ def save_report(report: dict[str, Any], path: Path) -> None:
 
 def _provenance() -> dict[str, Any]:
     return {
-        "command": " ".join(["mmdflow", *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
         "commit": _commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "mmdflow": mmdflow.__version__,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+        "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "mmdflow" if name == "__main__.py" else name
 
 
 def _commit() -> str | None:

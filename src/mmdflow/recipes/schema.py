@@ -43,6 +43,7 @@ class FeaturesSpec:
         depth: hidden layers (mlp).
         channels: channels of each resolution, finest first (conv, unet).
         blocks: residual blocks a resolution (conv).
+        patch: side of the squares of pixels that are one position of the finest maps (conv).
         attention: self-attention at each resolution (unet).
         layers: residual blocks a resolution (unet).
         groups: groups of the normalisation (unet).
@@ -56,6 +57,7 @@ class FeaturesSpec:
     depth: int | None = None
     channels: list[int] | None = None
     blocks: int | None = None
+    patch: int | None = None
     attention: list[bool] | None = None
     layers: int | None = None
     groups: int | None = None
@@ -63,7 +65,7 @@ class FeaturesSpec:
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.count("features.num_features", self.num_features)
-        for name in ("width", "depth", "blocks", "layers", "groups"):
+        for name in ("width", "depth", "blocks", "patch", "layers", "groups"):
             if getattr(self, name) is not None:
                 _checks.count(f"features.{name}", getattr(self, name))
         for channels in self.channels or []:
@@ -116,7 +118,7 @@ class TrainingSpec:
 
     Attributes:
         max_steps: optimiser steps.
-        events_per_level: events a noise level has in a step, half clean and half noised; even, at least 4.
+        events_per_level: events a noise level has in a step, see loss.pairing; even, at least 4.
         step_size: AdamW's peak learning rate; decays linearly to 0.
         betas: AdamW's.
         weight_decay: AdamW's.

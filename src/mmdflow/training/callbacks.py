@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from mmdflow.errors import DivergedError
 
 
 class Checkpoints(L.Callback):
-    """Keep `last.ckpt`: written aside and renamed, at the start, every so many steps, at the end and on interruption.
+    """Keep `last.ckpt`: written aside and renamed, at the start, every so many steps, at the end and on Ctrl-C.
 
     Weights that are not finite are never written, so the last good checkpoint stays. A kill at any moment leaves a whole file.
+    Ctrl-C is taken between steps, where weights, optimiser, average and step count belong together.
 
     Args:
         folder: where `last.ckpt` lies.
@@ -27,24 +30,38 @@ class Checkpoints(L.Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.path, self.every = folder / "last.ckpt", every
+        self.stop = False
+        self._handler: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save before the first step."""
+        """Save before the first step, and take over Ctrl-C."""
+        for litter in self.path.parent.glob(".last.*.tmp"):  # of a process that was killed while writing
+            litter.unlink()
         self._save(trainer, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save every so many steps."""
-        if trainer.global_step % self.every == 0:
+        """Save every so many steps, and stop when Ctrl-C asked for it."""
+        if self.stop or trainer.global_step % self.every == 0:
             self._save(trainer, pl_module)
+        if self.stop:
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end."""
         self._save(trainer, pl_module)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save on Ctrl-C; after any other error the last good checkpoint stays as it is."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step:
-            self._save(trainer, pl_module)
+    def restore(self) -> None:
+        """Give Ctrl-C back to whom it belonged."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+    def _ask_to_stop(self, number: int, frame: Any) -> None:
+        if self.stop:  # asked twice: now
+            raise KeyboardInterrupt
+        self.stop = True
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):

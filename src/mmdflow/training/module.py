@@ -71,6 +71,7 @@ class LossModule(L.LightningModule):
         self.ema.requires_grad_(False)
         self._learned = [learned]  # in a list: registered once, inside the loss
         self.seconds = 0.0
+        self.trained_on = "cpu"
         self._since = time.monotonic()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -104,15 +105,15 @@ class LossModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock."""
         self._since = time.monotonic()
-
-    def elapsed(self) -> float:
-        """Return the seconds of training so far, over all resumes."""
-        return self.seconds + time.monotonic() - self._since
+        cuda = self.device.type == "cuda"
+        self.trained_on = torch.cuda.get_device_name(self.device) if cuda else str(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the clock."""
-        checkpoint["mmdflow_seconds"] = self.elapsed()
+        """Keep the clock: `seconds` of training so far, over all resumes."""
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
-        self.seconds = float(checkpoint["mmdflow_seconds"])
+        self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])

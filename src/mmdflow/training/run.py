@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 import sys
@@ -61,8 +62,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, KeyError, OSError) as error:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        _ = checkpoint["global_step"], checkpoint["mmdflow_seconds"], checkpoint["state_dict"]
+        return checkpoint
+    except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, LookupError, TypeError, OSError) as error:
         raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}); remove it to start again") from error
 
 
@@ -77,17 +80,17 @@ def fit(
         InputError: when the checkpoint is damaged or does not fit the model.
     """
     checkpoint = read_checkpoint(folder)
-    start = 0 if checkpoint is None else int(checkpoint["global_step"])
-    if start >= options.max_steps:
-        assert checkpoint is not None
-        module.on_load_checkpoint(checkpoint)
-        _load(module, checkpoint, folder)
-        return module
+    start = 0
     if checkpoint is not None:
+        start = int(checkpoint["global_step"])
         _load(module, checkpoint, folder)
+        if start >= options.max_steps:
+            module.on_load_checkpoint(checkpoint)
+            return module
     batches = StepBatches(data, options.batch_size, module.seed, start)
     _quiet()
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
+    checkpoints = Checkpoints(folder / "checkpoints", options.checkpoint_every)
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=1,
@@ -95,7 +98,7 @@ def fit(
         max_epochs=-1,
         gradient_clip_val=options.gradient_clip,
         callbacks=[
-            Checkpoints(folder / "checkpoints", options.checkpoint_every),
+            checkpoints,
             *([StepProgress(options.max_steps)] if options.progress else []),
             *callbacks,
         ],
@@ -121,6 +124,8 @@ def fit(
             f"step {trainer.global_step}: {error}; lower training.step_size. "
             f"The last good checkpoint stays in {checkpoint_path(folder)}"
         ) from error
+    finally:
+        checkpoints.restore()
     return module
 
 
@@ -134,7 +139,8 @@ def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
 
 def _loggers(folder: Path, start: int) -> list[Logger]:
     """CSV always, TensorBoard when installed; each resume writes its own, so no log is lost."""
-    version = f"from-step-{start}"
+    names = (f"from-step-{start}" + (f"-{i}" if i else "") for i in itertools.count())
+    version = next(name for name in names if not (folder / "logs" / name).exists())
     loggers: list[Logger] = [CSVLogger(folder, name="logs", version=version)]
     if find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=version))
