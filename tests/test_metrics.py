@@ -110,6 +110,17 @@ def test_classifier_learns_is_cached_and_repeats(digits, classifier, monkeypatch
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), classifier.parameters(), strict=True))
 
 
+def test_classifier_does_not_depend_on_threads(digits, monkeypatch, tmp_path):
+    arguments = (digits.train[:256], digits.train_labels[:256], digits.test, digits.test_labels)
+    names = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        names.append(train_classifier(*arguments, num_steps=5, cache=False).name)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+    assert names[0] == names[1]
+
+
 def test_damaged_cache_is_rebuilt_and_said(digits, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
     arguments = (digits.train[:64], digits.train_labels[:64], digits.test, digits.test_labels)

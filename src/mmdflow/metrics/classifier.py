@@ -20,7 +20,7 @@ from mmdflow.errors import InputError
 log = logging.getLogger(__name__)
 
 #: Raised whenever the architecture or its training changes, so that no old weights are read.
-VERSION = 1
+VERSION = 2
 
 
 class Classifier(nn.Module):
@@ -116,7 +116,8 @@ def train_classifier(
 
 
 def _fit(model: Classifier, train: Tensor, labels: Tensor, num_steps: int) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights whatever the number of threads
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the dropout
         optimiser = torch.optim.Adam(model.parameters(), 2e-3)
@@ -130,6 +131,7 @@ def _fit(model: Classifier, train: Tensor, labels: Tensor, num_steps: int) -> No
             loss.backward()
             optimiser.step()
             schedule.step()
+    torch.set_num_threads(threads)
     model.eval()
 
 
