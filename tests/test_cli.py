@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
-import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,12 +208,34 @@ def test_missing_data_says_what_to_do(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission(run_folder, tmp_path, capsys):
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    assert "no permission" in complaint(capsys, ["sample", str(run_folder), "-n", "2", "-o", str(closed / "x.png")])
+@pytest.fixture
+def nobody():
+    """Be a user without special rights while the test runs."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def closed_folder():
+    """A folder that everyone may read and only its owner, who may not write either, has."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_no_permission(closed_folder, nobody, capsys):
+    assert "no permission to write" in complaint(
+        capsys, ["sample", "digits", "-n", "2", "-o", str(closed_folder / "x.png")]
+    )
+    text = complaint(capsys, ["train", "dmmd-digits", f"--output={closed_folder / 'run'}", *QUICK])
+    assert "cannot be made" in text
+    assert not list(closed_folder.iterdir())
 
 
 def test_unwritable_places(run_folder, tmp_path, capsys):
