@@ -55,6 +55,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     files = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert {"recipe.yaml", "checkpoints/last.ckpt", "logs/from-step-0/metrics.csv", "pipeline/config.json"} <= files
     assert {"samples/step-0000004.png", "samples/step-0000008.png"} <= files
+    assert [f for f in files if f.startswith("tensorboard/from-step-0/events")]
     assert not [f for f in files if "tmp" in f]
     assert pipeline.provenance["steps"] == 12
     assert pipeline.provenance["train_seconds"] > 0

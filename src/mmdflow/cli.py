@@ -139,7 +139,7 @@ def _train(arguments: list[str]) -> None:
     from mmdflow.recipes import run
 
     run.build_check(recipe)
-    run.open_run(recipe, folder, overwrite=options.overwrite)
+    run.open_run(recipe, folder, overwrite="--overwrite" in arguments)  # not from a YAML file
     _run(recipe, folder)
 
 

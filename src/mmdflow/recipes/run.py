@@ -110,9 +110,9 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     make_folder(folder)
     if recipe.data.path is not None:  # a resume may come from elsewhere
         recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
-    write_json(folder / PROVENANCE_FILE, {**_provenance(), "recipe": _plain(asdict(recipe))})
     with new_file(folder / RECIPE_FILE) as aside:
         aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
+    write_json(folder / PROVENANCE_FILE, _provenance())
 
 
 def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipeline:
@@ -168,8 +168,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
         accelerator=spec.accelerator,
         progress=progress,
     )
-    every = spec.sample_every
-    fit(module, dataset.train, folder, options, [SampleGrids(draw, every)])
+    fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])
     provenance = {
         **origin,
         "device": str(module.trained_on),
@@ -195,7 +194,10 @@ def _pipeline(
     """Return the pipeline of the averaged weights, with target means computed now."""
     training = averaged.training
     averaged.eval()
-    events = dataset.train[: spec.mean_events]
+    events = dataset.train
+    if spec.mean_events is not None:
+        chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))
+        events = events[chosen[: spec.mean_events]]
     levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
     with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
         means: TargetMeans = target_means(
