@@ -76,6 +76,10 @@ def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
     the pairs in which it cancels (below sqrt(eps) of the norms) are computed again from their differences.
     """
     if x.shape[1] <= EXACT_DIM:
+        if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+            return torch.cdist(
+                x, y, compute_mode="donot_use_mm_for_euclid_dist"
+            ).square()  # one pass over the differences
         total = (x[:, 0, None] - y[None, :, 0]).square()
         for k in range(1, x.shape[1]):
             total = total + (x[:, k, None] - y[None, :, k]).square()
