@@ -53,7 +53,7 @@ check: dev
 	$(BIN)/lint-imports
 
 reproduce: dev
-	$(BIN)/python -m pytest -m slow -s
+	MMDFLOW_REPRODUCE=1 $(BIN)/python -m pytest -m slow -s
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

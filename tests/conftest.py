@@ -9,7 +9,9 @@ from jaxtyping import config, install_import_hook
 
 import tests.typechecking  # noqa: F401  (the hook finds it as an attribute of the package)
 
-install_import_hook("mmdflow", "tests.typechecking.checker")
+REPRODUCE = "MMDFLOW_REPRODUCE" in os.environ  # slow reproductions run as users run: unchecked, on all threads
+if not REPRODUCE:
+    install_import_hook("mmdflow", "tests.typechecking.checker")
 
 import pytest
 import torch
@@ -17,7 +19,8 @@ from hypothesis import settings
 
 settings.register_profile("mmdflow", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("mmdflow")
-torch.set_num_threads(1)
+if not REPRODUCE:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
