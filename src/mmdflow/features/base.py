@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
 
 HEADS = ("flat", "squared_residual")
 
@@ -54,6 +55,18 @@ class FeatureNetwork(nn.Module):
         if self.head == "flat":
             return out
         return self.event_size**0.25 / 2 * (x.unsqueeze(1) - out).square().flatten(2).mean(2)
+
+
+def image_channels(event_shape: Sequence[int], channels: Sequence[int], patch: int = 1) -> tuple[int, ...]:
+    """Return the channels of each resolution, checked: events are images that every halving, and the patch, divides."""
+    if len(event_shape) != 3:
+        raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
+    checked = tuple(_checks.count("channels", c) for c in channels)
+    _checks.count("number of channels", len(checked))
+    factor = patch * 2 ** (len(checked) - 1)
+    if any(size % factor for size in event_shape[1:]):
+        raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
+    return checked
 
 
 class LevelEmbedding(nn.Module):

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.errors import InputError
-from mmdflow.features.base import FeatureNetwork, LevelEmbedding
+from mmdflow.features.base import FeatureNetwork, LevelEmbedding, image_channels
 
 
 class ConvFeatures(FeatureNetwork):
@@ -38,15 +37,8 @@ class ConvFeatures(FeatureNetwork):
         patch: int = 1,
     ) -> None:
         super().__init__(event_shape, num_features, head)
-        if len(self.event_shape) != 3:
-            raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
-        self.channels = tuple(_checks.count("channels", c) for c in channels)
-        _checks.count("number of channels", len(self.channels))
-        self.blocks = _checks.count("blocks", blocks)
-        self.patch = _checks.count("patch", patch)
-        factor = self.patch * 2 ** (len(self.channels) - 1)
-        if any(size % factor for size in self.event_shape[1:]):
-            raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
+        self.blocks, self.patch = _checks.count("blocks", blocks), _checks.count("patch", patch)
+        self.channels = image_channels(self.event_shape, channels, self.patch)
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
         entries = self.event_shape[0] * self.patch**2
         self.stem = nn.Conv2d(entries, self.channels[0], 3, padding=1)

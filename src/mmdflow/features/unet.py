@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.features.base import FeatureNetwork
+from mmdflow.features.base import FeatureNetwork, image_channels
 
 
 class UNetFeatures(FeatureNetwork):
@@ -44,13 +44,7 @@ class UNetFeatures(FeatureNetwork):
             from diffusers.models.attention_processor import AttnProcessor
         except ImportError as error:
             raise ImportError("UNetFeatures needs diffusers: pip install 'mmdflow[images]'") from error
-        if len(self.event_shape) != 3:
-            raise InputError(f"event_shape = {list(event_shape)}: must be [channels, height, width]")
-        self.channels = tuple(_checks.count("channels", c) for c in channels)
-        _checks.count("number of channels", len(self.channels))
-        factor = 2 ** (len(self.channels) - 1)
-        if any(size % factor for size in self.event_shape[1:]):
-            raise InputError(f"event_shape = {list(event_shape)}: height and width must be divisible by {factor}")
+        self.channels = image_channels(self.event_shape, channels)
         self.attention = (False,) * len(self.channels) if attention is None else tuple(attention)
         if len(self.attention) != len(self.channels):
             raise InputError(
