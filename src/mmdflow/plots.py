@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,14 @@ def save_report(
     _save(_to_image(figure), Path(path))
 
 
-def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+def draw(drawing: Callable[[Figure], None], size: tuple[float, float] = (12.0, 4.0)) -> Image.Image:
+    """Return the picture of an empty figure that `drawing` fills (it may change the figure's size)."""
+    figure = _empty(size)
+    drawing(figure)
+    return _to_image(figure)
+
+
+def _empty(size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -131,6 +139,11 @@ def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]
         raise ImportError("this picture needs matplotlib: pip install 'mmdflow[plots]'") from error
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = _empty(size)
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 

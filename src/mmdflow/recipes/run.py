@@ -6,7 +6,6 @@ import logging
 import math
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 import mmdflow
 from mmdflow import _checks, data, metrics, plots
-from mmdflow._files import in_use, make_folder, new_file, read_json, write_json
+from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
 from mmdflow.dmmd import DMMDLoss, DMMDPipeline, SamplerDefaults, TargetMeans, target_means
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
@@ -309,7 +308,7 @@ def save_report(report: dict[str, Any], path: Path) -> None:
 def _provenance() -> dict[str, Any]:
     return {
         "command": " ".join([_program(), *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "mmdflow": mmdflow.__version__,
         "torch": torch.__version__,
@@ -321,18 +320,6 @@ def _provenance() -> dict[str, Any]:
 def _program() -> str:
     name = Path(sys.argv[0]).name
     return "mmdflow" if name == "__main__.py" else name
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that the package runs from, with -dirty if it differs; None elsewhere."""
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _plain(value: Any) -> Any:

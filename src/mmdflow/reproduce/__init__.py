@@ -1,0 +1,21 @@
+"""Figures and tables of the papers, made again: each says whether the published claim was seen.
+
+A reproduction is a module with TITLE, SCALES and `run` (see `base.Reproduction`); its name on the command line is its
+file's, with hyphens.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from mmdflow import _checks
+
+#: name on the command line -> what it shows; the modules load when they are asked for.
+NAMES = ()
+
+
+def module(name: str) -> ModuleType:
+    """Return the module of a reproduction."""
+    _checks.choice("name", name, NAMES)
+    return importlib.import_module(f"mmdflow.reproduce.{name.replace('-', '_')}")

@@ -1,0 +1,82 @@
+"""What a reproduction returns, and how it is written: a figure, a JSON with the figures in it, one sentence."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from mmdflow import __version__, _checks, plots
+from mmdflow._files import commit, make_folder, new_file, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reproduction found.
+
+    Attributes:
+        claim: what the paper says, in one sentence with its source.
+        seen: whether that was seen here.
+        finding: one sentence with the figures that decide it.
+        figures: every figure that was measured, as plain numbers, lists and dictionaries.
+        draw: fills an empty matplotlib figure.
+    """
+
+    claim: str
+    seen: bool
+    finding: str
+    figures: Mapping[str, Any]
+    draw: Callable[[Figure], None]
+
+
+class Reproduction(Protocol):
+    """A module of this package: one figure or table of a paper."""
+
+    #: One line for lists.
+    TITLE: str
+    #: "small" (minutes on 2 CPU cores) and "full" (the paper's settings): the keyword arguments of `run`.
+    SCALES: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def run(*, seed: int, progress: bool, **settings: Any) -> Outcome:
+        """Do the experiment."""
+        ...
+
+
+def reproduce(
+    name: str, experiment: Reproduction, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
+) -> dict[str, Any]:
+    """Run an experiment; write NAME.png and NAME.json into `folder`; return what the JSON holds."""
+    settings = experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)]
+    _checks.count("seed", seed, 0)
+    make_folder(folder)
+    start = time.perf_counter()
+    outcome = experiment.run(seed=seed, progress=progress, **settings)
+    report = {
+        "name": name,
+        "claim": outcome.claim,
+        "seen": outcome.seen,
+        "finding": outcome.finding,
+        "figures": dict(outcome.figures),
+        "settings": settings,
+        "scale": scale,
+        "seed": seed,
+        "command": f"mmdflow reproduce {name} --scale {scale} --seed {seed}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "version": __version__,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+    with new_file(folder / f"{name}.png") as aside:
+        plots.draw(outcome.draw).save(aside)
+    write_json(folder / f"{name}.json", report)
+    return report
