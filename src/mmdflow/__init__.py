@@ -9,7 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmdflow.divergences import KALE, MMD, Divergence, DrMMD, PotentialEnergy, SlicedMMD
+    from mmdflow.divergences import (
+        KALE,
+        MMD,
+        AdaptiveMMD,
+        AdaptiveRegularization,
+        Divergence,
+        DrMMD,
+        FDivergence,
+        PotentialEnergy,
+        SlicedMMD,
+        SobolevDescent,
+    )
     from mmdflow.dmmd import DMMDLoss, DMMDPipeline
     from mmdflow.errors import DivergedError, InputError
     from mmdflow.flows import flow
@@ -40,7 +51,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mmdflow.divergences": ("KALE", "MMD", "Divergence", "DrMMD", "PotentialEnergy", "SlicedMMD"),
+    "mmdflow.divergences": (
+        "KALE",
+        "MMD",
+        "AdaptiveMMD",
+        "AdaptiveRegularization",
+        "Divergence",
+        "DrMMD",
+        "FDivergence",
+        "PotentialEnergy",
+        "SlicedMMD",
+        "SobolevDescent",
+    ),
     "mmdflow.dmmd": ("DMMDLoss", "DMMDPipeline"),
     "mmdflow.flows": ("flow",),
     "mmdflow.kernels": (
@@ -89,6 +111,10 @@ __all__ = [  # noqa: RUF022 (kernels, divergences, flow, models: the order of th
     "SlicedMMD",
     "KALE",
     "DrMMD",
+    "AdaptiveRegularization",
+    "FDivergence",
+    "SobolevDescent",
+    "AdaptiveMMD",
     "PotentialEnergy",
     "flow",
     "FlowResult",

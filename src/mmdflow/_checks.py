@@ -76,6 +76,24 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
     return value
 
 
+def weights(field: str, value: Tensor | None, points: Tensor) -> Tensor:
+    """Return one weight a point, non-negative with sum 1; uniform for None, and scaled to sum 1 otherwise."""
+    import torch
+
+    n = len(points)
+    if value is None:
+        return points.new_full((n,), 1 / n)
+    if not isinstance(value, torch.Tensor) or tuple(value.shape) != (n,):
+        shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InputError(f"{field} has shape {shape}: must be a tensor [{n}], one weight a point")
+    value = value.detach().to(points)
+    bad = ~(torch.isfinite(value) & (value >= 0))
+    if bool(bad.any()) or not bool(value.sum() > 0):
+        found = value[bad][0].item() if bool(bad.any()) else "a sum of 0"
+        raise InputError(f"{field} holds {found}: all must be finite and >= 0, with a positive sum")
+    return value / value.sum()
+
+
 def alike(field: str, value: Tensor, target: Tensor) -> None:
     """Raise InputError if `value` is not of the target's dtype and on its device."""
     for what in ("dtype", "device"):

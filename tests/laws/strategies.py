@@ -1,13 +1,17 @@
 """Every kernel and divergence of the library, as cases that the laws are tested on."""
 
+from functools import partial
+
 import torch
 from hypothesis import strategies as st
 
 from mmdflow import (
     KALE,
     MMD,
+    AdaptiveMMD,
     Deep,
     DrMMD,
+    FDivergence,
     Gaussian,
     InverseMultiquadric,
     Laplace,
@@ -20,6 +24,7 @@ from mmdflow import (
     RationalQuadratic,
     Riesz,
     SlicedMMD,
+    SobolevDescent,
 )
 from mmdflow.witness import EmbeddingWitness, KernelWitness
 
@@ -57,32 +62,67 @@ KERNELS = {
     "deep-deep-linear": Deep(Deep(Linear(), lambda phi: phi[:, :2] * phi[:, 1:]), squares),
     "noise-conditional": NoiseConditionalKernel(lambda x, t: squares(x) * (1 + t[:, None])).at(0.3),
 }
-FINITE = [name for name, kernel in KERNELS.items() if kernel.embed(torch.zeros(1, 2).double()) is not None]
+FINITE = [name for name, kernel in KERNELS.items() if kernel.finite]
+SMOOTH = [name for name, kernel in KERNELS.items() if kernel.smooth]
 POSITIVE = [name for name in KERNELS if not name.startswith("riesz")]
 CONSTANT = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 
 
-def divergences(target):
-    """Every divergence with this target: name -> Divergence."""
-    cases = {f"mmd-{name}": MMD(target, kernel) for name, kernel in KERNELS.items()}
+FAMILY = [("kl", None), ("reverse-kl", None), ("jeffreys", None), ("chi2", None)]
+FAMILY += [("tsallis", alpha) for alpha in (0.5, 1.0, 1.5, 3.0)]
+
+
+def divergence(name, target, target_weights=None):
+    """The divergence of that name with this target."""
+    return DIVERGENCES[name](target, target_weights)
+
+
+def _cases():
+    """Every divergence: name -> function of (target, target weights)."""
+    cases = {}
+
+    def add(name, make):
+        cases[name] = lambda y, q: make(y, target_weights=q)
+
+    def seeded():
+        return torch.Generator().manual_seed(0)
+
+    def weights(y, q):
+        return torch.full((len(y),), 1 / len(y), dtype=y.dtype) if q is None else q
+
     deep = KERNELS["deep-linear"]
-    cases["mmd-from-mean"] = MMD.from_mean_embedding(deep.embed(target).mean(0), deep, target.shape[1:])
-    for exponent in (0.5, 1.0, 1.5):
-        seeded = torch.Generator().manual_seed(0)
-        cases[f"mmd-sliced-{exponent}"] = SlicedMMD(target, 7, exponent, generator=seeded, redraw=False)
+    for name, kernel in KERNELS.items():
+        add(f"mmd-{name}", partial(MMD, kernel=kernel))
+    cases["mmd-from-mean"] = lambda y, q: MMD.from_mean_embedding(weights(y, q) @ deep.embed(y), deep, y.shape[1:])
+    for r in (0.5, 1.0, 1.5):
+        cases[f"mmd-sliced-{r}"] = lambda y, q, r=r: SlicedMMD(
+            y, 7, r, generator=seeded(), redraw=False, target_weights=q
+        )
     for name in ("gaussian", "deep-gaussian", "matern-3/2"):
-        cases[f"kale-{name}"] = KALE(target, KERNELS[name], 0.5)
+        add(f"kale-{name}", partial(KALE, kernel=KERNELS[name], regularization=0.5))
     for name in ("gaussian", "deep-gaussian", "polynomial"):
-        cases[f"drmmd-{name}"] = DrMMD(target, KERNELS[name], 0.5)
-    cases["potential-embedding"] = PotentialEnergy(EmbeddingWitness(deep, CONSTANT))
-    weights = torch.full((len(target),), -1 / len(target), dtype=target.dtype)
-    cases["potential-kernel"] = PotentialEnergy(KernelWitness(Gaussian(1.0), target, weights))
+        add(f"drmmd-{name}", partial(DrMMD, kernel=KERNELS[name], regularization=0.5))
+    cases["drmmd-landmarks"] = lambda y, q: DrMMD(
+        y, KERNELS["gaussian"], 0.5, num_landmarks=(len(y) + 1) // 2, generator=seeded(), target_weights=q
+    )
+    for entropy, alpha in FAMILY:
+        name = f"f-{entropy}{'' if alpha is None else f'-{alpha}'}"
+        add(name, partial(FDivergence, kernel=Gaussian(1.0), regularization=0.5, divergence=entropy, alpha=alpha))
+    for name in ("gaussian", "matern-3/2", "product", "deep-gaussian", "deep-linear", "polynomial"):
+        add(f"sobolev-{name}", partial(SobolevDescent, kernel=KERNELS[name], regularization=0.5))
+    for rule in ("optimal", "gradient", "median"):
+        add(f"adaptive-{rule}", partial(AdaptiveMMD, bandwidth=rule, kernel=Gaussian, minimum=0.3))
+    add("adaptive-function", partial(AdaptiveMMD, bandwidth=lambda x, y: 1 + x.square().mean().item(), kernel=Laplace))
+    cases["potential-embedding"] = lambda y, q: PotentialEnergy(EmbeddingWitness(deep, CONSTANT))
+    cases["potential-kernel"] = lambda y, q: PotentialEnergy(KernelWitness(Gaussian(1.0), y, -weights(y, q)))
     return cases
 
 
-DIVERGENCES = list(divergences(torch.zeros(1, 2).double()))
+DIVERGENCES = _cases()
 #: Their first variation contains the particles' own, so that F(nu) is a distance that vanishes at the target.
 DISTANCES = [name for name in DIVERGENCES if not name.startswith("potential")]
+#: Their F is a function of the measure alone, not of a metric or bandwidth that the particles choose as well.
+FUNCTIONALS = [name for name in DIVERGENCES if not name.startswith(("sobolev", "adaptive"))]
 
 
 @st.composite

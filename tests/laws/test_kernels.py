@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.laws.strategies import EVENTS, FINITE, KERNELS, POSITIVE, RADIAL, samples
+from mmdflow.kernels import Kernel
+from tests.laws.strategies import EVENTS, FINITE, KERNELS, POSITIVE, RADIAL, SMOOTH, samples
 
 kernels = pytest.mark.parametrize("name", KERNELS)
 
@@ -86,3 +87,30 @@ def test_tight_clusters_far_from_the_origin_keep_their_accuracy_in_float32(name,
     gradient = KERNELS[name].grad(x.double(), y.double(), weights.double())
     error = (KERNELS[name].grad(x, y, weights).double() - gradient).norm() / gradient.norm()
     assert error < 2e-3, error
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_mixed_derivatives_equal_autograd(name, data, event):
+    kernel = KERNELS[name]
+    x, y = data.draw(samples(event)), data.draw(samples(event))
+    v = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(kernel.tangent(x, y, v), Kernel.tangent(kernel, x, y, v), rtol=1e-8, atol=1e-8)
+    expected = Kernel.tangent_grad(kernel, x, y, v)
+    torch.testing.assert_close(kernel.tangent_grad(x, y, v), expected, rtol=1e-8, atol=1e-8)
+    mixed = kernel.mixed(x, y)
+    torch.testing.assert_close(mixed, Kernel.mixed(kernel, x, y), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(torch.einsum("namb,mb->na", mixed, v.flatten(1)), expected.flatten(1))
+    z = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(kernel.tangent(z, y, v).sum(), z)
+    torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [n for n in SMOOTH if n in POSITIVE])
+@given(data=st.data())
+def test_mixed_derivatives_are_a_gram_matrix(name, data):
+    """Coinciding points included: that is where the kernel's roughness shows."""
+    x = data.draw(samples((2,), max_points=4))
+    matrix = KERNELS[name].mixed(x, x).reshape(x.numel(), x.numel())
+    torch.testing.assert_close(matrix, matrix.T, rtol=1e-9, atol=1e-9)
+    assert torch.linalg.eigvalsh(matrix)[0] > -1e-8 * matrix.abs().max()

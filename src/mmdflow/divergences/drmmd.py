@@ -2,72 +2,204 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence
+from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import KernelWitness, Witness
+
+#: Targets of more points are projected on landmarks unless told otherwise, and on how many.
+EXACT_POINTS, DEFAULT_LANDMARKS = 5000, 1000
 
 
 class DrMMD(Divergence):
     r"""F = (1 + lambda) |(Sigma_mu + lambda I)^(-1/2) (m_nu - m_mu)|^2: chi^2 as lambda -> 0, MMD^2 as lambda -> inf.
 
-    With B = (K_yy + m lambda I)^-1 and v = K_yx 1/n - K_yy 1/m:
-    F = ((1 + lambda) / lambda) [ MMD^2 - v^T B v ], witness (2 (1 + lambda) / lambda) [ kbar_x(z) - kbar_y(z) - k(z, Y) B v ].
-    K_yy + m lambda I is factorised once, O(m^3); a velocity costs O(m (n + m)).
+    With q the target's weights, delta(y) = mean_i k(y, x_i) - mean_j k(y, y_j), v = q^(1/2) delta(y), M = q^(1/2) K_yy q^(1/2):
+    F = ((1 + lambda) / lambda) [ MMD^2 - v^T (M + lambda I)^-1 v ], and the witness is
+    (2 (1 + lambda) / lambda) [ kbar_x(z) - kbar_y(z) - k(z, Y) q^(1/2) (M + lambda I)^-1 v ].
+    M + lambda I is factorised once by Cholesky, O(m^3); a velocity costs O(m (n + m)).
+
+    With landmarks, Sigma_mu is replaced by its compression to the span of k(., landmarks) (Nystrom): the formulas then hold with
+    the landmarks' features in place of the target's, F stays a squared norm, and the set-up costs O(m p^2).
 
     Args:
         target: samples y, [m, *event].
-        kernel: the kernel k.
-        regularization: lambda, positive.
+        kernel: the kernel k, positive definite.
+        regularization: lambda, positive. It may be set again later; the second time on an eigendecomposition is used, after which
+            every lambda costs O(m^2).
+        num_landmarks: p, random points of the target. By default all m up to 5000 points (exact), 1000 above.
+        target_weights: of the target's samples, [m]; 1/m each by default.
+        generator: of the choice of landmarks.
+
+    Attributes:
+        jitter: what was added to the diagonal of the landmarks' Gram matrix; 0 without landmarks.
 
     Raises:
         InputError: for a bad target or regularisation, or a Gram matrix that is not positive definite in this precision.
     """
 
     target: Tensor
+    target_weights: Tensor
+    landmarks: Tensor
+    mean: Tensor
+    target_self: Tensor
     factor: Tensor
-    gram_mean: Tensor
+    root: Tensor
 
-    def __init__(self, target: Float[Tensor, "m *event"], kernel: Kernel, regularization: float) -> None:
+    def __init__(
+        self,
+        target: Float[Tensor, "m *event"],
+        kernel: Kernel,
+        regularization: float,
+        *,
+        num_landmarks: int | None = None,
+        target_weights: Float[Tensor, " m"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
+        weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
-        self.regularization = _checks.positive("regularization", regularization)
+        if num_landmarks is None:
+            num_landmarks = len(target) if len(target) <= EXACT_POINTS else DEFAULT_LANDMARKS
+        elif _checks.count("num_landmarks", num_landmarks) > len(target):
+            raise InputError(f"num_landmarks = {num_landmarks}: must be at most the target's {len(target)} points")
+        self.exact = num_landmarks == len(target)
+        self.jitter = 0.0
         self.register_buffer("target", target)
+        self.register_buffer("target_weights", weights)
         with torch.no_grad():
-            gram = kernel(target, target)
-            self.register_buffer("gram_mean", gram.mean(1))
-            gram.diagonal().add_(len(target) * self.regularization)
-            factor, info = torch.linalg.cholesky_ex(gram)
-        if int(info):
-            raise InputError(
-                f"regularization = {regularization:g}: K + m lambda I of {len(target)} points is not positive definite in "
-                f"{target.dtype}; raise it, use float64, or a positive definite kernel (Riesz is not)"
-            )
-        self.register_buffer("factor", factor)
+            if self.exact:
+                self.register_buffer("landmarks", target)
+                self.register_buffer("root", weights.sqrt())
+            else:
+                chosen = torch.randperm(len(target), generator=generator)[:num_landmarks].to(target.device)
+                self.register_buffer("landmarks", target[chosen])
+                gram = kernel(self.landmarks, self.landmarks)
+                self.jitter = 1e-2 * math.sqrt(torch.finfo(gram.dtype).eps) * float(gram.diagonal().mean())
+                gram.diagonal().add_(self.jitter)
+                self.register_buffer("root", self._cholesky(gram))
+            self.register_buffer("mean", ops.kernel_sum(kernel, self.landmarks, target, weights))
+            of_target = self.mean if self.exact else ops.kernel_sum(kernel, target, target, weights)
+            self.register_buffer("target_self", weights @ of_target)
+        self._spectrum: tuple[Tensor, Tensor] | None = None
+        self._regularization = 0.0
+        self.regularization = regularization
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, ""]:
-        """Return F at the particles x, differentiable in x."""
-        weights = x.new_full((len(x),), 1 / len(x))
-        at_target = ops.kernel_sum(self.kernel, self.target, x, weights)
-        gap = at_target - self.gram_mean
-        mmd2 = weights @ ops.kernel_sum(self.kernel, x, x, weights) - 2 * at_target.mean() + self.gram_mean.mean()
-        return (1 + self.regularization) / self.regularization * (mmd2 - gap @ self._solve(gap))
+    @property
+    def regularization(self) -> float:
+        """Lambda."""
+        return self._regularization
 
-    def witness(self, x: Float[Tensor, "n *event"]) -> Witness:
+    @regularization.setter
+    def regularization(self, value: float) -> None:
+        first = self._regularization == 0
+        self._regularization = _checks.positive("regularization", value)
+        with torch.no_grad():
+            if first:
+                shifted = self._covariance()
+                shifted.diagonal().add_(self._regularization)
+                self.register_buffer("factor", self._cholesky(shifted))
+            elif self._spectrum is None:
+                values, vectors = torch.linalg.eigh(self._covariance())
+                self._spectrum = values.clamp_min(0), vectors
+
+    def _covariance(self) -> Tensor:
+        """Return Sigma_mu in the coordinates of the landmarks (with all points: of the target)."""
+        if self.exact:
+            return self.root[:, None] * self.kernel(self.target, self.target) * self.root
+        features = torch.linalg.solve_triangular(self.root, self.kernel(self.landmarks, self.target), upper=False)
+        return (features * self.target_weights) @ features.T
+
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Return F at the particles x, differentiable in x and the weights."""
+        weights = uniform(x, weights)
+        on_landmarks = ops.kernel_sum(self.kernel, self.landmarks, x, weights)
+        on_target = on_landmarks if self.exact else ops.kernel_sum(self.kernel, self.target, x, weights)
+        own = weights @ ops.kernel_sum(self.kernel, x, x, weights)
+        mmd2 = own - 2 * self.target_weights @ on_target + self.target_self
+        gap = on_landmarks - self.mean
+        return (1 + self.regularization) / self.regularization * (mmd2 - gap @ self._correction(gap))
+
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the first variation of F, frozen at the particles x."""
         with torch.no_grad():
-            x = x.detach()
-            weights = x.new_full((len(x),), 1 / len(x))
-            correction = self._solve(ops.kernel_sum(self.kernel, self.target, x, weights) - self.gram_mean)
-            on_target = -1 / len(self.target) - correction
+            weights = uniform(x, weights)
+            correction = self._correction(ops.kernel_sum(self.kernel, self.landmarks, x, weights) - self.mean)
             scale = 2 * (1 + self.regularization) / self.regularization
-            return KernelWitness(self.kernel, torch.cat([x, self.target]), scale * torch.cat([weights, on_target]))
+            if self.exact:
+                points, signed = [x, self.target], [weights, -self.target_weights - correction]
+            else:
+                points, signed = [x, self.target, self.landmarks], [weights, -self.target_weights, -correction]
+            return KernelWitness(self.kernel, torch.cat(points), scale * torch.cat(signed))
+
+    def _correction(self, gap: Tensor) -> Tensor:
+        """Return the weights on the landmarks that the covariance takes off the witness, given delta there."""
+        if self.exact:
+            return self.root * self._solve(self.root * gap)
+        features = torch.linalg.solve_triangular(self.root, gap[:, None], upper=False)[:, 0]
+        shrunk = features - self.regularization * self._solve(features)  # C (C + lambda I)^-1 features
+        return torch.linalg.solve_triangular(self.root.T, shrunk[:, None], upper=True)[:, 0]
 
     def _solve(self, v: Tensor) -> Tensor:
-        return torch.cholesky_solve(v[:, None], self.factor)[:, 0]
+        """Return (C + lambda I)^-1 v."""
+        if self._spectrum is None:
+            return torch.cholesky_solve(v[:, None], self.factor)[:, 0]
+        values, vectors = (part.to(v) for part in self._spectrum)
+        return vectors @ ((vectors.T @ v) / (values + self.regularization))
+
+    def _cholesky(self, matrix: Tensor) -> Tensor:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        if int(info):
+            raise InputError(
+                f"regularization = {self._regularization:g}: the regularised Gram matrix of {len(matrix)} points is not positive "
+                f"definite in {matrix.dtype}; raise it, use float64, or a positive definite kernel (Riesz is not)"
+            )
+        return factor
+
+
+class AdaptiveRegularization:
+    """A callback of `flow` that lowers DrMMD's lambda with its value: lambda_t = lambda_0 (F_t / F_0)^(1/2).
+
+    (Chen et al. 2025, section 5.) The values of a flow are then those of the lambda of their step.
+
+    Args:
+        divergence: the DrMMD that flows; its regularization is set at every step.
+        minimum: lambda is not lowered beyond.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import DrMMD, Gaussian, flow
+        >>> target = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> divergence = DrMMD(target, Gaussian(1.0), 1.0)
+        >>> adapt = AdaptiveRegularization(divergence, minimum=1e-3)
+        >>> _ = flow(divergence, target + 1, step_size=0.1, num_steps=20, callback=adapt)
+        >>> divergence.regularization < 1.0
+        True
+    """
+
+    def __init__(self, divergence: DrMMD, minimum: float) -> None:
+        self.divergence = divergence
+        self.minimum = _checks.positive("minimum", minimum)
+        self.start = divergence.regularization
+        self.history: list[float] = []
+        self._first: float | None = None
+
+    def __call__(self, step: int, particles: Tensor) -> None:
+        """Set lambda for the next step."""
+        value = max(0.0, float(self.divergence(particles)))
+        self._first = value if self._first is None else self._first
+        ratio = value / self._first if self._first > 0 else 0.0
+        self.divergence.regularization = max(self.minimum, self.start * math.sqrt(ratio))
+        self.history.append(self.divergence.regularization)
+
+    def report(self) -> dict[str, list[float]]:
+        """Return lambda after every step."""
+        return {"regularization": self.history}

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence
+from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
@@ -22,9 +22,10 @@ class MMD(Divergence):
     Args:
         target: samples y of mu, [m, *event], m >= 1.
         kernel: the kernel k.
+        target_weights: of the target's samples, [m], non-negative; scaled to sum 1. 1/m each by default.
 
     Raises:
-        InputError: if the target is empty, not floating or not finite.
+        InputError: if the target is empty, not floating or not finite, or a weight is negative.
 
     Example:
         >>> import torch
@@ -35,20 +36,27 @@ class MMD(Divergence):
     """
 
     target: Tensor
+    target_weights: Tensor
     target_self: Tensor
     target_mean: Tensor | None
 
-    def __init__(self, target: Float[Tensor, "m *event"], kernel: Kernel) -> None:
+    def __init__(
+        self,
+        target: Float[Tensor, "m *event"],
+        kernel: Kernel,
+        *,
+        target_weights: Float[Tensor, " m"] | None = None,
+    ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
+        weights = _checks.weights("target_weights", target_weights, target)
         self.kernel = kernel
         self.event_shape = tuple(target.shape[1:])
         with torch.no_grad():
-            embedded = kernel.embed(target)
-            self.register_buffer("target_mean", None if embedded is None else embedded.mean(0))
-            if embedded is None:
+            self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)
+            if not kernel.finite:
                 self.register_buffer("target", target)
-                weights = _uniform(target)
+                self.register_buffer("target_weights", weights)
                 self.register_buffer("target_self", weights @ ops.kernel_sum(kernel, target, target, weights))
 
     @classmethod
@@ -64,41 +72,35 @@ class MMD(Divergence):
         self.register_buffer("target_mean", mean.detach())
         return self
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, ""]:
-        """Return 1/2 MMD^2 of the particles to the target, differentiable in x."""
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Return 1/2 MMD^2 of the particles to the target, differentiable in x and the weights."""
+        weights = uniform(x, weights)
         if self.target_mean is not None:
-            return (self._mean(x) - self.target_mean).square().sum() / 2
-        weights = _uniform(x)
-        attraction = _uniform(self.target) @ ops.kernel_sum(self.kernel, self.target, x, weights)
+            return (weights @ self.kernel.embed(x) - self.target_mean).square().sum() / 2
+        attraction = self.target_weights @ ops.kernel_sum(self.kernel, self.target, x, weights)
         repulsion = weights @ ops.kernel_sum(self.kernel, x, x, weights)
         return repulsion / 2 - attraction + self.target_self / 2
 
-    def witness(self, x: Float[Tensor, "n *event"]) -> Witness:
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return f = E_nu k(., x) - E_mu k(., y), frozen at the particles x."""
-        if self.target_mean is not None:
-            with torch.no_grad():
-                return EmbeddingWitness(self.kernel, self._mean(x) - self.target_mean)
-        points = torch.cat([x.detach(), self.target])
-        return KernelWitness(self.kernel, points, torch.cat([_uniform(x), -_uniform(self.target)]))
+        with torch.no_grad():
+            weights = uniform(x, weights)
+            if self.target_mean is not None:
+                return EmbeddingWitness(self.kernel, weights @ self.kernel.embed(x) - self.target_mean)
+            points = torch.cat([x, self.target])
+            return KernelWitness(self.kernel, points, torch.cat([weights, -self.target_weights]))
 
     def velocity(
-        self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None
+        self,
+        x: Float[Tensor, "n *event"],
+        at: Float[Tensor, "k *event"] | None = None,
+        weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "k *event"]:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x)."""
         if self.target_mean is None or at is not None:
-            return super().velocity(x, at)
+            return super().velocity(x, at, weights)
         with torch.enable_grad():  # one evaluation of psi serves the particles' mean and the gradient
             z = x.detach().requires_grad_()
             psi = self.kernel.embed(z)
-        assert psi is not None
-        direction = psi.detach().mean(0) - self.target_mean
+        direction = uniform(z, weights).detach() @ psi.detach() - self.target_mean
         return -torch.autograd.grad(psi, z, direction.expand_as(psi))[0]
-
-    def _mean(self, x: Tensor) -> Tensor:
-        psi = self.kernel.embed(x)
-        assert psi is not None
-        return psi.mean(0)
-
-
-def _uniform(x: Tensor) -> Tensor:
-    return x.new_full((len(x),), 1 / len(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow.divergences.base import Divergence
+from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.witness import Witness
 
 
@@ -21,10 +21,10 @@ class PotentialEnergy(Divergence):
         super().__init__()
         self.potential, self.event_shape = potential, event_shape
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, ""]:
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return the mean of V over the particles."""
-        return self.potential(x).mean()
+        return uniform(x, weights) @ self.potential(x)
 
-    def witness(self, x: Float[Tensor, "n *event"]) -> Witness:
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return V."""
         return self.potential

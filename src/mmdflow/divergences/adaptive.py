@@ -1,0 +1,142 @@
+"""The MMD whose bandwidth follows the particles (DMMD paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow.divergences.base import Divergence
+from mmdflow.divergences.mmd import MMD
+from mmdflow.errors import InputError
+from mmdflow.kernels import Gaussian, Kernel, optimal_bandwidth, squared_distances
+from mmdflow.witness import Witness
+
+#: Names of the rules by which a bandwidth is chosen.
+RULES = ("optimal", "gradient", "median")
+#: Points of each measure that a rule looks at, at most.
+RULE_POINTS = 500
+
+
+class AdaptiveMMD(Divergence):
+    r"""1/2 MMD^2 with a kernel whose bandwidth is chosen anew from the particles: wide while they are far, narrow when near.
+
+    Rules:
+
+    * "optimal": Proposition 3.1, a* = ReLU(|mu|^2 / (d + 2) - 2 sigma^2)^(1/2) with |mu| the distance of the two means and
+      sigma the target's standard deviation an axis; exact for two Gaussians that differ by a shift, and 0 (the minimum) once
+      they overlap.
+    * "gradient": the bandwidth at which the witness gradient is largest at the particles, E |grad f|^2, of 24 between the minimum
+      and the largest distance; what Proposition 3.1 does, without its Gaussians.
+    * "median": the median of the distances between particles and target.
+
+    F's gradient is that at the chosen bandwidth, held fixed.
+
+    Args:
+        target: samples y, [m, *event].
+        bandwidth: a rule's name, or a function of (particles [n, *event], target [m, *event]) that returns a bandwidth.
+        kernel: makes the kernel of a bandwidth; by default the normalised Gaussian b^-d exp(-r^2 / 2 b^2) of the paper.
+        minimum: the bandwidth is not below; by default the median distance of the target's points to their nearest neighbours
+            (0 for a function).
+        target_weights: of the target's samples, [m]; 1/m each by default. The rules look at the points only.
+
+    Attributes:
+        bandwidth: the last one that was chosen.
+
+    Raises:
+        InputError: for a bad target, rule or minimum.
+    """
+
+    target: Tensor
+    target_weights: Tensor
+
+    def __init__(
+        self,
+        target: Float[Tensor, "m *event"],
+        bandwidth: str | Callable[[Tensor, Tensor], float] = "optimal",
+        *,
+        kernel: Callable[[float], Kernel] | None = None,
+        minimum: float | None = None,
+        target_weights: Float[Tensor, " m"] | None = None,
+    ) -> None:
+        super().__init__()
+        target = _checks.points("target", target).detach()
+        self.event_shape = tuple(target.shape[1:])
+        self.rule = bandwidth if callable(bandwidth) else _checks.choice("bandwidth", bandwidth, RULES)
+        self.kernel = _normalized_gaussian if kernel is None else kernel
+        dim = target[0].numel()
+        if kernel is None and dim > 100:
+            raise InputError(
+                f"kernel is missing: the normalised Gaussian b^-d leaves the range of floating numbers in dimension {dim} "
+                f"(at most 100); give kernel=Gaussian"
+            )
+        if minimum is None:
+            self.minimum = 0.0 if callable(bandwidth) else _nearest(target)
+        else:
+            self.minimum = _checks.positive("minimum", minimum)
+        self.register_buffer("target", target)
+        self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
+        self.bandwidth = math.nan
+
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Return F at the particles x and their bandwidth."""
+        return self.at(x)(x, weights)
+
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
+        """Return the witness of the MMD at the bandwidth of the particles x."""
+        return self.at(x).witness(x, weights)
+
+    @torch.no_grad()
+    def at(self, x: Float[Tensor, "n *event"]) -> MMD:
+        """Return the MMD with the bandwidth that the particles x choose."""
+        x = x.detach()
+        if callable(self.rule):
+            chosen = _checks.positive("bandwidth(particles, target)", self.rule(x, self.target))
+        elif self.rule == "optimal":
+            chosen = self._optimal(x)
+        elif self.rule == "gradient":
+            chosen = self._steepest(x)
+        else:
+            chosen = float(squared_distances(_few(x), _few(self.target)).median().sqrt())
+        self.bandwidth = max(chosen, self.minimum)
+        return MMD(self.target, self.kernel(self.bandwidth), target_weights=self.target_weights)
+
+    def _optimal(self, x: Tensor) -> float:
+        flat = self.target.flatten(1)
+        gap = x.flatten(1).mean(0) - flat.mean(0)
+        sigma = float((flat - flat.mean(0)).square().mean().sqrt())
+        return optimal_bandwidth(float(gap.norm()), flat.shape[1], max(sigma, torch.finfo(flat.dtype).tiny))
+
+    def _steepest(self, x: Tensor) -> float:
+        particles, target = _few(x), _few(self.target)
+        largest = float(squared_distances(particles, target).max().sqrt())
+        grid = torch.logspace(math.log10(self.minimum), math.log10(max(largest, 2 * self.minimum)), 24).tolist()
+
+        def steepness(bandwidth: float) -> float:
+            size = float(MMD(target, self.kernel(bandwidth)).velocity(particles).square().sum(1).mean())
+            return size if math.isfinite(size) else -1.0
+
+        return max(grid, key=steepness)
+
+
+def _normalized_gaussian(bandwidth: float) -> Kernel:
+    return Gaussian(bandwidth, normalized=True)
+
+
+def _few(x: Tensor) -> Tensor:
+    return x[:RULE_POINTS].flatten(1)
+
+
+def _nearest(target: Tensor) -> float:
+    """Return the median distance of points to their nearest neighbours, over those that do not coincide."""
+    few = _few(target)
+    distances = squared_distances(few, few)
+    distances = torch.where(distances > 0, distances, torch.full_like(distances, torch.inf)).min(1).values.sqrt()
+    median = float(distances.median())
+    if not math.isfinite(median):
+        raise InputError("target holds one distinct point: give minimum=, the smallest bandwidth")
+    return median

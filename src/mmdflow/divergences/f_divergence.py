@@ -1,0 +1,271 @@
+"""MMD-regularised f-divergences (Stein, Neumayer, Rux, Steidl 2025), the family that KALE and DrMMD belong to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks, ops
+from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.entropy import Entropy, entropy
+from mmdflow.errors import DivergedError
+from mmdflow.kernels import Kernel
+from mmdflow.witness import KernelWitness, Witness
+
+#: Solver -> its name in messages, iterations at most unless told otherwise.
+SOLVERS = {"newton": ("Newton", 100), "lbfgs": ("L-BFGS", 5000)}
+
+
+@dataclass(frozen=True)
+class DualSolution:
+    """The optimum at some particles.
+
+    Attributes:
+        weights: a on the target's points, [m]: the measure sigma that is nearest; q_i (f*)'(h(y_i)) at the optimum.
+        gap: the duality gap that is left, at least 0 up to rounding.
+        iterations: steps made.
+    """
+
+    weights: Float[Tensor, " m"]
+    gap: float
+    iterations: int
+
+
+class FDivergence(Divergence):
+    r"""F = min_sigma D_f(sigma | mu) + 1/(2 lambda) MMD^2(sigma, nu), over measures sigma on the target's points.
+
+    Its dual is max_h E_nu h - E_mu f*(h) - lambda/2 |h|^2 in the kernel's space, h = (1/lambda) (m_nu - m_sigma) is the
+    witness, and at the optimum sigma has density (f*)'(h). F tends to D_f as lambda -> 0 and lambda F to 1/2 MMD^2 as
+    lambda -> inf.
+
+    The dual variables are found by damped Newton steps, O(m^3) each: on the weights of sigma, taken multiplicatively, where f is
+    steep at 0 (KL, reverse KL, Jeffreys, Tsallis with alpha < 1), and semi-smoothly on h where densities may vanish (chi^2,
+    Tsallis with alpha > 1); or by L-BFGS, O(m^2) a step. Both start from the last solution.
+
+    Args:
+        target: samples y, [m, *event].
+        kernel: the kernel k, positive definite.
+        regularization: lambda, positive.
+        divergence: "kl", "reverse-kl", "jeffreys", "chi2" or "tsallis".
+        alpha: of "tsallis", positive; 1 is KL, 2 is chi^2.
+        target_weights: of the target's samples, [m]; 1/m each by default. Points of weight 0 are left out.
+        solver: "newton" or "lbfgs".
+        tolerance: of the duality gap, relative to 1 + |value|; by default 1e-10 in float64, 1e-4 in float32.
+        max_iterations: steps at most; by default 100 for Newton, 5000 for L-BFGS.
+
+    Raises:
+        InputError: for a bad target or settings.
+        DivergedError: when the gap stays above the tolerance; says the gap and what to change.
+    """
+
+    target: Tensor
+    target_weights: Tensor
+    gram: Tensor
+
+    def __init__(
+        self,
+        target: Float[Tensor, "m *event"],
+        kernel: Kernel,
+        regularization: float,
+        divergence: str = "kl",
+        *,
+        alpha: float | None = None,
+        target_weights: Float[Tensor, " m"] | None = None,
+        solver: str = "newton",
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+    ) -> None:
+        super().__init__()
+        target = _checks.points("target", target).detach()
+        weights = _checks.weights("target_weights", target_weights, target)
+        self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
+        self.regularization = _checks.positive("regularization", regularization)
+        self.entropy = entropy(divergence, alpha)
+        self.solver = _checks.choice("solver", solver, SOLVERS)
+        default = 1e-10 if target.dtype == torch.float64 else 1e-4
+        self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
+        self.max_iterations = (
+            SOLVERS[solver][1] if max_iterations is None else _checks.count("max_iterations", max_iterations)
+        )
+        self.register_buffer("target", target[weights > 0])
+        self.register_buffer("target_weights", weights[weights > 0])
+        with torch.no_grad():
+            self.register_buffer("gram", kernel(self.target, self.target))
+        self._last: Tensor | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the published divergence multiplies F by."""
+        return 1.0
+
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Return F at the particles x; its gradient is that with the optimal sigma held fixed (envelope theorem)."""
+        weights = uniform(x, weights)
+        a = self.solve(x, weights).weights
+        return self.scale * _Problem.at(self, x, weights).primal(a)
+
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
+        """Return the first variation h of F, frozen at the particles x."""
+        with torch.no_grad():
+            weights = uniform(x, weights)
+            signed = torch.cat([weights, -self.solve(x, weights).weights]) * (self.scale / self.regularization)
+            return KernelWitness(self.kernel, torch.cat([x, self.target]), signed)
+
+    @torch.no_grad()
+    def solve(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> DualSolution:
+        """Solve the dual at the particles x."""
+        problem = _Problem.at(self, x.detach(), uniform(x, weights).detach())
+        start = self.target_weights if self._last is None else self._last.to(x)
+        solve = _lbfgs if self.solver == "lbfgs" else _newton
+        solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
+        if solution.gap > self.tolerance * (1 + abs(float(problem.primal(solution.weights)))):
+            raise DivergedError(
+                f"{type(self).__name__} did not converge in {solution.iterations} {SOLVERS[self.solver][0]} steps (duality gap "
+                f"{solution.gap:.2e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), use "
+                f"float64, or raise max_iterations"
+            )
+        self._last = solution.weights
+        return solution
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """min over a >= 0 of sum q f(a/q) + 1/(2 lambda) (a^T K a - 2 a^T t + own), with t = m_nu on the target."""
+
+    entropy: Entropy
+    gram: Tensor
+    q: Tensor
+    towards: Tensor
+    own: Tensor
+    regularization: float
+
+    @staticmethod
+    def at(divergence: FDivergence, x: Tensor, weights: Tensor) -> _Problem:
+        towards = ops.kernel_sum(divergence.kernel, divergence.target, x, weights)
+        own = weights @ ops.kernel_sum(divergence.kernel, x, x, weights)
+        q = divergence.target_weights
+        return _Problem(divergence.entropy, divergence.gram, q, towards, own, divergence.regularization)
+
+    def primal(self, a: Tensor) -> Tensor:
+        distance = a @ (self.gram @ a) - 2 * a @ self.towards + self.own
+        return self.q @ self.entropy.value(a / self.q) + distance / (2 * self.regularization)
+
+    def witness(self, a: Tensor) -> Tensor:
+        """Return h on the target."""
+        return (self.towards - self.gram @ a) / self.regularization
+
+    def dual(self, a: Tensor) -> Tensor:
+        """Return the dual value of the h that a stands for: a lower bound of the optimum; -inf where h leaves its domain."""
+        norm = (self.own - a @ (self.gram @ a)) / (2 * self.regularization)
+        return norm - self.q @ self.entropy.conjugate(self.witness(a))
+
+    def gap(self, a: Tensor) -> float:
+        return float(self.primal(a) - self.dual(a))
+
+    def polished(self, a: Tensor) -> Tensor:
+        """Return the weights that optimality gives for the h of a."""
+        return self.q * self.entropy.density(self.witness(a))
+
+
+def _newton(problem: _Problem, a: Tensor, tolerance: float, max_iterations: int) -> DualSolution:
+    """Newton steps until the duality gap is small, and one more: the gap is the square of the error in a."""
+    step = _multiplicative_step if problem.entropy.steep else _semismooth_step
+    gap = math.inf
+    for iteration in range(max_iterations + 1):
+        feasible = a if problem.entropy.steep else problem.polished(a)
+        value = problem.primal(feasible)
+        gap = float(value - problem.dual(a))
+        if gap <= tolerance * (1 + abs(float(value))):
+            a = step(problem, a)
+            return DualSolution(a if problem.entropy.steep else problem.polished(a), gap, iteration + 1)
+        if iteration < max_iterations:
+            a = step(problem, a)
+    return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, max_iterations)
+
+
+def _multiplicative_step(problem: _Problem, a: Tensor) -> Tensor:
+    """Return a after one damped Newton step that does not raise the primal.
+
+    The step is taken multiplicatively, a exp(step / a): to first order the same, always positive, and it reaches the tiny
+    weights exp(-|h|) of points that h drives far down at once instead of by a bounded factor a step.
+    """
+    f, q, value = problem.entropy, problem.q, problem.primal(a)
+    gradient = f.slope(a / q) - problem.witness(a)
+    # the Hessian diag(c) + K/lambda is S^-1 (I + S K S / lambda) S^-1 with S = diag(c^-1/2)
+    root = (f.curvature(a / q) / q).rsqrt()
+    inner = root[:, None] * problem.gram * root[None, :] / problem.regularization
+    inner.diagonal().add_(1)
+    step = -root * torch.linalg.solve(inner, root * gradient)
+    rate, tiny, size = step / a, 1e3 * torch.finfo(a.dtype).tiny, 1.0
+    slope = float(gradient @ step)
+    if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
+        # the decrease is below what the value resolves; Newton converges quadratically here
+        return (a * torch.exp(rate)).clamp_min(tiny)
+    slack = 4 * torch.finfo(a.dtype).eps * abs(float(value))
+    for _ in range(40):
+        candidate = (a * torch.exp(size * rate)).clamp_min(tiny)
+        if float(problem.primal(candidate) - value) <= 1e-4 * size * slope + slack:
+            return candidate
+        size /= 2
+    return a
+
+
+def _semismooth_step(problem: _Problem, c: Tensor) -> Tensor:
+    """Return c, which stands for h, after one damped Newton step on c = q (f*)'(h_c) that does not lower the dual."""
+    f, value = problem.entropy, problem.dual(c)
+    h = problem.witness(c)
+    density = f.density(h)
+    residual = c - problem.q * density
+    active = density > 0
+    safe = torch.where(active, density, torch.ones_like(density))
+    root = torch.where(active, (problem.q / f.curvature(safe)).sqrt(), torch.zeros_like(density))
+    # (I + D K / lambda)^-1 = I - S (I + S K S / lambda)^-1 S K / lambda with S = D^1/2
+    inner = root[:, None] * problem.gram * root[None, :] / problem.regularization
+    inner.diagonal().add_(1)
+    pulled = problem.gram @ residual / problem.regularization
+    step = root * torch.linalg.solve(inner, root * pulled) - residual
+    slope = float(-(pulled @ step))
+    size, slack = 1.0, 8 * torch.finfo(c.dtype).eps * (1 + abs(float(value)))
+    for _ in range(40):
+        candidate = c + size * step
+        if float(value - problem.dual(candidate)) <= -1e-4 * size * slope + slack:
+            return candidate
+        size /= 2
+    return c
+
+
+def _lbfgs(problem: _Problem, start: Tensor, tolerance: float, max_iterations: int) -> DualSolution:
+    """L-BFGS on log(a / q) where f is steep, else on the dual; in rounds, until the duality gap is small."""
+    steep = problem.entropy.steep
+    z = torch.log(start / problem.q) if steep else start
+
+    def weights() -> Tensor:
+        return problem.q * torch.exp(z) if steep else z
+
+    def closure() -> float:
+        a = weights()
+        if steep:
+            z.grad = a * (problem.entropy.slope(a / problem.q) - problem.witness(a))
+            return float(problem.primal(a))
+        z.grad = problem.gram @ (a - problem.polished(a)) / problem.regularization
+        return float(-problem.dual(a))
+
+    gap, iteration = math.inf, 0
+    while iteration < max_iterations:
+        # a fresh optimiser a round: it stops by itself where its line search no longer resolves the value
+        optimizer = torch.optim.LBFGS(
+            [z], max_iter=25, history_size=25, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+        optimizer.step(closure)
+        iteration += 25
+        a = weights()
+        feasible = a if steep else problem.polished(a)
+        value = problem.primal(feasible)
+        gap = float(value - problem.dual(a))
+        if gap <= tolerance * (1 + abs(float(value))):
+            return DualSolution(feasible, gap, iteration)
+    return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, iteration)

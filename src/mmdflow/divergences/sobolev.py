@@ -1,0 +1,160 @@
+"""Sobolev descent: the flow of the kernel Sobolev discrepancy (Mroueh, Sercu, Raj 2019)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks, ops
+from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.errors import DivergedError, InputError
+from mmdflow.kernels import Kernel
+from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
+
+#: Up to this many unknowns (particles times dimensions) the system is factorised; above, conjugate gradients.
+DENSE_UNKNOWNS = 4096
+
+
+class SobolevDescent(Divergence):
+    r"""F = 1/2 sup { (E_nu f - E_mu f)^2 : E_nu |grad f|^2 + lambda |f|^2 <= 1 } = 1/2 <delta, (L_nu + lambda I)^-1 delta>.
+
+    delta = m_nu - m_mu is the difference of mean embeddings, L_nu = E_nu sum_a d_a k(x, .) (x) d_a k(x, .) the metric, and the
+    witness h = (L_nu + lambda I)^-1 delta. Particles move along -grad h, a preconditioned MMD flow: the MMD falls along it, and
+    lambda h tends to the MMD's witness as lambda -> inf.
+
+    The metric belongs to the geometry, not to the functional: F's gradient is taken with L_nu held at the particles, so that
+    dF/dx_i = w_i grad h(x_i) as for every divergence, but F along a mixture changes the metric too.
+
+    With a finite feature map a K x K system is solved, O(K^3 + n d K^2). Any other smooth kernel goes through Woodbury's
+    identity: n d unknowns, directly up to 4096 of them, by conjugate gradients above.
+
+    Args:
+        target: samples y, [m, *event].
+        kernel: the kernel k; it needs a mixed second derivative (Laplace, Matern 1/2 and Riesz have none at 0).
+        regularization: lambda, positive.
+        target_weights: of the target's samples, [m]; 1/m each by default.
+        tolerance: of the conjugate gradients, relative; by default the square root of the machine precision times 1e-2.
+        max_iterations: conjugate gradient steps at most.
+
+    Raises:
+        InputError: for a bad target, kernel or regularisation.
+        DivergedError: when conjugate gradients do not converge; says the residual and what to change.
+    """
+
+    target: Tensor
+    target_weights: Tensor
+    target_mean: Tensor | None
+
+    def __init__(
+        self,
+        target: Float[Tensor, "m *event"],
+        kernel: Kernel,
+        regularization: float,
+        *,
+        target_weights: Float[Tensor, " m"] | None = None,
+        tolerance: float | None = None,
+        max_iterations: int = 1000,
+    ) -> None:
+        super().__init__()
+        target = _checks.points("target", target).detach()
+        weights = _checks.weights("target_weights", target_weights, target)
+        if not kernel.smooth:
+            raise InputError(
+                f"kernel = {type(kernel).__name__}: must have a mixed second derivative at coinciding points; Laplace, "
+                f"Matern 1/2 and Riesz have none (take Gaussian, Matern 3/2 or 5/2, InverseMultiquadric, ...)"
+            )
+        self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
+        self.regularization = _checks.positive("regularization", regularization)
+        default = 1e-2 * math.sqrt(torch.finfo(target.dtype).eps)
+        self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
+        self.max_iterations = _checks.count("max_iterations", max_iterations)
+        self.register_buffer("target", target)
+        self.register_buffer("target_weights", weights)
+        with torch.no_grad():
+            self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)
+
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Return F at the particles x, differentiable in x and the weights with the metric held fixed."""
+        weights = uniform(x, weights)
+        h = self.witness(x, weights)
+        # 1/2 <delta, A^-1 delta> has the value of <delta, h> - 1/2 <h, A h> and, with h held, its gradient
+        at_target = self.target_weights @ h(self.target)
+        value = weights @ h(x) - at_target
+        return value - value.detach() / 2
+
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
+        """Return h, frozen at the particles x."""
+        with torch.no_grad():
+            x, weights = x.detach(), uniform(x, weights).detach()
+            if self.target_mean is not None:
+                return self._in_features(x, weights, self.target_mean)
+            return self._in_gram(x, weights)
+
+    def _in_features(self, x: Tensor, weights: Tensor, target_mean: Tensor) -> Witness:
+        """Solve on the feature map: L_nu = sum_i w_i J_i J_i^T."""
+        with torch.enable_grad():
+            z = x.requires_grad_()
+            psi = self.kernel.embed(z)
+            rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0] for column in psi.unbind(1)]
+        jacobian = torch.stack(rows).flatten(2) * weights.sqrt()[:, None]  # [K, n, d]
+        metric = jacobian.flatten(1) @ jacobian.flatten(1).T
+        metric.diagonal().add_(self.regularization)
+        delta = weights @ psi.detach() - target_mean
+        return EmbeddingWitness(self.kernel, torch.linalg.solve(metric, delta))
+
+    def _in_gram(self, x: Tensor, weights: Tensor) -> Witness:
+        """Solve for the coefficients of the d_a k(x_i, .): h = (delta - sum_ia beta_ia d_a k(x_i, .)) / lambda (Woodbury).
+
+        (G + lambda W^-1) beta = grad delta(x), with G the mixed second derivatives; symmetric with beta = W^1/2 gamma.
+        """
+        delta = KernelWitness(self.kernel, torch.cat([x, self.target]), torch.cat([weights, -self.target_weights]))
+        root = weights.sqrt().reshape(-1, *([1] * (x.ndim - 1)))
+        right = root * delta.grad(x)
+        if x.numel() <= DENSE_UNKNOWNS:
+            matrix = self.kernel.mixed(x, x) * root.flatten()[:, None, None, None] * root.flatten()[:, None]
+            matrix = matrix.reshape(x.numel(), x.numel())
+            matrix.diagonal().add_(self.regularization)
+            gamma = torch.linalg.solve(matrix, right.flatten()).reshape(x.shape)
+        else:
+            gamma = self._conjugate_gradients(x, root, right)
+        return _SobolevWitness(delta, x, root * gamma, self.regularization)
+
+    def _conjugate_gradients(self, x: Tensor, root: Tensor, right: Tensor) -> Tensor:
+        solution, residual = torch.zeros_like(right), right
+        direction, size = residual, residual.square().sum()
+        goal = self.tolerance**2 * size
+        for _ in range(self.max_iterations):
+            if size <= goal:
+                return solution
+            image = root * ops.tangent_sum_grad(self.kernel, x, x, root * direction) + self.regularization * direction
+            rate = size / (direction * image).sum()
+            solution, residual = solution + rate * direction, residual - rate * image
+            size, before = residual.square().sum(), size
+            direction = residual + size / before * direction
+        if size <= goal:
+            return solution
+        relative = float((size / right.square().sum()).sqrt())
+        raise DivergedError(
+            f"SobolevDescent: conjugate gradients did not converge in {self.max_iterations} steps (relative residual "
+            f"{relative:.1e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), tolerance or "
+            f"max_iterations"
+        )
+
+
+class _SobolevWitness:
+    """h(z) = (delta(z) - sum_j <beta_j, grad_2 k(z, x_j)>) / lambda."""
+
+    def __init__(self, delta: KernelWitness, x: Tensor, beta: Tensor, regularization: float) -> None:
+        self.delta, self.x, self.beta, self.regularization = delta, x, beta, regularization
+
+    def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
+        """Return h(z_i)."""
+        return (self.delta(z) - ops.tangent_sum(self.delta.kernel, z, self.x, self.beta)) / self.regularization
+
+    def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+        """Return grad h(z_i)."""
+        moved = ops.tangent_sum_grad(self.delta.kernel, z, self.x, self.beta)
+        return (self.delta.grad(z) - moved) / self.regularization
