@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -23,6 +23,9 @@ class FlowResult:
         trajectory: the particles at each recorded step, [S, n, *event].
         steps: the recorded step indices, [S]; 0 is the start, the last one is the number of steps made.
         nfe: evaluations of the witness gradient per particle that were made.
+        times: the flow time at each recorded step, the sum of the step sizes until then, [S].
+        weights: the particles' weights after the last step, [n]; None where all are 1/n.
+        report: what callbacks and noise injection have to say (see their `report`), such as the p-value of a test.
     """
 
     particles: Float[Tensor, "n *event"]
@@ -30,3 +33,6 @@ class FlowResult:
     trajectory: Float[Tensor, "S n *event"]
     steps: Int[Tensor, " S"]
     nfe: int
+    times: Float[Tensor, " S"]
+    weights: Float[Tensor, " n"] | None = None
+    report: dict[str, Any] = field(default_factory=dict)

@@ -59,9 +59,7 @@ class EmbeddingWitness:
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        psi = self.kernel.embed(z)
-        assert psi is not None
-        return psi @ self.direction
+        return self.kernel.embed(z) @ self.direction
 
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""

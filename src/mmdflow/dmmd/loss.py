@@ -227,9 +227,10 @@ class DMMDLoss(nn.Module):
 
     def _finite(self, phi: Tensor, levels: Tensor) -> Tensor | None:
         """Return the base kernels' feature maps of phi, [L, *, K'], where they have finite ones."""
-        maps = [self.kernel.base_at(t).embed(level) for t, level in zip(levels, phi, strict=True)]
-        finite = [m for m in maps if m is not None]
-        return torch.stack(finite) if len(finite) == len(maps) else None
+        bases = [self.kernel.base_at(t) for t in levels]
+        if not all(base.finite for base in bases):
+            return None
+        return torch.stack([base.embed(level) for base, level in zip(bases, phi, strict=True)])
 
 
 def _within(psi: Tensor) -> Tensor:

@@ -111,7 +111,6 @@ def target_means(
 
 
 def _mean_sum(kernel: Kernel, x: Tensor) -> Tensor:
-    psi = kernel.embed(x)
-    if psi is None:
+    if not kernel.finite:
         raise InputError("the base kernel has no finite feature map: target means need a linear base kernel")
-    return psi.sum(0).cpu().double()  # not every device has float64
+    return kernel.embed(x).sum(0).cpu().double()  # not every device has float64

@@ -45,9 +45,7 @@ class _OwnMean:
         self.kernel, self.mean = kernel, mean
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
-        psi = self.kernel.embed(z)
-        assert psi is not None
-        return (psi - self.mean).square().sum(1) / 2
+        return (self.kernel.embed(z) - self.mean).square().sum(1) / 2
 
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         with torch.enable_grad():
@@ -62,13 +60,16 @@ class _Limited(Divergence):
         super().__init__()
         self.inner, self.max_slope, self.event_shape = inner, max_slope, inner.event_shape
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, ""]:
-        return self.inner(x)
+    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        return self.inner(x, weights)
 
     def velocity(
-        self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None
+        self,
+        x: Float[Tensor, "n *event"],
+        at: Float[Tensor, "k *event"] | None = None,
+        weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "k *event"]:
-        velocity = self.inner.velocity(x, at)
+        velocity = self.inner.velocity(x, at, weights)
         return velocity * along((self.max_slope / velocity.flatten(1).norm(dim=1)).clamp_max(1), velocity)
 
 

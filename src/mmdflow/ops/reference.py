@@ -40,3 +40,13 @@ def _deep_grad(kernel: Deep, z: Tensor, points: Tensor, weights: Tensor) -> Tens
 def _by_rows(block: Callable[[Tensor], Tensor], z: Tensor, num_points: int) -> Tensor:
     rows = max(1, BLOCK // num_points)
     return block(z) if len(z) <= rows else torch.cat([block(part) for part in z.split(rows)])
+
+
+def tangent_sum(kernel: Kernel, z: Tensor, points: Tensor, vectors: Tensor) -> Tensor:
+    """Return sum_j <vectors_j, grad_2 k(z_i, points_j)>, [n], in blocks of rows."""
+    return _by_rows(lambda rows: kernel.tangent(rows, points, vectors), z, len(points))
+
+
+def tangent_sum_grad(kernel: Kernel, z: Tensor, points: Tensor, vectors: Tensor) -> Tensor:
+    """Return the gradient in z_i of `tangent_sum`, shaped like z, in blocks of rows."""
+    return _by_rows(lambda rows: kernel.tangent_grad(rows, points, vectors), z, len(points))

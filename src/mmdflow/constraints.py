@@ -1,0 +1,75 @@
+"""Callbacks of `flow` that keep every particle in a set, by projection after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+
+#: (steps made, particles) -> the particles, projected.
+Projection: TypeAlias = Callable[[int, Tensor], Tensor]
+
+
+def box(low: float | Tensor, high: float | Tensor) -> Projection:
+    """Keep every entry between `low` and `high`: numbers, or tensors of an event's shape.
+
+    Example:
+        >>> import torch
+        >>> box(0.0, 1.0)(1, torch.tensor([[-2.0, 0.5]]))
+        tensor([[0.0000, 0.5000]])
+    """
+    bounds = torch.as_tensor(low), torch.as_tensor(high)
+    if not bool((bounds[0] <= bounds[1]).all()):
+        raise InputError(f"low = {low!r}, high = {high!r}: low must not exceed high")
+
+    def project(step: int, particles: Tensor) -> Tensor:
+        return torch.clamp(particles, bounds[0].to(particles), bounds[1].to(particles))
+
+    return project
+
+
+def sphere(radius: float = 1.0) -> Projection:
+    """Keep every particle at distance `radius` from the origin; a particle at the origin goes to its first axis.
+
+    Example:
+        >>> import torch
+        >>> sphere(2.0)(1, torch.tensor([[3.0, 4.0]]))
+        tensor([[1.2000, 1.6000]])
+    """
+    _checks.positive("radius", radius)
+
+    def project(step: int, particles: Tensor) -> Tensor:
+        flat = particles.flatten(1)
+        norms = flat.norm(dim=1, keepdim=True)
+        axis = torch.zeros_like(flat)
+        axis[:, 0] = 1
+        unit = torch.where(norms > 0, flat / norms.clamp_min(torch.finfo(flat.dtype).tiny), axis)
+        return (radius * unit).reshape(particles.shape)
+
+    return project
+
+
+def simplex(total: float = 1.0) -> Projection:
+    """Keep every particle non-negative with entries that sum to `total`: the nearest such point (Duchi et al. 2008).
+
+    Example:
+        >>> import torch
+        >>> simplex()(1, torch.tensor([[1.0, 1.0, -3.0]]))
+        tensor([[0.5000, 0.5000, 0.0000]])
+    """
+    _checks.positive("total", total)
+
+    def project(step: int, particles: Tensor) -> Tensor:
+        flat = particles.flatten(1)
+        ordered = flat.sort(1, descending=True).values
+        counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype)
+        thresholds = (ordered.cumsum(1) - total) / counts
+        kept = (ordered > thresholds).sum(1, keepdim=True)  # the first entry always is
+        return (flat - thresholds.gather(1, kept - 1)).clamp_min(0).reshape(particles.shape)
+
+    return project

@@ -1,0 +1,48 @@
+r"""Positive (or conditionally positive) definite kernels on [n, *event] tensors, with analytic gradients.
+
+A kernel is three primitives in plain torch, of which the first and last are differentiable:
+
+* ``kernel(x, y)``: the Gram matrix k(x_i, y_j), [n, m];
+* ``kernel.grad(x, y, weights)``: sum_j w_ij grad_1 k(x_i, y_j), shaped like x;
+* ``kernel.diag(x)``: k(x_i, x_i), [n];
+
+and, for kernels with a finite feature map, ``kernel.embed(x)`` = psi(x) with k(x, y) = <psi(x), psi(y)>, which makes every
+sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``Deep(base, features)`` embeds first.
+"""
+
+from mmdflow.kernels.bandwidth import median_bandwidth, optimal_bandwidth
+from mmdflow.kernels.base import Kernel
+from mmdflow.kernels.composed import Deep, Mixture, Product
+from mmdflow.kernels.distances import EXACT_DIM, squared_distances
+from mmdflow.kernels.products import Linear, Polynomial
+from mmdflow.kernels.radial import (
+    Gaussian,
+    InverseMultiquadric,
+    Laplace,
+    Matern,
+    Parameter,
+    Radial,
+    RationalQuadratic,
+    Riesz,
+)
+
+__all__ = [
+    "EXACT_DIM",
+    "Deep",
+    "Gaussian",
+    "InverseMultiquadric",
+    "Kernel",
+    "Laplace",
+    "Linear",
+    "Matern",
+    "Mixture",
+    "Parameter",
+    "Polynomial",
+    "Product",
+    "Radial",
+    "RationalQuadratic",
+    "Riesz",
+    "median_bandwidth",
+    "optimal_bandwidth",
+    "squared_distances",
+]

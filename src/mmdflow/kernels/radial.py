@@ -1,0 +1,261 @@
+"""Kernels of the distance |x - y|."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+from mmdflow.kernels.base import Kernel, flat
+from mmdflow.kernels.distances import EXACT_DIM, squared_distances
+
+#: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
+Parameter: TypeAlias = float | Tensor
+
+
+class Radial(Kernel):
+    """A kernel of |x - y|^2: subclasses give `profile`, `slope` and, where smooth, `curvature`.
+
+    grad_1 k(x, y) = slope (x - y), and the mixed second derivative is -slope I - curvature (x - y)(x - y)^T.
+    """
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:
+        """Return k as a function of the squared distance in dimension `dim`."""
+        raise NotImplementedError
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:
+        """Return 2 dk/d(r2); 0 at r2 = 0 where that is not finite."""
+        raise NotImplementedError
+
+    def curvature(self, r2: Tensor, dim: int) -> Tensor:
+        """Return 2 d slope/d(r2); 0 at r2 = 0 where that is not finite."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Gram matrix k(x_i, y_j), [n, m]."""
+        x, y = flat(x), flat(y)
+        return self.profile(squared_distances(x, y), x.shape[1])
+
+    def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x."""
+        flat_x, flat_y = flat(x), flat(y)
+        dim = flat_x.shape[1]
+        s = self.slope(squared_distances(flat_x, flat_y), dim) * weights
+        if dim <= EXACT_DIM:
+            columns = [(s * (flat_x[:, k, None] - flat_y[None, :, k])).sum(1) for k in range(dim)]
+            return torch.stack(columns, 1).reshape(x.shape)
+        centre = flat_y.mean(0)
+        return (s.sum(1, keepdim=True) * (flat_x - centre) - s @ (flat_y - centre)).reshape(x.shape)
+
+    def diag(self, x: Tensor) -> Tensor:
+        """Return k(x_i, x_i), [n]."""
+        return self.profile(x.new_zeros(x.shape[0]), x[0].numel())
+
+    def tangent(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>, [n]."""
+        flat_x, flat_y = flat(x), flat(y)
+        slope = self.slope(squared_distances(flat_x, flat_y), flat_x.shape[1])
+        return -(slope * _along(flat_x, flat_y, flat(vectors))).sum(1)
+
+    def tangent_grad(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return the gradient in x_i of `tangent`, shaped like x."""
+        flat_x, flat_y, flat_v = flat(x), flat(y), flat(vectors)
+        r2, dim = squared_distances(flat_x, flat_y), flat_x.shape[1]
+        pull = self.curvature(r2, dim) * _along(flat_x, flat_y, flat_v)
+        centre = flat_y.mean(0)
+        moved = pull.sum(1, keepdim=True) * (flat_x - centre) - pull @ (flat_y - centre)
+        return -(self.slope(r2, dim) @ flat_v + moved).reshape(x.shape)
+
+    def mixed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return all mixed second derivatives, [n, d, m, d]."""
+        flat_x, flat_y = flat(x), flat(y)
+        r2, dim = squared_distances(flat_x, flat_y), flat_x.shape[1]
+        difference = flat_x[:, None] - flat_y[None]  # [n, m, d]
+        outer = torch.einsum("nm,nma,nmb->namb", self.curvature(r2, dim), difference, difference)
+        eye = torch.eye(dim, dtype=x.dtype, device=x.device)
+        return -(outer + torch.einsum("nm,ab->namb", self.slope(r2, dim), eye))
+
+    def _set(self, name: str, value: Parameter) -> None:
+        """Keep a positive parameter: a number as it is (no rounding to float32), a tensor as buffer or parameter."""
+        if isinstance(value, Tensor):
+            if value.numel() != 1 or not bool(((value > 0) & torch.isfinite(value)).all()):
+                raise InputError(f"{name} = {value.tolist()}: must be one finite number > 0")
+            if isinstance(value, nn.Parameter):
+                setattr(self, name, value)
+            else:
+                self.register_buffer(name, value)
+        else:
+            setattr(self, name, _checks.positive(name, value))
+
+
+def _along(x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+    """Return <x_i - y_j, vectors_j>, [n, m]."""
+    if x.shape[1] <= EXACT_DIM:
+        total = (x[:, 0, None] - y[None, :, 0]) * vectors[:, 0]
+        for k in range(1, x.shape[1]):
+            total = total + (x[:, k, None] - y[None, :, k]) * vectors[:, k]
+        return total
+    centre = y.mean(0)
+    return (x - centre) @ vectors.T - ((y - centre) * vectors).sum(1)
+
+
+def _where_positive(r2: Tensor, function: Callable[[Tensor], Tensor], at_zero: float) -> Tensor:
+    """function(r2) where r2 > 0, `at_zero` elsewhere, with no NaN in any derivative."""
+    zero = r2 == 0
+    return torch.where(zero, torch.full_like(r2, at_zero), function(torch.where(zero, torch.ones_like(r2), r2)))
+
+
+def _distance(r2: Tensor) -> Tensor:
+    return _where_positive(r2, torch.sqrt, 0.0)
+
+
+class Gaussian(Radial):
+    r"""k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)); times bandwidth^-d with ``normalized=True`` (DMMD paper, Prop. 3.1).
+
+    Example:
+        >>> import torch
+        >>> Gaussian(1.0)(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([[0.3679]])
+    """
+
+    bandwidth: Parameter
+
+    def __init__(self, bandwidth: Parameter, *, normalized: bool = False) -> None:
+        super().__init__()
+        self._set("bandwidth", bandwidth)
+        self.normalized = normalized
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        value = torch.exp(-r2 / (2 * self.bandwidth**2))
+        return value * self.bandwidth ** (-dim) if self.normalized else value
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -self.profile(r2, dim) / self.bandwidth**2
+
+    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return self.profile(r2, dim) / self.bandwidth**4
+
+
+class Laplace(Radial):
+    r"""k(x, y) = exp(-|x - y| / bandwidth)."""
+
+    bandwidth: Parameter
+    smooth = False
+
+    def __init__(self, bandwidth: Parameter) -> None:
+        super().__init__()
+        self._set("bandwidth", bandwidth)
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return torch.exp(-_distance(r2) / self.bandwidth)
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -_where_positive(r2, lambda s: torch.exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0) / self.bandwidth
+
+
+class Matern(Radial):
+    r"""The Matern kernel of smoothness ``nu`` in {1/2, 3/2, 5/2}; with a = sqrt(2 nu) |x - y| / bandwidth,
+
+    exp(-a), (1 + a) exp(-a), (1 + a + a^2/3) exp(-a) (Rasmussen and Williams 2006, eq. 4.17).
+    """
+
+    bandwidth: Parameter
+
+    def __init__(self, nu: float, bandwidth: Parameter) -> None:
+        super().__init__()
+        if nu not in (0.5, 1.5, 2.5):
+            raise InputError(f"nu = {nu!r}: must be one of 0.5, 1.5, 2.5")
+        self.nu = float(nu)
+        self.smooth = self.nu > 0.5
+        self._set("bandwidth", bandwidth)
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        if self.nu == 0.5:
+            return torch.exp(-_distance(r2) / self.bandwidth)
+        zero = r2 == 0
+        a = math.sqrt(2 * self.nu) * torch.where(zero, torch.ones_like(r2), r2).sqrt() / self.bandwidth
+        value = (1 + a + (a**2 / 3 if self.nu == 2.5 else 0)) * torch.exp(-a)
+        # at r2 = 0 the kernel is 1 + slope(0) r2 / 2: written so, its derivatives there are right too
+        at_zero = -self.nu / (self.nu - 1) / (2 * self.bandwidth**2)
+        return torch.where(zero, 1 + at_zero * r2, value)
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        if self.nu == 0.5:
+            decay = _where_positive(r2, lambda s: torch.exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0)
+            return -decay / self.bandwidth
+        a = math.sqrt(2 * self.nu) * _distance(r2) / self.bandwidth
+        polynomial = 3.0 if self.nu == 1.5 else 5 / 3 * (1 + a)
+        return -polynomial * torch.exp(-a) / self.bandwidth**2
+
+    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        scale = math.sqrt(2 * self.nu) / self.bandwidth
+        if self.nu == 2.5:
+            return 25 / 3 * torch.exp(-scale * _distance(r2)) / self.bandwidth**4
+        return (
+            3 / self.bandwidth**2 * _where_positive(r2, lambda s: scale * torch.exp(-scale * s.sqrt()) / s.sqrt(), 0.0)
+        )
+
+
+class InverseMultiquadric(Radial):
+    r"""k(x, y) = (scale^2 + |x - y|^2)^(-1/2)."""
+
+    scale: Parameter
+
+    def __init__(self, scale: Parameter) -> None:
+        super().__init__()
+        self._set("scale", scale)
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return (self.scale**2 + r2) ** -0.5
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -((self.scale**2 + r2) ** -1.5)
+
+    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return 3 * (self.scale**2 + r2) ** -2.5
+
+
+class RationalQuadratic(Radial):
+    r"""k(x, y) = (1 + |x - y|^2 / (2 alpha scale^2))^-alpha (Binkowski et al. 2018 mix several alpha; use ``+``)."""
+
+    alpha: Parameter
+    scale: Parameter
+
+    def __init__(self, alpha: Parameter, scale: Parameter = 1.0) -> None:
+        super().__init__()
+        self._set("alpha", alpha)
+        self._set("scale", scale)
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return (1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha)
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -((1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha - 1)) / self.scale**2
+
+    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        base = 1 + r2 / (2 * self.alpha * self.scale**2)
+        return (self.alpha + 1) / self.alpha * base ** (-self.alpha - 2) / self.scale**4
+
+
+class Riesz(Radial):
+    r"""k(x, y) = -|x - y|^exponent, exponent in (0, 2); conditionally positive definite. Exponent 1: the energy distance.
+
+    The gradient at coinciding points is 0 (Hertrich et al. 2024).
+    """
+
+    smooth = False
+
+    def __init__(self, exponent: float = 1.0) -> None:
+        super().__init__()
+        self.exponent = _checks.interval("exponent", exponent, 0.0, 2.0, "()")
+
+    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -_where_positive(r2, lambda s: s ** (self.exponent / 2), 0.0)
+
+    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+        return -self.exponent * _where_positive(r2, lambda s: s ** (self.exponent / 2 - 1), 0.0)
