@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmdflow.dmmd import DMMDLoss, DMMDPipeline
     from mmdflow.errors import DivergedError, InputError
     from mmdflow.flows import flow
+    from mmdflow.integrators import DescentNoise
     from mmdflow.kernels import (
         Deep,
         Gaussian,
@@ -65,6 +66,7 @@ _HOMES = {
     ),
     "mmdflow.dmmd": ("DMMDLoss", "DMMDPipeline"),
     "mmdflow.flows": ("flow",),
+    "mmdflow.integrators": ("DescentNoise",),
     "mmdflow.kernels": (
         "Deep",
         "Gaussian",
@@ -118,6 +120,7 @@ __all__ = [  # noqa: RUF022 (kernels, divergences, flow, models: the order of th
     "PotentialEnergy",
     "flow",
     "FlowResult",
+    "DescentNoise",
     "InputError",
     "DivergedError",
     "VPSchedule",

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
-from mmdflow.divergences.base import Divergence
+from mmdflow import _checks, ops
+from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, optimal_bandwidth, squared_distances
@@ -30,8 +30,9 @@ class AdaptiveMMD(Divergence):
     * "optimal": Proposition 3.1, a* = ReLU(|mu|^2 / (d + 2) - 2 sigma^2)^(1/2) with |mu| the distance of the two means and
       sigma the target's standard deviation an axis; exact for two Gaussians that differ by a shift, and 0 (the minimum) once
       they overlap.
-    * "gradient": the bandwidth at which the witness gradient is largest at the particles, E |grad f|^2, of 24 between the minimum
-      and the largest distance; what Proposition 3.1 does, without its Gaussians.
+    * "gradient": the bandwidth, of 24 between the minimum and the largest distance, at which the target's part of the witness is
+      steepest at the particles: the largest E_x |E_y grad_1 k(x, y)|^2. It is Proposition 3.1's criterion without its Gaussians;
+      the particles' own part is left out, which has mean zero and whose noise would win at small bandwidths.
     * "median": the median of the distances between particles and target.
 
     F's gradient is that at the chosen bandwidth, held fixed.
@@ -117,7 +118,8 @@ class AdaptiveMMD(Divergence):
         grid = torch.logspace(math.log10(self.minimum), math.log10(max(largest, 2 * self.minimum)), 24).tolist()
 
         def steepness(bandwidth: float) -> float:
-            size = float(MMD(target, self.kernel(bandwidth)).velocity(particles).square().sum(1).mean())
+            pull = ops.kernel_sum_grad(self.kernel(bandwidth), particles, target, uniform(target))
+            size = float(pull.square().sum(1).mean())
             return size if math.isfinite(size) else -1.0
 
         return max(grid, key=steepness)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
 
 
 class Entropy:
@@ -143,7 +144,7 @@ def entropy(name: str, alpha: float | None = None) -> Entropy:
     _checks.choice("divergence", name, NAMES)
     if name != "tsallis":
         if alpha is not None:
-            _checks.choice("divergence", name, ("tsallis",))
+            raise InputError(f"alpha = {alpha!r} with divergence = {name!r}: only 'tsallis' has an alpha")
         return ENTROPIES[name]()
     order = _checks.positive("alpha", alpha)  # type: ignore[arg-type]
     return KL() if order == 1 else Tsallis(order)

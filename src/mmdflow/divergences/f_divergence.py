@@ -54,7 +54,8 @@ class FDivergence(Divergence):
         alpha: of "tsallis", positive; 1 is KL, 2 is chi^2.
         target_weights: of the target's samples, [m]; 1/m each by default. Points of weight 0 are left out.
         solver: "newton" or "lbfgs".
-        tolerance: of the duality gap, relative to 1 + |value|; by default 1e-10 in float64, 1e-4 in float32.
+        tolerance: of the duality gap, relative to 1 + |value| and above what rounding leaves of it, 8 eps |m_nu|^2 / lambda; by
+            default 1e-10 in float64, 1e-4 in float32.
         max_iterations: steps at most; by default 100 for Newton, 5000 for L-BFGS.
 
     Raises:
@@ -122,7 +123,7 @@ class FDivergence(Divergence):
         start = self.target_weights if self._last is None else self._last.to(x)
         solve = _lbfgs if self.solver == "lbfgs" else _newton
         solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
-        if solution.gap > self.tolerance * (1 + abs(float(problem.primal(solution.weights)))):
+        if solution.gap > problem.allowed(solution.weights, self.tolerance):
             raise DivergedError(
                 f"{type(self).__name__} did not converge in {solution.iterations} {SOLVERS[self.solver][0]} steps (duality gap "
                 f"{solution.gap:.2e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), use "
@@ -163,8 +164,10 @@ class _Problem:
         norm = (self.own - a @ (self.gram @ a)) / (2 * self.regularization)
         return norm - self.q @ self.entropy.conjugate(self.witness(a))
 
-    def gap(self, a: Tensor) -> float:
-        return float(self.primal(a) - self.dual(a))
+    def allowed(self, a: Tensor, tolerance: float) -> float:
+        """Return the gap up to which a counts as the solution."""
+        rounding = 8 * torch.finfo(a.dtype).eps * float(self.own.abs()) / self.regularization
+        return tolerance * (1 + abs(float(self.primal(a)))) + rounding
 
     def polished(self, a: Tensor) -> Tensor:
         """Return the weights that optimality gives for the h of a."""
@@ -177,9 +180,8 @@ def _newton(problem: _Problem, a: Tensor, tolerance: float, max_iterations: int)
     gap = math.inf
     for iteration in range(max_iterations + 1):
         feasible = a if problem.entropy.steep else problem.polished(a)
-        value = problem.primal(feasible)
-        gap = float(value - problem.dual(a))
-        if gap <= tolerance * (1 + abs(float(value))):
+        gap = float(problem.primal(feasible) - problem.dual(a))
+        if gap <= problem.allowed(feasible, tolerance):
             a = step(problem, a)
             return DualSolution(a if problem.entropy.steep else problem.polished(a), gap, iteration + 1)
         if iteration < max_iterations:
@@ -264,8 +266,7 @@ def _lbfgs(problem: _Problem, start: Tensor, tolerance: float, max_iterations: i
         iteration += 25
         a = weights()
         feasible = a if steep else problem.polished(a)
-        value = problem.primal(feasible)
-        gap = float(value - problem.dual(a))
-        if gap <= tolerance * (1 + abs(float(value))):
+        gap = float(problem.primal(feasible) - problem.dual(a))
+        if gap <= problem.allowed(feasible, tolerance):
             return DualSolution(feasible, gap, iteration)
     return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, iteration)

@@ -1,6 +1,9 @@
-"""The MMD two-sample test with a permutation null (Gretton et al. 2012)."""
+"""The MMD two-sample test (Gretton et al. 2012; Schrab et al. 2023), and the flow that stops when it accepts."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,48 +17,189 @@ from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
 def mmd_test(
     x: Float[Tensor, "n *event"],
     y: Float[Tensor, "m *event"],
-    kernel: Kernel | None = None,
+    kernel: Kernel | Sequence[Kernel] | None = None,
     *,
+    method: str = "permutation",
     num_permutations: int = 500,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """Return the unbiased MMD^2 and its permutation p-value, (1 + #{permuted >= observed}) / (1 + permutations).
+    """Return MMD^2 and its p-value, (1 + #{resampled >= observed}) / (1 + resamplings).
 
-    The level is exact for any n and m. Costs one Gram matrix of (n + m)^2 entries.
+    "permutation" relabels the points: its level is exact for any n and m, and the statistic is the unbiased one. "wild-bootstrap"
+    flips the signs of pairs (x_i, y_i): it needs n = m, its level is asymptotic (it also holds for dependent samples), and its
+    statistic leaves out k(x_i, y_i). Both cost one Gram matrix of (n + m)^2 entries a kernel.
+
+    With several kernels the test is aggregated over them: the smallest of their p-values is compared with the smallest of every
+    resampling's (as Schrab et al. 2023 with equal weights; by min-p rather than by bisection), so that no correction is lost
+    where the kernels agree. The statistic is then that of the kernel with the smallest p-value.
 
     Args:
         x: the first sample, n >= 2.
         y: the second sample, m >= 2.
-        kernel: Gaussian with the median heuristic on both samples together when None.
-        num_permutations: permutations of the labels.
-        generator: of the permutations.
+        kernel: one, or several to aggregate over (`gaussian_scales`); Gaussian with the median heuristic when None.
+        method: "permutation" or "wild-bootstrap".
+        num_permutations: resamplings.
+        generator: of the resamplings.
 
     Raises:
-        InputError: for mismatched event shapes, fewer than 2 points, or entries that are not finite.
+        InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x, y = torch.randn(100, 2, generator=generator), torch.randn(100, 2, generator=generator)
+        >>> mmd_test(x, y + 1, generator=generator)[1] < 0.05 < mmd_test(x, y, gaussian_scales(x), generator=generator)[1]
+        True
     """
     _checks.points("y", y)
     _checks.points("x", x, y.shape[1:])
     _checks.count("num_permutations", num_permutations)
+    _checks.choice("method", method, METHODS)
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"x and y have {n} and {m} points: each needs at least 2")
+    if method == "wild-bootstrap" and n != m:
+        raise InputError(f"method = 'wild-bootstrap' with {n} and {m} points: must be equally many")
     both = torch.cat([x, y])
-    # a random order, so that the heuristic's subsample holds points of both
-    order = torch.randperm(n + m, generator=generator)
-    kernel = Gaussian(median_bandwidth(both[order])) if kernel is None else kernel
-    with torch.no_grad():
-        gram = kernel(both, both).double()
-    gram.fill_diagonal_(0)
-    # each column of `first` marks the points that play x
-    first = torch.zeros(n + m, num_permutations + 1, dtype=gram.dtype, device=gram.device)
+    if kernel is None:
+        # a random order, so that the heuristic's subsample holds points of both
+        kernel = Gaussian(median_bandwidth(both[torch.randperm(n + m, generator=generator)]))
+    kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
+    if not kernels:
+        raise InputError("kernel = []: must hold at least one kernel")
+    draw, statistics_of = METHODS[method]
+    draws = draw(n, m, num_permutations, generator)
+    statistics = []
+    for k in kernels:
+        with torch.no_grad():
+            gram = k(both, both).double()
+        gram.fill_diagonal_(0)
+        statistics.append(statistics_of(gram, draws.to(gram), n, m))
+    table = torch.stack(statistics)  # [kernels, 1 + resamplings], the observed one first
+    p_values = torch.stack([_upper_tail(row) for row in table])
+    smallest = p_values.min(0).values
+    return float(table[p_values[:, 0].argmin(), 0]), float((smallest <= smallest[0]).double().mean())
+
+
+def gaussian_scales(
+    x: Float[Tensor, "n *event"], factors: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0)
+) -> list[Kernel]:
+    """Return Gaussian kernels whose bandwidths are the median distance of x times each factor."""
+    median = median_bandwidth(x)
+    return [Gaussian(median * _checks.positive("factors", factor)) for factor in factors]
+
+
+def _upper_tail(values: Tensor) -> Tensor:
+    """Return for each value the share of values that are at least as large; ties up to rounding count as such."""
+    ordered = values.sort().values
+    slack = 1e-12 * values.abs()
+    return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
+
+
+def _draw_labels(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
+    """Mark the points that play x, [n + m, 1 + resamplings]."""
+    first = torch.zeros(n + m, count + 1, dtype=torch.float64)
     first[:n, 0] = 1
-    for column in range(1, num_permutations + 1):
+    for column in range(1, count + 1):
         first[torch.randperm(n + m, generator=generator)[:n], column] = 1
+    return first
+
+
+def _of_labels(gram: Tensor, first: Tensor, n: int, m: int) -> Tensor:
     product = gram @ first
     within_x = (first * product).sum(0)
     across = product.sum(0) - within_x
     within_y = gram.sum() - within_x - 2 * across
-    statistic = within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * across / (n * m)
-    slack = 1e-12 * statistic[0].abs()  # permutations equal to the observed labels count as such
-    exceed = int((statistic[1:] >= statistic[0] - slack).sum())
-    return float(statistic[0]), (1 + exceed) / (1 + num_permutations)
+    return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * across / (n * m)
+
+
+def _draw_signs(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
+    """Draw signs of the pairs (x_i, y_i), [n, 1 + resamplings]."""
+    signs = 2 * torch.randint(2, (n, count + 1), generator=generator).double() - 1
+    signs[:, 0] = 1
+    return signs
+
+
+def _of_signs(gram: Tensor, signs: Tensor, n: int, m: int) -> Tensor:
+    h = gram[:n, :n] + gram[n:, n:] - gram[:n, n:] - gram[n:, :n]
+    h.fill_diagonal_(0)
+    return (signs * (h @ signs)).sum(0) / (n * (n - 1))
+
+
+#: Method -> how resamplings are drawn, and the statistics of a Gram matrix with zero diagonal under them.
+METHODS = {"permutation": (_draw_labels, _of_labels), "wild-bootstrap": (_draw_signs, _of_signs)}
+
+
+class StopWhenIndistinguishable:
+    """A callback of `flow`: stop when the MMD test can't tell the particles from held-out samples of the target.
+
+    The result's report holds the last `p_value`, all `p_values` with the steps at which they were `tested_at`, and whether the
+    test `accepted`. Particles of a flow repel each other, so they may look more even than independent samples and p-values may
+    exceed what those would give; and who tests often stops early by chance at times: `every` should not be small.
+
+    Args:
+        held_out: samples of the target that the flow does not use, [m, *event], m >= 2.
+        level: stop once the p-value is at least this.
+        every: test after every so many steps.
+        kernel: as `mmd_test` takes it; by default Gaussians of five bandwidths around the median of held_out, aggregated.
+        method: "permutation" or "wild-bootstrap".
+        num_permutations: resamplings a test.
+        generator: of the resamplings.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Riesz, flow
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> y = torch.randn(400, 2, generator=generator)
+        >>> stop = StopWhenIndistinguishable(y[200:], every=20, num_permutations=99, generator=generator)
+        >>> result = flow(MMD(y[:200], Riesz()), y[:100] + 3, step_size=0.5, momentum=0.8, num_steps=400, callback=stop)
+        >>> result.report["accepted"], result.report["p_value"] >= 0.05
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        held_out: Float[Tensor, "m *event"],
+        *,
+        level: float = 0.05,
+        every: int = 50,
+        kernel: Kernel | Sequence[Kernel] | None = None,
+        method: str = "permutation",
+        num_permutations: int = 200,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.held_out = _checks.points("held_out", held_out)
+        self.level = _checks.interval("level", level, 0.0, 1.0, "()")
+        self.every = _checks.count("every", every)
+        self.kernel = gaussian_scales(held_out) if kernel is None else kernel
+        self.method = _checks.choice("method", method, METHODS)
+        self.num_permutations = _checks.count("num_permutations", num_permutations)
+        self.generator = generator
+        self.p_values: list[float] = []
+        self.tested_at: list[int] = []
+
+    def __call__(self, step: int, particles: Tensor) -> bool:
+        """Test when it is time; return whether to stop."""
+        if step % self.every:
+            return False
+        _, p_value = mmd_test(
+            particles,
+            self.held_out,
+            self.kernel,
+            method=self.method,
+            num_permutations=self.num_permutations,
+            generator=self.generator,
+        )
+        self.p_values.append(p_value)
+        self.tested_at.append(step)
+        return p_value >= self.level
+
+    def report(self) -> dict[str, Any]:
+        """Return the p-values and when they were found."""
+        last = self.p_values[-1] if self.p_values else None
+        return {
+            "p_value": last,
+            "p_values": list(self.p_values),
+            "tested_at": list(self.tested_at),
+            "accepted": last is not None and last >= self.level,
+        }

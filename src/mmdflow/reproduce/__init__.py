@@ -1,6 +1,7 @@
 """Figures and tables of the papers, made again: each says whether the published claim was seen.
 
-A reproduction is a module with TITLE, SCALES and `run` (see `base.Reproduction`); its name on the command line is its
+A reproduction is a module with TITLE (one line for lists), SCALES ("small", minutes on 2 CPU cores, and "full", the paper's
+settings: keyword arguments of `run`), and `run(*, seed, progress, **settings) -> Outcome`. Its name on the command line is its
 file's, with hyphens.
 """
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,22 +38,8 @@ class Outcome:
     draw: Callable[[Figure], None]
 
 
-class Reproduction(Protocol):
-    """A module of this package: one figure or table of a paper."""
-
-    #: One line for lists.
-    TITLE: str
-    #: "small" (minutes on 2 CPU cores) and "full" (the paper's settings): the keyword arguments of `run`.
-    SCALES: dict[str, dict[str, Any]]
-
-    @staticmethod
-    def run(*, seed: int, progress: bool, **settings: Any) -> Outcome:
-        """Do the experiment."""
-        ...
-
-
 def reproduce(
-    name: str, experiment: Reproduction, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
+    name: str, experiment: ModuleType, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:
     """Run an experiment; write NAME.png and NAME.json into `folder`; return what the JSON holds."""
     settings = experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)]

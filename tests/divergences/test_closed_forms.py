@@ -8,6 +8,8 @@ import torch
 from mmdflow import KALE, MMD, DivergedError, DrMMD, Gaussian, InputError, Riesz, SlicedMMD, flow
 from mmdflow.divergences.sliced import DIRECTIONS, draw_directions, riesz_scale
 
+ON_VECTORS = [kind for kind in DIRECTIONS if kind != "patches"]
+
 
 def normal(n, d, seed=0):
     return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -119,7 +121,7 @@ def test_sliced_mmd_is_exact_in_one_dimension(exponent):
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
-@pytest.mark.parametrize("directions", DIRECTIONS)
+@pytest.mark.parametrize("directions", ON_VECTORS)
 def test_sliced_mmd_tends_to_the_riesz_mmd(directions, exponent):
     x, y = normal(20, 2), normal(25, 2, 1) + 1
     sliced = SlicedMMD(y, 4000, exponent, directions, generator=torch.Generator().manual_seed(0))
@@ -177,7 +179,24 @@ def test_blocks_of_slices_do_not_change_the_value(monkeypatch):
     torch.testing.assert_close((divergence(x), divergence.velocity(x)), whole)
 
 
-@pytest.mark.parametrize("kind", DIRECTIONS)
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_patches_give_the_mean_mmd_of_patches(exponent):
+    """Locally connected projections: F is the mean over the patches' positions of 1/2 MMD^2 of that patch."""
+    x, y = normal(9, 2 * 3 * 4).reshape(9, 2, 3, 4), normal(11, 2 * 3 * 4, 1).reshape(11, 2, 3, 4) + 0.5
+    sliced = SlicedMMD(y, 6000, exponent, "patches", patch=2, generator=torch.Generator().manual_seed(0))
+    parts = [
+        MMD(y[:, :, i : i + 2, j : j + 2], Riesz(exponent))(x[:, :, i : i + 2, j : j + 2])
+        for i in range(2)
+        for j in range(3)
+    ]
+    assert sliced(x).item() == pytest.approx(torch.stack(parts).mean().item(), rel=0.03)
+    assert torch.equal((sliced.xi != 0).sum(1), torch.full((6000,), 8))
+    torch.testing.assert_close(sliced.xi.norm(dim=1), torch.ones(6000).double())
+    whole = SlicedMMD(y[:, :, :3, :3], 50, exponent, "patches", patch=3, generator=torch.Generator().manual_seed(0))
+    assert whole(x[:, :, :3, :3]).item() == pytest.approx(MMD(y[..., :3], Riesz(exponent))(x[..., :3]).item(), rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ON_VECTORS)
 def test_directions_have_unit_length(kind, generator):
     xi = draw_directions(7, 2, kind, generator)
     assert xi.shape == (7, 2)
@@ -212,6 +231,9 @@ def test_sliced_flow_reaches_the_target_in_float32():
         (lambda y: SlicedMMD(y, 5, directions="orthogonl"), "did you mean 'orthogonal'"),
         (lambda y: SlicedMMD(y, 5, directions="equispaced"), "in dimension 3: must be 2"),
         (lambda y: SlicedMMD(y, 5, ranks="binned"), "ranks = 'binned'"),
+        (lambda y: SlicedMMD(y, 5, directions="patches"), "patch = None with directions = 'patches'"),
+        (lambda y: SlicedMMD(y, 5, patch=2), "patch = 2 with directions = 'orthogonal'"),
+        (lambda y: SlicedMMD(y, 5, directions="patches", patch=2), r"events of shape \[3\]: must be images"),
     ],
 )
 def test_bad_input(make, message, unchecked):

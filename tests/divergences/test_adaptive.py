@@ -1,0 +1,128 @@
+"""Bandwidths and regularisations that follow the particles; DrMMD on landmarks."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from mmdflow import MMD, AdaptiveMMD, AdaptiveRegularization, DrMMD, Gaussian, InputError, flow
+from mmdflow.kernels import optimal_bandwidth
+
+
+def normal(n, d=2, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_optimal_rule_is_proposition_3_1_on_the_moments():
+    y = normal(4000, 3)
+    divergence = AdaptiveMMD(y, minimum=0.1)
+    divergence(y + torch.tensor([6.0, 0, 0]).double())
+    sigma = (y - y.mean(0)).square().mean().sqrt().item()
+    assert divergence.bandwidth == pytest.approx(optimal_bandwidth(6.0, 3, sigma))
+    divergence(y + 0.1)
+    assert divergence.bandwidth == 0.1
+
+
+def test_gradient_rule_finds_the_optimal_bandwidth_of_gaussians():
+    """Proposition 3.1 takes the square of the mean slope, the rule the mean of squares; they agree for tight Gaussians."""
+    y = 0.3 * normal(500, 1)
+    divergence = AdaptiveMMD(y, "gradient", minimum=0.1)
+    divergence(y + 6)
+    assert divergence.bandwidth == pytest.approx(optimal_bandwidth(6.0, 1, 0.3), rel=0.2)
+
+
+def test_median_rule_and_functions():
+    x, y = torch.zeros(2, 1), torch.tensor([[3.0], [4.0]])
+    median = AdaptiveMMD(y, "median", kernel=Gaussian)
+    torch.testing.assert_close(median(x), MMD(y, Gaussian(3.0))(x))
+    custom = AdaptiveMMD(y, lambda particles, target: 7.0, kernel=Gaussian)
+    torch.testing.assert_close(custom(x), MMD(y, Gaussian(7.0))(x))
+
+
+def test_minimum_is_the_nearest_neighbour_distance():
+    y = torch.tensor([[0.0], [1.0], [1.0], [4.0]])
+    assert AdaptiveMMD(y).minimum == 1.0
+    with pytest.raises(InputError, match="one distinct point: give minimum="):
+        AdaptiveMMD(torch.ones(3, 2))
+
+
+def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
+    y = normal(100)
+    source = 0.3 * normal(100, seed=1) + 12
+    fixed = flow(MMD(y, Gaussian(0.5, normalized=True)), source, step_size=0.5, num_steps=300).particles
+    adaptive = flow(AdaptiveMMD(y, "gradient", kernel=Gaussian), source, step_size=0.5, num_steps=700).particles
+    reached = [(particles - y.mean(0)).norm(dim=1).mean().item() for particles in (fixed, adaptive)]
+    assert reached[0] > 10
+    assert reached[1] < 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda y: AdaptiveMMD(y, "best"), "bandwidth = 'best': must be one of optimal, gradient, median"),
+        (lambda y: AdaptiveMMD(y, minimum=0.0), "minimum = 0.0"),
+        (lambda y: AdaptiveMMD(y, lambda a, b: -1.0)(y), r"bandwidth\(particles, target\) = -1.0"),
+        (lambda y: AdaptiveMMD(normal(3, 200)), "in dimension 200 .at most 100.; give kernel=Gaussian"),
+        (lambda y: DrMMD(y, Gaussian(1.0), 1.0, num_landmarks=9), "num_landmarks = 9: must be at most the target's 5"),
+        (lambda y: DrMMD(y, Gaussian(1.0), 1.0, num_landmarks=0), "num_landmarks = 0"),
+    ],
+)
+def test_bad_input(make, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make(normal(5))
+
+
+def test_landmarks_that_hold_every_distinct_point_are_exact():
+    y = normal(10, seed=1).repeat(3, 1)
+    x = normal(8) + 0.5
+    exact = DrMMD(y, Gaussian(1.0), 0.05)
+    nystrom = DrMMD(y, Gaussian(1.0), 0.05, num_landmarks=28)  # every point is there three times
+    assert nystrom.jitter > 0 == exact.jitter
+    torch.testing.assert_close(nystrom(x), exact(x), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(nystrom.velocity(x), exact.velocity(x), rtol=1e-5, atol=1e-6)
+
+
+def test_landmarks_approximate_from_above_and_converge():
+    """A compressed covariance is smaller, so that the regularised norm is larger, towards MMD^2 (1 + lambda) / lambda."""
+    x, y = normal(100) * 0.7 + 0.3, normal(300, seed=1)
+    exact = DrMMD(y, Gaussian(0.8), 1e-2)(x).item()
+    few, many = (
+        DrMMD(y, Gaussian(0.8), 1e-2, num_landmarks=p, generator=torch.Generator().manual_seed(0))(x).item()
+        for p in (5, 100)
+    )
+    assert few > many >= exact * (1 - 1e-6)
+    assert many == pytest.approx(exact, rel=2e-2)
+
+
+def test_many_points_use_landmarks_by_default(monkeypatch):
+    monkeypatch.setattr("mmdflow.divergences.drmmd.EXACT_POINTS", 20)
+    monkeypatch.setattr("mmdflow.divergences.drmmd.DEFAULT_LANDMARKS", 7)
+    divergence = DrMMD(normal(21), Gaussian(1.0), 0.1)
+    assert not divergence.exact
+    assert len(divergence.landmarks) == 7
+
+
+@pytest.mark.parametrize("num_landmarks", [None, 6])
+def test_regularization_can_be_set(num_landmarks):
+    x, y = normal(8) + 0.5, normal(12, seed=1)
+
+    def make(regularization):
+        seeded = torch.Generator().manual_seed(0)
+        return DrMMD(y, Gaussian(1.0), regularization, num_landmarks=num_landmarks, generator=seeded)
+
+    divergence = make(1.0)
+    for regularization in (0.1, 5.0):
+        divergence.regularization = regularization
+        torch.testing.assert_close(divergence(x), make(regularization)(x), rtol=1e-8, atol=1e-10)
+
+
+def test_adaptive_regularization_follows_the_value():
+    y = normal(50)
+    divergence = DrMMD(y, Gaussian(1.0), 1.0)
+    adapt = AdaptiveRegularization(divergence, minimum=0.4)
+    result = flow(divergence, y + 1.5, step_size=0.1, num_steps=60, callback=adapt)
+    followed = result.report["regularization"]
+    assert len(followed) == 60
+    assert followed[0] == 1.0
+    assert followed[-1] == 0.4 == divergence.regularization
+    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(followed))

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from mmdflow import MMD, Gaussian, InputError, Riesz, flow
+from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
+
+
+def normal(n, d=2, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+@pytest.mark.parametrize("aggregated", [False, True])
+def test_tests_keep_their_level(method, aggregated, generator):
+    rejections = 0
+    for _ in range(200):
+        x, y = (torch.randn(30, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+        kernel = gaussian_scales(torch.cat([x, y])) if aggregated else Gaussian(1.0)
+        rejections += mmd_test(x, y, kernel, method=method, num_permutations=39, generator=generator)[1] <= 0.1
+    assert 8 <= rejections <= 34  # 20 expected; about 3 standard deviations each way
+
+
+@pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+def test_tests_have_power(method, generator):
+    x, y = normal(60), normal(60, seed=1) + 1
+    assert mmd_test(x, y, method=method, num_permutations=99, generator=generator)[1] == 0.01
+
+
+def test_aggregation_sees_differences_of_every_scale(generator):
+    """Fine stripes: a bandwidth of the median is blind to them, one of the aggregated ones is not."""
+    x = 4 * torch.rand(400, 1, dtype=torch.float64, generator=generator)
+    y = 4 * torch.rand(400, 1, dtype=torch.float64, generator=generator)
+    y = (y / 0.4).floor() * 0.4 + (y % 0.4) / 3
+    single = mmd_test(x, y, num_permutations=199, generator=generator)[1]
+    kernels = gaussian_scales(x, (0.03, 0.1, 0.3, 1.0))
+    several = mmd_test(x, y, kernels, num_permutations=199, generator=generator)[1]
+    assert several < 0.05 < single
+
+
+def test_one_kernel_in_a_list_is_that_kernel():
+    x, y = normal(20), normal(25, seed=1)
+    alone = mmd_test(x, y, Gaussian(1.0), generator=torch.Generator().manual_seed(0))
+    listed = mmd_test(x, y, [Gaussian(1.0)], generator=torch.Generator().manual_seed(0))
+    assert alone == listed
+
+
+def test_wild_bootstrap_statistic():
+    x, y = normal(7), normal(7, seed=1)
+    k = Gaussian(1.3)
+    h = k(x, x) + k(y, y) - k(x, y) - k(y, x)
+    value, _ = mmd_test(x, y, k, method="wild-bootstrap", num_permutations=1)
+    assert value == pytest.approx(((h.sum() - h.diagonal().sum()) / 42).item())
+
+
+def test_flow_stops_with_its_p_value(generator):
+    y = normal(400)
+    stop = StopWhenIndistinguishable(y[200:], every=5, num_permutations=99, generator=generator)
+    result = flow(MMD(y[:200], Riesz()), y[:100] + 4, step_size=0.5, momentum=0.8, num_steps=500, callback=stop)
+    report = result.report
+    assert report["accepted"]
+    assert report["p_value"] >= 0.05
+    assert result.steps[-1] == report["tested_at"][-1] < 500
+    assert all(p < 0.05 for p in report["p_values"][:-1])
+    assert len(report["p_values"]) > 1
+
+
+def test_flow_that_never_arrives_reports_its_p_value(generator):
+    y = normal(100)
+    stop = StopWhenIndistinguishable(y, every=2, num_permutations=99, generator=generator)
+    result = flow(MMD(y, Riesz()), y + 50, step_size=1e-6, num_steps=5, callback=stop)
+    assert result.report["p_values"] == [0.01, 0.01]
+    assert not result.report["accepted"]
+    never = StopWhenIndistinguishable(y, every=10)
+    assert flow(MMD(y, Riesz()), y, step_size=0.1, num_steps=5, callback=never).report["p_value"] is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mmd_test(normal(4), normal(5), method="wild-bootstrap"), "with 4 and 5 points: must be equally many"),
+        (lambda: mmd_test(normal(4), normal(5), method="bayes"), "method = 'bayes': must be one of permutation"),
+        (lambda: mmd_test(normal(4), normal(5), []), "must hold at least one kernel"),
+        (lambda: gaussian_scales(normal(4), (0.0,)), "factors = 0.0"),
+        (lambda: StopWhenIndistinguishable(normal(5), level=1.0), "level = 1.0"),
+        (lambda: StopWhenIndistinguishable(normal(5), every=0), "every = 0"),
+    ],
+)
+def test_bad_input(make, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make()
