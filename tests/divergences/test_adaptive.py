@@ -24,7 +24,7 @@ def test_optimal_rule_is_proposition_3_1_on_the_moments():
 
 
 def test_gradient_rule_finds_the_optimal_bandwidth_of_gaussians():
-    """Proposition 3.1 takes the square of the mean slope, the rule the mean of squares; they agree for tight Gaussians."""
+    """Proposition 3.1 takes the slope of the mean, the rule the mean log slope; they agree for tight Gaussians."""
     y = 0.3 * normal(500, 1)
     divergence = AdaptiveMMD(y, "gradient", minimum=0.1)
     divergence(y + 6)
@@ -53,7 +53,7 @@ def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
     adaptive = flow(AdaptiveMMD(y, "gradient", kernel=Gaussian), source, step_size=0.5, num_steps=700).particles
     reached = [(particles - y.mean(0)).norm(dim=1).mean().item() for particles in (fixed, adaptive)]
     assert reached[0] > 10
-    assert reached[1] < 3
+    assert reached[1] < 6
 
 
 @pytest.mark.parametrize(

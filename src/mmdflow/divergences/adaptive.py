@@ -31,8 +31,9 @@ class AdaptiveMMD(Divergence):
       sigma the target's standard deviation an axis; exact for two Gaussians that differ by a shift, and 0 (the minimum) once
       they overlap.
     * "gradient": the bandwidth, of 24 between the minimum and the largest distance, at which the target's part of the witness is
-      steepest at the particles: the largest E_x |E_y grad_1 k(x, y)|^2. It is Proposition 3.1's criterion without its Gaussians;
-      the particles' own part is left out, which has mean zero and whose noise would win at small bandwidths.
+      steepest at the particles, in the geometric mean: the largest E_x log |E_y grad_1 k(x, y)|. It is Proposition 3.1's
+      criterion without its Gaussians. The particles' own part is left out, which has mean zero and whose noise would win at
+      small bandwidths; an arithmetic mean would follow the first particles that arrive and leave the others behind.
     * "median": the median of the distances between particles and target.
 
     F's gradient is that at the chosen bandwidth, held fixed.
@@ -119,8 +120,8 @@ class AdaptiveMMD(Divergence):
 
         def steepness(bandwidth: float) -> float:
             pull = ops.kernel_sum_grad(self.kernel(bandwidth), particles, target, uniform(target))
-            size = float(pull.square().sum(1).mean())
-            return size if math.isfinite(size) else -1.0
+            size = float(pull.norm(dim=1).clamp_min(torch.finfo(pull.dtype).tiny).log().mean())
+            return size if math.isfinite(size) else -math.inf
 
         return max(grid, key=steepness)
 
