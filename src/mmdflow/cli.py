@@ -23,8 +23,10 @@ Gradient flows of the Maximum Mean Discrepancy.
 commands:
   train RECIPE --output=DIR    train a model; RECIPE is a name (see `mmdflow recipes`) or a YAML file
   train --resume DIR           go on with an interrupted run
+  flow --target T -o FILE      move particles onto a toy set, a file of points or a picture
   sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
   evaluate MODEL               judge a model's samples against its data: a table and JSON
+  reproduce NAME               make a figure of the papers again, and say whether its claim was seen
   recipes                      the recipes and shipped models that there are
 
 `mmdflow COMMAND --help` shows the options of a command.
@@ -171,13 +173,24 @@ def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
     from mmdflow.errors import InputError
     from mmdflow.recipes import Recipe
 
+    settings = _instantiate(parser, options)
     try:
-        settings = parser.instantiate(options)
         return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
     except InputError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"recipe: a field has the wrong form ({error})") from None
+
+
+def _instantiate(parser: ArgumentParser, options: Namespace) -> Any:
+    from mmdflow.errors import InputError
+
+    try:
+        return parser.instantiate(options)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"options: a field has the wrong form ({error})") from None
 
 
 def _run(recipe: Any, folder: Path) -> None:
@@ -324,6 +337,88 @@ def _table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _flow(arguments: list[str]) -> None:
+    from mmdflow.errors import InputError
+    from mmdflow.recipes import FlowSpec
+
+    parser = _parser("flow", "Move particles onto a target that samples give, along the gradient of a divergence.")
+    parser.add_argument("--config", action="config", help="a YAML file of fields")
+    parser.add_argument(
+        "-o", "--output", type=str, help="the last particles as a picture (.png, ...), or the flow (.gif, .mp4)"
+    )
+    parser.add_argument("--save", type=str, help="the last particles as .npy, .npz, .csv or .pt")
+    parser.add_class_arguments(FlowSpec)
+    options = _parse(parser, arguments)
+    if options.output is None and options.save is None:
+        raise InputError(
+            "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both"
+        )
+    settings = _instantiate(parser, options)
+    spec = FlowSpec(**{field: settings[field] for field in FlowSpec.__dataclass_fields__})
+
+    from mmdflow import plots
+    from mmdflow.data import check_points_file, save_points
+    from mmdflow.recipes import particles
+
+    if options.output is not None:
+        plots.check_output(options.output)
+    if options.save is not None:
+        check_points_file(options.save)
+    run = particles.run_flow(spec, progress=True)
+    result, report = run.result, run.report
+    if options.save is not None:
+        save_points(result.particles, options.save)
+    if options.output is not None:
+        titles = [f"step {step}" for step in result.steps.tolist()]
+        if plots.is_animation(options.output):
+            plots.save_pictures(plots.particle_pictures(result.trajectory, run.target, titles), options.output)
+        else:
+            last = plots.particle_pictures(result.trajectory[[0, -1]], run.target, [titles[0], titles[-1]])[1]
+            plots.save_picture(last, options.output)
+    print(
+        f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
+    )
+    if report["p_value"] is not None:
+        verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
+        print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")
+    print(f"written: {', '.join(name for name in (options.output, options.save) if name is not None)}")
+
+
+def _reproduce(arguments: list[str]) -> None:
+    from mmdflow.errors import InputError
+
+    parser = _parser("reproduce", "Make figures of the papers again; without a name, list them.")
+    parser.add_argument("name", type=str, nargs="?", help="a reproduction's name, or all")
+    parser.add_argument(
+        "--scale", type=str, default="small", help="small (minutes on 2 CPU cores) or full (the paper's settings)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
+    )
+    options = _parse(parser, arguments)
+
+    from mmdflow import reproduce
+
+    if options.name is None:
+        print("reproductions (mmdflow reproduce NAME, or all):")
+        for name in reproduce.NAMES:
+            print(f"  {name:<22} {reproduce.module(name).TITLE}")
+        return
+    if options.name != "all" and options.name not in reproduce.NAMES:
+        allowed = ["all", *reproduce.NAMES]
+        raise InputError(f"name = {options.name!r}: must be one of {', '.join(allowed)}{_near(options.name, allowed)}")
+    folder = Path(options.output)
+    for name in reproduce.NAMES if options.name == "all" else (options.name,):
+        report = reproduce.reproduce(
+            name, reproduce.module(name), folder, scale=options.scale, seed=options.seed, progress=True
+        )
+        print(f"claim:   {report['claim']}")
+        print(f"finding: {report['finding']}")
+        print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")
+        print(f"written: {folder / name}.png, {folder / name}.json")
+
+
 def _recipes(arguments: list[str]) -> None:
     _parse(_parser("recipes", "List the recipes and shipped models."), arguments)
 
@@ -343,7 +438,9 @@ def _recipes(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
+    "flow": _flow,
     "sample": _sample,
     "evaluate": _evaluate,
+    "reproduce": _reproduce,
     "recipes": _recipes,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
@@ -69,8 +70,12 @@ def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, sec
         InputError: for another file ending.
         ImportError: for .mp4 without imageio-ffmpeg.
     """
+    save_pictures([picture(frame) for frame in frames], path, seconds=seconds)
+
+
+def save_pictures(pictures: Sequence[Image.Image], path: str | Path, *, seconds: float = 4.0) -> None:
+    """Save pictures of one size as an animation, .gif or .mp4, as `save_animation` does."""
     path = Path(path)
-    pictures = [picture(frame) for frame in frames]
     pause = max(20, round(1000 * seconds / len(pictures)))
     if path.suffix.lower() == ".gif":
         durations = [pause] * (len(pictures) - 1) + [1500]
@@ -80,6 +85,59 @@ def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, sec
         _save_mp4([*pictures, *[pictures[-1]] * round(1500 / pause)], path, 1000 / pause)
     else:
         raise InputError(f"{path}: animations end in .gif or .mp4")
+
+
+def particle_pictures(
+    frames: Float[Tensor, "S n *event"], target: Float[Tensor, "m *event"], titles: Sequence[str]
+) -> list[Image.Image]:
+    """Return a picture of particles over the target for each frame, all on the same axes.
+
+    Points in the plane are scattered, on a line they are histograms, and those of more dimensions are shown on the target's
+    first two principal axes; images are grids without the target.
+    """
+    if frames.ndim == 5:
+        return [image_grid(frame[:64]) for frame in frames]
+    shown, y, names = _in_the_plane(frames.flatten(2), target.flatten(1))
+    everything = torch.cat([shown[0], shown[-1], y])
+    low, high = everything.min(0).values, everything.max(0).values
+    centre, reach = (low + high) / 2, float((high - low).max().clamp_min(1e-6)) * 0.54
+    return [_particles(frame, y, title, centre, reach, names) for frame, title in zip(shown, titles, strict=True)]
+
+
+def _in_the_plane(frames: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple[str, str] | None]:
+    frames, target = frames.cpu().double(), target.cpu().double()
+    if target.shape[1] <= 2:
+        return frames, target, None
+    mean = target.mean(0)
+    _, _, axes = torch.linalg.svd(target - mean, full_matrices=False)
+    axes = axes[:2] if len(axes) > 1 else torch.eye(2, target.shape[1], dtype=target.dtype)
+    return (frames - mean) @ axes.T, (target - mean) @ axes.T, ("first principal axis", "second principal axis")
+
+
+def _particles(
+    x: Tensor, y: Tensor, title: str, centre: Tensor, reach: float, names: tuple[str, str] | None
+) -> Image.Image:
+    figure, (axes,) = _figure(1, (5.0, 5.2))
+    axes.set_title(title, fontsize=10)
+    if x.shape[1] == 1:
+        edges = np.linspace(float(centre) - reach, float(centre) + reach, 61).tolist()
+        axes.hist(y[:, 0].numpy(), bins=edges, density=True, color="0.8", label="target")
+        axes.hist(x[:, 0].numpy(), bins=edges, density=True, histtype="step", color="C0", label="particles")
+        axes.legend(frameon=False, loc="upper right")
+        return _to_image(figure)
+    size = max(1.0, min(16.0, 4000 / len(x)))
+    axes.scatter(y[:, 0].numpy(), y[:, 1].numpy(), s=size, color="0.8", linewidths=0)
+    axes.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=size, color="C0", alpha=0.7, linewidths=0)
+    axes.set(xlim=(float(centre[0]) - reach, float(centre[0]) + reach), aspect="equal")
+    axes.set(ylim=(float(centre[1]) - reach, float(centre[1]) + reach))
+    if names is not None:
+        axes.set(xlabel=names[0], ylabel=names[1])
+    return _to_image(figure)
+
+
+def save_picture(image: Image.Image, path: str | Path) -> None:
+    """Save one picture, whole or not at all."""
+    _save(image, Path(path))
 
 
 def save_report(

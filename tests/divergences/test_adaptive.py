@@ -42,7 +42,7 @@ def test_median_rule_and_functions():
 def test_minimum_is_the_nearest_neighbour_distance():
     y = torch.tensor([[0.0], [1.0], [1.0], [4.0]])
     assert AdaptiveMMD(y).minimum == 1.0
-    with pytest.raises(InputError, match="one distinct point: give minimum="):
+    with pytest.raises(InputError, match="one distinct point"):
         AdaptiveMMD(torch.ones(3, 2))
 
 

@@ -1,7 +1,20 @@
-"""Data sets: embedded digits, IDX files (MNIST, Fashion-MNIST), toy 2-D distributions."""
+"""Data sets: embedded digits, IDX files (MNIST, Fashion-MNIST), toy 2-D distributions, points from files and pictures."""
 
 from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
+from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
 
-__all__ = ["DATASETS", "TOYS", "DataSet", "load", "read_idx", "toy"]
+__all__ = [
+    "DATASETS",
+    "POINT_FILES",
+    "TOYS",
+    "DataSet",
+    "check_points_file",
+    "density_points",
+    "load",
+    "read_idx",
+    "read_points",
+    "save_points",
+    "toy",
+]

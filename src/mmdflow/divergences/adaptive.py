@@ -13,7 +13,7 @@ from mmdflow import _checks, ops
 from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.errors import InputError
-from mmdflow.kernels import Gaussian, Kernel, optimal_bandwidth, squared_distances
+from mmdflow.kernels import Gaussian, Kernel, nearest_distance, optimal_bandwidth, squared_distances
 from mmdflow.witness import Witness
 
 #: Names of the rules by which a bandwidth is chosen.
@@ -77,7 +77,7 @@ class AdaptiveMMD(Divergence):
                 f"(at most 100); give kernel=Gaussian"
             )
         if minimum is None:
-            self.minimum = 0.0 if callable(bandwidth) else _nearest(target)
+            self.minimum = 0.0 if callable(bandwidth) else nearest_distance(target)
         else:
             self.minimum = _checks.positive("minimum", minimum)
         self.register_buffer("target", target)
@@ -132,14 +132,3 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 def _few(x: Tensor) -> Tensor:
     return x[:RULE_POINTS].flatten(1)
-
-
-def _nearest(target: Tensor) -> float:
-    """Return the median distance of points to their nearest neighbours, over those that do not coincide."""
-    few = _few(target)
-    distances = squared_distances(few, few)
-    distances = torch.where(distances > 0, distances, torch.full_like(distances, torch.inf)).min(1).values.sqrt()
-    median = float(distances.median())
-    if not math.isfinite(median):
-        raise InputError("target holds one distinct point: give minimum=, the smallest bandwidth")
-    return median

@@ -24,6 +24,19 @@ def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
     return _checks.positive("median distance of x (are most points equal?)", median)
 
 
+def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
+    """Return the median distance of points to their nearest other, over the first `max_points` distinct points."""
+    few = flat(_checks.points("x", x))[:max_points]
+    r2 = squared_distances(few, few)
+    nearest = torch.where(r2 > 0, r2, torch.full_like(r2, torch.inf)).min(1).values
+    median = float(nearest.median().sqrt())
+    if not math.isfinite(median):
+        raise InputError(
+            "x holds one distinct point: the distance to the nearest other needs at least 2; give a bandwidth"
+        )
+    return median
+
+
 def optimal_bandwidth(mean_norm: float, dim: int, sigma: float) -> float:
     r"""Return the bandwidth that moves one Gaussian fastest towards another: DMMD paper, Proposition 3.1.
 

@@ -3,6 +3,7 @@
 This module imports nothing heavy, so that `mmdflow train --help` is quick; `recipes.run` does the wiring.
 """
 
+from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
     DataSpec,
     EvaluationSpec,
@@ -17,8 +18,10 @@ from mmdflow.recipes.schema import (
 
 __all__ = [
     "DataSpec",
+    "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",
+    "FlowSpec",
     "LossSpec",
     "Recipe",
     "SamplingSpec",

@@ -11,9 +11,12 @@ import importlib
 from types import ModuleType
 
 from mmdflow import _checks
+from mmdflow.reproduce.base import Outcome, reproduce
+
+__all__ = ["NAMES", "Outcome", "module", "reproduce"]
 
 #: name on the command line -> what it shows; the modules load when they are asked for.
-NAMES = ()
+NAMES: tuple[str, ...] = ()
 
 
 def module(name: str) -> ModuleType:

@@ -1,0 +1,117 @@
+"""The fields of `mmdflow flow`, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+
+
+@dataclass(frozen=True)
+class DivergenceSpec:
+    """The divergence.
+
+    Attributes:
+        name: mmd, sliced, kale, drmmd, f-divergence, sobolev, or adaptive (MMD whose bandwidth follows the particles).
+        kernel: riesz (the default of mmd), gaussian (of all others), laplace, matern-3/2, matern-5/2, inverse-multiquadric,
+            rational-quadratic or linear.
+        bandwidth: of the kernel; by default the geometric mean of the median distance of the target's points and their median
+            distance to their nearest neighbours.
+        exponent: of riesz and sliced, in (0, 2).
+        regularization: lambda of kale, drmmd, f-divergence and sobolev.
+        entropy: of f-divergence: kl, reverse-kl, jeffreys, chi2 or tsallis.
+        alpha: of tsallis.
+        rule: of adaptive: optimal, gradient or median.
+        num_directions: of sliced.
+        directions: of sliced: orthogonal, random, qmc or equispaced.
+    """
+
+    name: Literal["mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive"] = "mmd"
+    kernel: (
+        Literal[
+            "riesz",
+            "gaussian",
+            "laplace",
+            "matern-3/2",
+            "matern-5/2",
+            "inverse-multiquadric",
+            "rational-quadratic",
+            "linear",
+        ]
+        | None
+    ) = None
+    bandwidth: float | None = None
+    exponent: float = 1.0
+    regularization: float = 0.1
+    entropy: Literal["kl", "reverse-kl", "jeffreys", "chi2", "tsallis"] = "kl"
+    alpha: float | None = None
+    rule: Literal["optimal", "gradient", "median"] = "gradient"
+    num_directions: int = 50
+    directions: Literal["orthogonal", "random", "qmc", "equispaced"] = "orthogonal"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.bandwidth is not None:
+            _checks.positive("divergence.bandwidth", self.bandwidth)
+        _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
+        _checks.positive("divergence.regularization", self.regularization)
+        _checks.count("divergence.num_directions", self.num_directions)
+        if (self.entropy == "tsallis") != (self.alpha is not None):
+            raise InputError(
+                f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"
+            )
+        if self.alpha is not None:
+            _checks.positive("divergence.alpha", self.alpha)
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """A particle flow.
+
+    Attributes:
+        target: a toy distribution, a file of points (.npy, .npz, .csv, .pt), or a picture whose darkness is a density.
+        source: gaussian (around the target's mean, a third as wide), a toy distribution, a file of points, or a picture.
+        num_particles: drawn from the source; a file of points gives its first ones.
+        num_targets: samples of the target that the flow uses; a file of points gives its first ones.
+        num_steps: steps.
+        step_size: eta; by default one that suits the divergence's scale.
+        momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0.
+        noise_injection: beta at the start; it falls linearly to 0 over the first four fifths of the steps.
+        integrator: euler, nesterov, heun, adam or adaptive.
+        birth_death: rate of birth-death jumps.
+        stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level.
+        frames: pictures of an animation.
+        seed: of everything random.
+        divergence: the divergence.
+    """
+
+    target: str = "rings"
+    source: str = "gaussian"
+    num_particles: int = 500
+    num_targets: int = 500
+    num_steps: int = 500
+    step_size: float | None = None
+    momentum: float | None = None
+    noise_injection: float = 0.0
+    integrator: Literal["euler", "nesterov", "heun", "adam", "adaptive"] = "euler"
+    birth_death: float | None = None
+    stop_level: float | None = None
+    frames: int = 60
+    seed: int = 0
+    divergence: DivergenceSpec = field(default_factory=DivergenceSpec)
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, minimum in (("num_particles", 1), ("num_targets", 2), ("num_steps", 1), ("frames", 1), ("seed", 0)):
+            _checks.count(name, getattr(self, name), minimum)
+        if self.step_size is not None:
+            _checks.positive("step_size", self.step_size)
+        if self.momentum is not None:
+            _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
+        _checks.non_negative("noise_injection", self.noise_injection)
+        if self.birth_death is not None:
+            _checks.non_negative("birth_death", self.birth_death)
+        if self.stop_level is not None:
+            _checks.interval("stop_level", self.stop_level, 0.0, 1.0, "()")

@@ -1,0 +1,196 @@
+"""What `mmdflow flow` does: names into objects, the flow, its report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow.data import POINT_FILES, TOYS, density_points, read_points, toy
+from mmdflow.divergences import (
+    KALE,
+    MMD,
+    AdaptiveMMD,
+    Divergence,
+    DrMMD,
+    FDivergence,
+    SlicedMMD,
+    SobolevDescent,
+)
+from mmdflow.errors import InputError
+from mmdflow.flows import Callback, flow
+from mmdflow.kernels import (
+    Gaussian,
+    InverseMultiquadric,
+    Kernel,
+    Laplace,
+    Linear,
+    Matern,
+    RationalQuadratic,
+    Riesz,
+    median_bandwidth,
+    nearest_distance,
+)
+from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
+from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
+from mmdflow.types import FlowResult
+
+#: Points of each sample that the two-sample test looks at, at most.
+_TESTED = 2000
+
+
+@dataclass(frozen=True)
+class ParticleRun:
+    """What a flow from the command line gives.
+
+    Attributes:
+        result: of `flow`.
+        target: the samples that the flow used, [m, *event].
+        report: F before and after, p-value of the two-sample test against held-out samples where there are any, seconds, NFE.
+    """
+
+    result: FlowResult
+    target: Tensor
+    report: dict[str, Any]
+
+
+def run_flow(spec: FlowSpec, *, progress: bool = False) -> ParticleRun:
+    """Run the flow that the fields describe."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    target, held_out = _target(spec, generator)
+    particles = _source(spec, target, generator)
+    if particles.shape[1:] != target.shape[1:]:
+        raise InputError(
+            f"source = {spec.source!r} has event shape {list(particles.shape[1:])}: must be {list(target.shape[1:])}, the "
+            f"target's"
+        )
+    divergence, step_size, momentum = _divergence(spec.divergence, target, generator)
+    callbacks: list[Callback] = []
+    if spec.stop_level is not None:
+        if held_out is None:
+            raise InputError(
+                f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with"
+            )
+        callbacks.append(
+            StopWhenIndistinguishable(
+                held_out, level=spec.stop_level, every=max(1, spec.num_steps // 20), generator=generator
+            )
+        )
+    quiet = 0.8 * spec.num_steps
+    start = time.perf_counter()
+    result = flow(
+        divergence,
+        particles,
+        step_size=step_size if spec.step_size is None else spec.step_size,
+        num_steps=spec.num_steps,
+        momentum=_momentum(spec, momentum),
+        noise_injection=(lambda step: spec.noise_injection * max(0.0, 1 - step / quiet))
+        if spec.noise_injection
+        else None,
+        integrator=spec.integrator,
+        birth_death=spec.birth_death,
+        save_every=max(1, spec.num_steps // spec.frames),
+        callback=callbacks,
+        progress=progress,
+        generator=generator,
+    )
+    seconds = time.perf_counter() - start
+    report: dict[str, Any] = {
+        "value_start": float(result.values[0]),
+        "value_end": float(result.values[-1]),
+        "steps": int(result.steps[-1]),
+        "nfe": result.nfe,
+        "seconds": seconds,
+        "p_value": None,
+    }
+    if held_out is not None and min(len(held_out), len(result.particles)) > 1:
+        few = held_out[:_TESTED]
+        _, report["p_value"] = mmd_test(result.particles[:_TESTED], few, gaussian_scales(few), generator=generator)
+    return ParticleRun(result, target, report)
+
+
+def _target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Return the target's samples, and as many others that the flow does not see (none where a file has no more)."""
+    both = _points("target", spec.target, 2 * spec.num_targets, generator)
+    target, rest = both[: spec.num_targets], both[spec.num_targets :]
+    return target, rest if len(rest) > 1 else None
+
+
+def _source(spec: FlowSpec, target: Tensor, generator: torch.Generator) -> Tensor:
+    if spec.source == "gaussian":
+        noise = torch.randn(spec.num_particles, *target.shape[1:], dtype=target.dtype, generator=generator)
+        return target.mean(0) + noise * (target - target.mean(0)).square().mean().sqrt() / 3
+    return _points("source", spec.source, spec.num_particles, generator).to(target.dtype)
+
+
+def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n points of a toy distribution or picture, or read up to n from a file."""
+    if name in TOYS:
+        return toy(name, n, generator)
+    suffix = Path(name).suffix.lower()
+    if suffix in POINT_FILES:
+        return read_points(name)[:n]
+    if suffix in Image.registered_extensions():
+        return density_points(name, n, generator)
+    extra = ["gaussian"] if field == "source" else []
+    try:
+        _checks.choice(field, name, [*extra, *TOYS])
+    except InputError as error:
+        raise InputError(f"{error}; or a file of points ({', '.join(POINT_FILES)}) or a picture") from None
+    raise AssertionError
+
+
+def _momentum(spec: FlowSpec, default: float) -> float:
+    if spec.momentum is not None:
+        return spec.momentum
+    return default if spec.integrator == "euler" else 0.9 if spec.integrator in ("nesterov", "adam") else 0.0
+
+
+def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, float, float]:
+    """Return the divergence, and the step size and momentum that suit its scale."""
+    name, ridge = spec.name, spec.regularization
+    if name == "sliced":
+        sliced = SlicedMMD(target, spec.num_directions, spec.exponent, spec.directions, generator=generator)
+        return sliced, 0.3, 0.9
+    kernel = spec.kernel or ("riesz" if name == "mmd" else "gaussian")
+    needs_bandwidth = kernel not in ("riesz", "linear") and name != "adaptive"
+    width = spec.bandwidth or (_bandwidth(target) if needs_bandwidth else 1.0)
+    if name == "adaptive":
+        return AdaptiveMMD(target, spec.rule, kernel=lambda b: _kernel(kernel, b, spec.exponent)), 1.0, 0.0
+    k = _kernel(kernel, width, spec.exponent)
+    if name == "mmd":
+        return MMD(target, k), 0.3 if kernel == "riesz" else 2 * width**2, 0.9 if kernel == "riesz" else 0.0
+    if name == "kale":
+        return KALE(target, k, ridge), width**2 * ridge / (1 + ridge), 0.0
+    if name == "drmmd":
+        return DrMMD(target, k, ridge), width**2 * ridge / (1 + ridge) / 2, 0.0
+    if name == "f-divergence":
+        return FDivergence(target, k, ridge, spec.entropy, alpha=spec.alpha), width**2 * ridge, 0.0
+    return SobolevDescent(target, k, ridge), 0.1, 0.0
+
+
+def _bandwidth(target: Tensor) -> float:
+    """Return a width between the scale of the whole and that of the gaps: sqrt(median distance x median nearest distance)."""
+    return math.sqrt(median_bandwidth(target) * nearest_distance(target))
+
+
+def _kernel(name: str, width: float, exponent: float) -> Kernel:
+    kernels: dict[str, Callable[[], Kernel]] = {
+        "riesz": lambda: Riesz(exponent),
+        "gaussian": lambda: Gaussian(width),
+        "laplace": lambda: Laplace(width),
+        "matern-3/2": lambda: Matern(1.5, width),
+        "matern-5/2": lambda: Matern(2.5, width),
+        "inverse-multiquadric": lambda: InverseMultiquadric(width),
+        "rational-quadratic": lambda: RationalQuadratic(1.0, width),
+        "linear": Linear,
+    }
+    return kernels[name]()
