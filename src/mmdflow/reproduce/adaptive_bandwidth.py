@@ -243,9 +243,7 @@ def _draw(figure: Figure, figures: dict[str, Any], start: float) -> None:
         best = optimal_bandwidth(r, 1, 1.0)
         (drawn,) = axes[0].plot(grid, curve / curve.max(), label=f"|mu| = {r:g}")
         axes[0].plot([best], [1.0], "o", color=drawn.get_color())
-    axes[0].set(
-        title="Dots: a* of Prop. 3.1 (d = 1)", xlabel="bandwidth a", ylabel="|grad MMD²| / its maximum"
-    )
+    axes[0].set(title="Dots: a* of Prop. 3.1 (d = 1)", xlabel="bandwidth a", ylabel="|grad MMD²| / its maximum")
     axes[0].legend(frameon=False)
     for ax, key, title in (
         (axes[1], "mean_flow", "Means of Gaussians"),
