@@ -127,8 +127,8 @@ def run(
         f"The time grows as N^{cost_slopes['naive']:.2f} naively and N^{cost_slopes[many]:.2f} with {many} slices; at N = "
         f"{largest}, d = {dim}, slicing is "
         + ", ".join(f"{gain:.2g} times as fast with {p}" for p, gain in gains.items())
-        + f" slices; the gradient's error goes as P^{p_slopes['random']:.2f} d^{d_slopes['random']:.2f} with random directions and "
-        f"P^{p_slopes['orthogonal']:.2f} d^{d_slopes['orthogonal']:.2f} with orthogonal ones "
+        + f" slices; the gradient's error goes as P^{p_slopes['random']:.2f} d^{d_slopes['random']:.2f} with random directions "
+        f"and P^{p_slopes['orthogonal']:.2f} d^{d_slopes['orthogonal']:.2f} with orthogonal ones "
         f"({100 * against_p['random'][-1]:.2g} and {100 * against_p['orthogonal'][-1]:.2g} percent at P = "
         f"{error_projections[-1]}, d = {dim})."
     )
