@@ -172,9 +172,9 @@ def _draw(
             axes[-1].loglog([float(v) for v in table], [d or first for d in table.values()], "o-", label=name)
     riesz = [d or first for d in best.get("Riesz", {}).values()]
     if riesz:
-        axes[-1].axhspan(min(riesz), max(riesz), color="0.8", label="Riesz, all exponents")
+        axes[-1].axhspan(min(riesz), max(riesz), color="0.8", label="Riesz, all")
     axes[-1].axhline(first, color="0.5", ls=":", label="start")
-    axes[-1].axhline(WORKS[0] * first, color="black", ls="--", lw=1, label="a tenth of the start")
+    axes[-1].axhline(WORKS[0] * first, color="black", ls="--", lw=1, label="start / 10")
     axes[-1].set(
         title="After the flow (best step size)",
         xlabel="bandwidth or scale",
