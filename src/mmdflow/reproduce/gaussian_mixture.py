@@ -4,7 +4,8 @@ The mixture-of-Gaussians experiment. Settings are those of the authors' code: co
 corners of [0, 1.8]^2, 240 particles from a Gaussian of standard deviation 0.2 at (-0.18, -0.18), kernel exp(-r^2 / 0.5) of
 bandwidth 1/2, noise injection 0.3 throughout. KL's flow is the unadjusted Langevin algorithm on the mixture's density.
 Distances between flows at equal times are energy distances here, Sinkhorn divergences there. The small scale makes
-fewer, larger steps, to the same kind of end.
+fewer, larger steps to the same time, 50: at a fifth of it KL's flow has hardly crossed between the components, and the order
+of the distances to it is another.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TITLE = "Four Gaussians: KALE's flow goes from KL's to MMD's with lambda; noise injection lowers it"
 
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {"num_points": 240, "num_steps": 2000, "step_size": 5e-3},
+    "small": {"num_points": 240, "num_steps": 5000, "step_size": 1e-2},
     "full": {"num_points": 240, "num_steps": 50000, "step_size": 1e-3},
 }
 
@@ -138,23 +139,23 @@ def _draw(
     results: dict[str, FlowResult],
     y: Tensor,
 ) -> None:
-    figure.set_size_inches(12, 6)
-    grid = figure.add_gridspec(2, 6)
-    for column, (name, result) in enumerate(results.items()):
-        ax = figure.add_subplot(grid[0, column])
+    figure.set_size_inches(12, 5.4)
+    rows: Any = figure.subfigures(2, 1)  # each with its own layout
+    upper, lower = rows
+    for ax, (name, result) in zip(upper.subplots(1, len(results)), results.items(), strict=True):
         x = result.particles
         ax.scatter(y[:, 0], y[:, 1], s=2, c="0.7", linewidths=0)
         ax.scatter(x[:, 0], x[:, 1], s=4, c="tab:blue", linewidths=0)
         ax.set(xlim=(-1.5, 3.3), ylim=(-1.5, 3.3), aspect="equal", xticks=[], yticks=[])
         ax.set_title(f"{name}, end", fontsize=9)
+    axes = lower.subplots(1, 3)
     steps = results["MMD"].steps
-    for number, (reference, of) in enumerate(gaps.items()):
-        ax = figure.add_subplot(grid[1, 2 * number : 2 * number + 2])
+    for ax, (reference, of) in zip(axes, gaps.items(), strict=False):
         for value, gap in of.items():
             ax.semilogy(steps[1:], gap[1:], label=f"KALE, lambda {value}")
         ax.set(title=f"energy distance to {reference}'s flow", xlabel="step")
         ax.legend(frameon=False, fontsize=8)
-    ax = figure.add_subplot(grid[1, 4:])
+    ax = axes[-1]
     for name, curve in values.items():
         ax.semilogy(steps, curve, label=name)
     ax.set(title="KALE at lambda 0.1", xlabel="step")

@@ -38,6 +38,8 @@ SCALES: dict[str, dict[str, Any]] = {
 MODE, MODE_WIDTH, BANDWIDTH = 2.0, 0.5, 1.0
 #: Centre and width where the projected flows start: between the modes, and beside one.
 STARTS = ((0.5, 1.0), (1.5, 0.5))
+#: Points kept of a projected flow's path, besides its start.
+PATH = 50
 
 
 def gaussian(centre: float, width: float, num_points: int) -> Tensor:
@@ -120,12 +122,12 @@ def _flow(
     progress: bool,
 ) -> dict[str, Any]:
     """Flow particles that every step is projected onto Gaussians by their mean and standard deviation."""
-    path = [{"step": 0, "centre": start[0], "width": start[1]}]
+    path: list[tuple[float, float]] = [start]
 
     def project(step: int, x: Tensor) -> Tensor:
         centre, width = float(x.mean()), float(x.std(correction=0))
-        if step % max(1, num_steps // 50) == 0:
-            path.append({"step": step, "centre": centre, "width": width})
+        if step % max(1, num_steps // PATH) == 0:
+            path.append((round(centre, 4), round(width, 4)))
         return gaussian(centre, width, num_points)
 
     source = gaussian(*start, num_points)
@@ -166,7 +168,7 @@ def _draw(
     middle.legend(frameon=False, fontsize=8)
     for name, colour in (("mmd", "tab:red"), ("kale", "tab:blue")):
         for number, result in enumerate(flows[name]):
-            centres, widths = ([p[key] for p in result["path"]] for key in ("centre", "width"))
+            centres, widths = zip(*result["path"], strict=True)
             right.plot(centres, widths, "-", c=colour, label=None if number else name.upper())
             right.plot(centres[-1], widths[-1], "o", c=colour)
     right.plot(*zip(*STARTS, strict=True), "k*", label="sources")

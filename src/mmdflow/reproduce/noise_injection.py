@@ -51,7 +51,7 @@ def run(*, num_points: int, num_steps: int, noise: float, seed: int, progress: b
                 step_size=STEP_SIZE,
                 num_steps=num_steps,
                 noise_injection=noise_injection,
-                save_every=max(1, num_steps // 100),
+                save_every=max(1, num_steps // 60),
                 progress=progress,
                 generator=generator,
             )
@@ -79,6 +79,7 @@ def run(*, num_points: int, num_steps: int, noise: float, seed: int, progress: b
             "brings less than 10 percent",
             "below_half_at_every_distance": all(lower),
             "plain_stalls": stalls,
+            "steps": next(iter(results.values()))["plain"].steps.tolist(),
             "flows": flows,
         },
         draw=lambda figure: _draw(figure, results, y),
@@ -96,7 +97,6 @@ def _summary(result: FlowResult, y: Tensor) -> dict[str, Any]:
         "value": float(values[-1]),
         "fall_in_second_half": float(1 - values[-1] / values[len(values) // 2]),
         "out_of_reach": float((nearest > 3 * BANDWIDTH).double().mean()),
-        "steps": result.steps.tolist(),
         "values": [float(f"{v:.4g}") for v in values],
     }
 
