@@ -1,4 +1,4 @@
-"""Four Gaussians: KALE's flow lies between those of KL and MMD, and noise injection lowers it (Glaser et al. 2021).
+"""Four Gaussians: KALE's flow beside those of KL and MMD, with and without noise injection (Glaser et al. 2021).
 
 The mixture-of-Gaussians experiment. Settings are those of the authors' code: components of standard deviation 0.25 at the
 corners of [0, 1.8]^2, 240 particles from a Gaussian of standard deviation 0.2 at (-0.18, -0.18), kernel exp(-r^2 / 0.5) of
@@ -24,7 +24,7 @@ from mmdflow.reproduce.base import Outcome
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "Four Gaussians: KALE's flow goes from KL's to MMD's with lambda; noise injection lowers it"
+TITLE = "Four Gaussians: KALE's flow beside KL's and MMD's over lambda, and with noise injected"
 
 SCALES: dict[str, dict[str, Any]] = {
     "small": {"num_points": 240, "num_steps": 5000, "step_size": 1e-2},

@@ -1,4 +1,4 @@
-"""Noise injection: F goes on falling where the plain MMD flow stalls (Gretton's slides, 12 frames; Arbel et al. 2019).
+"""Noise injection: does F go on falling where the plain MMD flow stalls? (Gretton's slides, 12 frames; Arbel et al. 2019).
 
 A Gaussian kernel pulls no farther than some bandwidths. Particles that start off the target push each other apart, and
 those that are pushed out of the kernel's reach are lost: grad f all but vanishes there, yet F does not. Noise injection
@@ -21,7 +21,7 @@ from mmdflow.reproduce.base import Outcome
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "Noise injection: F goes on falling where the plain MMD flow stalls"
+TITLE = "Noise injection: how much lower F ends than in the plain MMD flow, and whether that stalls"
 
 SCALES: dict[str, dict[str, Any]] = {
     "small": {"num_points": 300, "num_steps": 3000, "noise": 3.0},

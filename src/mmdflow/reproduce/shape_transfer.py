@@ -1,4 +1,4 @@
-"""Shape transfer: KALE's flow carries a heart onto a four-armed spiral, MMD's does not get there (Glaser et al. 2021).
+"""Shape transfer: KALE's flow and MMD's from a heart to a four-armed spiral (Glaser et al. 2021).
 
 Settings are those of the authors' code: kernel exp(-r^2 / 0.01) of bandwidth 0.005^(1/2), 100 steps of 1e-3 at lambda = 1e-3 and
 of 1 at lambda = 1e4, where KALE is the MMD. Their shapes are pictures; these are regions of [-1, 1]^2 given by formulas, with
@@ -21,7 +21,7 @@ from mmdflow.reproduce.base import Outcome
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "Shape transfer: KALE's flow carries a heart onto a spiral, MMD's does not"
+TITLE = "Shape transfer: a heart to a spiral by KALE's flow and by MMD's"
 
 SCALES: dict[str, dict[str, Any]] = {
     "small": {"num_points": 500, "num_steps": 100},
