@@ -4,8 +4,8 @@ The mixture-of-Gaussians experiment. Settings are those of the authors' code: co
 corners of [0, 1.8]^2, 240 particles from a Gaussian of standard deviation 0.2 at (-0.18, -0.18), kernel exp(-r^2 / 0.5) of
 bandwidth 1/2, noise injection 0.3 throughout. KL's flow is the unadjusted Langevin algorithm on the mixture's density.
 Distances between flows at equal times are energy distances here, Sinkhorn divergences there. The small scale makes
-fewer, larger steps to the same time, 50: at a fifth of it KL's flow has hardly crossed between the components, and the order
-of the distances to it is another.
+fewer, larger steps to the same time, 50. The distances to KL's flow hang on when Langevin's particles cross between the
+components, which differs from seed to seed.
 """
 
 from __future__ import annotations
