@@ -130,6 +130,12 @@ def riesz_scale(dim: int, exponent: float) -> float:
     return math.sqrt(math.pi) * math.exp(log)
 
 
+def _orthonormal(blocks: int, dim: int, count: int, generator: torch.Generator | None) -> Tensor:
+    """Draw blocks of `count` <= dim orthonormal directions, uniform on the Stiefel manifold (Mezzadri 2007)."""
+    q, r = torch.linalg.qr(torch.randn(blocks, dim, count, dtype=torch.float64, generator=generator))
+    return (q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)).transpose(1, 2).reshape(blocks * count, dim)
+
+
 def draw_patches(
     count: int, event_shape: tuple[int, ...], patch: int, generator: torch.Generator | None = None
 ) -> Float[Tensor, "P d"]:
@@ -156,10 +162,9 @@ def draw_directions(
         angle = math.pi * (torch.arange(count, dtype=torch.float64) + offset) / count
         return torch.stack([angle.cos(), angle.sin()], 1)
     if kind == "orthogonal":
-        blocks = torch.randn(-(-count // dim), dim, dim, dtype=torch.float64, generator=generator)
-        q, r = torch.linalg.qr(blocks)
-        q = q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)  # uniform on the orthogonal group (Mezzadri 2007)
-        return q.transpose(1, 2).reshape(-1, dim)[:count]
+        whole, rest = divmod(count, dim)
+        parts = [_orthonormal(whole, dim, dim, generator), _orthonormal(1, dim, rest, generator)]
+        return torch.cat([part for part in parts if part.numel()])
     if kind == "qmc":
         seed = int(torch.randint(2**31, (), generator=generator))
         uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed).draw(count, dtype=torch.float64)

@@ -95,14 +95,11 @@ class SobolevDescent(Divergence):
 
     def _in_features(self, x: Tensor, weights: Tensor, target_mean: Tensor) -> Witness:
         """Solve on the feature map: L_nu = sum_i w_i J_i J_i^T."""
-        with torch.enable_grad():
-            z = x.requires_grad_()
-            psi = self.kernel.embed(z)
-            rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0] for column in psi.unbind(1)]
-        jacobian = torch.stack(rows).flatten(2) * weights.sqrt()[:, None]  # [K, n, d]
+        psi = self.kernel.embed(x)
+        jacobian = _jacobian(self.kernel, x, psi.shape[1]) * weights.sqrt()[:, None]
         metric = jacobian.flatten(1) @ jacobian.flatten(1).T
         metric.diagonal().add_(self.regularization)
-        delta = weights @ psi.detach() - target_mean
+        delta = weights @ psi - target_mean
         return EmbeddingWitness(self.kernel, torch.linalg.solve(metric, delta))
 
     def _in_gram(self, x: Tensor, weights: Tensor) -> Witness:
@@ -142,6 +139,19 @@ class SobolevDescent(Divergence):
             f"{relative:.1e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), tolerance or "
             f"max_iterations"
         )
+
+
+def _jacobian(kernel: Kernel, x: Tensor, width: int) -> Tensor:
+    """Return d psi(x_i) / d x_i, [K, n, d], by forward or reverse differentiation, whichever takes fewer passes."""
+    dim = x[0].numel()
+    if dim < width:
+        axes = torch.eye(dim, dtype=x.dtype, device=x.device).reshape(dim, 1, *x.shape[1:])
+        columns = [torch.func.jvp(kernel.embed, (x,), (axis.expand_as(x).contiguous(),))[1] for axis in axes]
+        return torch.stack(columns, 2).transpose(0, 1)
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0] for column in kernel.embed(z).unbind(1)]
+    return torch.stack(rows).flatten(2)
 
 
 class _SobolevWitness:

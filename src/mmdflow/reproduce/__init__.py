@@ -15,8 +15,21 @@ from mmdflow.reproduce.base import Outcome, reproduce
 
 __all__ = ["NAMES", "Outcome", "module", "reproduce"]
 
-#: name on the command line -> what it shows; the modules load when they are asked for.
-NAMES: tuple[str, ...] = ()
+#: The reproductions, by paper; the modules load when they are asked for.
+NAMES = (
+    "indistinguishable",
+    "noise-injection",
+    "student-teacher",
+    "three-rings",
+    "gaussian-mixture",
+    "shape-transfer",
+    "mode-seeking",
+    "adaptive-bandwidth",
+    "sliced-cost",
+    "sliced-distances",
+    "sliced-momentum",
+    "sliced-kernels",
+)
 
 
 def module(name: str) -> ModuleType:
