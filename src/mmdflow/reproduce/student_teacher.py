@@ -24,8 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import mmdflow
-from mmdflow import KALE, MMD, Deep, Divergence, DrMMD, Linear, flow
+from mmdflow import KALE, MMD, Deep, Divergence, DrMMD, Linear, SobolevDescent, flow
 from mmdflow.reproduce.base import Outcome
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "noise": 1.0,
         "regularization": 0.1,
         "sobolev": 1e-6,
-        "sobolev_steps": 0,
+        "sobolev_steps": 300,
     },
 }
 SCALES["full"] = SCALES["small"] | {
@@ -146,7 +145,7 @@ def run(
         ),
     }  # fmt: skip
     if sobolev_steps:
-        descent = mmdflow.SobolevDescent(teachers, kernel, sobolev)
+        descent = SobolevDescent(teachers, kernel, sobolev)
         settings["Sobolev descent"] = (descent, SOBOLEV_STEP_SIZE, sobolev_steps, None)
 
     curves: dict[str, dict[str, list[float]]] = {}
