@@ -194,6 +194,12 @@ def test_descent_monitor_only_watches():
     assert watched.report["descent_held"] < 1
 
 
+def test_steps_to_record_may_be_listed():
+    _, result = run("euler", step_size=0.1, num_steps=20, save_every=[1, 2, 4, 8, 16])
+    assert result.steps.tolist() == [0, 1, 2, 4, 8, 16, 20]
+    torch.testing.assert_close(result.times, result.steps.double() / 10)
+
+
 def test_callbacks_run_in_turn_and_report():
     class Count:
         seen = 0
@@ -224,6 +230,7 @@ def test_callbacks_run_in_turn_and_report():
         ({"integrator": "adaptive", "tolerance": 0.0}, "tolerance = 0.0"),
         ({"weights": torch.ones(4)}, r"weights has shape \[4\]: must be a tensor \[3\]"),
         ({"weights": torch.tensor([1.0, float("nan"), 1.0])}, "weights holds nan"),
+        ({"save_every": [1, -2]}, "save_every = -2"),
         ({"birth_death": -1.0}, "birth_death = -1.0"),
         ({"reweighting": -1.0}, "reweighting = -1.0"),
         ({"noise_injection": DescentNoise(1.0), "momentum": 0.5}, "with DescentNoise: must be 'euler' and 0"),

@@ -34,7 +34,7 @@ def flow(
     weights: Float[Tensor, " n"] | None = None,
     birth_death: ScalarOrSchedule | None = None,
     reweighting: ScalarOrSchedule | None = None,
-    save_every: int | None = None,
+    save_every: int | Sequence[int] | None = None,
     evaluate: bool = True,
     callback: Callback | Sequence[Callback] | None = None,
     progress: bool = False,
@@ -63,7 +63,7 @@ def flow(
             probability 1 - exp(-rate eta |f - mean f|) and another, drawn at random, is born again; one with f below is
             duplicated over a random one. Duplicates coincide until noise parts them.
         reweighting: rate of Fisher-Rao steps on the weights (Wasserstein-Fisher-Rao): w <- w exp(-rate eta (f - mean f)), scaled.
-        save_every: record particles and F every so many steps; the start and the end always are.
+        save_every: record particles and F every so many steps, or after the steps of a list; the start and the end always are.
         evaluate: whether to compute F at the recorded steps; without it `values` is empty.
         callback: one or several, called in turn after every step with (steps made, particles). Each may return a tensor of the
             same shape that replaces the particles (`mmdflow.constraints`), True to stop, or None. One that has a `report()`
@@ -88,8 +88,7 @@ def flow(
     """
     divergence.check(particles)
     _checks.count("num_steps", num_steps, 0)
-    if save_every is not None:
-        _checks.count("save_every", save_every)
+    saved = _saved(save_every)
     eta = _checks.schedule("step_size", step_size)
     rho = _checks.schedule("momentum", momentum, lambda field, value: _checks.interval(field, value, 0.0, 1.0, "[)"))
     stepper = make_integrator(integrator, tolerance, momentum)
@@ -136,7 +135,7 @@ def flow(
                         raise InputError(f"callback returned shape {list(answer.shape)}: must be {list(x.shape)}")
                     x = answer.detach()
                 stop = stop or answer is True
-            if stop or step + 1 == num_steps or (save_every is not None and (step + 1) % save_every == 0):
+            if stop or step + 1 == num_steps or saved(step + 1):
                 if not bool(torch.isfinite(x).all()):
                     raise DivergedError(
                         f"particles became non-finite by step {step + 1}: lower step_size ({eta(step):g} here)"
@@ -218,6 +217,17 @@ def jumps(
         else:
             index[j] = index[i]
     return index.to(f.device)
+
+
+def _saved(save_every: int | Sequence[int] | None) -> Callable[[int], bool]:
+    """Return whether the state after that many steps is recorded."""
+    if save_every is None:
+        return lambda step: False
+    if isinstance(save_every, Sequence):
+        chosen = {_checks.count("save_every", step, 0) for step in save_every}
+        return lambda step: step in chosen
+    every = _checks.count("save_every", save_every)
+    return lambda step: step % every == 0
 
 
 def _optional(

@@ -5,8 +5,22 @@ import math
 import pytest
 import torch
 
-from mmdflow import KALE, MMD, DivergedError, DrMMD, Gaussian, InputError, Riesz, SlicedMMD, flow
-from mmdflow.divergences.sliced import DIRECTIONS, draw_directions, riesz_scale
+from mmdflow import (
+    KALE,
+    MMD,
+    DivergedError,
+    DrMMD,
+    Gaussian,
+    InputError,
+    InverseMultiquadric,
+    Laplace,
+    Matern,
+    RationalQuadratic,
+    Riesz,
+    SlicedMMD,
+    flow,
+)
+from mmdflow.divergences.directions import DIRECTIONS, draw_directions, riesz_scale
 
 ON_VECTORS = [kind for kind in DIRECTIONS if kind != "patches"]
 
@@ -179,6 +193,28 @@ def test_blocks_of_slices_do_not_change_the_value(monkeypatch):
     torch.testing.assert_close((divergence(x), divergence.velocity(x)), whole)
 
 
+SLICEABLE = {
+    "gaussian": Gaussian(0.8),
+    "gaussian-normalized": Gaussian(0.8, normalized=True),
+    "matern-3/2": Matern(1.5, 0.9),
+    "matern-5/2": Matern(2.5, 0.9),
+    "inverse-multiquadric": InverseMultiquadric(0.7),
+    "rational-quadratic": RationalQuadratic(2.3, 0.8),
+}
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("name", SLICEABLE)
+def test_slices_of_other_radial_kernels_tend_to_their_mmd(name, dim):
+    x, y = normal(20, dim), normal(25, dim, 1) + 1
+    generator = torch.Generator().manual_seed(0)
+    sliced = SlicedMMD(y, 40_000, kernel=SLICEABLE[name], generator=generator)
+    exact = MMD(y, SLICEABLE[name])
+    assert sliced(x).item() == pytest.approx(exact(x).item(), rel=0.05)
+    error = (sliced.velocity(x) - exact.velocity(x)).norm() / exact.velocity(x).norm()
+    assert error < 0.05
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
 def test_patches_give_the_mean_mmd_of_patches(exponent):
     """Locally connected projections: F is the mean over the patches' positions of 1/2 MMD^2 of that patch."""
@@ -232,6 +268,13 @@ def test_sliced_flow_reaches_the_target_in_float32():
         (lambda y: SlicedMMD(y, 5, directions="equispaced"), "in dimension 3: must be 2"),
         (lambda y: SlicedMMD(y, 5, ranks="binned"), "ranks = 'binned'"),
         (lambda y: SlicedMMD(y, 5, directions="patches"), "patch = None with directions = 'patches'"),
+        (
+            lambda y: SlicedMMD(y, 5, kernel=Riesz()),
+            "kernel = Riesz: must be smooth and a scale mixture",
+        ),
+        (lambda y: SlicedMMD(y, 5, kernel=Laplace(1.0)), "kernel = Laplace: must be smooth and a scale mixture"),
+        (lambda y: SlicedMMD(y, 5, kernel=Matern(0.5, 1.0)), "kernel = Matern: must be smooth and a scale mixture"),
+        (lambda y: SlicedMMD(y, 5, kernel=Gaussian(1.0), exponent=0.5), "exponent = 0.5 with kernel = Gaussian"),
         (lambda y: SlicedMMD(y, 5, patch=2), "patch = 2 with directions = 'orthogonal'"),
         (lambda y: SlicedMMD(y, 5, directions="patches", patch=2), r"events of shape \[3\]: must be images"),
     ],

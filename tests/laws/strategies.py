@@ -98,6 +98,9 @@ def _cases():
         cases[f"mmd-sliced-{r}"] = lambda y, q, r=r: SlicedMMD(
             y, 7, r, generator=seeded(), redraw=False, target_weights=q
         )
+    cases["mmd-sliced-gaussian"] = lambda y, q: SlicedMMD(
+        y, 7, generator=seeded(), redraw=False, kernel=Gaussian(1.0), target_weights=q
+    )
     for name in ("gaussian", "deep-gaussian", "matern-3/2"):
         add(f"kale-{name}", partial(KALE, kernel=KERNELS[name], regularization=0.5))
     for name in ("gaussian", "deep-gaussian", "polynomial"):

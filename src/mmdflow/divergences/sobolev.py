@@ -146,6 +146,7 @@ def _jacobian(kernel: Kernel, x: Tensor, width: int) -> Tensor:
     dim = x[0].numel()
     if dim < width:
         axes = torch.eye(dim, dtype=x.dtype, device=x.device).reshape(dim, 1, *x.shape[1:])
+        x = x.contiguous()  # forward differentiation does not take expanded tensors
         columns = [torch.func.jvp(kernel.embed, (x,), (axis.expand_as(x).contiguous(),))[1] for axis in axes]
         return torch.stack(columns, 2).transpose(0, 1)
     with torch.enable_grad():

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
@@ -35,6 +37,13 @@ class Radial(Kernel):
     def curvature(self, r2: Tensor, dim: int) -> Tensor:
         """Return 2 d slope/d(r2); 0 at r2 = 0 where that is not finite."""
         raise NotImplementedError
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " count"]:
+        """Draw variances v, in float64, so that frequencies w ~ N(0, v I) give k(x, y) = k(0) E cos<w, x - y>."""
+        raise InputError(
+            f"kernel = {type(self).__name__}: must be smooth and a scale mixture of Gaussians (Gaussian, Matern 3/2 or 5/2, "
+            f"InverseMultiquadric, RationalQuadratic)"
+        )
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix k(x_i, y_j), [n, m]."""
@@ -114,6 +123,10 @@ def _distance(r2: Tensor) -> Tensor:
     return _where_positive(r2, torch.sqrt, 0.0)
 
 
+def _chi2(count: int, degrees: int, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(count, degrees, dtype=torch.float64, generator=generator).square().sum(1)
+
+
 class Gaussian(Radial):
     r"""k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)); times bandwidth^-d with ``normalized=True`` (DMMD paper, Prop. 3.1).
 
@@ -131,14 +144,24 @@ class Gaussian(Radial):
         self.normalized = normalized
 
     def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
-        value = torch.exp(-r2 / (2 * self.bandwidth**2))
-        return value * self.bandwidth ** (-dim) if self.normalized else value
+        if not self.normalized:
+            return torch.exp(-r2 / (2 * self.bandwidth**2))
+        log_scale = -dim * (self.bandwidth.log() if isinstance(self.bandwidth, Tensor) else math.log(self.bandwidth))
+        if abs(float(log_scale)) > math.log(torch.finfo(r2.dtype).max):
+            raise InputError(
+                f"bandwidth = {float(self.bandwidth):g} of a normalised Gaussian in dimension {dim}: its factor bandwidth^-{dim} "
+                f"leaves the range of {r2.dtype}; take normalized=False"
+            )
+        return torch.exp(log_scale - r2 / (2 * self.bandwidth**2))
 
     def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
         return -self.profile(r2, dim) / self.bandwidth**2
 
     def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
         return self.profile(r2, dim) / self.bandwidth**4
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+        return torch.full((count,), float(self.bandwidth) ** -2, dtype=torch.float64)
 
 
 class Laplace(Radial):
@@ -200,6 +223,12 @@ class Matern(Radial):
             3 / self.bandwidth**2 * _where_positive(r2, lambda s: scale * torch.exp(-scale * s.sqrt()) / s.sqrt(), 0.0)
         )
 
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+        if self.nu == 0.5:  # Cauchy frequencies: their slopes have no mean
+            return super().spectral_variances(count, generator)
+        degrees = round(2 * self.nu)  # the spectral measure is Student's t
+        return degrees / (float(self.bandwidth) ** 2 * _chi2(count, degrees, generator))
+
 
 class InverseMultiquadric(Radial):
     r"""k(x, y) = (scale^2 + |x - y|^2)^(-1/2)."""
@@ -218,6 +247,9 @@ class InverseMultiquadric(Radial):
 
     def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
         return 3 * (self.scale**2 + r2) ** -2.5
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+        return _chi2(count, 1, generator) / float(self.scale) ** 2
 
 
 class RationalQuadratic(Radial):
@@ -240,6 +272,11 @@ class RationalQuadratic(Radial):
     def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
         base = 1 + r2 / (2 * self.alpha * self.scale**2)
         return (self.alpha + 1) / self.alpha * base ** (-self.alpha - 2) / self.scale**4
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+        seed = int(torch.randint(2**31, (), generator=generator))
+        gamma = torch.from_numpy(np.random.default_rng(seed).gamma(float(self.alpha), size=count))
+        return gamma / (float(self.alpha) * float(self.scale) ** 2)
 
 
 class Riesz(Radial):
