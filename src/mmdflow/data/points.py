@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         raise InputError(f"{path}: no such file")
     try:
         value = _READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: not readable ({reason})") from error
     points = torch.as_tensor(value)
     if not points.is_floating_point():
         points = points.float()

@@ -1,0 +1,159 @@
+"""`mmdflow flow` and `mmdflow reproduce` as a stranger uses them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmdflow import reproduce
+from mmdflow.cli import main
+from mmdflow.data import read_points
+from tests.test_cli import complaint
+
+pytest.importorskip("matplotlib")
+QUICK = ["--num_steps=6", "--num_particles=20", "--num_targets=25", "--frames=3"]
+NAMES = ("mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_divergence_flows(name, tmp_path, capsys):
+    save = tmp_path / "particles.npy"
+    assert main(["flow", "--target=rings", f"--divergence.name={name}", f"--save={save}", *QUICK]) == 0
+    assert read_points(save).shape == (20, 2)
+    out = capsys.readouterr().out
+    assert "F " in out
+    assert "MMD test p = " in out
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "riesz",
+        "gaussian",
+        "laplace",
+        "matern-3/2",
+        "matern-5/2",
+        "inverse-multiquadric",
+        "rational-quadratic",
+        "linear",
+    ],
+)
+def test_every_kernel_flows(kernel, tmp_path):
+    assert main(["flow", f"--divergence.kernel={kernel}", f"--save={tmp_path / 'p.csv'}", *QUICK]) == 0
+
+
+def test_pictures_and_animations(tmp_path):
+    for ending in ("png", "gif"):
+        assert main(["flow", "--target=moons", "-o", str(tmp_path / f"flow.{ending}"), *QUICK]) == 0
+    with Image.open(tmp_path / "flow.gif") as gif:
+        assert gif.n_frames == 4
+    with Image.open(tmp_path / "flow.png") as png:
+        assert png.size[0] > 300
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (40, 5), (40, 1, 8, 8)])
+def test_points_of_any_shape(shape, tmp_path):
+    target = tmp_path / "target.npy"
+    np.save(target, np.random.default_rng(0).normal(size=shape))
+    output = tmp_path / "flow.png"
+    assert main(["flow", f"--target={target}", "-o", str(output), "--save", str(tmp_path / "end.npz"), *QUICK]) == 0
+    particles = read_points(tmp_path / "end.npz")
+    assert particles.shape == (20, *shape[1:])
+    assert particles.dtype == torch.float64
+
+
+def test_pictures_as_targets_and_sources(tmp_path):
+    picture = tmp_path / "disc.png"
+    Image.fromarray(np.where(np.hypot(*np.mgrid[-9:10, -9:10]) < 8, 0, 255).astype(np.uint8)).save(picture)
+    save = tmp_path / "p.npy"
+    assert main(["flow", f"--target={picture}", "--source=checkerboard", f"--save={save}", *QUICK]) == 0
+    assert main(["flow", "--target=checkerboard", f"--source={picture}", f"--save={save}", *QUICK]) == 0
+
+
+def test_the_seed_decides_everything(tmp_path):
+    runs = []
+    for i, seed in enumerate((1, 1, 2)):
+        save = tmp_path / f"{i}.npy"
+        arguments = [f"--seed={seed}", f"--save={save}", "--noise_injection=0.3", "--birth_death=1"]
+        assert main(["flow", *arguments, *QUICK]) == 0
+        runs.append(read_points(save))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_a_flow_stops_by_its_test(tmp_path, capsys):
+    save = tmp_path / "p.npy"
+    arguments = ["--num_steps=400", "--num_particles=60", "--num_targets=80", "--stop_level=0.05", f"--save={save}"]
+    assert main(["flow", "--target=moons", *arguments]) == 0
+    assert int(capsys.readouterr().out.split(" in ")[1].split()[0]) < 400
+
+
+def test_fields_may_come_from_a_file(tmp_path):
+    config = tmp_path / "flow.yaml"
+    config.write_text("target: moons\nnum_steps: 3\ndivergence:\n  name: drmmd\n  regularization: 0.5\n")
+    assert main(["flow", f"--config={config}", f"--save={tmp_path / 'p.npy'}", "--num_particles=5"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "output is missing"),
+        (["-o", "x.txt"], "not the ending of a picture"),
+        (["--save", "x.txt"], "must end in .npy, .npz, .csv, .pt"),
+        (["--target=ring", "-o", "x.png"], "did you mean 'rings'"),
+        (["--source=gausian", "-o", "x.png"], "did you mean 'gaussian'"),
+        (["--target=none.npy", "-o", "x.png"], "none.npy: no such file"),
+        (["--target=none.png", "-o", "x.png"], "none.png: no such file"),
+        (["--num_steps=0", "-o", "x.png"], "num_steps = 0"),
+        (["--step_size=-1", "-o", "x.png"], "step_size = -1"),
+        (["--momentum=1", "-o", "x.png"], "momentum = 1"),
+        (["--divergence.name=mmdd", "-o", "x.png"], "divergence.name = 'mmdd': must be one of"),
+        (["--divergence.regularization=0", "-o", "x.png"], "divergence.regularization = 0"),
+        (["--divergence.entropy=tsallis", "-o", "x.png"], "divergence.alpha = None"),
+        (["--divergence.nme=mmd", "-o", "x.png"], "--divergence.nme: no such field; did you mean 'divergence.name'"),
+        (["--divergence.name=sobolev", "--divergence.kernel=laplace", "-o", "x.png"], "mixed second derivative"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch, unchecked):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(capsys, ["flow", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reproductions_are_listed(capsys):
+    assert main(["reproduce"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in reproduce.NAMES)
+
+
+@pytest.mark.parametrize("name", reproduce.NAMES)
+def test_every_reproduction_has_its_parts(name):
+    module = reproduce.module(name)
+    assert set(module.SCALES) == {"small", "full"}
+    assert module.SCALES["small"].keys() == module.SCALES["full"].keys()
+    assert "\n" not in module.TITLE
+
+
+def test_a_reproduction_writes_its_figure_and_figures(tmp_path, capsys, monkeypatch):
+    from tests.reproduce.test_mode_seeking import TINY
+
+    monkeypatch.setitem(reproduce.module("mode-seeking").SCALES, "small", TINY)
+    assert main(["reproduce", "mode-seeking", "-o", str(tmp_path)]) == 0
+    assert "verdict: " in capsys.readouterr().out
+    report = json.loads((tmp_path / "mode-seeking.json").read_text())
+    assert report["settings"].keys() == TINY.keys()
+    assert report["command"] == "mmdflow reproduce mode-seeking --scale small --seed 0"
+    assert isinstance(report["seen"], bool)
+    with Image.open(tmp_path / "mode-seeking.png") as picture:
+        assert picture.size[0] > 300
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_bad_reproductions_are_one_line(capsys, unchecked):
+    assert "did you mean 'three-rings'" in complaint(capsys, ["reproduce", "three-ring"])
+    assert "scale = 'large': must be one of small, full" in complaint(
+        capsys, ["reproduce", "three-rings", "--scale=large"]
+    )
+    assert "seed = -1" in complaint(capsys, ["reproduce", "three-rings", "--seed=-1"])
