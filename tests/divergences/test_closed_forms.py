@@ -282,3 +282,12 @@ def test_sliced_flow_reaches_the_target_in_float32():
 def test_bad_input(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make(normal(5, 3))
+
+
+def test_energy_distance_on_the_line_is_twice_the_integral_of_the_squared_difference_of_distribution_functions():
+    """MMD^2 with -|x - y| is 2 int (F - G)^2 (Szekely and Rizzo 2013); the integrand is constant between points."""
+    x, y = normal(7, 1), torch.cat([normal(10, 1, 1), normal(7, 1)[:2]])
+    points = torch.cat([x, y])[:, 0].sort().values
+    below = [(s[:, 0][:, None] <= points).double().mean(0) for s in (x, y)]
+    integral = ((below[0] - below[1])[:-1].square() * points.diff()).sum()
+    torch.testing.assert_close(2 * SlicedMMD(y, 1)(x), 2 * integral)
