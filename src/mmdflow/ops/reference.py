@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmdflow.kernels import Deep, Kernel
 
-#: Entries of a Gram block that are held at a time.
-BLOCK = 2**22
+#: Entries of a Gram block that are held at a time: what stays in the cache, so that the passes over a block are quick.
+BLOCK = 2**19
 
 
 def kernel_sum(kernel: Kernel, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
