@@ -1,6 +1,7 @@
 """`mmdflow flow` and `mmdflow reproduce` as a stranger uses them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,6 +91,29 @@ def test_a_flow_stops_by_its_test(tmp_path, capsys):
     assert int(capsys.readouterr().out.split(" in ")[1].split()[0]) < 400
 
 
+def test_the_default_step_follows_the_scale_of_the_data(tmp_path, capsys):
+    from mmdflow.data import toy
+
+    for scale in (1e-3, 1e4):
+        file = tmp_path / "rings.npy"
+        np.save(file, scale * toy("rings", 200, torch.Generator().manual_seed(0)).double().numpy())
+        for name in ("mmd", "sliced", "drmmd"):
+            arguments = ["--num_steps=60", "--num_particles=60", "--num_targets=100", f"--save={tmp_path / 'p.npy'}"]
+            assert main(["flow", f"--target={file}", f"--divergence={name}", *arguments]) == 0
+            start, end = (float(word) for word in re.findall(r"F +(\S+) -> (\S+) in", capsys.readouterr().out)[0])
+            assert end < 0.6 * start
+
+
+def test_samples_that_no_test_takes_are_saved_all_the_same(tmp_path):
+    np.save(tmp_path / "constant.npy", np.ones((60, 2)))
+    save = tmp_path / "p.npy"
+    assert main(["flow", f"--target={tmp_path / 'constant.npy'}", "--divergence=sliced", f"--save={save}", *QUICK]) == 0
+    assert read_points(save).shape == (20, 2)
+    np.save(tmp_path / "channels.npy", np.random.default_rng(0).normal(size=(60, 5, 4, 4)))
+    arguments = [f"--target={tmp_path / 'channels.npy'}", "-o", str(tmp_path / "p.png")]
+    assert main(["flow", *arguments, *QUICK]) == 0
+
+
 def test_fields_may_come_from_a_file(tmp_path):
     config = tmp_path / "flow.yaml"
     config.write_text("target: moons\nnum_steps: 3\ndivergence:\n  name: drmmd\n  regularization: 0.5\n")
@@ -110,8 +134,26 @@ def test_fields_may_come_from_a_file(tmp_path):
         (["--step_size=-1", "-o", "x.png"], "step_size = -1"),
         (["--momentum=1", "-o", "x.png"], "momentum = 1"),
         (["--divergence.name=mmdd", "-o", "x.png"], "divergence.name = 'mmdd': must be one of"),
-        (["--divergence.regularization=0", "-o", "x.png"], "divergence.regularization = 0"),
-        (["--divergence.entropy=tsallis", "-o", "x.png"], "divergence.alpha = None"),
+        (["--divergence=kale", "--divergence.regularization=0", "-o", "x.png"], "divergence.regularization = 0"),
+        (["--divergence=f-divergence", "--divergence.entropy=tsallis", "-o", "x.png"], "divergence.alpha = None"),
+        (
+            ["--divergence=kale", "--divergence.kernel=riesz", "-o", "x.png"],
+            "kernel = Riesz: must be positive definite",
+        ),
+        (
+            ["--divergence.alpha=2", "-o", "x.png"],
+            "divergence.alpha = 2.0 with divergence.name = 'mmd' and kernel riesz",
+        ),
+        (["--divergence.bandwidth=2", "-o", "x.png"], "must not be given; its fields are name, kernel, exponent"),
+        (["--divergence=sliced", "--divergence.kernel=gaussian", "-o", "x.png"], "its fields are name, exponent"),
+        (["--divergence=adaptive", "--divergence.kernel=riesz", "-o", "x.png"], "must have a bandwidth"),
+        (["--step_size=nan", "-o", "x.png"], "step_size = 'nan': must be float"),
+        (
+            ["--divergence.rule=best", "-o", "x.png"],
+            "divergence.rule = 'best': must be one of 'optimal', 'gradient', 'median'",
+        ),
+        (["--num_steps=1e3", "-o", "x.png"], "num_steps = '1000.0': must be int"),
+        (["--num_steps=99999999999999999999", "-o", "x.png"], "must be an integer >= 1 and < 2^63"),
         (["--divergence.nme=mmd", "-o", "x.png"], "--divergence.nme: no such field; did you mean 'divergence.name'"),
         (["--divergence.name=sobolev", "--divergence.kernel=laplace", "-o", "x.png"], "mixed second derivative"),
     ],

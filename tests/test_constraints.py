@@ -29,6 +29,14 @@ def test_sphere_takes_the_origin_too():
     assert sphere(2.0)(1, torch.zeros(1, 3)).tolist() == [[2.0, 0.0, 0.0]]
 
 
+def test_large_and_small_entries():
+    huge = torch.tensor([[1e9, 0.0], [-1e30, 1e30]])
+    torch.testing.assert_close(simplex()(1, huge), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    tiny = torch.full((1, 2), 1e-30)
+    torch.testing.assert_close(sphere()(1, tiny), torch.full((1, 2), 0.5**0.5))
+    torch.testing.assert_close(sphere()(1, tiny * 1e-10 * 0 + 1e30), torch.full((1, 2), 0.5**0.5))
+
+
 def test_box_may_have_a_bound_for_every_entry():
     low, high = torch.tensor([0.0, -1.0]), torch.tensor([1.0, 5.0])
     assert box(low, high)(1, torch.tensor([[-3.0, 9.0]])).tolist() == [[0.0, 5.0]]

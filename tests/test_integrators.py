@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mmdflow import MMD, DescentNoise, DivergedError, Gaussian, InputError, PotentialEnergy, SlicedMMD, flow
 from mmdflow.flows import jumps, reweighted
+from mmdflow.integrators import make_integrator
 
 
 def target(n=30, d=2, seed=1):
@@ -136,13 +138,13 @@ def test_jumps_kill_above_the_mean_and_duplicate_below():
     counts = torch.zeros(4)
     for seed in range(400):
         generator = torch.Generator().manual_seed(seed)
-        index = jumps(f, None, 0.05, generator)
+        index = jumps(f, 0.05, generator)
         assert index.shape == (4,)
         counts += torch.bincount(index, minlength=4) / 400
     p = -math.expm1(-0.25)
     assert counts[0].item() == pytest.approx(1 - p * (3 / 4) - p / 4 + p * p / 8, abs=0.08)
     assert counts[3] > 1.1
-    assert jumps(f, None, 0.0, None).tolist() == [0, 1, 2, 3]
+    assert jumps(f, 0.0, None).tolist() == [0, 1, 2, 3]
 
 
 def test_momentum_follows_the_particles_that_jump():
@@ -151,8 +153,20 @@ def test_momentum_follows_the_particles_that_jump():
     for integrator in ("euler", "nesterov", "adam"):
         generator = torch.Generator().manual_seed(0)
         result = flow(divergence, x, integrator=integrator, generator=generator, **settings)
-        assert torch.isfinite(result.particles).all()
-        assert len(result.particles.unique(dim=0)) < 6
+        plain = flow(divergence, x, integrator=integrator, **settings | {"birth_death": None})
+        assert len(result.particles.unique(dim=0)) < 6 == len(plain.particles.unique(dim=0))
+
+
+def test_what_a_duplicate_carries_on_is_its_models():
+    """After a jump the copy has its model's momentum: both move alike."""
+    for name in ("euler", "nesterov", "adam"):
+        stepper = make_integrator(name, 1e-3, 0.9)
+        x = torch.tensor([[0.0], [10.0]]).double()
+        x, _ = stepper.step(lambda z: torch.tensor([[1.0], [-3.0]]).double(), x, 0.1, 0.9)
+        index = torch.tensor([1, 1])
+        stepper.select(index)
+        x, _ = stepper.step(lambda z: torch.zeros(2, 1).double(), x[index], 0.1, 0.9)
+        assert x[0] == x[1]
 
 
 def test_descent_noise_keeps_its_condition():
@@ -200,6 +214,39 @@ def test_steps_to_record_may_be_listed():
     torch.testing.assert_close(result.times, result.steps.double() / 10)
 
 
+def test_descent_monitor_follows_its_schedule():
+    levels = [0.0, 0.1, 0.4, 1.6, 0.2]
+    noise = DescentNoise(lambda step: levels[step], adapt=False)
+    divergence, x = MMD(target(), Gaussian(0.5)), target(10, seed=2)
+    assert flow(divergence, x, step_size=0.5, num_steps=5, noise_injection=noise).report["beta"] == levels
+    adaptive = DescentNoise(lambda step: levels[step])
+    generator = torch.Generator().manual_seed(0)
+    settings = {"noise_injection": adaptive, "generator": generator}
+    report = flow(divergence, x + 1, step_size=0.1, num_steps=5, **settings).report
+    assert all(b <= level for b, level in zip(report["beta"], levels, strict=True))
+    assert report["beta"][1] == 0.1  # a step without noise does not hold the next ones back
+    assert flow(divergence, x, step_size=0.5, num_steps=0, noise_injection=adaptive).report["beta"] == []
+
+
+def test_descent_noise_compares_values_on_the_same_slices():
+    divergence = SlicedMMD(target(60, 20), 5, generator=torch.Generator().manual_seed(0))
+    settings = {"noise_injection": DescentNoise(0.3), "generator": torch.Generator().manual_seed(1)}
+    result = flow(divergence, target(40, 20, seed=2) + 1, step_size=0.5, num_steps=30, **settings)
+    assert result.report["descent_held"] > 0.95
+
+
+def test_callbacks_may_return_other_truths_and_dtypes():
+    divergence, x = MMD(target(), Gaussian(1.0)), target(3, seed=2)
+    assert flow(divergence, x, step_size=0.1, num_steps=9, callback=lambda s, x: np.bool_(s == 2)).nfe == 2
+    single = flow(divergence, x, step_size=0.1, num_steps=2, callback=lambda s, x: x.float())
+    assert single.particles.dtype == torch.float64
+
+
+def test_a_flow_needs_a_divergence(unchecked):
+    with pytest.raises(InputError, match="divergence = 'mmd': must be a Divergence"):
+        flow("mmd", target(), step_size=0.1, num_steps=1)
+
+
 def test_callbacks_run_in_turn_and_report():
     class Count:
         seen = 0
@@ -231,14 +278,22 @@ def test_callbacks_run_in_turn_and_report():
         ({"weights": torch.ones(4)}, r"weights has shape \[4\]: must be a tensor \[3\]"),
         ({"weights": torch.tensor([1.0, float("nan"), 1.0])}, "weights holds nan"),
         ({"save_every": [1, -2]}, "save_every = -2"),
+        ({"birth_death": 1.0, "weights": torch.ones(3)}, "birth_death with weights or reweighting: must be alone"),
+        ({"birth_death": 1.0, "reweighting": 1.0}, "birth_death with weights or reweighting: must be alone"),
+        ({"step_size": -0.1}, "step_size = -0.1: must be a finite number >= 0"),
+        ({"step_size": 0.0, "integrator": "adaptive"}, "step_size = 0.0: must be a finite number > 0"),
+        ({"step_size": lambda step: None}, r"step_size\(0\) = None"),
+        ({"callback": 3}, "callback = 3: must be a function"),
+        ({"callback": [3]}, "callback = 3: must be a function"),
         ({"birth_death": -1.0}, "birth_death = -1.0"),
         ({"reweighting": -1.0}, "reweighting = -1.0"),
         ({"noise_injection": DescentNoise(1.0), "momentum": 0.5}, "with DescentNoise: must be 'euler' and 0"),
     ],
 )
 def test_bad_input(settings, message, unchecked):
+    settings = {"step_size": 0.1, "num_steps": 2} | settings
     with pytest.raises(InputError, match=message):
-        flow(MMD(torch.ones(4, 2), Gaussian(1.0)), torch.zeros(3, 2), step_size=0.1, num_steps=2, **settings)
+        flow(MMD(torch.ones(4, 2), Gaussian(1.0)), torch.zeros(3, 2), **settings)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def test_npz_takes_samples_or_its_only_array(tmp_path):
         ("x.npz", b"PK\x03\x04", "not readable"),
         ("x.pt", b"\x80\x04", "not readable"),
         ("x.csv", b"x,y\n1,2\n3,abc\n", "not readable"),
-        ("x.csv", b"x,y\n", "shape"),
+        ("x.csv", b"x,y\n", "holds no row of numbers"),
+        ("x.csv", b"", "holds no row of numbers"),
         ("x.csv", b"1,nan\n", "holds 1 NaN"),
     ],
 )
@@ -65,6 +66,30 @@ def test_bad_files_are_told_in_one_line(name, content, message, tmp_path, recwar
     with pytest.raises(InputError, match=message) as error:
         read_points(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_name(tmp_path):
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf1,2\n3,4\n")
+    assert read_points(tmp_path / "bom.csv").tolist() == [[1, 2], [3, 4]]
+
+
+def test_arrays_of_other_numbers(tmp_path):
+    np.save(tmp_path / "big.npy", np.arange(4.0).astype(">f8"))
+    np.save(tmp_path / "long.npy", np.arange(4.0).astype(np.longdouble))
+    for name in ("big", "long"):
+        assert torch.equal(read_points(tmp_path / f"{name}.npy"), torch.arange(4.0, dtype=torch.float64)[:, None])
+    torch.save(torch.nn.Parameter(torch.ones(2, 2)), tmp_path / "parameter.pt")
+    assert not read_points(tmp_path / "parameter.pt").requires_grad
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    torch.save(torch.ones(2, 2).to_sparse(), tmp_path / "sparse.pt")
+    torch.save(torch.ones(2, 2, dtype=torch.complex64), tmp_path / "complex.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    for name in ("complex.npy", "words.npy", "sparse.pt", "complex.pt", "module.pt"):
+        with pytest.raises(InputError, match="not readable") as error:
+            read_points(tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)
 
 
 def test_pickles_do_not_run(tmp_path):

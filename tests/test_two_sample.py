@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdflow import MMD, Gaussian, InputError, Riesz, flow
+from mmdflow import MMD, Gaussian, InputError, Laplace, Riesz, flow
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 
 
@@ -74,6 +74,39 @@ def test_flow_that_never_arrives_reports_its_p_value(generator):
     assert flow(MMD(y, Riesz()), y, step_size=0.1, num_steps=5, callback=never).report["p_value"] is None
 
 
+def test_identical_constant_samples_pass():
+    """What rounding leaves of the statistic is no evidence."""
+    x, y = torch.ones(20, 2), torch.ones(15, 2)
+    for kernel in (0.3 * Gaussian(0.7), 0.3 * Gaussian(0.7) + 0.1 * Laplace(1.0)):
+        assert mmd_test(x, y, kernel, num_permutations=99)[1] == 1.0
+
+
+def test_a_second_flow_is_tested_anew(generator):
+    y = normal(100)
+    stop = StopWhenIndistinguishable(y, every=3, num_permutations=99, generator=generator)
+    divergence = MMD(y, Riesz())
+    assert flow(divergence, normal(50, seed=1), step_size=0.01, num_steps=3, callback=stop).report["accepted"]
+    again = flow(divergence, y + 10, step_size=0.01, num_steps=2, callback=stop).report
+    assert again["p_value"] is None
+    assert not again["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": torch.ones(5)}, "weights with StopWhenIndistinguishable"),
+        ({"particles": normal(1)}, "particles has 1 point"),
+        ({"particles": normal(5, 3), "divergence": MMD(normal(4, 3), Riesz())}, r"event shape \[3\]: must be \[2\]"),
+        ({"method": "wild-bootstrap"}, "5 particles and 8 held-out samples"),
+    ],
+)
+def test_what_cannot_be_tested_is_told_before_the_flow(settings, message, unchecked):
+    settings = {"divergence": MMD(normal(8), Riesz()), "particles": normal(5), "method": "permutation"} | settings
+    stop = StopWhenIndistinguishable(normal(8, seed=1), method=settings.pop("method"))
+    with pytest.raises(InputError, match=message):
+        flow(**settings, step_size=0.1, num_steps=1, callback=stop)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -81,6 +114,7 @@ def test_flow_that_never_arrives_reports_its_p_value(generator):
         (lambda: mmd_test(normal(4), normal(5), method="bayes"), "method = 'bayes': must be one of permutation"),
         (lambda: mmd_test(normal(4), normal(5), []), "must hold at least one kernel"),
         (lambda: gaussian_scales(normal(4), (0.0,)), "factors = 0.0"),
+        (lambda: StopWhenIndistinguishable(normal(1)), "held_out has 1 point"),
         (lambda: StopWhenIndistinguishable(normal(5), level=1.0), "level = 1.0"),
         (lambda: StopWhenIndistinguishable(normal(5), every=0), "every = 0"),
     ],

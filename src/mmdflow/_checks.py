@@ -43,7 +43,8 @@ def count(field: str, value: int, minimum: int = 1) -> int:
     except TypeError:
         number = minimum - 1
     if isinstance(value, bool) or not minimum <= number < 2**63:
-        raise InputError(f"{field} = {value!r}: must be an integer >= {minimum}")
+        most = " and < 2^63" if number >= 2**63 else ""
+        raise InputError(f"{field} = {value!r}: must be an integer >= {minimum}{most}")
     return number
 
 
@@ -115,7 +116,7 @@ def schedule(
     if not callable(value):
         number = check(field, value)
         return lambda step: number
-    return lambda step: check(f"{field}({step})", float(value(step)))
+    return lambda step: check(f"{field}({step})", value(step))
 
 
 def _number(field: str, value: float, good: Callable[[float], bool], allowed: str) -> float:

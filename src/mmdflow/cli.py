@@ -110,13 +110,21 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def _reworded(complaint: str) -> str:
     """Return jsonargparse's complaint in the library's words where its form is known."""
+    match = re.search(r'[Pp]arser key "(.+?)":.*?Subtypes: \[(.+?)\] Errors:.*Given value: (.*)$', complaint)
+    if match is not None:  # an optional field
+        field, subtypes, value = match.groups()
+        subtypes = re.sub(r",? *<class 'NoneType'>,? *", "", subtypes)
+        return f"{field} = {value!r}: must be {_type_name(subtypes)}"
     match = re.search(r'[Pp]arser key "(.+?)":.*?Expected an? (.+?)\. Got value: (.*?)(?: \(|$)', complaint)
     if match is None:
         return complaint[:400]
     field, allowed, value = match.groups()
+    return f"{field} = {value!r}: must be {_type_name(allowed)}"
+
+
+def _type_name(allowed: str) -> str:
     allowed = re.sub(r"typing\.|<class '(\w+)'>", lambda m: m.group(1) or "", allowed)
-    allowed = re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
-    return f"{field} = {value!r}: must be {allowed}"
+    return re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
 
 
 def _train(arguments: list[str]) -> None:
@@ -348,7 +356,7 @@ def _flow(arguments: list[str]) -> None:
     )
     parser.add_argument("--save", type=str, help="the last particles as .npy, .npz, .csv or .pt")
     parser.add_class_arguments(FlowSpec)
-    options = _parse(parser, arguments)
+    options = _parse(parser, _full_names(arguments))
     if options.output is None and options.save is None:
         raise InputError(
             "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both"
@@ -382,6 +390,14 @@ def _flow(arguments: list[str]) -> None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")
     print(f"written: {', '.join(name for name in (options.output, options.save) if name is not None)}")
+
+
+def _full_names(arguments: list[str]) -> list[str]:
+    """Write --divergence NAME as --divergence.name NAME."""
+    return [
+        "--divergence.name" + a[len("--divergence") :] if a == "--divergence" or a.startswith("--divergence=") else a
+        for a in arguments
+    ]
 
 
 def _reproduce(arguments: list[str]) -> None:

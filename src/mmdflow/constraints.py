@@ -45,6 +45,9 @@ def sphere(radius: float = 1.0) -> Projection:
 
     def project(step: int, particles: Tensor) -> Tensor:
         flat = particles.flatten(1)
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(
+            torch.finfo(flat.dtype).tiny
+        )  # squares neither over- nor underflow
         norms = flat.norm(dim=1, keepdim=True)
         axis = torch.zeros_like(flat)
         axis[:, 0] = 1
@@ -66,10 +69,13 @@ def simplex(total: float = 1.0) -> Projection:
 
     def project(step: int, particles: Tensor) -> Tensor:
         flat = particles.flatten(1)
+        flat = flat - flat.amax(
+            1, keepdim=True
+        )  # moves every point alike along (1, ..., 1), which the projection undoes
         ordered = flat.sort(1, descending=True).values
         counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype)
         thresholds = (ordered.cumsum(1) - total) / counts
-        kept = (ordered > thresholds).sum(1, keepdim=True)  # the first entry always is
+        kept = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1)
         return (flat - thresholds.gather(1, kept - 1)).clamp_min(0).reshape(particles.shape)
 
     return project

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -61,13 +61,13 @@ def flow(
             moves, but how much it counts.
         birth_death: rate of Fisher-Rao jumps after each step (Lu, Lu, Nolen 2019): a particle with f above its mean dies with
             probability 1 - exp(-rate eta |f - mean f|) and another, drawn at random, is born again; one with f below is
-            duplicated over a random one. Duplicates coincide until noise parts them.
+            duplicated over a random one. Duplicates coincide until noise parts them. Not with weights.
         reweighting: rate of Fisher-Rao steps on the weights (Wasserstein-Fisher-Rao): w <- w exp(-rate eta (f - mean f)), scaled.
         save_every: record particles and F every so many steps, or after the steps of a list; the start and the end always are.
         evaluate: whether to compute F at the recorded steps; without it `values` is empty.
         callback: one or several, called in turn after every step with (steps made, particles). Each may return a tensor of the
-            same shape that replaces the particles (`mmdflow.constraints`), True to stop, or None. One that has a `report()`
-            puts it into the result's report.
+            same shape that replaces the particles (`mmdflow.constraints`), True to stop, or None. One that has a
+            `start(particles, weights)` is told when a flow begins; one that has a `report()` puts it into the result's report.
         progress: show a bar.
         generator: of the random draws; on its own device.
 
@@ -86,10 +86,12 @@ def flow(
         >>> bool(result.values[-1] < 0.1 * result.values[0])
         True
     """
+    if not isinstance(divergence, Divergence):
+        raise InputError(f"divergence = {divergence!r}: must be a Divergence, such as MMD(target, Riesz())")
     divergence.check(particles)
     _checks.count("num_steps", num_steps, 0)
     saved = _saved(save_every)
-    eta = _checks.schedule("step_size", step_size)
+    eta = _checks.schedule("step_size", step_size, _checks.non_negative)
     rho = _checks.schedule("momentum", momentum, lambda field, value: _checks.interval(field, value, 0.0, 1.0, "[)"))
     stepper = make_integrator(integrator, tolerance, momentum)
     descent = noise_injection if isinstance(noise_injection, DescentNoise) else None
@@ -104,11 +106,20 @@ def flow(
     temperature = _optional("diffusion", diffusion)
     jump_rate = _optional("birth_death", birth_death, _checks.non_negative)
     weight_rate = _optional("reweighting", reweighting, _checks.non_negative)
-    callbacks: list[Callback] = [] if callback is None else [callback] if callable(callback) else list(callback)
+    if birth_death is not None and (weights is not None or reweighting is not None):
+        raise InputError(
+            "birth_death with weights or reweighting: must be alone; jumps are between equally weighted particles"
+        )
+    callbacks = _callbacks(callback)
 
     with torch.inference_mode(False), torch.no_grad():
         x = particles.detach().clone()
         w = _checks.weights("weights", weights, x) if weights is not None or reweighting is not None else None
+        watchers = [watcher for watcher in (descent, *callbacks) if watcher is not None]
+        for watcher in watchers:
+            begin: Callable[[Tensor, Tensor | None], None] | None = getattr(watcher, "start", None)
+            if begin is not None:
+                begin(x, w)
         record = _Record(divergence, x, w, evaluate)
         nfe, time, stop = 0, 0.0, False
         for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
@@ -125,7 +136,7 @@ def flow(
             if weight_rate is not None and w is not None:
                 w = reweighted(divergence.witness(x, w)(x), w, weight_rate(step) * elapsed)
             if jump_rate is not None:
-                index = jumps(divergence.witness(x, w)(x), w, jump_rate(step) * elapsed, generator)
+                index = jumps(divergence.witness(x)(x), jump_rate(step) * elapsed, generator)
                 x = x[index]
                 stepper.select(index)
             for call in callbacks:
@@ -133,8 +144,9 @@ def flow(
                 if isinstance(answer, Tensor):
                     if answer.shape != x.shape:
                         raise InputError(f"callback returned shape {list(answer.shape)}: must be {list(x.shape)}")
-                    x = answer.detach()
-                stop = stop or answer is True
+                    x = answer.detach().to(x)
+                elif answer is not None:
+                    stop = stop or bool(answer)
             if stop or step + 1 == num_steps or saved(step + 1):
                 if not bool(torch.isfinite(x).all()):
                     raise DivergedError(
@@ -144,8 +156,8 @@ def flow(
             if stop:
                 break
         report: dict[str, object] = {}
-        for source in [descent, *callbacks]:
-            tell: Callable[[], dict[str, object]] | None = getattr(source, "report", None)
+        for watcher in watchers:
+            tell: Callable[[], dict[str, object]] | None = getattr(watcher, "report", None)
             report |= {} if tell is None else tell()
         return record.result(x, w, nfe, report)
 
@@ -199,13 +211,11 @@ def reweighted(f: Float[Tensor, " n"], weights: Float[Tensor, " n"], time: float
     return torch.softmax(weights.log() - time * (f - weights @ f), 0)
 
 
-def jumps(
-    f: Float[Tensor, " n"], weights: Float[Tensor, " n"] | None, time: float, generator: torch.Generator | None
-) -> Tensor:
+def jumps(f: Float[Tensor, " n"], time: float, generator: torch.Generator | None) -> Tensor:
     """Return the particle that each particle is after birth-death jumps for the given time, [n] (Lu, Lu, Nolen 2019)."""
     n, device = len(f), "cpu" if generator is None else generator.device
     index = torch.arange(n)
-    rates = (f - (f.mean() if weights is None else weights @ f)).cpu()
+    rates = (f - f.mean()).cpu()
     chances = torch.rand(n, dtype=f.dtype, device=device, generator=generator).cpu()
     others = torch.randint(n, (n,), device=device, generator=generator).cpu()
     order = torch.randperm(n, device=device, generator=generator).cpu()
@@ -219,11 +229,21 @@ def jumps(
     return index.to(f.device)
 
 
+def _callbacks(callback: Callback | Sequence[Callback] | None) -> list[Callback]:
+    if callback is None:
+        return []
+    several = list(callback) if isinstance(callback, Sequence) else [callback]
+    for one in several:
+        if not callable(one):
+            raise InputError(f"callback = {one!r}: must be a function of (steps made, particles), or several")
+    return several
+
+
 def _saved(save_every: int | Sequence[int] | None) -> Callable[[int], bool]:
     """Return whether the state after that many steps is recorded."""
     if save_every is None:
         return lambda step: False
-    if isinstance(save_every, Sequence):
+    if isinstance(save_every, Iterable):
         chosen = {_checks.count("save_every", step, 0) for step in save_every}
         return lambda step: step in chosen
     every = _checks.count("save_every", save_every)

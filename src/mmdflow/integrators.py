@@ -98,7 +98,7 @@ class Adaptive(Integrator):
     size: float | None = None
 
     def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
-        size = step_size if self.size is None else self.size
+        size = _checks.positive("step_size", step_size) if self.size is None else self.size
         first = gradient(x)
         for _ in range(50):
             change = (gradient(x - size * first) - first) / 2
@@ -158,16 +158,20 @@ class DescentNoise:
         self._level = math.inf
         self.history: list[dict[str, float]] = []
 
+    def start(self, particles: Tensor, weights: Tensor | None) -> None:
+        """Begin a flow."""
+        self.history, self._level = [], math.inf
+
     def step(
         self, divergence: Divergence, x: Tensor, weights: Tensor | None, noise: Tensor, step_size: float, step: int
     ) -> tuple[Tensor, int]:
         """Return the particles after the step, and the evaluations of the gradient that it took."""
-        if step == 0:
-            self.history, self._level = [], math.inf
-        before = float(divergence(x, weights))
-        level = min(self.beta(step), self._level)
+        level = min(self.beta(step), self._level) if self.adapt else self.beta(step)
         for attempt in range(1, self.TRIES + 1):
             gradient = -divergence.velocity(x, x + level * noise, weights)
+            before = float(
+                divergence(x, weights)
+            )  # after the gradient: a sliced divergence has drawn its directions then
             new = x - step_size * gradient
             square = gradient.flatten(1).square().sum(1)
             required = self.constant * step_size * float(square.mean() if weights is None else weights @ square)
@@ -176,7 +180,8 @@ class DescentNoise:
             if held or not self.adapt or level == 0:
                 break
             level = level / 2 if attempt < self.TRIES - 1 else 0.0
-        self._level = 1.2 * level if held and level > 0 else max(level, 1e-3 * self.beta(step))
+        if self.beta(step) > 0:
+            self._level = 1.2 * level if held and level > 0 else max(level, 1e-3 * self.beta(step))
         self.history.append({"beta": level, "decrease": decrease, "required": required, "held": float(held)})
         return new, attempt
 

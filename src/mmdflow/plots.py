@@ -95,7 +95,7 @@ def particle_pictures(
     Points in the plane are scattered, on a line they are histograms, and those of more dimensions are shown on the target's
     first two principal axes; images are grids without the target.
     """
-    if frames.ndim == 5:
+    if frames.ndim == 5 and frames.shape[2] in (1, 3):
         return [image_grid(frame[:64]) for frame in frames]
     shown, y, names = _in_the_plane(frames.flatten(2), target.flatten(1))
     everything = torch.cat([shown[0], shown[-1], y])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -33,6 +34,6 @@ class FlowResult:
     trajectory: Float[Tensor, "S n *event"]
     steps: Int[Tensor, " S"]
     nfe: int
-    times: Float[Tensor, " S"]
+    times: Float[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     weights: Float[Tensor, " n"] | None = None
     report: dict[str, Any] = field(default_factory=dict)

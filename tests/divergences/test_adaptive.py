@@ -42,8 +42,16 @@ def test_median_rule_and_functions():
 def test_minimum_is_the_nearest_neighbour_distance():
     y = torch.tensor([[0.0], [1.0], [1.0], [4.0]])
     assert AdaptiveMMD(y).minimum == 1.0
-    with pytest.raises(InputError, match="one distinct point"):
-        AdaptiveMMD(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("rule", ["optimal", "gradient", "median"])
+def test_one_target_point_draws_the_particles(rule):
+    divergence = AdaptiveMMD(torch.ones(1, 2, dtype=torch.float64), rule, kernel=Gaussian)
+    assert divergence.minimum == 0
+    velocity = divergence.velocity(torch.zeros(1, 2).double())
+    assert velocity.min() > 0
+    assert torch.isfinite(velocity).all()
+    assert divergence.velocity(torch.ones(1, 2).double()).tolist() == [[0, 0]]
 
 
 def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
@@ -63,6 +71,8 @@ def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
         (lambda y: AdaptiveMMD(y, minimum=0.0), "minimum = 0.0"),
         (lambda y: AdaptiveMMD(y, lambda a, b: -1.0)(y), r"bandwidth\(particles, target\) = -1.0"),
         (lambda y: AdaptiveMMD(normal(3, 200)), "in dimension 200 .at most 100.; give kernel=Gaussian"),
+        (lambda y: AdaptiveMMD(y, kernel=lambda b: "k")(y), "kernel = 'k': must be a Kernel"),
+        (lambda y: AdaptiveRegularization(DrMMD(y, Gaussian(1.0), 1.0), 2.0), "minimum = 2.0"),
         (lambda y: DrMMD(y, Gaussian(1.0), 1.0, num_landmarks=9), "num_landmarks = 9: must be at most the target's 5"),
         (lambda y: DrMMD(y, Gaussian(1.0), 1.0, num_landmarks=0), "num_landmarks = 0"),
     ],
@@ -78,6 +88,7 @@ def test_landmarks_that_hold_every_distinct_point_are_exact():
     exact = DrMMD(y, Gaussian(1.0), 0.05)
     nystrom = DrMMD(y, Gaussian(1.0), 0.05, num_landmarks=28)  # every point is there three times
     assert nystrom.jitter > 0 == exact.jitter
+    assert nystrom.jitter < 1e-12
     torch.testing.assert_close(nystrom(x), exact(x), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(nystrom.velocity(x), exact.velocity(x), rtol=1e-5, atol=1e-6)
 
@@ -116,13 +127,36 @@ def test_regularization_can_be_set(num_landmarks):
         torch.testing.assert_close(divergence(x), make(regularization)(x), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("bandwidth", [0.3, 1.0, 5.0])
+def test_landmarks_in_float32(bandwidth):
+    y = normal(1200).float()
+    divergence = DrMMD(y, Gaussian(bandwidth), 0.1, num_landmarks=1000)
+    exact = DrMMD(y, Gaussian(bandwidth), 0.1)
+    x = normal(50, seed=1).float() + 0.5
+    assert divergence(x).item() == pytest.approx(exact(x).item(), rel=0.05)
+
+
+def test_callbacks_begin_every_flow_anew():
+    y = normal(30)
+    divergence = DrMMD(y, Gaussian(1.0), 1.0)
+    adapt = AdaptiveRegularization(divergence, minimum=0.1)
+    first, second = (
+        flow(divergence, y + 1.5, step_size=0.1, num_steps=5, callback=adapt).report["regularization"] for _ in range(2)
+    )
+    assert first == pytest.approx(second)
+    assert len(second) == 5
+    with pytest.raises(InputError, match="weights with AdaptiveRegularization"):
+        flow(divergence, y, step_size=0.1, num_steps=1, callback=adapt, weights=torch.ones(30))
+
+
 def test_adaptive_regularization_follows_the_value():
     y = normal(50)
     divergence = DrMMD(y, Gaussian(1.0), 1.0)
     adapt = AdaptiveRegularization(divergence, minimum=0.4)
-    result = flow(divergence, y + 1.5, step_size=0.1, num_steps=60, callback=adapt)
+    result = flow(divergence, y + 1.5, step_size=0.1, num_steps=60, callback=adapt, save_every=[1])
     followed = result.report["regularization"]
     assert len(followed) == 60
-    assert followed[0] == 1.0
+    values = [DrMMD(y, Gaussian(1.0), 1.0)(y + 1.5).item(), DrMMD(y, Gaussian(1.0), 1.0)(result.trajectory[1]).item()]
+    assert followed[0] == pytest.approx((values[1] / values[0]) ** 0.5)
     assert followed[-1] == 0.4 == divergence.regularization
     assert all(b <= a * (1 + 1e-9) for a, b in pairwise(followed))

@@ -116,7 +116,7 @@ def test_drmmd_tends_to_chi_squared_on_a_finite_support():
 
 
 def test_drmmd_refuses_kernels_that_are_not_positive_definite():
-    with pytest.raises(InputError, match="is not positive definite in torch.float64; raise it"):
+    with pytest.raises(InputError, match="kernel = Riesz: must be positive definite"):
         DrMMD(normal(20, 2), Riesz(), 1e-3)
 
 
@@ -232,6 +232,20 @@ def test_patches_give_the_mean_mmd_of_patches(exponent):
     assert whole(x[:, :, :3, :3]).item() == pytest.approx(MMD(y[..., :3], Riesz(exponent))(x[..., :3]).item(), rel=0.2)
 
 
+@pytest.mark.parametrize("offset", [1e2, 1e5])
+@pytest.mark.parametrize("kernel", [None, Gaussian(1.0)])
+def test_slices_keep_their_accuracy_far_from_the_origin(offset, kernel):
+    """In float32: points on a grid of the coarser spacing there, so that the points themselves are the same."""
+    spacing = 2.0**-5
+    x, y = ((normal(50, 5, seed) / spacing).round().float() * spacing for seed in (0, 1))
+    near, far = (
+        SlicedMMD(points, 20, kernel=kernel, generator=torch.Generator().manual_seed(0), redraw=False)
+        for points in (y, y + offset)
+    )
+    error = (far.velocity(x + offset) - near.velocity(x)).norm() / near.velocity(x).norm()
+    assert error < 2e-3
+
+
 @pytest.mark.parametrize("kind", ON_VECTORS)
 def test_directions_have_unit_length(kind, generator):
     xi = draw_directions(7, 2, kind, generator)
@@ -262,6 +276,12 @@ def test_sliced_flow_reaches_the_target_in_float32():
     [
         (lambda y: KALE(y, Gaussian(1.0), 0.0), "regularization = 0.0"),
         (lambda y: DrMMD(y, Gaussian(1.0), -1.0), "regularization = -1.0"),
+        (lambda y: KALE(y, Riesz(), 0.1), "kernel = Riesz: must be positive definite"),
+        (lambda y: KALE(y, Gaussian(1.0) + Riesz(), 0.1), "kernel = Mixture: must be positive definite"),
+        (lambda y: MMD(y, "gaussian"), "kernel = 'gaussian': must be a Kernel"),
+        (lambda y: MMD(y, Gaussian(1.0))(y, torch.ones(4).double()), r"weights has shape \[4\]: must be \[5\]"),
+        (lambda y: SlicedMMD(y, 5, kernel=Gaussian(1.0) + Gaussian(2.0)), "must be one radial kernel"),
+        (lambda y: SlicedMMD(torch.zeros(2, 30_000), 5, directions="qmc"), "must be at most 21201"),
         (lambda y: SlicedMMD(y, 0), "num_directions = 0"),
         (lambda y: SlicedMMD(y, 5, 2.0), "exponent = 2.0"),
         (lambda y: SlicedMMD(y, 5, directions="orthogonl"), "did you mean 'orthogonal'"),

@@ -78,9 +78,11 @@ def test_regularization_to_zero_gives_the_f_divergence_on_a_finite_support(name,
 @family
 def test_solvers_agree_and_reach_optimality(name, alpha):
     x, y = normal(15) * 0.7 + 0.8, normal(20, seed=1)
-    settings = {"alpha": alpha, "tolerance": 1e-9}
-    newton = FDivergence(y, Gaussian(0.7), 0.2, name, **settings)
-    lbfgs = FDivergence(y, Gaussian(0.7), 0.2, name, solver="lbfgs", **settings)
+    newton = FDivergence(y, Gaussian(0.7), 0.2, name, alpha=alpha)
+    assert FDivergence(y, Gaussian(0.7), 0.2, name, alpha=alpha, solver="lbfgs")(x).item() == pytest.approx(
+        newton(x).item(), rel=1e-5
+    )
+    lbfgs = FDivergence(y, Gaussian(0.7), 0.2, name, alpha=alpha, solver="lbfgs", tolerance=1e-9)
     assert lbfgs(x).item() == pytest.approx(newton(x).item(), rel=1e-8)
     torch.testing.assert_close(lbfgs.velocity(x), newton.velocity(x), rtol=1e-3, atol=1e-4)
     h = newton.witness(x)(y)
@@ -111,6 +113,27 @@ def test_finite_differences_confirm_the_envelope_gradient(name, alpha):
     slope = (divergence(x + epsilon * direction) - divergence(x - epsilon * direction)).item() / (2 * epsilon)
     expected = -(divergence.velocity(x) * direction).sum().item() / 6
     assert slope == pytest.approx(expected, rel=1e-6)
+
+
+@family
+@pytest.mark.parametrize("regularization", [0.1, 0.01])
+def test_lbfgs_converges_by_its_defaults(name, alpha, regularization):
+    x, y = normal(30) * 0.7 + 0.5, normal(40, seed=1)
+    newton, lbfgs = (
+        FDivergence(y, Gaussian(1.0), regularization, name, alpha=alpha, solver=s)(x) for s in ("newton", "lbfgs")
+    )
+    assert lbfgs.item() == pytest.approx(newton.item(), rel=1e-5)
+
+
+@family
+def test_a_warm_start_is_no_worse_than_a_cold_one(name, alpha):
+    """Clouds that have nothing to do with each other, in turn, in single precision."""
+    y = normal(50, seed=1).float()
+    warm = FDivergence(y, Gaussian(0.5), 1e-2, name, alpha=alpha)
+    for seed in range(6):
+        x = (normal(30, seed=seed) * 0.5 + seed - 3).float()
+        cold = FDivergence(y, Gaussian(0.5), 1e-2, name, alpha=alpha)(x)
+        torch.testing.assert_close(warm(x), cold, rtol=2e-3, atol=2e-3)
 
 
 @family

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdflow import InputError
+from mmdflow import MMD, Gaussian, InputError, Riesz, SlicedMMD, flow
 from tests.laws.strategies import DISTANCES, DIVERGENCES, divergence
 
 every = pytest.mark.parametrize("name", DIVERGENCES)
@@ -74,6 +74,16 @@ def test_one_particle_and_one_target_point(name):
     towards = (case.velocity(x) * (y - x)).sum()
     if not any(word in name for word in GROWING):
         assert towards > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dim", [2, 40])
+def test_half_precision_flows(dtype, dim):
+    y, x = normal(20, dim).to(dtype), normal(10, dim, seed=1).to(dtype) + 1
+    for case in (MMD(y, Gaussian(3.0)), MMD(y, Riesz()), SlicedMMD(y, 10)):
+        result = flow(case, x, step_size=0.1, num_steps=3)
+        assert result.particles.dtype == dtype
+        assert torch.isfinite(result.particles).all()
 
 
 @every

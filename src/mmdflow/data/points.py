@@ -18,6 +18,7 @@ from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
 from mmdflow.errors import InputError
 
+_BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
 
@@ -38,12 +39,20 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         raise InputError(f"{path}: no such file")
     try:
         value = _READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "fiub":
+                raise ValueError(f"dtype {value.dtype}: must be real numbers")
+            kept = value.dtype.kind == "f" and value.dtype.itemsize <= 8
+            value = value.astype(
+                value.dtype.newbyteorder("=") if kept else np.float64 if value.dtype.kind == "f" else np.float32
+            )
+        points = torch.as_tensor(value)
+        if points.is_complex() or points.layout != torch.strided:
+            raise ValueError(f"a {points.dtype} tensor of layout {points.layout}: must be real and dense")
+        points = points if points.is_floating_point() else points.float()
+    except (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, *_BROKEN) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: not readable ({reason})") from error
-    points = torch.as_tensor(value)
-    if not points.is_floating_point():
-        points = points.float()
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 
@@ -115,21 +124,24 @@ def _npz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
 
 
 def _csv(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    with path.open() as lines:
-        first = lines.readline().split(",")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     try:
-        _ = [float(entry) for entry in first]
-        header = 0
+        _ = [float(entry) for entry in lines[0].split(",")] if lines else []
     except ValueError:
-        header = 1
-    return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=2)
+        lines = lines[1:]  # names of the columns
+    if not any(line.strip() for line in lines):
+        raise ValueError("holds no row of numbers")
+    return np.loadtxt(lines, delimiter=",", ndmin=2)
 
 
 def _pt(path: Path) -> Tensor:
-    value = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("must hold a plain tensor, as torch.save(tensor, path) writes it") from None
     if not isinstance(value, Tensor):
         raise ValueError(f"holds a {type(value).__name__}: must hold a tensor")
-    return value
+    return value.detach()
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".npy": np.load, ".npz": _npz, ".csv": _csv, ".pt": _pt}

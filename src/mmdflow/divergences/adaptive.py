@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.errors import InputError
-from mmdflow.kernels import Gaussian, Kernel, nearest_distance, optimal_bandwidth, squared_distances
-from mmdflow.witness import Witness
+from mmdflow.kernels import Gaussian, Kernel, nearest_distance, optimal_bandwidth, squared_distances, thinned
+from mmdflow.witness import KernelWitness, Witness
 
 #: Names of the rules by which a bandwidth is chosen.
 RULES = ("optimal", "gradient", "median")
@@ -43,7 +43,7 @@ class AdaptiveMMD(Divergence):
         bandwidth: a rule's name, or a function of (particles [n, *event], target [m, *event]) that returns a bandwidth.
         kernel: makes the kernel of a bandwidth; by default the normalised Gaussian b^-d exp(-r^2 / 2 b^2) of the paper.
         minimum: the bandwidth is not below; by default the median distance of the target's points to their nearest neighbours
-            (0 for a function).
+            (0 for a function, and where the target is one point).
         target_weights: of the target's samples, [m]; 1/m each by default. The rules look at the points only.
 
     Attributes:
@@ -77,7 +77,8 @@ class AdaptiveMMD(Divergence):
                 f"(at most 100); give kernel=Gaussian"
             )
         if minimum is None:
-            self.minimum = 0.0 if callable(bandwidth) else nearest_distance(target)
+            distinct = len(thinned(target.flatten(1), RULE_POINTS).unique(dim=0)) > 1
+            self.minimum = nearest_distance(target) if distinct and not callable(bandwidth) else 0.0
         else:
             self.minimum = _checks.positive("minimum", minimum)
         self.register_buffer("target", target)
@@ -90,11 +91,16 @@ class AdaptiveMMD(Divergence):
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the witness of the MMD at the bandwidth of the particles x."""
-        return self.at(x).witness(x, weights)
+        with torch.no_grad():
+            signed = torch.cat([uniform(x, weights), -self.target_weights])
+            return KernelWitness(self._kernel_at(x), torch.cat([x.detach(), self.target]), signed)
 
-    @torch.no_grad()
     def at(self, x: Float[Tensor, "n *event"]) -> MMD:
         """Return the MMD with the bandwidth that the particles x choose."""
+        return MMD(self.target, self._kernel_at(x), target_weights=self.target_weights)
+
+    @torch.no_grad()
+    def _kernel_at(self, x: Tensor) -> Kernel:
         x = x.detach()
         if callable(self.rule):
             chosen = _checks.positive("bandwidth(particles, target)", self.rule(x, self.target))
@@ -104,8 +110,8 @@ class AdaptiveMMD(Divergence):
             chosen = self._steepest(x)
         else:
             chosen = float(squared_distances(_few(x), _few(self.target)).median().sqrt())
-        self.bandwidth = max(chosen, self.minimum)
-        return MMD(self.target, self.kernel(self.bandwidth), target_weights=self.target_weights)
+        self.bandwidth = max(chosen, self.minimum) or 1.0  # 0 where all coincide: any will do
+        return check_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
         flat = self.target.flatten(1)
@@ -116,7 +122,10 @@ class AdaptiveMMD(Divergence):
     def _steepest(self, x: Tensor) -> float:
         particles, target = _few(x), _few(self.target)
         largest = float(squared_distances(particles, target).max().sqrt())
-        grid = torch.logspace(math.log10(self.minimum), math.log10(max(largest, 2 * self.minimum)), 24).tolist()
+        low = max(self.minimum, 1e-3 * largest)
+        if low == 0:
+            return 0.0
+        grid = torch.logspace(math.log10(low), math.log10(max(largest, 2 * low)), 24).tolist()
 
         def steepness(bandwidth: float) -> float:
             pull = ops.kernel_sum_grad(self.kernel(bandwidth), particles, target, uniform(target))
@@ -131,4 +140,4 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 
 def _few(x: Tensor) -> Tensor:
-    return x[:RULE_POINTS].flatten(1)
+    return thinned(x.flatten(1), RULE_POINTS)

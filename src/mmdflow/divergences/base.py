@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
+from mmdflow.kernels import Kernel
 from mmdflow.witness import Witness
 
 
@@ -47,4 +49,22 @@ class Divergence(nn.Module):
 
 def uniform(x: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the weights, 1/n each by default, [n]."""
-    return x.new_full((len(x),), 1 / len(x)) if weights is None else weights
+    if weights is None:
+        return x.new_full((len(x),), 1 / len(x))
+    if tuple(weights.shape) != (len(x),):
+        raise InputError(f"weights has shape {list(weights.shape)}: must be [{len(x)}], one weight a particle")
+    return weights
+
+
+def check_kernel(kernel: object, *, positive: bool = False, smooth: bool = False) -> Kernel:
+    """Return the kernel if it is one, and has the properties that a divergence needs; else raise InputError."""
+    if not isinstance(kernel, Kernel):
+        raise InputError(f"kernel = {kernel!r}: must be a Kernel, such as Gaussian(1.0)")
+    if positive and not kernel.positive:
+        raise InputError(f"kernel = {type(kernel).__name__}: must be positive definite; Riesz and what holds it is not")
+    if smooth and not kernel.smooth:
+        raise InputError(
+            f"kernel = {type(kernel).__name__}: must have a mixed second derivative at coinciding points; Laplace, Matern 1/2 "
+            f"and Riesz have none (take Gaussian, Matern 3/2 or 5/2, InverseMultiquadric, ...)"
+        )
+    return kernel

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmdflow.errors import InputError
+
 #: Kinds of directions of vectors; images have "patches" besides.
 DIRECTIONS = ("orthogonal", "random", "qmc", "equispaced", "patches")
 
@@ -54,6 +56,10 @@ def draw_directions(
         parts = [_orthonormal(whole, dim, dim, generator), _orthonormal(1, dim, rest, generator)]
         return torch.cat([part for part in parts if part.numel()])
     if kind == "qmc":
+        if dim > torch.quasirandom.SobolEngine.MAXDIM:
+            raise InputError(
+                f"directions = 'qmc' in dimension {dim}: must be at most {torch.quasirandom.SobolEngine.MAXDIM}"
+            )
         seed = int(torch.randint(2**31, (), generator=generator))
         uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed).draw(count, dtype=torch.float64)
         normal = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import KernelWitness, Witness
@@ -39,7 +39,8 @@ class DrMMD(Divergence):
         generator: of the choice of landmarks.
 
     Attributes:
-        jitter: what was added to the diagonal of the landmarks' Gram matrix; 0 without landmarks.
+        jitter: what was added to the diagonal of the landmarks' Gram matrix, the least power of ten times the precision at which
+            it factorises; 0 without landmarks.
 
     Raises:
         InputError: for a bad target or regularisation, or a Gram matrix that is not positive definite in this precision.
@@ -66,7 +67,7 @@ class DrMMD(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
+        self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
         if num_landmarks is None:
             num_landmarks = len(target) if len(target) <= EXACT_POINTS else DEFAULT_LANDMARKS
         elif _checks.count("num_landmarks", num_landmarks) > len(target):
@@ -80,12 +81,11 @@ class DrMMD(Divergence):
                 self.register_buffer("landmarks", target)
                 self.register_buffer("root", weights.sqrt())
             else:
-                chosen = torch.randperm(len(target), generator=generator)[:num_landmarks].to(target.device)
-                self.register_buffer("landmarks", target[chosen])
-                gram = kernel(self.landmarks, self.landmarks)
-                self.jitter = 1e-2 * math.sqrt(torch.finfo(gram.dtype).eps) * float(gram.diagonal().mean())
-                gram.diagonal().add_(self.jitter)
-                self.register_buffer("root", self._cholesky(gram))
+                device = "cpu" if generator is None else generator.device
+                order = torch.randperm(len(target), generator=generator, device=device)
+                self.register_buffer("landmarks", target[order[:num_landmarks].to(target.device)])
+                root, self.jitter = _root(kernel(self.landmarks, self.landmarks))
+                self.register_buffer("root", root)
             self.register_buffer("mean", ops.kernel_sum(kernel, self.landmarks, target, weights))
             of_target = self.mean if self.exact else ops.kernel_sum(kernel, target, target, weights)
             self.register_buffer("target_self", weights @ of_target)
@@ -106,7 +106,13 @@ class DrMMD(Divergence):
             if first:
                 shifted = self._covariance()
                 shifted.diagonal().add_(self._regularization)
-                self.register_buffer("factor", self._cholesky(shifted))
+                factor, info = torch.linalg.cholesky_ex(shifted)
+                if int(info):
+                    raise InputError(
+                        f"regularization = {value:g}: the regularised Gram matrix of {len(shifted)} points is not positive "
+                        f"definite in {shifted.dtype}; raise it, or use float64"
+                    )
+                self.register_buffer("factor", factor)
             elif self._spectrum is None:
                 values, vectors = torch.linalg.eigh(self._covariance())
                 self._spectrum = values.clamp_min(0), vectors
@@ -155,14 +161,20 @@ class DrMMD(Divergence):
         values, vectors = (part.to(v) for part in self._spectrum)
         return vectors @ ((vectors.T @ v) / (values + self.regularization))
 
-    def _cholesky(self, matrix: Tensor) -> Tensor:
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if int(info):
-            raise InputError(
-                f"regularization = {self._regularization:g}: the regularised Gram matrix of {len(matrix)} points is not positive "
-                f"definite in {matrix.dtype}; raise it, use float64, or a positive definite kernel (Riesz is not)"
-            )
-        return factor
+
+def _root(gram: Tensor) -> tuple[Tensor, float]:
+    """Return the Cholesky factor of a Gram matrix with as little jitter on its diagonal as it takes, and that jitter."""
+    jitter = 10 * torch.finfo(gram.dtype).eps * float(gram.diagonal().mean())
+    for _ in range(8):
+        factor, info = torch.linalg.cholesky_ex(
+            gram + jitter * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        )
+        if not int(info):
+            return factor, jitter
+        jitter *= 10
+    raise InputError(
+        f"num_landmarks = {len(gram)}: the landmarks' Gram matrix does not factorise in {gram.dtype}; use fewer, or float64"
+    )
 
 
 class AdaptiveRegularization:
@@ -171,8 +183,8 @@ class AdaptiveRegularization:
     (Chen et al. 2025, section 5.) The values of a flow are then those of the lambda of their step.
 
     Args:
-        divergence: the DrMMD that flows; its regularization is set at every step.
-        minimum: lambda is not lowered beyond.
+        divergence: the DrMMD that flows; its regularization is set at every step. lambda_0 is what it is now.
+        minimum: lambda is not lowered beyond; at most lambda_0.
 
     Example:
         >>> import torch
@@ -187,17 +199,24 @@ class AdaptiveRegularization:
 
     def __init__(self, divergence: DrMMD, minimum: float) -> None:
         self.divergence = divergence
-        self.minimum = _checks.positive("minimum", minimum)
-        self.start = divergence.regularization
+        self.initial = divergence.regularization
+        self.minimum = _checks.interval("minimum", minimum, 0.0, self.initial, "(]")
         self.history: list[float] = []
-        self._first: float | None = None
+        self._first = math.nan
+
+    def start(self, particles: Tensor, weights: Tensor | None) -> None:
+        """Begin a flow: from lambda_0."""
+        if weights is not None:
+            raise InputError("weights with AdaptiveRegularization: must be None; it follows equally weighted particles")
+        self.divergence.regularization = self.initial
+        self.history = []
+        self._first = max(0.0, float(self.divergence(particles)))
 
     def __call__(self, step: int, particles: Tensor) -> None:
         """Set lambda for the next step."""
         value = max(0.0, float(self.divergence(particles)))
-        self._first = value if self._first is None else self._first
         ratio = value / self._first if self._first > 0 else 0.0
-        self.divergence.regularization = max(self.minimum, self.start * math.sqrt(ratio))
+        self.divergence.regularization = max(self.minimum, self.initial * min(1.0, math.sqrt(ratio)))
         self.history.append(self.divergence.regularization)
 
     def report(self) -> dict[str, list[float]]:

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.divergences.entropy import Entropy, entropy
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import KernelWitness, Witness
 
-#: Solver -> its name in messages, iterations at most unless told otherwise.
-SOLVERS = {"newton": ("Newton", 100), "lbfgs": ("L-BFGS", 5000)}
+#: Solver -> its name in messages, iterations at most and tolerance in float64 unless told otherwise.
+SOLVERS = {"newton": ("Newton", 100, 1e-10), "lbfgs": ("L-BFGS", 5000, 1e-6)}
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class FDivergence(Divergence):
         alpha: of "tsallis", positive; 1 is KL, 2 is chi^2.
         target_weights: of the target's samples, [m]; 1/m each by default. Points of weight 0 are left out.
         solver: "newton" or "lbfgs".
-        tolerance: of the duality gap, relative to 1 + |value| and above what rounding leaves of it, 8 eps |m_nu|^2 / lambda; by
-            default 1e-10 in float64, 1e-4 in float32.
+        tolerance: of the duality gap, relative to 1 + |F| (before a published scale) and above what rounding leaves of it,
+            8 eps |m_nu|^2 / lambda; by default 1e-10 for Newton and 1e-6 for L-BFGS in float64, 1e-4 in float32.
         max_iterations: steps at most; by default 100 for Newton, 5000 for L-BFGS.
 
     Raises:
-        InputError: for a bad target or settings.
+        InputError: for a bad target or settings, or a kernel that is not positive definite.
         DivergedError: when the gap stays above the tolerance; says the gap and what to change.
     """
 
@@ -83,11 +83,11 @@ class FDivergence(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
+        self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
         self.entropy = entropy(divergence, alpha)
         self.solver = _checks.choice("solver", solver, SOLVERS)
-        default = 1e-10 if target.dtype == torch.float64 else 1e-4
+        default = SOLVERS[solver][2] if target.dtype == torch.float64 else 1e-4
         self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
         self.max_iterations = (
             SOLVERS[solver][1] if max_iterations is None else _checks.count("max_iterations", max_iterations)
@@ -123,7 +123,9 @@ class FDivergence(Divergence):
         start = self.target_weights if self._last is None else self._last.to(x)
         solve = _lbfgs if self.solver == "lbfgs" else _newton
         solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
-        if solution.gap > problem.allowed(solution.weights, self.tolerance):
+        if not problem.solved(solution, self.tolerance) and self._last is not None:  # once more from a neutral start
+            solution = solve(problem, self.target_weights.clone(), self.tolerance, self.max_iterations)
+        if not problem.solved(solution, self.tolerance):
             raise DivergedError(
                 f"{type(self).__name__} did not converge in {solution.iterations} {SOLVERS[self.solver][0]} steps (duality gap "
                 f"{solution.gap:.2e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), use "
@@ -168,6 +170,10 @@ class _Problem:
         """Return the gap up to which a counts as the solution."""
         rounding = 8 * torch.finfo(a.dtype).eps * float(self.own.abs()) / self.regularization
         return tolerance * (1 + abs(float(self.primal(a)))) + rounding
+
+    def solved(self, solution: DualSolution, tolerance: float) -> bool:
+        """Whether the gap is small, and not below 0 by more than rounding (as with kernels that are not positive definite)."""
+        return abs(solution.gap) <= self.allowed(solution.weights, tolerance)
 
     def polished(self, a: Tensor) -> Tensor:
         """Return the weights that optimality gives for the h of a."""

@@ -22,7 +22,8 @@ class KALE(FDivergence):
         regularization: lambda, positive.
         target_weights: q of the target's samples, [m]; 1/m each by default.
         solver: "newton" (damped and multiplicative, O(m^3) a step) or "lbfgs" (O(m^2) a step).
-        tolerance: of the duality gap, relative to 1 + |value|; by default 1e-10 in float64, 1e-4 in float32.
+        tolerance: of the duality gap of F / (1 + lambda), relative to 1 + its value; by default 1e-10 for Newton and 1e-6 for
+            L-BFGS in float64, 1e-4 in float32.
         max_iterations: steps at most; by default 100 for Newton, 5000 for L-BFGS.
 
     Raises:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
@@ -50,7 +50,7 @@ class MMD(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel = kernel
+        self.kernel = check_kernel(kernel)
         self.event_shape = tuple(target.shape[1:])
         with torch.no_grad():
             self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmdflow import _checks
 from mmdflow.divergences import slices
@@ -45,7 +46,7 @@ class SlicedMMD(Divergence):
         redraw: draw new directions at every velocity; with False the first ones stay. F and the witness always use the
             directions of the last draw.
         patch: the side of patches, in pixels; needed by "patches".
-        kernel: a radial kernel to slice instead of the Riesz kernel.
+        kernel: a radial kernel to slice instead of the Riesz kernel; its parameters are taken as they are now.
         target_weights: of the target's samples, [m]; 1/m each by default.
 
     Raises:
@@ -59,7 +60,8 @@ class SlicedMMD(Divergence):
         tensor(1.)
     """
 
-    target: Tensor
+    centre: Tensor
+    centred: Tensor
     target_weights: Tensor
     xi: Tensor
 
@@ -85,9 +87,10 @@ class SlicedMMD(Divergence):
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
         _checks.choice("ranks", ranks, ("exact",))
         self.generator, self.redraw = generator, redraw
-        self.register_buffer("target", target.flatten(1))
+        self.register_buffer("centre", target.flatten(1).mean(0))  # large offsets would cost projections their digits
+        self.register_buffer("centred", target.flatten(1) - self.centre)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
-        dim = self.target.shape[1]
+        dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:
             raise InputError(f"directions = 'equispaced' in dimension {dim}: must be 2")
         if (directions == "patches") != (patch is not None):
@@ -98,6 +101,8 @@ class SlicedMMD(Divergence):
         if kernel is None:
             self.line, self.scale = slices.riesz(self.exponent), riesz_scale(sliced_dim, self.exponent)
         else:
+            if not isinstance(kernel, Radial):
+                raise InputError(f"kernel = {kernel!r}: must be one radial kernel, such as Gaussian(1.0)")
             if exponent != 1:
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
             self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
@@ -110,8 +115,9 @@ class SlicedMMD(Divergence):
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> _SlicedWitness:
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
-        measures = (x.detach().flatten(1), uniform(x, weights).detach()), (self.target, self.target_weights)
-        return _SlicedWitness(*measures, self.xi, self.scale, self.line)
+        particles = x.detach().flatten(1) - self.centre, uniform(x, weights).detach()
+        measures = particles, (self.centred, self.target_weights)
+        return _SlicedWitness(*measures, self.centre, self.xi, self.scale, self.line)
 
     def velocity(
         self,
@@ -125,7 +131,7 @@ class SlicedMMD(Divergence):
         return super().velocity(x, at, weights)
 
     def _draw(self) -> Tensor:
-        count, dim = self.num_directions, self.target.shape[1]
+        count, dim = self.num_directions, self.centred.shape[1]
         if self.patch is not None:
             xi = draw_patches(count, self.event_shape, self.patch, self.generator)
             dim = self.event_shape[0] * self.patch**2
@@ -134,7 +140,7 @@ class SlicedMMD(Divergence):
         if self.kernel is not None:  # the frequencies of the kernel's spectral measure are normal, of random variances
             lengths = torch.randn(count, dim, dtype=torch.float64, generator=self.generator).norm(dim=1)
             xi = xi * (lengths * self.kernel.spectral_variances(count, self.generator).sqrt())[:, None]
-        return xi.to(self.target)
+        return xi.to(self.centred)
 
 
 def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
@@ -150,9 +156,15 @@ class _SlicedWitness:
     """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
 
     def __init__(
-        self, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], xi: Tensor, scale: float, line: SliceKernel
+        self,
+        x: tuple[Tensor, Tensor],
+        y: tuple[Tensor, Tensor],
+        centre: Tensor,
+        xi: Tensor,
+        scale: float,
+        line: SliceKernel,
     ) -> None:
-        self.x, self.y, self.xi, self.scale, self.line = x, y, xi, scale, line
+        self.x, self.y, self.centre, self.xi, self.scale, self.line = x, y, centre, xi, scale, line
         self.radius = max(float(points.norm(dim=1).max()) for points, _ in (x, y))
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
@@ -162,7 +174,7 @@ class _SlicedWitness:
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
-            flat = z.flatten(1)
+            flat = z.flatten(1) - self.centre
             total = torch.zeros_like(flat)
             for xi in self._blocks(len(z)):
                 slopes = self._sum(xi, flat, self.x, self.line.slope) - self._sum(xi, flat, self.y, self.line.slope)
@@ -171,9 +183,12 @@ class _SlicedWitness:
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
-        flat = z.flatten(1)
+        return self.centred_potential(z.flatten(1) - self.centre)
+
+    def centred_potential(self, flat: Tensor) -> Tensor:
+        """Return f at points that are given less the centre."""
         total = flat.new_zeros(len(flat))
-        for xi in self._blocks(len(z)):
+        for xi in self._blocks(len(flat)):
             from_x, from_y = (self._sum(xi, flat, measure, self.line.potential) for measure in (self.x, self.y))
             total = total + (from_x - from_y).sum(0)
         return total * (self.scale / len(self.xi))
@@ -204,6 +219,7 @@ class _Potential(torch.autograd.Function):
         return witness.potential(z)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
         return ctx.witness.grad(z) * upstream.reshape(-1, *([1] * (z.ndim - 1))), None
@@ -218,9 +234,10 @@ class _Value(torch.autograd.Function):
         at_x = witness.potential(x)
         ctx.save_for_backward(x, weights, at_x)
         # E_x f - E_y f = MMD^2
-        return (weights @ at_x - divergence.target_weights @ witness.potential(divergence.target)) / 2
+        return (weights @ at_x - divergence.target_weights @ witness.centred_potential(divergence.centred)) / 2
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weights, at_x = ctx.saved_tensors
         slopes = ctx.witness.grad(x) * weights.reshape(-1, *([1] * (x.ndim - 1)))

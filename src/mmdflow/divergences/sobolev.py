@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, uniform
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
 
@@ -61,12 +61,7 @@ class SobolevDescent(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        if not kernel.smooth:
-            raise InputError(
-                f"kernel = {type(kernel).__name__}: must have a mixed second derivative at coinciding points; Laplace, "
-                f"Matern 1/2 and Riesz have none (take Gaussian, Matern 3/2 or 5/2, InverseMultiquadric, ...)"
-            )
-        self.kernel, self.event_shape = kernel, tuple(target.shape[1:])
+        self.kernel, self.event_shape = check_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
         default = 1e-2 * math.sqrt(torch.finfo(target.dtype).eps)
         self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
@@ -100,7 +95,7 @@ class SobolevDescent(Divergence):
         metric = jacobian.flatten(1) @ jacobian.flatten(1).T
         metric.diagonal().add_(self.regularization)
         delta = weights @ psi - target_mean
-        return EmbeddingWitness(self.kernel, torch.linalg.solve(metric, delta))
+        return EmbeddingWitness(self.kernel, self._solve(metric, delta))
 
     def _in_gram(self, x: Tensor, weights: Tensor) -> Witness:
         """Solve for the coefficients of the d_a k(x_i, .): h = (delta - sum_ia beta_ia d_a k(x_i, .)) / lambda (Woodbury).
@@ -114,10 +109,19 @@ class SobolevDescent(Divergence):
             matrix = self.kernel.mixed(x, x) * root.flatten()[:, None, None, None] * root.flatten()[:, None]
             matrix = matrix.reshape(x.numel(), x.numel())
             matrix.diagonal().add_(self.regularization)
-            gamma = torch.linalg.solve(matrix, right.flatten()).reshape(x.shape)
+            gamma = self._solve(matrix, right.flatten()).reshape(x.shape)
         else:
             gamma = self._conjugate_gradients(x, root, right)
         return _SobolevWitness(delta, x, root * gamma, self.regularization)
+
+    def _solve(self, matrix: Tensor, right: Tensor) -> Tensor:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        if int(info):
+            raise DivergedError(
+                f"SobolevDescent: the system of {len(right)} unknowns is singular in {matrix.dtype} (duplicate particles?): "
+                f"raise regularization ({self.regularization:g}) or use float64"
+            )
+        return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
     def _conjugate_gradients(self, x: Tensor, root: Tensor, right: Tensor) -> Tensor:
         solution, residual = torch.zeros_like(right), right

@@ -10,7 +10,7 @@ and, for kernels with a finite feature map, ``kernel.embed(x)`` = psi(x) with k(
 sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``Deep(base, features)`` embeds first.
 """
 
-from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth
+from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
 from mmdflow.kernels.base import Kernel
 from mmdflow.kernels.composed import Deep, Mixture, Product
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
@@ -46,4 +46,5 @@ __all__ = [
     "nearest_distance",
     "optimal_bandwidth",
     "squared_distances",
+    "thinned",
 ]

@@ -14,9 +14,14 @@ from mmdflow.kernels.base import flat
 from mmdflow.kernels.distances import squared_distances
 
 
+def thinned(x: Float[Tensor, "n *event"], most: int) -> Float[Tensor, "k *event"]:
+    """Return at most that many rows of x, evenly spaced, so that an order in the rows does no harm."""
+    return x if len(x) <= most else x[torch.linspace(0, len(x) - 1, most, device=x.device).long()]
+
+
 def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
-    """Return the median heuristic: the median of |x_i - x_j|, i < j, over the first `max_points` points."""
-    few = flat(_checks.points("x", x))[:max_points]
+    """Return the median heuristic: the median of |x_i - x_j|, i < j, over at most `max_points` evenly spaced rows of x."""
+    few = thinned(flat(_checks.points("x", x)), max_points)
     if few.shape[0] < 2:
         raise InputError("x has 1 point: the median heuristic needs at least 2")
     rows, columns = torch.triu_indices(len(few), len(few), offset=1)
@@ -25,8 +30,8 @@ def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
 
 
 def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
-    """Return the median distance of points to their nearest other, over the first `max_points` distinct points."""
-    few = flat(_checks.points("x", x))[:max_points]
+    """Return the median distance of points to the nearest that differs, over at most `max_points` evenly spaced rows of x."""
+    few = thinned(flat(_checks.points("x", x)), max_points)
     r2 = squared_distances(few, few)
     nearest = torch.where(r2 > 0, r2, torch.full_like(r2, torch.inf)).min(1).values
     median = float(nearest.median().sqrt())

@@ -25,6 +25,8 @@ class Kernel(nn.Module):
 
     #: Whether k has a mixed second derivative at coinciding points, which Sobolev norms need. Laplace and Riesz have none.
     smooth: bool = True
+    #: Whether every Gram matrix is positive semidefinite, which regularised divergences need. Riesz is so conditionally only.
+    positive: bool = True
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""

@@ -26,6 +26,7 @@ class Mixture(Kernel):
         self.kernels = nn.ModuleList(kernels)
         self.weights = [_checks.non_negative("weights", w) for w in weights]
         self.smooth = all(kernel.smooth for kernel in kernels)
+        self.positive = all(kernel.positive for kernel in kernels)
 
     def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
         parts = [w * term(k) for k, w in zip(self._members(), self.weights, strict=True)]
@@ -76,6 +77,7 @@ class Product(Kernel):
         super().__init__()
         self.first, self.second = first, second
         self.smooth = first.smooth and second.smooth
+        self.positive = first.positive and second.positive
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""
@@ -102,7 +104,7 @@ class Deep(Kernel):
         super().__init__()
         self.base = base
         self.features = features
-        self.smooth = base.smooth
+        self.smooth, self.positive = base.smooth, base.positive
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""

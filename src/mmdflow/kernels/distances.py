@@ -19,7 +19,8 @@ def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
     the pairs in which it cancels (below sqrt(eps) of the norms) are computed again from their differences.
     """
     if x.shape[1] <= EXACT_DIM:
-        if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+        known = x.dtype in (torch.float32, torch.float64)  # cdist knows no others on the CPU
+        if known and not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
             return torch.cdist(
                 x, y, compute_mode="donot_use_mm_for_euclid_dist"
             ).square()  # one pass over the differences

@@ -289,6 +289,7 @@ class Riesz(Radial):
     """
 
     smooth = False
+    positive = False
 
     def __init__(self, exponent: float = 1.0) -> None:
         super().__init__()

@@ -62,21 +62,20 @@ def mmd_test(
         raise InputError(f"method = 'wild-bootstrap' with {n} and {m} points: must be equally many")
     both = torch.cat([x, y])
     if kernel is None:
-        # a random order, so that the heuristic's subsample holds points of both
-        kernel = Gaussian(median_bandwidth(both[torch.randperm(n + m, generator=generator)]))
+        kernel = Gaussian(median_bandwidth(both))
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
     if not kernels:
         raise InputError("kernel = []: must hold at least one kernel")
     draw, statistics_of = METHODS[method]
     draws = draw(n, m, num_permutations, generator)
-    statistics = []
+    rows, tails = [], []
     for k in kernels:
         with torch.no_grad():
             gram = k(both, both).double()
         gram.fill_diagonal_(0)
-        statistics.append(statistics_of(gram, draws.to(gram), n, m))
-    table = torch.stack(statistics)  # [kernels, 1 + resamplings], the observed one first
-    p_values = torch.stack([_upper_tail(row) for row in table])
+        rows.append(statistics_of(gram, draws.to(gram), n, m))
+        tails.append(_upper_tail(rows[-1], 1e-12 * float(gram.abs().max())))
+    table, p_values = torch.stack(rows), torch.stack(tails)  # [kernels, 1 + resamplings], the observed one first
     smallest = p_values.min(0).values
     return float(table[p_values[:, 0].argmin(), 0]), float((smallest <= smallest[0]).double().mean())
 
@@ -89,19 +88,19 @@ def gaussian_scales(
     return [Gaussian(median * _checks.positive("factors", factor)) for factor in factors]
 
 
-def _upper_tail(values: Tensor) -> Tensor:
-    """Return for each value the share of values that are at least as large; ties up to rounding count as such."""
+def _upper_tail(values: Tensor, slack: float) -> Tensor:
+    """Return for each value the share of values that are at least as large; those within slack count as ties."""
     ordered = values.sort().values
-    slack = 1e-12 * values.abs()
     return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
 
 
 def _draw_labels(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Mark the points that play x, [n + m, 1 + resamplings]."""
-    first = torch.zeros(n + m, count + 1, dtype=torch.float64)
+    device = "cpu" if generator is None else generator.device
+    first = torch.zeros(n + m, count + 1, dtype=torch.float64, device=device)
     first[:n, 0] = 1
     for column in range(1, count + 1):
-        first[torch.randperm(n + m, generator=generator)[:n], column] = 1
+        first[torch.randperm(n + m, generator=generator, device=device)[:n], column] = 1
     return first
 
 
@@ -115,7 +114,8 @@ def _of_labels(gram: Tensor, first: Tensor, n: int, m: int) -> Tensor:
 
 def _draw_signs(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Draw signs of the pairs (x_i, y_i), [n, 1 + resamplings]."""
-    signs = 2 * torch.randint(2, (n, count + 1), generator=generator).double() - 1
+    device = "cpu" if generator is None else generator.device
+    signs = 2 * torch.randint(2, (n, count + 1), generator=generator, device=device).double() - 1
     signs[:, 0] = 1
     return signs
 
@@ -169,6 +169,8 @@ class StopWhenIndistinguishable:
         generator: torch.Generator | None = None,
     ) -> None:
         self.held_out = _checks.points("held_out", held_out)
+        if len(held_out) < 2:
+            raise InputError("held_out has 1 point: must have at least 2")
         self.level = _checks.interval("level", level, 0.0, 1.0, "()")
         self.every = _checks.count("every", every)
         self.kernel = gaussian_scales(held_out) if kernel is None else kernel
@@ -177,6 +179,22 @@ class StopWhenIndistinguishable:
         self.generator = generator
         self.p_values: list[float] = []
         self.tested_at: list[int] = []
+
+    def start(self, particles: Tensor, weights: Tensor | None) -> None:
+        """Begin a flow: forget the last one, and check that its particles can be tested."""
+        _checks.points("particles", particles, self.held_out.shape[1:])
+        if len(particles) < 2:
+            raise InputError("particles has 1 point: StopWhenIndistinguishable needs at least 2")
+        if self.method == "wild-bootstrap" and len(particles) != len(self.held_out):
+            raise InputError(
+                f"method = 'wild-bootstrap' with {len(particles)} particles and {len(self.held_out)} held-out samples: must be "
+                f"equally many"
+            )
+        if weights is not None:
+            raise InputError(
+                "weights with StopWhenIndistinguishable: must be None; the test takes equally weighted particles"
+            )
+        self.p_values, self.tested_at = [], []
 
     def __call__(self, step: int, particles: Tensor) -> bool:
         """Test when it is time; return whether to stop."""

@@ -8,6 +8,17 @@ from typing import Literal
 from mmdflow import _checks
 from mmdflow.errors import InputError
 
+#: divergence -> the fields that it uses besides its name.
+USES = {
+    "mmd": ("kernel", "bandwidth", "exponent"),
+    "sliced": ("exponent", "num_directions", "directions"),
+    "kale": ("kernel", "bandwidth", "regularization"),
+    "drmmd": ("kernel", "bandwidth", "regularization"),
+    "f-divergence": ("kernel", "bandwidth", "regularization", "entropy", "alpha"),
+    "sobolev": ("kernel", "bandwidth", "regularization"),
+    "adaptive": ("kernel", "rule"),
+}
+
 
 @dataclass(frozen=True)
 class DivergenceSpec:
@@ -19,13 +30,13 @@ class DivergenceSpec:
             rational-quadratic or linear.
         bandwidth: of the kernel; by default the geometric mean of the median distance of the target's points and their median
             distance to their nearest neighbours.
-        exponent: of riesz and sliced, in (0, 2).
-        regularization: lambda of kale, drmmd, f-divergence and sobolev.
-        entropy: of f-divergence: kl, reverse-kl, jeffreys, chi2 or tsallis.
+        exponent: of riesz and sliced, in (0, 2); 1 by default.
+        regularization: lambda of kale, drmmd, f-divergence and sobolev; 0.1 by default.
+        entropy: of f-divergence: kl (default), reverse-kl, jeffreys, chi2 or tsallis.
         alpha: of tsallis.
-        rule: of adaptive: optimal, gradient or median.
-        num_directions: of sliced.
-        directions: of sliced: orthogonal, random, qmc or equispaced.
+        rule: of adaptive: optimal, gradient (default) or median.
+        num_directions: of sliced; 50 by default.
+        directions: of sliced: orthogonal (default), random, qmc or equispaced.
     """
 
     name: Literal["mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive"] = "mmd"
@@ -43,21 +54,33 @@ class DivergenceSpec:
         | None
     ) = None
     bandwidth: float | None = None
-    exponent: float = 1.0
-    regularization: float = 0.1
-    entropy: Literal["kl", "reverse-kl", "jeffreys", "chi2", "tsallis"] = "kl"
+    exponent: float | None = None
+    regularization: float | None = None
+    entropy: Literal["kl", "reverse-kl", "jeffreys", "chi2", "tsallis"] | None = None
     alpha: float | None = None
-    rule: Literal["optimal", "gradient", "median"] = "gradient"
-    num_directions: int = 50
-    directions: Literal["orthogonal", "random", "qmc", "equispaced"] = "orthogonal"
+    rule: Literal["optimal", "gradient", "median"] | None = None
+    num_directions: int | None = None
+    directions: Literal["orthogonal", "random", "qmc", "equispaced"] | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.bandwidth is not None:
-            _checks.positive("divergence.bandwidth", self.bandwidth)
-        _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
-        _checks.positive("divergence.regularization", self.regularization)
-        _checks.count("divergence.num_directions", self.num_directions)
+        """Check the numbers, and that no field is given that the divergence does not use."""
+        used = {"name", *USES[self.name]}
+        kernel = self.kernel or ("riesz" if self.name == "mmd" else "gaussian")
+        used -= {"bandwidth"} if kernel in ("riesz", "linear") else {"exponent"} if self.name != "sliced" else set()
+        for name, value in vars(self).items():
+            if value is not None and name not in used:
+                of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")
+                fields = ", ".join(field for field in vars(self) if field in used)
+                raise InputError(f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {fields}")
+        for name in ("bandwidth", "regularization"):
+            if getattr(self, name) is not None:
+                _checks.positive(f"divergence.{name}", getattr(self, name))
+        if self.exponent is not None:
+            _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
+        if self.num_directions is not None:
+            _checks.count("divergence.num_directions", self.num_directions)
+        if self.name == "adaptive" and kernel in ("riesz", "linear"):
+            raise InputError(f"divergence.kernel = {kernel!r} with divergence.name = 'adaptive': must have a bandwidth")
         if (self.entropy == "tsallis") != (self.alpha is not None):
             raise InputError(
                 f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"

@@ -111,7 +111,7 @@ def run_flow(spec: FlowSpec, *, progress: bool = False) -> ParticleRun:
         "seconds": seconds,
         "p_value": None,
     }
-    if held_out is not None and min(len(held_out), len(result.particles)) > 1:
+    if held_out is not None and len(result.particles) > 1 and len(held_out.flatten(1).unique(dim=0)) > 1:
         few = held_out[:_TESTED]
         _, report["p_value"] = mmd_test(result.particles[:_TESTED], few, gaussian_scales(few), generator=generator)
     return ParticleRun(result, target, report)
@@ -137,7 +137,8 @@ def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor
         return toy(name, n, generator)
     suffix = Path(name).suffix.lower()
     if suffix in POINT_FILES:
-        return read_points(name)[:n]
+        points = read_points(name)
+        return points[torch.randperm(len(points), generator=generator)[:n]]  # the file's order may mean something
     if suffix in Image.registered_extensions():
         return density_points(name, n, generator)
     extra = ["gaussian"] if field == "source" else []
@@ -156,30 +157,43 @@ def _momentum(spec: FlowSpec, default: float) -> float:
 
 def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, float, float]:
     """Return the divergence, and the step size and momentum that suit its scale."""
-    name, ridge = spec.name, spec.regularization
+    name, ridge, exponent = spec.name, spec.regularization or 0.1, spec.exponent or 1.0
+    spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
+    free = 0.3 * spread ** (
+        2 - exponent
+    )  # a step of the Riesz flow that moves particles alike at every scale of the data
     if name == "sliced":
-        sliced = SlicedMMD(target, spec.num_directions, spec.exponent, spec.directions, generator=generator)
-        return sliced, 0.3, 0.9
+        slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
+        return SlicedMMD(target, slices, exponent, directions, generator=generator), free, 0.9
     kernel = spec.kernel or ("riesz" if name == "mmd" else "gaussian")
     needs_bandwidth = kernel not in ("riesz", "linear") and name != "adaptive"
     width = spec.bandwidth or (_bandwidth(target) if needs_bandwidth else 1.0)
     if name == "adaptive":
-        return AdaptiveMMD(target, spec.rule, kernel=lambda b: _kernel(kernel, b, spec.exponent)), 1.0, 0.0
-    k = _kernel(kernel, width, spec.exponent)
+        return (
+            AdaptiveMMD(target, spec.rule or "gradient", kernel=lambda b: _kernel(kernel, b, exponent)),
+            spread**2,
+            0.0,
+        )
+    k = _kernel(kernel, width, exponent)
     if name == "mmd":
-        return MMD(target, k), 0.3 if kernel == "riesz" else 2 * width**2, 0.9 if kernel == "riesz" else 0.0
+        return MMD(target, k), free if kernel == "riesz" else 2 * width**2, 0.9 if kernel == "riesz" else 0.0
     if name == "kale":
         return KALE(target, k, ridge), width**2 * ridge / (1 + ridge), 0.0
     if name == "drmmd":
         return DrMMD(target, k, ridge), width**2 * ridge / (1 + ridge) / 2, 0.0
     if name == "f-divergence":
-        return FDivergence(target, k, ridge, spec.entropy, alpha=spec.alpha), width**2 * ridge, 0.0
+        return FDivergence(target, k, ridge, spec.entropy or "kl", alpha=spec.alpha), width**2 * ridge, 0.0
     return SobolevDescent(target, k, ridge), 0.1, 0.0
 
 
 def _bandwidth(target: Tensor) -> float:
     """Return a width between the scale of the whole and that of the gaps: sqrt(median distance x median nearest distance)."""
-    return math.sqrt(median_bandwidth(target) * nearest_distance(target))
+    try:
+        return math.sqrt(median_bandwidth(target) * nearest_distance(target))
+    except InputError as error:
+        raise InputError(
+            f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
+        ) from None
 
 
 def _kernel(name: str, width: float, exponent: float) -> Kernel:
