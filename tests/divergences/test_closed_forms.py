@@ -232,6 +232,15 @@ def test_patches_give_the_mean_mmd_of_patches(exponent):
     assert whole(x[:, :, :3, :3]).item() == pytest.approx(MMD(y[..., :3], Riesz(exponent))(x[..., :3]).item(), rel=0.2)
 
 
+@pytest.mark.parametrize("settings", [{}, {"directions": "random"}, {"kernel": Gaussian(1.0)}])
+def test_many_directions_are_drawn_in_blocks(settings, monkeypatch):
+    x, y = normal(9, 3), normal(11, 3, 1)
+    exact = MMD(y, settings.get("kernel", Riesz()))(x).item()
+    monkeypatch.setattr("mmdflow.divergences.sliced.DRAWN", 30)
+    generator = torch.Generator().manual_seed(0)
+    assert SlicedMMD(y, 4001, generator=generator, **settings)(x).item() == pytest.approx(exact, rel=0.1)
+
+
 @pytest.mark.parametrize("offset", [1e2, 1e5])
 @pytest.mark.parametrize("kernel", [None, Gaussian(1.0)])
 def test_slices_keep_their_accuracy_far_from_the_origin(offset, kernel):

@@ -20,6 +20,8 @@ from mmdflow.kernels import Radial
 
 #: Numbers that a block of slices may hold at a time.
 BLOCK = 2**24
+#: Numbers of directions that are drawn at a time.
+DRAWN = 2**22
 
 
 class SlicedMMD(Divergence):
@@ -131,7 +133,17 @@ class SlicedMMD(Divergence):
         return super().velocity(x, at, weights)
 
     def _draw(self) -> Tensor:
-        count, dim = self.num_directions, self.centred.shape[1]
+        """Draw the directions, [P, d], in blocks of whole orthogonal bases so that float64 is not held for all of them."""
+        dim = self.centred.shape[1]
+        whole = self.directions in ("qmc", "equispaced") or dim == 1  # one set of points
+        rows = self.num_directions if whole else dim * max(1, DRAWN // dim**2)
+        xi = self.centred.new_empty(self.num_directions, dim)
+        for block in xi.split(rows):
+            block.copy_(self._draw_block(len(block)))
+        return xi
+
+    def _draw_block(self, count: int) -> Tensor:
+        dim = self.centred.shape[1]
         if self.patch is not None:
             xi = draw_patches(count, self.event_shape, self.patch, self.generator)
             dim = self.event_shape[0] * self.patch**2
@@ -140,7 +152,7 @@ class SlicedMMD(Divergence):
         if self.kernel is not None:  # the frequencies of the kernel's spectral measure are normal, of random variances
             lengths = torch.randn(count, dim, dtype=torch.float64, generator=self.generator).norm(dim=1)
             xi = xi * (lengths * self.kernel.spectral_variances(count, self.generator).sqrt())[:, None]
-        return xi.to(self.centred)
+        return xi
 
 
 def _patch(patch: int, event_shape: tuple[int, ...]) -> int:

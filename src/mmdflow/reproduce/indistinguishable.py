@@ -36,6 +36,8 @@ SCALES: dict[str, dict[str, Any]] = {
 
 TARGETS = ("rings", "eight-gaussians", "checkerboard")
 LEVEL = 0.05
+#: The bandwidth of a stricter test that is recorded beside, in medians.
+FINEST = 0.03
 MOMENTUM = 0.8
 #: Points of each kind in a panel.
 SHOWN = 500
@@ -91,6 +93,7 @@ def run(*, num_points: int, num_steps: int, num_permutations: int, seed: int, pr
             bar.update()
     bar.close()
     p_values = [cell["p"] for row in cells.values() for cell in row.values()]
+    finest = sum(cell["p_finest"] > LEVEL for row in cells.values() for cell in row.values())
     passed, lowest = sum(p > LEVEL for p in p_values), min(p_values)
     strays = 100 * max(cell["strays"] for row in cells.values() for cell in row.values())
     best_source, worst_sample = max(r["p"] for r in sources.values()), min(r["p"] for r in reference.values())
@@ -105,7 +108,8 @@ def run(*, num_points: int, num_steps: int, num_permutations: int, seed: int, pr
             f"In {passed} of {len(p_values)} flows the MMD test at level {LEVEL} cannot tell {num_points} particles from "
             f"held-out target samples (lowest p-value {lowest:.3f}); target samples themselves pass on {real} of {len(TARGETS)} "
             f"targets ({worst_sample:.3f}), the source has at most {best_source:.3f}; up to {strays:.1f} percent of the "
-            f"particles are strays, farther from the target than any held-out sample."
+            f"particles are strays, farther from the target than any held-out sample, and at {FINEST:g} times the median "
+            f"bandwidth, finer than the criterion, {finest} of {len(p_values)} flows pass."
         ),
         figures={"level": LEVEL, "flows": cells, "target_samples": reference, "source": sources},
         draw=lambda figure: _draw(figure, cells, reference, pictures),
@@ -113,10 +117,13 @@ def run(*, num_points: int, num_steps: int, num_permutations: int, seed: int, pr
 
 
 def _judge(x: Tensor, y: Tensor, held_out: Tensor, num_permutations: int, seed: int) -> dict[str, float]:
-    """Return both p-values of x against held-out samples, the smaller one, and the share of x that strays from y."""
+    """Return p-values of x against held-out samples, the smaller of the first two, and the share of x that strays from y.
+
+    The third, at a small part of the median, asks for more than the criterion does: for the shape within clusters.
+    """
     bandwidth = median_bandwidth(held_out)
     p_values = {}
-    for name, width in (("p_median", bandwidth), ("p_fine", bandwidth / 3)):
+    for name, width in (("p_median", bandwidth), ("p_fine", bandwidth / 3), ("p_finest", FINEST * bandwidth)):
         generator = torch.Generator().manual_seed(seed)
         p_values[name] = mmd_test(x, held_out, Gaussian(width), num_permutations=num_permutations, generator=generator)[
             1
@@ -125,7 +132,7 @@ def _judge(x: Tensor, y: Tensor, held_out: Tensor, num_permutations: int, seed: 
     farthest = torch.cdist(held_out, y).amin(1).max()
     return {
         **p_values,
-        "p": min(p_values.values()),
+        "p": min(p_values["p_median"], p_values["p_fine"]),
         "strays": float((nearest > farthest).double().mean()),
         "median_distance_to_target": float(nearest.median()),
     }

@@ -101,7 +101,9 @@ def run(
         f"After {num_steps} steps of {num_particles} particles with {num_directions} slices and step size {step_size:g} the "
         f"energy distance is {with_momentum[-1]:.3g} with momentum {momentum:g} and {plain[-1]:.3g} without "
         f"({plain[0]:.3g} at the start), whose end momentum has passed by step {passed}; with the step size {large:g} it is "
-        f"{both[-1]:.3g} with momentum and {larger[-1]:.3g} without."
+        f"{both[-1]:.3g} with momentum and {larger[-1]:.3g} without: momentum gains "
+        + ("more than" if with_momentum[-1] < larger[-1] else "no more than")
+        + " the larger step does that it amounts to."
     )
     figures = {"steps": steps, "energy_distance": curves}
     return Outcome(CLAIM, seen, finding, figures, lambda figure: _draw(figure, steps, curves, pictures))

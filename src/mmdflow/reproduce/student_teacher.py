@@ -168,7 +168,9 @@ def run(
     ends = {name: curve["validation"][-1] for name, curve in curves.items()}
     seen = all(ends["MMD, noise injection"] < ends[name] for name in ("MMD", "Sobolev descent") if name in ends)
     finding = (
-        f"After {num_steps} steps of {num_particles} students the mean squared error on held-out inputs, "
+        f"After {num_steps} steps of {num_particles} students"
+        + (f" ({sobolev_steps} of Sobolev descent)" if sobolev_steps else "")
+        + " the mean squared error on held-out inputs, "
         f"{curves['MMD']['validation'][0]:.2e} at the start, is "
         + ", ".join(f"{value:.2e} ({name})" for name, value in ends.items())
         + "."
