@@ -14,6 +14,16 @@ SMALL = {
     "noise_injection": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "dmmd_digits": ["--num_particles=5"],
     "divergences": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "sliced_mmd": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "kale": ["--num_steps=2", "--num_points=40", "--output=x.png"],
+    "drmmd": ["--num_steps=2", "--num_points=40", "--num_landmarks=10", "--output=x.png"],
+    "f_divergence": ["--num_points=40", "--regularization=0.1", "--output=x.png"],
+    "sobolev_descent": ["--num_steps=2", "--num_points=20", "--output=x.png"],
+    "adaptive_mmd": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "weighted_particles": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "integrators": ["--nfe=4", "--num_points=30", "--output=x.png"],
+    "constrained_flow": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "stop_by_test": ["--num_steps=4", "--num_points=30", "--output=x.png"],
 }
 
 
