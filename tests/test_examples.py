@@ -1,4 +1,4 @@
-"""The gallery and the README's code run as they are written, at small size."""
+"""The gallery runs at small size, and the code of the README and of docs/flows.md as it is written."""
 
 import re
 import runpy
@@ -38,7 +38,14 @@ def test_example(path, tmp_path, monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
-def test_readme_code(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        (page, code)
+        for page in ("README.md", "docs/flows.md")
+        for code in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    ],
+)
+def test_code_of_pages(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, page, "exec"), {})
