@@ -1,4 +1,4 @@
-"""The gallery and the README's code run as they are written, at small size."""
+"""The gallery runs at small size, and the code of the README and of docs/flows.md as it is written."""
 
 import re
 import runpy
@@ -14,6 +14,16 @@ SMALL = {
     "noise_injection": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "dmmd_digits": ["--num_particles=5"],
     "divergences": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "sliced_mmd": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "kale": ["--num_steps=2", "--num_points=40", "--output=x.png"],
+    "drmmd": ["--num_steps=2", "--num_points=40", "--num_landmarks=10", "--output=x.png"],
+    "f_divergence": ["--num_points=40", "--regularization=0.1", "--output=x.png"],
+    "sobolev_descent": ["--num_steps=2", "--num_points=20", "--output=x.png"],
+    "adaptive_mmd": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "weighted_particles": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "integrators": ["--nfe=4", "--num_points=30", "--output=x.png"],
+    "constrained_flow": ["--num_steps=2", "--num_points=30", "--output=x.png"],
+    "stop_by_test": ["--num_steps=4", "--num_points=30", "--output=x.png"],
 }
 
 
@@ -28,7 +38,14 @@ def test_example(path, tmp_path, monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
-def test_readme_code(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        (page, code)
+        for page in ("README.md", "docs/flows.md")
+        for code in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    ],
+)
+def test_code_of_pages(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, page, "exec"), {})

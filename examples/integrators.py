@@ -1,0 +1,72 @@
+"""Integrators: the same flow by each of them, with equally many evaluations of the gradient (NFE).
+
+Each takes the best of five step sizes: the one that ends with the lowest F. "adaptive" takes its own, by `tolerance`, which is
+searched instead; its tries of a step count, so that its NFE may be a little higher.
+
+python examples/integrators.py [--output integrators.png] [--nfe 200] [--num_points 200]
+"""
+
+import argparse
+
+import torch
+
+from mmdflow import MMD, DivergedError, Riesz, flow
+from mmdflow.data import toy
+from mmdflow.plots import draw
+
+CASES = {
+    "euler": {},
+    "euler, momentum 0.9": {"momentum": 0.9},
+    "nesterov, momentum 0.9": {"integrator": "nesterov", "momentum": 0.9},
+    "heun": {"integrator": "heun"},
+    "adam, momentum 0.9": {"integrator": "adam", "momentum": 0.9},
+    "adaptive": {"integrator": "adaptive"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", default="integrators.png")
+    parser.add_argument("--nfe", type=int, default=200)
+    parser.add_argument("--num_points", type=int, default=200)
+    options = parser.parse_args()
+
+    generator = torch.Generator().manual_seed(0)
+    target = toy("moons", options.num_points, generator)
+    source = 0.3 * torch.randn(options.num_points, 2, generator=generator) + torch.tensor([3.0, 0.0])
+    divergence = MMD(target, Riesz())
+    curves = {}
+    for name, settings in CASES.items():
+        best = None
+        for choice in (0.03, 0.1, 0.3, 1.0, 3.0):
+            how = {"step_size": 0.1, "tolerance": choice / 100} if name == "adaptive" else {"step_size": choice}
+            evaluations = 2 if name in ("heun", "adaptive") else 1  # at least, for adaptive
+            try:
+                result = flow(divergence, source, num_steps=options.nfe // evaluations, save_every=1, **how, **settings)
+            except DivergedError:
+                continue
+            if best is None or result.values[-1] < best[0].values[-1]:
+                best = result, how
+        assert best is not None
+        result, how = best
+        x_axis = torch.linspace(0, result.nfe, len(result.values))
+        curves[name] = x_axis, result.values
+        chosen = "tolerance" if name == "adaptive" else "step_size"
+        print(
+            f"{name:>22}: F {result.values[0]:.3f} -> {result.values[-1]:.2e} with {chosen} {how[chosen]:g}, NFE {result.nfe}, "
+            f"flow time {result.times[-1]:.0f}"
+        )
+
+    def drawing(figure) -> None:
+        axes = figure.subplots()
+        for name, (nfe, values) in curves.items():
+            axes.semilogy(nfe, values, label=name)
+        axes.set(xlabel="NFE", ylabel="1/2 MMD^2", title="Riesz kernel, from a cloud beside the moons")
+        axes.legend(frameon=False)
+
+    draw(drawing, (7.0, 4.6)).save(options.output)
+    print(f"written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
