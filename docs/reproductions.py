@@ -1,8 +1,9 @@
-"""Write docs/reproductions.md and docs/assets/reproduce/*.png from results/reproduce.
+"""Write docs/reproductions.md and docs/assets/reproduce/*.png from results/reproduce/seed*.
 
+for S in 0 1 2: mmdflow reproduce all --seed S --output results/reproduce/seedS
 python docs/reproductions.py
 
-The results come from `mmdflow reproduce all --output results/reproduce`; run this after them.
+Figures of seed 0 move to docs/assets/reproduce, those of other seeds are removed; the JSON files stay.
 """
 
 import json
@@ -20,21 +21,11 @@ RESULTS, ASSETS, PAGE = (
     ROOT / "docs" / "reproductions.md",
 )
 
-# Verdicts of `mmdflow reproduce NAME --scale small --seed S` for S = 0, 1, 2 (T seen, F not seen), as the maintainers noted them
-# when they reviewed the reproductions. They are data, no results of this run: change them when those runs are repeated.
-SEEDS = {
-    "indistinguishable": ("TFT", "on seed 1 real held-out samples fail too, on the checkerboard"),
-    "noise-injection": ("FFF", ""),
-    "student-teacher": ("TFF", "of the claim that includes Sobolev descent, whose part fails on seeds 1 and 2"),
-    "three-rings": ("TTT", ""),
-    "gaussian-mixture": ("FFF", ""),
-    "shape-transfer": ("FFF", ""),
-    "mode-seeking": ("TTT", ""),
-    "adaptive-bandwidth": ("TTT", ""),
-    "sliced-cost": ("TTT", ""),
-    "sliced-distances": ("TTT", ""),
-    "sliced-momentum": ("TTT", ""),
-    "sliced-kernels": ("TTT", ""),
+NOTES = {
+    "indistinguishable": "where a seed fails see the p-values of real target samples in its JSON: they may fail too",
+    "student-teacher": "the claim has two parts: better than the plain flow, and better than Sobolev descent",
+    "sliced-distances": "the constant of the lower bound is our own derivation",
+    "shape-transfer": "the claim is our reading of the authors' notebook",
 }
 # When criteria and settings were fixed, by the same notes; all others were not written down before looking at results.
 BEFORE = {
@@ -46,42 +37,45 @@ CHANGED = ("adaptive-bandwidth", "sliced-momentum", "sliced-kernels", "student-t
 
 
 def main() -> None:
-    """Write the page and copy the figures."""
-    reports = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in reproduce.NAMES}
-    shutil.rmtree(ASSETS, ignore_errors=True)
-    ASSETS.mkdir(parents=True)
-    for name in reports:
-        shutil.copyfile(RESULTS / f"{name}.png", ASSETS / f"{name}.png")
-    sections = [section(name, report) for name, report in reports.items()]
-    PAGE.write_text("\n\n".join([opening(reports), *sections]) + "\n")
-    print(f"written: {PAGE.relative_to(ROOT)}, {len(reports)} figures in {ASSETS.relative_to(ROOT)}")
+    """Write the page and move the figures."""
+    runs = {int(folder.name[4:]): load(folder) for folder in sorted(RESULTS.glob("seed*"))}
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    for figure in RESULTS.glob("seed*/*.png"):
+        if figure.parent.name == "seed0":
+            shutil.move(figure, ASSETS / figure.name)
+        else:
+            figure.unlink()
+    sections = [section(name, report) for name, report in runs[0].items()]
+    PAGE.write_text("\n\n".join([opening(runs), *sections]) + "\n")
+    print(f"written: {PAGE.relative_to(ROOT)}, figures in {ASSETS.relative_to(ROOT)}")
 
 
-def opening(reports: dict[str, Any]) -> str:
+def load(folder: Path) -> dict[str, Any]:
+    """Return the reports of one seed, in the order of the command line."""
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in reproduce.NAMES}
+
+
+def opening(runs: dict[int, dict[str, Any]]) -> str:
     """Return the head of the page: how to read it, and the table of verdicts."""
-    scales, seeds = ({report[key] for report in reports.values()} for key in ("scale", "seed"))
-    seen = sum(report["seen"] for report in reports.values())
+    scales = {report["scale"] for reports in runs.values() for report in reports.values()}
     rows = [
-        "| Reproduction | Seen here | Seeds 0, 1, 2 | Criterion or settings fixed | Note |",
-        "|---|---|---|---|---|",
+        "| Reproduction | " + " | ".join(f"Seed {seed}" for seed in runs) + " | Criterion or settings fixed | Note |",
+        "|---|" + "---|" * len(runs) + "---|---|",
     ]
-    for name, report in reports.items():
-        verdicts, note = SEEDS.get(name, ("", ""))
-        others = ", ".join({"T": "seen", "F": "not seen"}[v] for v in verdicts) or "not known"
+    for name in reproduce.NAMES:
         fixed = "after a first look" if name in CHANGED else BEFORE.get(name, "not before looking")
-        first = verdicts[:1] and report["seed"] == 0 and (verdicts[0] == "T") != report["seen"]
-        note = "; ".join(
-            filter(None, [note, "the run shown here differs from the noted verdict of seed 0" if first else ""])
-        )
-        rows.append(f"| [{name}](#{name}) | {verdict(report)} | {others} | {fixed} | {note} |")
+        verdicts = " | ".join(verdict(reports[name]) for reports in runs.values())
+        rows.append(f"| [{name}](#{name}) | {verdicts} | {fixed} | {NOTES.get(name, '')} |")
+    always = sum(all(reports[name]["seen"] for reports in runs.values()) for name in reproduce.NAMES)
     paragraphs = [
         "# Reproductions",
         "What the papers claim, made again with this library: a claim, a criterion, a verdict. This page and its figures are "
-        "written by `python docs/reproductions.py` from `results/reproduce`, which `mmdflow reproduce all --output "
-        "results/reproduce` makes.",
-        f"Read it with care. Every result below is one run: seed {listed(seeds)}, scale {listed(scales)} (minutes on a CPU, "
-        f"smaller than the papers' settings). {seen} of {len(reports)} claims were seen in it. Only for sliced-cost and "
-        f"sliced-distances was the criterion written before looking at results, and for indistinguishable the test's level. For "
+        "written by `python docs/reproductions.py` from `results/reproduce/seed*`, which `mmdflow reproduce all --seed S "
+        "--output results/reproduce/seedS` makes.",
+        f"Read it with care. The sections show seed 0; the table has seeds {listed(runs)}, all at scale {listed(scales)} "
+        f"(minutes on a CPU, smaller than the papers' settings). {always} of {len(reproduce.NAMES)} claims were seen in every "
+        f"seed. Only for sliced-cost and sliced-distances was the criterion written before looking at results, and for "
+        f"indistinguishable the test's level. For "
         f"{listed(CHANGED)} settings or criteria were changed after a first look. The docstrings in `src/mmdflow/reproduce` say "
         f"which settings are the papers' and which are ours. *Not seen* means that the criterion was not met here, not that the "
         f"paper is wrong.",

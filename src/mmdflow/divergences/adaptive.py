@@ -23,7 +23,7 @@ RULE_POINTS = 500
 
 
 class AdaptiveMMD(Divergence):
-    r"""1/2 MMD^2 with a kernel whose bandwidth is chosen anew from the particles: wide while they are far, narrow when near.
+    r"""1/2 MMD^2 with a kernel whose bandwidth is chosen anew from the particles: wide while they are far from the target.
 
     Rules:
 
@@ -42,6 +42,8 @@ class AdaptiveMMD(Divergence):
         target: samples y, [m, *event].
         bandwidth: a rule's name, or a function of (particles [n, *event], target [m, *event]) that returns a bandwidth.
         kernel: makes the kernel of a bandwidth; by default the normalised Gaussian b^-d exp(-r^2 / 2 b^2) of the paper.
+            "gradient" compares kernels, so that others should be of one height, as Gaussian and Laplace are and
+            InverseMultiquadric is not.
         minimum: the bandwidth is not below; by default the median distance of the target's points to their nearest neighbours
             (0 for a function, and where the target is one point).
         target_weights: of the target's samples, [m]; 1/m each by default. The rules look at the points only.

@@ -24,7 +24,7 @@ class DrMMD(Divergence):
     With q the target's weights, delta(y) = mean_i k(y, x_i) - mean_j k(y, y_j), v = q^(1/2) delta(y), M = q^(1/2) K_yy q^(1/2):
     F = ((1 + lambda) / lambda) [ MMD^2 - v^T (M + lambda I)^-1 v ], and the witness is
     (2 (1 + lambda) / lambda) [ kbar_x(z) - kbar_y(z) - k(z, Y) q^(1/2) (M + lambda I)^-1 v ].
-    M + lambda I is factorised once by Cholesky, O(m^3); a velocity costs O(m (n + m)).
+    M + lambda I is factorised once by Cholesky, O(m^3); a velocity costs O((n + m)^2).
 
     With landmarks, Sigma_mu is replaced by its compression to the span of k(., landmarks) (Nystrom): the formulas then hold with
     the landmarks' features in place of the target's, F stays a squared norm, and the set-up costs O(m p^2).

@@ -79,8 +79,11 @@ class DivergenceSpec:
             _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
         if self.num_directions is not None:
             _checks.count("divergence.num_directions", self.num_directions)
-        if self.name == "adaptive" and kernel in ("riesz", "linear"):
-            raise InputError(f"divergence.kernel = {kernel!r} with divergence.name = 'adaptive': must have a bandwidth")
+        if self.name == "adaptive" and kernel in ("riesz", "linear", "inverse-multiquadric"):
+            raise InputError(
+                f"divergence.kernel = {kernel!r} with divergence.name = 'adaptive': must have a bandwidth, and height 1 at each "
+                f"(gaussian, laplace, matern-3/2, matern-5/2, rational-quadratic)"
+            )
         if (self.entropy == "tsallis") != (self.alpha is not None):
             raise InputError(
                 f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"
