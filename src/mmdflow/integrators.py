@@ -131,8 +131,8 @@ class DescentNoise:
     F_{t+1} - F_t <= -C gamma E |grad f(X_t + beta_t u)|^2. With `adapt`, a step that breaks it is made again with half the
     beta, and beta grows by a fifth after a step that kept it, up to the given one; where no beta keeps it the plain gradient is
     taken. Without, the given beta is used and the condition only recorded. F_t <= F_0 exp(-C' sum beta_t^2) follows where it
-    holds and sum beta_t^2 diverges.
-    F must be the same function before and after a step, which `AdaptiveMMD` is not. Each try costs a value and a gradient. Give it to `flow` as `noise_injection`.
+    holds and sum beta_t^2 diverges. F must be the same function before and after a step, which `AdaptiveMMD` is not. Each try
+    costs a value and a gradient. Give it to `flow` as `noise_injection`.
 
     Args:
         beta: the noise level, or with `adapt` the largest one: a number or a function of the step.
