@@ -320,3 +320,24 @@ def test_energy_distance_on_the_line_is_twice_the_integral_of_the_squared_differ
     below = [(s[:, 0][:, None] <= points).double().mean(0) for s in (x, y)]
     integral = ((below[0] - below[1])[:-1].square() * points.diff()).sum()
     torch.testing.assert_close(2 * SlicedMMD(y, 1)(x), 2 * integral)
+
+
+@pytest.mark.parametrize("ties", [0, 1, 8])
+@pytest.mark.parametrize("repeats", [1, 2, 30])
+def test_ranks_by_neighbours_equal_searched_ones(ties, repeats, monkeypatch):
+    """Few ties, pairs, and more than are looked at one by one; with equal and other weights; at the particles and elsewhere."""
+    x = (normal(20, 3).repeat(repeats, 1) * 4).round() / 4
+    y = torch.cat([(normal(15, 3, 1).repeat(repeats, 1) * 4).round() / 4, x[:3]])
+    weights = torch.linspace(1, 2, len(y), dtype=torch.float64)
+    for settings in ({}, {"target_weights": weights}):
+        divergence = SlicedMMD(y, 40, generator=torch.Generator().manual_seed(0), redraw=False, **settings)
+        monkeypatch.setattr("mmdflow.divergences.slices.TIES", ties)
+        own, elsewhere = divergence.velocity(x), divergence.velocity(x, x + 0.25)
+        by_copy = divergence.velocity(x, x.clone())
+        monkeypatch.setattr("mmdflow.divergences.slices.TIES", 0)
+        torch.testing.assert_close(own, divergence.velocity(x, x.clone()))
+        torch.testing.assert_close(by_copy, own)
+        torch.testing.assert_close(elsewhere, divergence.velocity(x, x + 0.25))
+        line = SlicedMMD(y[:, :1], 1, redraw=False, **settings)
+        exact = MMD(y[:, :1], Riesz(), **settings)
+        torch.testing.assert_close(line.velocity(x[:, :1]), exact.velocity(x[:, :1]))

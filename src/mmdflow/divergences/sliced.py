@@ -14,7 +14,7 @@ from mmdflow import _checks
 from mmdflow.divergences import slices
 from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.directions import DIRECTIONS, draw_directions, draw_patches, riesz_scale
-from mmdflow.divergences.slices import SliceKernel, Sum
+from mmdflow.divergences.slices import Ordered, Sum
 from mmdflow.errors import InputError
 from mmdflow.kernels import Radial
 
@@ -117,9 +117,7 @@ class SlicedMMD(Divergence):
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> _SlicedWitness:
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
-        particles = x.detach().flatten(1) - self.centre, uniform(x, weights).detach()
-        measures = particles, (self.centred, self.target_weights)
-        return _SlicedWitness(*measures, self.centre, self.xi, self.scale, self.line)
+        return _SlicedWitness(self, x, uniform(x, weights).detach())
 
     def velocity(
         self,
@@ -167,17 +165,13 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
 class _SlicedWitness:
     """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
 
-    def __init__(
-        self,
-        x: tuple[Tensor, Tensor],
-        y: tuple[Tensor, Tensor],
-        centre: Tensor,
-        xi: Tensor,
-        scale: float,
-        line: SliceKernel,
-    ) -> None:
-        self.x, self.y, self.centre, self.xi, self.scale, self.line = x, y, centre, xi, scale, line
-        self.radius = max(float(points.norm(dim=1).max()) for points, _ in (x, y))
+    def __init__(self, divergence: SlicedMMD, particles: Tensor, weights: Tensor) -> None:
+        self.particles, self.centre = particles, divergence.centre
+        self.x = particles.detach().flatten(1) - self.centre, weights
+        self.y = divergence.centred, divergence.target_weights
+        self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
+        radius = max(float(points.norm(dim=1).max()) for points, _ in (self.x, self.y))
+        self.tie = 4 * torch.finfo(particles.dtype).eps * radius  # matrix products round equal rows differently
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
@@ -186,12 +180,19 @@ class _SlicedWitness:
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
-            flat = z.flatten(1) - self.centre
+            flat = self.x[0] if z is self.particles else z.flatten(1) - self.centre
             total = torch.zeros_like(flat)
             for xi in self._blocks(len(z)):
-                slopes = self._sum(xi, flat, self.x, self.line.slope) - self._sum(xi, flat, self.y, self.line.slope)
-                total = total + slopes.T @ xi
+                total = total + self._slopes(xi, flat).T @ xi
             return (total * (self.scale / len(self.xi))).reshape(z.shape)
+
+    def _slopes(self, xi: Tensor, z: Tensor) -> Tensor:
+        """Return the slope of the witness of each slice at the projections of z, [P, n]."""
+        if self.line.slope is not None:
+            return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope)
+        x, y = (Ordered(xi @ points.T, weights, self.tie) for points, weights in (self.x, self.y))
+        values, order = (x.values, x.order) if z is self.x[0] else (xi @ z.T).sort(1)
+        return torch.empty_like(values).scatter_(1, order, x.slopes(values) - y.slopes(values))
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
@@ -208,12 +209,11 @@ class _SlicedWitness:
     def _sum(self, xi: Tensor, z: Tensor, measure: tuple[Tensor, Tensor], of: Sum) -> Tensor:
         """Return the sum over a measure of k or of its slope at each projection of z, [P, n]."""
         points, weights = measure
-        tie = 4 * torch.finfo(z.dtype).eps * self.radius  # matrix products round equal rows differently
         projected, along = xi @ z.T, xi @ points.T
         if not self.line.pairwise:
-            return of(projected, along, weights, tie)
+            return of(projected, along, weights, self.tie)
         columns = projected.split(max(1, BLOCK // along.numel()), dim=1)  # all pairs of a few z at a time
-        return torch.cat([of(part, along, weights, tie) for part in columns], 1)
+        return torch.cat([of(part, along, weights, self.tie) for part in columns], 1)
 
     def _blocks(self, n: int) -> Iterator[Tensor]:
         """Split the directions so that what a block holds fits."""

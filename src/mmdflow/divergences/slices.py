@@ -17,19 +17,23 @@ from torch import Tensor
 Sum: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
+#: Neighbours that are looked at for ties one by one; where more tie, all are searched for.
+TIES = 8
+
+
 @dataclass(frozen=True)
 class SliceKernel:
-    """A kernel on the line: its sums, their slopes, and whether they hold all pairs [P, n, m] on the way."""
+    """A kernel on the line: its sums, their slopes (by `Ordered` where None), and whether they hold all pairs [P, n, m]."""
 
     potential: Sum
-    slope: Sum
+    slope: Sum | None = None
     pairwise: bool = False
 
 
 def riesz(exponent: float) -> SliceKernel:
     """Return -|s - t|^r: by sorting for r = 1, else by all pairs. Points that tie with z have slope 0."""
     if exponent == 1:
-        return SliceKernel(_sorted_potential, _sorted_slope)
+        return SliceKernel(_sorted_potential)
 
     def potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
         return -(_distances(z, points, tie).abs().pow(exponent) @ weights)
@@ -64,14 +68,49 @@ def _sorted_potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) ->
     return -(z * (2 * mass.gather(1, below) - mass[:, -1:]) + moment[:, -1:] - 2 * moment.gather(1, below))
 
 
-def _sorted_slope(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
-    ordered, order = points.sort(1)
-    below = torch.searchsorted(ordered, (z - tie).contiguous())
-    not_above = torch.searchsorted(ordered, (z + tie).contiguous(), right=True)
-    if bool((weights == weights[0]).all()):  # ranks alone
-        return weights[0] * (points.shape[1] - (below + not_above).to(z.dtype))
-    mass = _cumulative(weights[order])
-    return mass[:, -1:] - mass.gather(1, below) - mass.gather(1, not_above)
+class Ordered:
+    """Points in the order of their projections, which gives the slopes of -|s - t| by ranks.
+
+    Args:
+        projected: the points, [P, m].
+        weights: of the points, [m].
+        tie: the distance below which projections count as equal.
+    """
+
+    def __init__(self, projected: Tensor, weights: Tensor, tie: float) -> None:
+        self.values, self.order = projected.sort(1)
+        self.weights, self.tie = weights, tie
+
+    def slopes(self, z: Tensor) -> Tensor:
+        """Return the sum over the points of d/dz of -w_j |z - t_j| at each z, [P, n], whose rows increase; ties count 0."""
+        below, not_above = self._ranks(z)
+        if bool((self.weights == self.weights[0]).all()):  # ranks alone
+            return self.weights[0] * (self.values.shape[1] - (below + not_above).to(z.dtype))
+        mass = _cumulative(self.weights[self.order])
+        return mass[:, -1:] - mass.gather(1, below) - mass.gather(1, not_above)
+
+    def _ranks(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many points lie below each z and how many not above it, [P, n]."""
+        m = self.values.shape[1]
+        if z is self.values:  # a rank is a place in the order, but for the few neighbours that tie
+            below = torch.arange(m, device=z.device).expand_as(z).contiguous()
+            not_above = below + 1
+            for k in range(1, min(m, TIES + 1)):
+                close = z[:, k:] - z[:, :-k] <= self.tie
+                if not bool(close.any()):
+                    return below, not_above
+                below[:, k:] -= close.long()
+                not_above[:, :-k] += close.long()
+            if m <= TIES:
+                return below, not_above
+        below = torch.searchsorted(self.values, z - self.tie)
+        not_above = below
+        for _ in range(TIES):
+            close = (not_above < m) & (self.values.gather(1, not_above.clamp_max(m - 1)) <= z + self.tie)
+            if not bool(close.any()):
+                return below, not_above
+            not_above = not_above + close.long()
+        return below, torch.searchsorted(self.values, z + self.tie, right=True)
 
 
 def _cumulative(values: Tensor) -> Tensor:
