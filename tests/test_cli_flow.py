@@ -114,6 +114,21 @@ def test_samples_that_no_test_takes_are_saved_all_the_same(tmp_path):
     assert main(["flow", *arguments, *QUICK]) == 0
 
 
+def test_an_interrupted_flow_saves_what_it_reached(tmp_path, capsys, monkeypatch):
+    def interrupted(divergence, x, *, callback, **settings):
+        callback[0](7, x + 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmdflow.recipes.particles.flow", interrupted)
+    save = tmp_path / "p.npy"
+    assert main(["flow", f"--save={save}", *QUICK]) == 130
+    err = capsys.readouterr().err
+    assert f"Saved the particles of step 7 in {save}; go on with the same options and --source={save}" in err
+    assert read_points(save).shape == (20, 2)
+    assert main(["flow", "-o", str(tmp_path / "p.png"), *QUICK]) == 130
+    assert "Nothing saved" in capsys.readouterr().err
+
+
 def test_fields_may_come_from_a_file(tmp_path):
     config = tmp_path / "flow.yaml"
     config.write_text("target: moons\nnum_steps: 3\ndivergence:\n  name: drmmd\n  regularization: 0.5\n")

@@ -372,7 +372,21 @@ def _flow(arguments: list[str]) -> None:
         plots.check_output(options.output)
     if options.save is not None:
         check_points_file(options.save)
-    run = particles.run_flow(spec, progress=True)
+    reached: dict[int, Any] = {}
+
+    def watch(step: int, x: Any) -> None:
+        reached.clear()
+        reached[step] = x
+
+    try:
+        run = particles.run_flow(spec, watch=watch, progress=True)
+    except KeyboardInterrupt:
+        if options.save is None or not reached:
+            raise KeyboardInterrupt("Nothing saved") from None
+        ((step, x),) = reached.items()
+        save_points(x, options.save)
+        go_on = f"go on with the same options and --source={options.save}"
+        raise KeyboardInterrupt(f"Saved the particles of step {step} in {options.save}; {go_on}") from None
     result, report = run.result, run.report
     if options.save is not None:
         save_points(result.particles, options.save)
@@ -424,11 +438,15 @@ def _reproduce(arguments: list[str]) -> None:
     if options.name != "all" and options.name not in reproduce.NAMES:
         allowed = ["all", *reproduce.NAMES]
         raise InputError(f"name = {options.name!r}: must be one of {', '.join(allowed)}{_near(options.name, allowed)}")
-    folder = Path(options.output)
+    folder, done = Path(options.output), []
     for name in reproduce.NAMES if options.name == "all" else (options.name,):
-        report = reproduce.reproduce(
-            name, reproduce.module(name), folder, scale=options.scale, seed=options.seed, progress=True
-        )
+        try:
+            report = reproduce.reproduce(
+                name, reproduce.module(name), folder, scale=options.scale, seed=options.seed, progress=True
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Done and saved: {', '.join(done) or 'nothing'}; not done: {name}") from None
+        done.append(name)
         print(f"claim:   {report['claim']}")
         print(f"finding: {report['finding']}")
         print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")

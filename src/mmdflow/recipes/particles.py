@@ -62,8 +62,8 @@ class ParticleRun:
     report: dict[str, Any]
 
 
-def run_flow(spec: FlowSpec, *, progress: bool = False) -> ParticleRun:
-    """Run the flow that the fields describe."""
+def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = False) -> ParticleRun:
+    """Run the flow that the fields describe; `watch` is called after every step."""
     generator = torch.Generator().manual_seed(spec.seed)
     target, held_out = _target(spec, generator)
     particles = _source(spec, target, generator)
@@ -73,7 +73,7 @@ def run_flow(spec: FlowSpec, *, progress: bool = False) -> ParticleRun:
             f"target's"
         )
     divergence, step_size, momentum = _divergence(spec.divergence, target, generator)
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [] if watch is None else [watch]
     if spec.stop_level is not None:
         if held_out is None:
             raise InputError(
