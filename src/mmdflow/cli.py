@@ -438,7 +438,8 @@ def _reproduce(arguments: list[str]) -> None:
     if options.name != "all" and options.name not in reproduce.NAMES:
         allowed = ["all", *reproduce.NAMES]
         raise InputError(f"name = {options.name!r}: must be one of {', '.join(allowed)}{_near(options.name, allowed)}")
-    folder, done = Path(options.output), []
+    folder = Path(options.output)
+    done: list[str] = []
     for name in reproduce.NAMES if options.name == "all" else (options.name,):
         try:
             report = reproduce.reproduce(
