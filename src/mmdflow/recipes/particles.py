@@ -159,9 +159,8 @@ def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator
     """Return the divergence, and the step size and momentum that suit its scale."""
     name, ridge, exponent = spec.name, spec.regularization or 0.1, spec.exponent or 1.0
     spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
-    free = 0.3 * spread ** (
-        2 - exponent
-    )  # a step of the Riesz flow that moves particles alike at every scale of the data
+    # a step of the Riesz flow that moves particles alike at every scale of the data
+    free = 0.3 * spread ** (2 - exponent)
     if name == "sliced":
         slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
         return SlicedMMD(target, slices, exponent, directions, generator=generator), free, 0.9
