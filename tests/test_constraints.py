@@ -50,6 +50,11 @@ def test_flow_stays_on_the_sphere():
     assert result.values[-1] < 0.1 * result.values[0]
 
 
+def test_bounds_of_another_shape():
+    with pytest.raises(InputError, match=r"low has shape \[3\]: must be \[2\]"):
+        box(torch.zeros(3), torch.ones(3))(1, torch.zeros(4, 2))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

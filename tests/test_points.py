@@ -55,6 +55,7 @@ def test_npz_takes_samples_or_its_only_array(tmp_path):
         ("x.npz", b"PK\x03\x04", "not readable"),
         ("x.pt", b"\x80\x04", "not readable"),
         ("x.csv", b"x,y\n1,2\n3,abc\n", "not readable"),
+        ("x.csv", b"1,\n2,3\n", "not readable"),
         ("x.csv", b"x,y\n", "holds no row of numbers"),
         ("x.csv", b"", "holds no row of numbers"),
         ("x.csv", b"1,nan\n", "holds 1 NaN"),
@@ -124,7 +125,9 @@ def test_transparent_is_white_and_invert_takes_the_light(tmp_path, generator):
 def test_pictures_that_cannot_serve(tmp_path):
     Image.new("L", (4, 4), 255).save(tmp_path / "white.png")
     (tmp_path / "broken.png").write_bytes(b"no")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
     for name, message in (
+        ("float.tiff", "holds floating numbers"),
         ("white.png", "holds no dark pixel"),
         ("broken.png", "not a readable picture"),
         ("none.png", "no such"),

@@ -28,6 +28,11 @@ def box(low: float | Tensor, high: float | Tensor) -> Projection:
         raise InputError(f"low = {low!r}, high = {high!r}: low must not exceed high")
 
     def project(step: int, particles: Tensor) -> Tensor:
+        for name, bound in zip(("low", "high"), bounds, strict=True):
+            if bound.ndim and bound.shape != particles.shape[1:]:
+                raise InputError(
+                    f"{name} has shape {list(bound.shape)}: must be {list(particles.shape[1:])}, an event's, or a number"
+                )
         return torch.clamp(particles, bounds[0].to(particles), bounds[1].to(particles))
 
     return project

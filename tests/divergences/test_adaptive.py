@@ -68,7 +68,7 @@ def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
     ("make", "message"),
     [
         (lambda y: AdaptiveMMD(y, "best"), "bandwidth = 'best': must be one of optimal, gradient, median"),
-        (lambda y: AdaptiveMMD(y, minimum=0.0), "minimum = 0.0"),
+        (lambda y: AdaptiveMMD(y, minimum=-1.0), "minimum = -1.0"),
         (lambda y: AdaptiveMMD(y, lambda a, b: -1.0)(y), r"bandwidth\(particles, target\) = -1.0"),
         (lambda y: AdaptiveMMD(normal(3, 200)), "in dimension 200 .at most 100.; give kernel=Gaussian"),
         (lambda y: AdaptiveMMD(y, kernel=lambda b: "k")(y), "kernel = 'k': must be a Kernel"),

@@ -322,6 +322,20 @@ def test_energy_distance_on_the_line_is_twice_the_integral_of_the_squared_differ
     torch.testing.assert_close(2 * SlicedMMD(y, 1)(x), 2 * integral)
 
 
+def test_a_witness_sees_particles_that_were_changed_in_place():
+    x, y = normal(9, 3), normal(11, 3, 1)
+    divergence = SlicedMMD(y, 20, redraw=False)
+    witness = divergence.witness(x)
+    before = witness.grad(x)
+    frozen = x.clone()
+    x.add_(0.5)
+    torch.testing.assert_close(witness.grad(x), witness.grad(x.clone()))
+    torch.testing.assert_close(witness.grad(frozen), before)
+    torch.testing.assert_close(divergence.target, y)
+    scalars = SlicedMMD(y[:, 0], 3)
+    torch.testing.assert_close(scalars.velocity(frozen[:, 0]), MMD(y[:, 0], Riesz()).velocity(frozen[:, 0]))
+
+
 @pytest.mark.parametrize("ties", [0, 1, 8])
 @pytest.mark.parametrize("repeats", [1, 2, 30])
 def test_ranks_by_neighbours_equal_searched_ones(ties, repeats, monkeypatch):

@@ -115,6 +115,25 @@ def test_finite_differences_confirm_the_envelope_gradient(name, alpha):
     assert slope == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("regularization", [1e-6, 1e-7, 1e-9, 1e-11])
+@pytest.mark.parametrize(("name", "alpha"), [("chi2", None), ("tsallis", 1.5), ("kl", None)])
+def test_the_gap_is_that_of_the_weights_that_are_returned(name, alpha, regularization):
+    """Single precision far below what it resolves: a solution is certified, or the solver says that it is none."""
+    y, x = normal(60, seed=1).float(), (normal(50) * 0.3 + 0.5).float()
+    divergence = FDivergence(y, Gaussian(0.3), regularization, name, alpha=alpha)
+    for _ in range(3):
+        try:
+            solution = divergence.solve(x)
+        except DivergedError:
+            continue
+        assert math.isfinite(solution.gap)
+        value = divergence(x).item()
+        assert math.isfinite(value)
+        best = FDivergence(y.double(), Gaussian(0.3), regularization, name, alpha=alpha, tolerance=1e-3)
+        rounding = 1e-4 * (1 + abs(value)) + 8 * torch.finfo(torch.float32).eps / regularization
+        assert abs(value - best(x.double()).item()) <= 4 * rounding
+
+
 @family
 @pytest.mark.parametrize("regularization", [0.1, 0.01])
 def test_lbfgs_converges_by_its_defaults(name, alpha, regularization):

@@ -97,6 +97,8 @@ def density_points(
     _checks.count("n", n)
     try:
         with Image.open(path) as picture:
+            if picture.mode == "F":
+                raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
             picture.thumbnail((512, 512))
             rgba = picture.convert("RGBA")
     except FileNotFoundError:
@@ -125,13 +127,19 @@ def _npz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
 
 def _csv(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    try:
-        _ = [float(entry) for entry in lines[0].split(",")] if lines else []
-    except ValueError:
+    if lines and not any(_is_number(entry) for entry in lines[0].split(",")):
         lines = lines[1:]  # names of the columns
     if not any(line.strip() for line in lines):
         raise ValueError("holds no row of numbers")
     return np.loadtxt(lines, delimiter=",", ndmin=2)
+
+
+def _is_number(entry: str) -> bool:
+    try:
+        float(entry)
+    except ValueError:
+        return False
+    return True
 
 
 def _pt(path: Path) -> Tensor:

@@ -82,7 +82,7 @@ class AdaptiveMMD(Divergence):
             distinct = len(thinned(target.flatten(1), RULE_POINTS).unique(dim=0)) > 1
             self.minimum = nearest_distance(target) if distinct and not callable(bandwidth) else 0.0
         else:
-            self.minimum = _checks.positive("minimum", minimum)
+            self.minimum = _checks.non_negative("minimum", minimum)
         self.register_buffer("target", target)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         self.bandwidth = math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -54,6 +55,15 @@ def uniform(x: Tensor, weights: Tensor | None = None) -> Tensor:
     if tuple(weights.shape) != (len(x),):
         raise InputError(f"weights has shape {list(weights.shape)}: must be [{len(x)}], one weight a particle")
     return weights
+
+
+def check_solvable(target: Tensor) -> Tensor:
+    """Return the target if linear systems can be solved in its dtype; else raise InputError."""
+    if target.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"target has dtype {target.dtype}: must be torch.float32 or torch.float64, for the systems to solve"
+        )
+    return target
 
 
 def check_kernel(kernel: object, *, positive: bool = False, smooth: bool = False) -> Kernel:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import KernelWitness, Witness
@@ -27,7 +27,9 @@ class DrMMD(Divergence):
     M + lambda I is factorised once by Cholesky, O(m^3); a velocity costs O((n + m)^2).
 
     With landmarks, Sigma_mu is replaced by its compression to the span of k(., landmarks) (Nystrom): the formulas then hold with
-    the landmarks' features in place of the target's, F stays a squared norm, and the set-up costs O(m p^2).
+    the landmarks' features in place of the target's, F stays a squared norm, and the set-up costs O(m p^2). What of m_nu - m_mu
+    lies outside that span counts 1 / lambda times: for small lambda F is larger than the exact one and its limit is not chi^2, so
+    take more landmarks, or a wider kernel, until F no longer changes.
 
     Args:
         target: samples y, [m, *event].
@@ -65,7 +67,7 @@ class DrMMD(Divergence):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        target = _checks.points("target", target).detach()
+        target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
         if num_landmarks is None:
@@ -183,7 +185,8 @@ class AdaptiveRegularization:
     (Chen et al. 2025, section 5.) The values of a flow are then those of the lambda of their step.
 
     Args:
-        divergence: the DrMMD that flows; its regularization is set at every step. lambda_0 is what it is now.
+        divergence: the DrMMD that flows; its regularization is set at every step and stays at the last one. lambda_0 is what it
+            is now.
         minimum: lambda is not lowered beyond; at most lambda_0.
 
     Example:
@@ -221,4 +224,4 @@ class AdaptiveRegularization:
 
     def report(self) -> dict[str, list[float]]:
         """Return lambda after every step."""
-        return {"regularization": self.history}
+        return {"regularization": list(self.history)}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.divergences.entropy import Entropy, entropy
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
@@ -81,7 +81,7 @@ class FDivergence(Divergence):
         max_iterations: int | None = None,
     ) -> None:
         super().__init__()
-        target = _checks.points("target", target).detach()
+        target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
@@ -173,7 +173,11 @@ class _Problem:
 
     def solved(self, solution: DualSolution, tolerance: float) -> bool:
         """Whether the gap is small, and not below 0 by more than rounding (as with kernels that are not positive definite)."""
-        return abs(solution.gap) <= self.allowed(solution.weights, tolerance)
+        return math.isfinite(solution.gap) and abs(solution.gap) <= self.allowed(solution.weights, tolerance)
+
+    def exact(self, solution: DualSolution) -> bool:
+        """Whether the gap is what rounding alone leaves."""
+        return self.solved(solution, 16 * torch.finfo(solution.weights.dtype).eps)
 
     def polished(self, a: Tensor) -> Tensor:
         """Return the weights that optimality gives for the h of a."""
@@ -187,9 +191,12 @@ def _newton(problem: _Problem, a: Tensor, tolerance: float, max_iterations: int)
     for iteration in range(max_iterations + 1):
         feasible = a if problem.entropy.steep else problem.polished(a)
         gap = float(problem.primal(feasible) - problem.dual(a))
-        if gap <= problem.allowed(feasible, tolerance):
-            a = step(problem, a)
-            return DualSolution(a if problem.entropy.steep else problem.polished(a), gap, iteration + 1)
+        solution = DualSolution(feasible, gap, iteration)
+        if problem.solved(solution, tolerance):
+            better = step(problem, a)
+            polished = better if problem.entropy.steep else problem.polished(better)
+            final = DualSolution(polished, float(problem.primal(polished) - problem.dual(better)), iteration + 1)
+            return final if abs(final.gap) <= abs(gap) or problem.exact(final) else solution
         if iteration < max_iterations:
             a = step(problem, a)
     return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, max_iterations)
@@ -273,6 +280,6 @@ def _lbfgs(problem: _Problem, start: Tensor, tolerance: float, max_iterations: i
         a = weights()
         feasible = a if steep else problem.polished(a)
         gap = float(problem.primal(feasible) - problem.dual(a))
-        if gap <= problem.allowed(feasible, tolerance):
+        if problem.solved(DualSolution(feasible, gap, iteration), tolerance):
             return DualSolution(feasible, gap, iteration)
     return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, iteration)

@@ -89,8 +89,8 @@ class SlicedMMD(Divergence):
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
         _checks.choice("ranks", ranks, ("exact",))
         self.generator, self.redraw = generator, redraw
-        self.register_buffer("centre", target.flatten(1).mean(0))  # large offsets would cost projections their digits
-        self.register_buffer("centred", target.flatten(1) - self.centre)
+        self.register_buffer("centre", _flat(target).mean(0))  # large offsets would cost projections their digits
+        self.register_buffer("centred", _flat(target) - self.centre)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:
@@ -109,6 +109,11 @@ class SlicedMMD(Divergence):
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
             self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
         self.register_buffer("xi", self._draw())
+
+    @property
+    def target(self) -> Float[Tensor, "m *event"]:
+        """The target's samples."""
+        return (self.centred + self.centre).reshape(len(self.centred), *self.event_shape)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F with the directions of the last draw; differentiable once in x and the weights."""
@@ -162,12 +167,16 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
     return patch
 
 
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1)
+
+
 class _SlicedWitness:
     """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
 
     def __init__(self, divergence: SlicedMMD, particles: Tensor, weights: Tensor) -> None:
-        self.particles, self.centre = particles, divergence.centre
-        self.x = particles.detach().flatten(1) - self.centre, weights
+        self.particles, self.version, self.centre = particles, particles._version, divergence.centre
+        self.x = _flat(particles.detach()) - self.centre, weights
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         radius = max(float(points.norm(dim=1).max()) for points, _ in (self.x, self.y))
@@ -180,7 +189,8 @@ class _SlicedWitness:
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
-            flat = self.x[0] if z is self.particles else z.flatten(1) - self.centre
+            own = z is self.particles and z._version == self.version  # else they were changed in place
+            flat = self.x[0] if own else _flat(z) - self.centre
             total = torch.zeros_like(flat)
             for xi in self._blocks(len(z)):
                 total = total + self._slopes(xi, flat).T @ xi
@@ -196,7 +206,7 @@ class _SlicedWitness:
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
-        return self.centred_potential(z.flatten(1) - self.centre)
+        return self.centred_potential(_flat(z) - self.centre)
 
     def centred_potential(self, flat: Tensor) -> Tensor:
         """Return f at points that are given less the centre."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
@@ -59,7 +59,7 @@ class SobolevDescent(Divergence):
         max_iterations: int = 1000,
     ) -> None:
         super().__init__()
-        target = _checks.points("target", target).detach()
+        target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = check_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)

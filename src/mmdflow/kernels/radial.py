@@ -115,6 +115,8 @@ def _along(x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
 
 def _exp(x: Tensor) -> Tensor:
     """exp(x), 0 below 1e8 times the least normal number: arithmetic on denormal ones is an order of magnitude slower."""
+    if torch.finfo(x.dtype).bits < 32:  # float16 has no digits to spare there
+        return torch.exp(x)
     return torch.exp(nn.functional.threshold(x, math.log(1e8 * torch.finfo(x.dtype).tiny), -math.inf))
 
 

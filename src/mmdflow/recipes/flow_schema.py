@@ -11,7 +11,7 @@ from mmdflow.errors import InputError
 #: divergence -> the fields that it uses besides its name.
 USES = {
     "mmd": ("kernel", "bandwidth", "exponent"),
-    "sliced": ("exponent", "num_directions", "directions"),
+    "sliced": ("kernel", "bandwidth", "exponent", "num_directions", "directions"),
     "kale": ("kernel", "bandwidth", "regularization"),
     "drmmd": ("kernel", "bandwidth", "regularization"),
     "f-divergence": ("kernel", "bandwidth", "regularization", "entropy", "alpha"),
@@ -26,8 +26,8 @@ class DivergenceSpec:
 
     Attributes:
         name: mmd, sliced, kale, drmmd, f-divergence, sobolev, or adaptive (MMD whose bandwidth follows the particles).
-        kernel: riesz (the default of mmd), gaussian (of all others), laplace, matern-3/2, matern-5/2, inverse-multiquadric,
-            rational-quadratic or linear.
+        kernel: riesz (the default of mmd and sliced), gaussian (of all others), laplace, matern-3/2, matern-5/2,
+            inverse-multiquadric, rational-quadratic or linear.
         bandwidth: of the kernel; by default the geometric mean of the median distance of the target's points and their median
             distance to their nearest neighbours.
         exponent: of riesz and sliced, in (0, 2); 1 by default.
@@ -65,8 +65,9 @@ class DivergenceSpec:
     def __post_init__(self) -> None:
         """Check the numbers, and that no field is given that the divergence does not use."""
         used = {"name", *USES[self.name]}
-        kernel = self.kernel or ("riesz" if self.name == "mmd" else "gaussian")
-        used -= {"bandwidth"} if kernel in ("riesz", "linear") else {"exponent"} if self.name != "sliced" else set()
+        kernel = self.kernel or ("riesz" if self.name in ("mmd", "sliced") else "gaussian")
+        used -= {"bandwidth"} if kernel in ("riesz", "linear") else set()
+        used -= set() if kernel == "riesz" else {"exponent"}
         for name, value in vars(self).items():
             if value is not None and name not in used:
                 of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")
@@ -99,15 +100,16 @@ class FlowSpec:
     Attributes:
         target: a toy distribution, a file of points (.npy, .npz, .csv, .pt), or a picture whose darkness is a density.
         source: gaussian (around the target's mean, a third as wide), a toy distribution, a file of points, or a picture.
-        num_particles: drawn from the source; a file of points gives its first ones.
-        num_targets: samples of the target that the flow uses; a file of points gives its first ones.
+        num_particles: drawn from the source; a file of points gives as many random rows.
+        num_targets: samples of the target that the flow uses; a file of points gives as many random rows.
         num_steps: steps.
         step_size: eta; by default one that suits the divergence's scale.
         momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0.
         noise_injection: beta at the start; it falls linearly to 0 over the first four fifths of the steps.
         integrator: euler, nesterov, heun, adam or adaptive.
         birth_death: rate of birth-death jumps.
-        stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level.
+        stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
+            reported at the end then uses other samples, where the target has them.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.

@@ -34,6 +34,7 @@ from mmdflow.kernels import (
     Laplace,
     Linear,
     Matern,
+    Radial,
     RationalQuadratic,
     Riesz,
     median_bandwidth,
@@ -65,7 +66,7 @@ class ParticleRun:
 def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = False) -> ParticleRun:
     """Run the flow that the fields describe; `watch` is called after every step."""
     generator = torch.Generator().manual_seed(spec.seed)
-    target, held_out = _target(spec, generator)
+    target, held_out, spent = _target(spec, generator)
     particles = _source(spec, target, generator)
     if particles.shape[1:] != target.shape[1:]:
         raise InputError(
@@ -75,13 +76,13 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
     divergence, step_size, momentum = _divergence(spec.divergence, target, generator)
     callbacks: list[Callback] = [] if watch is None else [watch]
     if spec.stop_level is not None:
-        if held_out is None:
+        if spent is None:
             raise InputError(
                 f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with"
             )
         callbacks.append(
             StopWhenIndistinguishable(
-                held_out, level=spec.stop_level, every=max(1, spec.num_steps // 20), generator=generator
+                spent, level=spec.stop_level, every=max(1, spec.num_steps // 20), generator=generator
             )
         )
     quiet = 0.8 * spec.num_steps
@@ -117,11 +118,18 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
     return ParticleRun(result, target, report)
 
 
-def _target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-    """Return the target's samples, and as many others that the flow does not see (none where a file has no more)."""
-    both = _points("target", spec.target, 2 * spec.num_targets, generator)
-    target, rest = both[: spec.num_targets], both[spec.num_targets :]
-    return target, rest if len(rest) > 1 else None
+def _target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the target's samples; as many others to judge by; and as many to stop by, where stop_level asks for them.
+
+    Where a file has no more the last two are None; where it has less than two sets besides the target they share the rest.
+    """
+    count, stops = spec.num_targets, spec.stop_level is not None
+    rows = _points("target", spec.target, (3 if stops else 2) * count, generator)
+    target, rest = rows[:count], rows[count:]
+    if not stops:
+        return target, rest if len(rest) > 1 else None, None
+    spent, held_out = rest[: (len(rest) + 1) // 2], rest[(len(rest) + 1) // 2 :]
+    return target, held_out if len(held_out) > 1 else None, spent if len(spent) > 1 else None
 
 
 def _source(spec: FlowSpec, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -161,10 +169,7 @@ def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator
     spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
     # a step of the Riesz flow that moves particles alike at every scale of the data
     free = 0.3 * spread ** (2 - exponent)
-    if name == "sliced":
-        slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
-        return SlicedMMD(target, slices, exponent, directions, generator=generator), free, 0.9
-    kernel = spec.kernel or ("riesz" if name == "mmd" else "gaussian")
+    kernel = spec.kernel or ("riesz" if name in ("mmd", "sliced") else "gaussian")
     needs_bandwidth = kernel not in ("riesz", "linear") and name != "adaptive"
     width = spec.bandwidth or (_bandwidth(target) if needs_bandwidth else 1.0)
     if name == "adaptive":
@@ -174,8 +179,17 @@ def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator
             0.0,
         )
     k = _kernel(kernel, width, exponent)
+    # the curvature of the linear kernel's F is 1, that of a bounded one about 1 / width^2
+    step, momentum = (free, 0.9) if kernel == "riesz" else (0.5, 0.0) if kernel == "linear" else (2 * width**2, 0.0)
+    if name == "sliced":
+        slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
+        if kernel == "riesz":
+            return SlicedMMD(target, slices, exponent, directions, generator=generator), step, momentum
+        if not isinstance(k, Radial):
+            raise InputError(f"divergence.kernel = {kernel!r} with divergence.name = 'sliced': must be a radial kernel")
+        return SlicedMMD(target, slices, directions=directions, generator=generator, kernel=k), step / 2, momentum
     if name == "mmd":
-        return MMD(target, k), free if kernel == "riesz" else 2 * width**2, 0.9 if kernel == "riesz" else 0.0
+        return MMD(target, k), step, momentum
     if name == "kale":
         return KALE(target, k, ridge), width**2 * ridge / (1 + ridge), 0.0
     if name == "drmmd":
