@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -184,6 +185,14 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert message in complaint(capsys, ["flow", *arguments])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_matplotlib_is_told_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("mmdflow.recipes.particles.flow", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr(reproduce.module("mode-seeking"), "run", lambda **k: pytest.fail("worked"))
+    for arguments in (["flow", "-o", str(tmp_path / "p.png")], ["reproduce", "mode-seeking", "-o", str(tmp_path)]):
+        assert "needs matplotlib: pip install 'mmdflow[plots]'" in complaint(capsys, arguments, code=1)
 
 
 def test_reproductions_are_listed(capsys):

@@ -370,6 +370,7 @@ def _flow(arguments: list[str]) -> None:
 
     if options.output is not None:
         plots.check_output(options.output)
+        plots.check_matplotlib()
     if options.save is not None:
         check_points_file(options.save)
     reached: dict[int, Any] = {}

@@ -189,12 +189,19 @@ def draw(drawing: Callable[[Figure], None], size: tuple[float, float] = (12.0, 4
     return _to_image(figure)
 
 
-def _empty(size: tuple[float, float]) -> Figure:
+def check_matplotlib() -> None:
+    """Raise ImportError, in one line, where there is no matplotlib: before the work that a figure would show."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError("this picture needs matplotlib: pip install 'mmdflow[plots]'") from error
+
+
+def _empty(size: tuple[float, float]) -> Figure:
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

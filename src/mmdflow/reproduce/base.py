@@ -45,6 +45,7 @@ def reproduce(
     settings = experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)]
     _checks.count("seed", seed, 0)
     make_folder(folder)
+    plots.check_matplotlib()
     start = time.perf_counter()
     outcome = experiment.run(seed=seed, progress=progress, **settings)
     report = {
@@ -63,7 +64,7 @@ def reproduce(
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
+    write_json(folder / f"{name}.json", report)
     with new_file(folder / f"{name}.png") as aside:
         plots.draw(outcome.draw).save(aside)
-    write_json(folder / f"{name}.json", report)
     return report
