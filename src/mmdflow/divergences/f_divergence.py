@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -105,9 +105,8 @@ class FDivergence(Divergence):
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x; its gradient is that with the optimal sigma held fixed (envelope theorem)."""
-        weights = uniform(x, weights)
-        a = self.solve(x, weights).weights
-        return self.scale * _Problem.at(self, x, weights).primal(a)
+        problem = _Problem.at(self, x, uniform(x, weights))
+        return self.scale * problem.primal(self._solve(problem).weights)
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the first variation h of F, frozen at the particles x."""
@@ -119,8 +118,12 @@ class FDivergence(Divergence):
     @torch.no_grad()
     def solve(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> DualSolution:
         """Solve the dual at the particles x."""
-        problem = _Problem.at(self, x.detach(), uniform(x, weights).detach())
-        start = self.target_weights if self._last is None else self._last.to(x)
+        return self._solve(_Problem.at(self, x, uniform(x, weights)))
+
+    @torch.no_grad()
+    def _solve(self, problem: _Problem) -> DualSolution:
+        problem = replace(problem, towards=problem.towards.detach(), own=problem.own.detach())
+        start = self.target_weights if self._last is None else self._last.to(self.target_weights)
         solve = _lbfgs if self.solver == "lbfgs" else _newton
         solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
         if not problem.solved(solution, self.tolerance) and self._last is not None:  # once more from a neutral start
@@ -183,23 +186,32 @@ class _Problem:
         """Return the weights that optimality gives for the h of a."""
         return self.q * self.entropy.density(self.witness(a))
 
+    def solution(self, a: Tensor, iterations: int) -> DualSolution:
+        """Return the weights that a stands for, with their gap to the h of a: a itself where f is steep, else polished."""
+        weights = a if self.entropy.steep else self.polished(a)
+        gap = float(self.primal(weights) - self.dual(a))
+        return DualSolution(weights, gap if math.isfinite(gap) else math.inf, iterations)
+
+    def newton_solve(self, root: Tensor, right: Tensor) -> Tensor:
+        """Return (I + S K S / lambda)^-1 right with S = diag(root)."""
+        inner = root[:, None] * self.gram * root[None, :] / self.regularization
+        inner.diagonal().add_(1)
+        return torch.linalg.solve(inner, right)
+
 
 def _newton(problem: _Problem, a: Tensor, tolerance: float, max_iterations: int) -> DualSolution:
     """Newton steps until the duality gap is small, and one more: the gap is the square of the error in a."""
     step = _multiplicative_step if problem.entropy.steep else _semismooth_step
-    gap = math.inf
-    for iteration in range(max_iterations + 1):
-        feasible = a if problem.entropy.steep else problem.polished(a)
-        gap = float(problem.primal(feasible) - problem.dual(a))
-        solution = DualSolution(feasible, gap, iteration)
+    solution = problem.solution(a, 0)
+    for iteration in range(1, max_iterations + 1):
         if problem.solved(solution, tolerance):
-            better = step(problem, a)
-            polished = better if problem.entropy.steep else problem.polished(better)
-            final = DualSolution(polished, float(problem.primal(polished) - problem.dual(better)), iteration + 1)
-            return final if abs(final.gap) <= abs(gap) or problem.exact(final) else solution
-        if iteration < max_iterations:
-            a = step(problem, a)
-    return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, max_iterations)
+            break
+        a = step(problem, a)
+        solution = problem.solution(a, iteration)
+    if not problem.solved(solution, tolerance):
+        return solution
+    final = problem.solution(step(problem, a), solution.iterations + 1)
+    return final if abs(final.gap) <= abs(solution.gap) or problem.exact(final) else solution
 
 
 def _multiplicative_step(problem: _Problem, a: Tensor) -> Tensor:
@@ -212,9 +224,7 @@ def _multiplicative_step(problem: _Problem, a: Tensor) -> Tensor:
     gradient = f.slope(a / q) - problem.witness(a)
     # the Hessian diag(c) + K/lambda is S^-1 (I + S K S / lambda) S^-1 with S = diag(c^-1/2)
     root = (f.curvature(a / q) / q).rsqrt()
-    inner = root[:, None] * problem.gram * root[None, :] / problem.regularization
-    inner.diagonal().add_(1)
-    step = -root * torch.linalg.solve(inner, root * gradient)
+    step = -root * problem.newton_solve(root, root * gradient)
     rate, tiny, size = step / a, 1e3 * torch.finfo(a.dtype).tiny, 1.0
     slope = float(gradient @ step)
     if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
@@ -239,10 +249,8 @@ def _semismooth_step(problem: _Problem, c: Tensor) -> Tensor:
     safe = torch.where(active, density, torch.ones_like(density))
     root = torch.where(active, (problem.q / f.curvature(safe)).sqrt(), torch.zeros_like(density))
     # (I + D K / lambda)^-1 = I - S (I + S K S / lambda)^-1 S K / lambda with S = D^1/2
-    inner = root[:, None] * problem.gram * root[None, :] / problem.regularization
-    inner.diagonal().add_(1)
     pulled = problem.gram @ residual / problem.regularization
-    step = root * torch.linalg.solve(inner, root * pulled) - residual
+    step = root * problem.newton_solve(root, root * pulled) - residual
     slope = float(-(pulled @ step))
     size, slack = 1.0, 8 * torch.finfo(c.dtype).eps * (1 + abs(float(value)))
     for _ in range(40):
@@ -269,17 +277,13 @@ def _lbfgs(problem: _Problem, start: Tensor, tolerance: float, max_iterations: i
         z.grad = problem.gram @ (a - problem.polished(a)) / problem.regularization
         return float(-problem.dual(a))
 
-    gap, iteration = math.inf, 0
-    while iteration < max_iterations:
+    for iteration in range(0, max_iterations, 25):
         # a fresh optimiser a round: it stops by itself where its line search no longer resolves the value
         optimizer = torch.optim.LBFGS(
             [z], max_iter=25, history_size=25, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
         )
         optimizer.step(closure)
-        iteration += 25
-        a = weights()
-        feasible = a if steep else problem.polished(a)
-        gap = float(problem.primal(feasible) - problem.dual(a))
-        if problem.solved(DualSolution(feasible, gap, iteration), tolerance):
-            return DualSolution(feasible, gap, iteration)
-    return DualSolution(feasible, gap if math.isfinite(gap) else math.inf, iteration)
+        solution = problem.solution(weights(), iteration + 25)
+        if problem.solved(solution, tolerance):
+            break
+    return solution
