@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from mmdflow import DMMDPipeline
-from mmdflow.cli import _parse, _recipe, _train_parser
+from mmdflow._options import parse
+from mmdflow.cli import _recipe, _train_parser
 from mmdflow.recipes import recipe_path, run
 
 PLAIN = ["--sampling.final_steps=0"]
@@ -51,7 +52,7 @@ ROWS = {
 def settings(options: list[str], steps: int):
     parser = _train_parser()
     quiet = ["--training.sample_every=0", f"--training.max_steps={steps}"]
-    return _recipe(parser, _parse(parser, [f"--config={recipe_path('dmmd-digits')}", *options, *quiet]))
+    return _recipe(parser, parse(parser, [f"--config={recipe_path('dmmd-digits')}", *options, *quiet]))
 
 
 def seconds_a_step(options: list[str], scratch: Path) -> float:
@@ -83,7 +84,7 @@ def main() -> None:
                 )
                 run.open_run(settings(overrides, steps), folder)
             parser_ = _train_parser()
-            recipe = _recipe(parser_, _parse(parser_, [f"--config={folder / 'recipe.yaml'}"]))
+            recipe = _recipe(parser_, parse(parser_, [f"--config={folder / 'recipe.yaml'}"]))
             run.train(recipe, folder, progress=False)
         pipeline = DMMDPipeline.from_pretrained(folder)
         row = {"row": name, "options": overrides, "steps": pipeline.provenance["steps"]}

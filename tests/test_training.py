@@ -274,7 +274,8 @@ def test_fields_of_another_network_are_refused():
 
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
-    from mmdflow.cli import _parse, _recipe, _train_parser
+    from mmdflow._options import parse
+    from mmdflow.cli import _recipe, _train_parser
     from mmdflow.recipes import recipe_names, recipe_path
 
     def stand_in(name, path=None):
@@ -287,7 +288,7 @@ def test_every_recipe_builds(monkeypatch):
     assert {"dmmd-digits", "dmmd-mnist", "dmmd-fashion", "dmmd-checkerboard"} <= set(names)
     for name in names:
         parser = _train_parser()
-        recipe = _recipe(parser, _parse(parser, [f"--config={recipe_path(name)}"]))
+        recipe = _recipe(parser, parse(parser, [f"--config={recipe_path(name)}"]))
         loss = run.build_loss(recipe, data.load(recipe.data.name))
         size = recipe.training.events_per_level * recipe.loss.num_levels
         loss(data.load(recipe.data.name).train[:size]).total.backward()

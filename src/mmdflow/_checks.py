@@ -52,10 +52,14 @@ def choice(field: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`; otherwise suggest the nearest."""
     allowed = list(allowed)
     if value not in allowed:
-        near = get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{field} = {value!r}: must be one of {', '.join(allowed)}{hint}")
+        raise InputError(f"{field} = {value!r}: must be one of {', '.join(allowed)}{near(str(value), allowed)}")
     return value
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """Return a hint at the nearest of `words`, or nothing where none is near."""
+    nearest = get_close_matches(word, list(words), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None = None) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow import __version__
+from mmdflow import __version__, _checks
+from mmdflow._options import fill, new_parser, parse
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -51,11 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmdflow.errors import DivergedError, InputError
 
     try:
-        if arguments[0] not in COMMANDS:
-            raise InputError(
-                f"command = {arguments[0]!r}: must be one of {', '.join(COMMANDS)}{_near(arguments[0], COMMANDS)}"
-            )
-        COMMANDS[arguments[0]](arguments[1:])
+        COMMANDS[_checks.choice("command", arguments[0], COMMANDS)](arguments[1:])
     except InputError as error:
         return _fail(error, _INPUT)
     except (DivergedError, ImportError, MemoryError) as error:
@@ -79,54 +74,6 @@ def _fail(error: BaseException | str, code: int) -> int:
     return code
 
 
-def _near(word: str, words: Any) -> str:
-    near = get_close_matches(word, list(words), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _parser(command: str, description: str) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    return ArgumentParser(prog=f"mmdflow {command}", description=description, exit_on_error=False)
-
-
-def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse; turn every complaint into one line that names the field, with the nearest field for unknown ones."""
-    from jsonargparse import ArgumentError
-
-    from mmdflow.errors import InputError
-
-    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-    for argument in arguments:
-        if argument.startswith("--") and argument != "--":
-            name = argument[2:].split("=", 1)[0]
-            if name not in known:
-                raise InputError(f"--{name}: no such field{_near(name, known)}")
-    try:
-        return parser.parse_args(arguments)
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(_reworded(" ".join(str(error).split()))) from None
-
-
-def _reworded(complaint: str) -> str:
-    """Return jsonargparse's complaint in the library's words where its form is known."""
-    match = re.search(r'[Pp]arser key "(.+?)":.*?Subtypes: \[(.+?)\] Errors:.*Given value: (.*)$', complaint)
-    if match is not None:  # an optional field
-        field, subtypes, value = match.groups()
-        subtypes = re.sub(r",? *<class 'NoneType'>,? *", "", subtypes)
-        return f"{field} = {value!r}: must be {_type_name(subtypes)}"
-    match = re.search(r'[Pp]arser key "(.+?)":.*?Expected an? (.+?)\. Got value: (.*?)(?: \(|$)', complaint)
-    if match is None:
-        return complaint[:400]
-    field, allowed, value = match.groups()
-    return f"{field} = {value!r}: must be {_type_name(allowed)}"
-
-
-def _type_name(allowed: str) -> str:
-    allowed = re.sub(r"typing\.|<class '(\w+)'>", lambda m: m.group(1) or "", allowed)
-    return re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
-
-
 def _train(arguments: list[str]) -> None:
     from mmdflow.errors import InputError
     from mmdflow.recipes import recipe_path
@@ -135,11 +82,11 @@ def _train(arguments: list[str]) -> None:
         _resume(arguments)
         return
     parser = _train_parser()
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
     if options.recipe is not None:  # its fields first, the command line's over them
         rest = list(arguments)
         rest.remove(options.recipe)
-        options = _parse(parser, [f"--config={recipe_path(options.recipe)}", *rest])
+        options = parse(parser, [f"--config={recipe_path(options.recipe)}", *rest])
     elif not options.config:
         raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
     if options.output is None:
@@ -156,19 +103,19 @@ def _train(arguments: list[str]) -> None:
 def _resume(arguments: list[str]) -> None:
     from mmdflow.errors import InputError
 
-    parser = _parser("train", "Go on with an interrupted run, by its own recipe.")
+    parser = new_parser("train", "Go on with an interrupted run, by its own recipe.")
     parser.add_argument("--resume", type=str, required=True, help="folder of the run")
-    folder = Path(_parse(parser, arguments).resume)
+    folder = Path(parse(parser, arguments).resume)
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"resume = {folder}: holds no run (recipe.yaml is missing)")
     parser = _train_parser()
-    _run(_recipe(parser, _parse(parser, [f"--config={folder / 'recipe.yaml'}"])), folder)
+    _run(_recipe(parser, parse(parser, [f"--config={folder / 'recipe.yaml'}"])), folder)
 
 
 def _train_parser() -> ArgumentParser:
     from mmdflow.recipes import Recipe
 
-    parser = _parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
+    parser = new_parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
     parser.add_argument("recipe", type=str, nargs="?", help="a recipe's name or a YAML file")
     parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
     parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
@@ -178,27 +125,9 @@ def _train_parser() -> ArgumentParser:
 
 
 def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
-    from mmdflow.errors import InputError
     from mmdflow.recipes import Recipe
 
-    settings = _instantiate(parser, options)
-    try:
-        return Recipe(**{field: settings[field] for field in Recipe.__dataclass_fields__})
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"recipe: a field has the wrong form ({error})") from None
-
-
-def _instantiate(parser: ArgumentParser, options: Namespace) -> Any:
-    from mmdflow.errors import InputError
-
-    try:
-        return parser.instantiate(options)
-    except InputError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"options: a field has the wrong form ({error})") from None
+    return fill(Recipe, parser, options)
 
 
 def _run(recipe: Any, folder: Path) -> None:
@@ -218,7 +147,7 @@ def _run(recipe: Any, folder: Path) -> None:
 
 def _sampler_parser(command: str, description: str) -> ArgumentParser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
-    parser = _parser(command, description)
+    parser = new_parser(command, description)
     parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
     parser.add_argument("--sampler", type=str, help="exact (particles interact) or approximate (each on its own)")
     parser.add_argument("--num_levels", type=int, help="noise levels T")
@@ -255,7 +184,7 @@ def _sample(arguments: list[str]) -> None:
     parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
     parser.add_argument("--save", type=str, help="a .npz file of the samples: key `samples`, [n, *event]")
     parser.add_argument("--seed", type=int, default=0, help="of the initial noise")
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
     if options.output is None and options.save is None:
         raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
     if options.save is not None and not options.save.endswith(".npz"):
@@ -294,7 +223,7 @@ def _evaluate(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
     parser.add_argument("-o", "--output", type=str, help="JSON file; by default metrics.json in a run folder")
     parser.add_argument("--figure", type=str, help="a picture of the report; by default report.png in a run folder")
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
 
     from mmdflow import plots
     from mmdflow._files import make_folder
@@ -349,20 +278,19 @@ def _flow(arguments: list[str]) -> None:
     from mmdflow.errors import InputError
     from mmdflow.recipes import FlowSpec
 
-    parser = _parser("flow", "Move particles onto a target that samples give, along the gradient of a divergence.")
+    parser = new_parser("flow", "Move particles onto a target that samples give, along the gradient of a divergence.")
     parser.add_argument("--config", action="config", help="a YAML file of fields")
     parser.add_argument(
         "-o", "--output", type=str, help="the last particles as a picture (.png, ...), or the flow (.gif, .mp4)"
     )
     parser.add_argument("--save", type=str, help="the last particles as .npy, .npz, .csv or .pt")
     parser.add_class_arguments(FlowSpec)
-    options = _parse(parser, _full_names(arguments))
+    options = parse(parser, _full_names(arguments))
     if options.output is None and options.save is None:
         raise InputError(
             "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both"
         )
-    settings = _instantiate(parser, options)
-    spec = FlowSpec(**{field: settings[field] for field in FlowSpec.__dataclass_fields__})
+    spec = fill(FlowSpec, parser, options)
 
     from mmdflow import plots
     from mmdflow.data import check_points_file, save_points
@@ -416,9 +344,8 @@ def _full_names(arguments: list[str]) -> list[str]:
 
 
 def _reproduce(arguments: list[str]) -> None:
-    from mmdflow.errors import InputError
 
-    parser = _parser("reproduce", "Make figures of the papers again; without a name, list them.")
+    parser = new_parser("reproduce", "Make figures of the papers again; without a name, list them.")
     parser.add_argument("name", type=str, nargs="?", help="a reproduction's name, or all")
     parser.add_argument(
         "--scale", type=str, default="small", help="small (minutes on 2 CPU cores) or full (the paper's settings)"
@@ -427,7 +354,7 @@ def _reproduce(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
     )
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
 
     from mmdflow import reproduce
 
@@ -436,9 +363,7 @@ def _reproduce(arguments: list[str]) -> None:
         for name in reproduce.NAMES:
             print(f"  {name:<22} {reproduce.module(name).TITLE}")
         return
-    if options.name != "all" and options.name not in reproduce.NAMES:
-        allowed = ["all", *reproduce.NAMES]
-        raise InputError(f"name = {options.name!r}: must be one of {', '.join(allowed)}{_near(options.name, allowed)}")
+    _checks.choice("name", options.name, ["all", *reproduce.NAMES])
     folder = Path(options.output)
     done: list[str] = []
     for name in reproduce.NAMES if options.name == "all" else (options.name,):
@@ -456,7 +381,7 @@ def _reproduce(arguments: list[str]) -> None:
 
 
 def _recipes(arguments: list[str]) -> None:
-    _parse(_parser("recipes", "List the recipes and shipped models."), arguments)
+    parse(new_parser("recipes", "List the recipes and shipped models."), arguments)
 
     import yaml
 

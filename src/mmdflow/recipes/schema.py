@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -273,6 +272,5 @@ def recipe_path(name: str) -> Path:
         return own
     if Path(name).is_file():
         return Path(name)
-    near = get_close_matches(name, recipe_names(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"recipe = {name!r}: must be a YAML file or one of {', '.join(recipe_names())}{hint}")
+    names = recipe_names()
+    raise InputError(f"recipe = {name!r}: must be a YAML file or one of {', '.join(names)}{_checks.near(name, names)}")
