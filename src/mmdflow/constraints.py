@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 
 #: (steps made, particles) -> the particles, projected.
@@ -49,14 +50,13 @@ def sphere(radius: float = 1.0) -> Projection:
     _checks.positive("radius", radius)
 
     def project(step: int, particles: Tensor) -> Tensor:
-        flat = particles.flatten(1)
-        flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(
-            torch.finfo(flat.dtype).tiny
-        )  # squares neither over- nor underflow
-        norms = flat.norm(dim=1, keepdim=True)
-        axis = torch.zeros_like(flat)
+        x = flat(particles)
+        tiny = torch.finfo(x.dtype).tiny
+        x = x / x.abs().amax(1, keepdim=True).clamp_min(tiny)  # squares neither over- nor underflow
+        norms = x.norm(dim=1, keepdim=True)
+        axis = torch.zeros_like(x)
         axis[:, 0] = 1
-        unit = torch.where(norms > 0, flat / norms.clamp_min(torch.finfo(flat.dtype).tiny), axis)
+        unit = torch.where(norms > 0, x / norms.clamp_min(tiny), axis)
         return (radius * unit).reshape(particles.shape)
 
     return project
@@ -73,14 +73,12 @@ def simplex(total: float = 1.0) -> Projection:
     _checks.positive("total", total)
 
     def project(step: int, particles: Tensor) -> Tensor:
-        flat = particles.flatten(1)
-        flat = flat - flat.amax(
-            1, keepdim=True
-        )  # moves every point alike along (1, ..., 1), which the projection undoes
-        ordered = flat.sort(1, descending=True).values
-        counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype)
+        x = flat(particles)
+        x = x - x.amax(1, keepdim=True)  # moves every point alike along (1, ..., 1), which the projection undoes
+        ordered = x.sort(1, descending=True).values
+        counts = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
         thresholds = (ordered.cumsum(1) - total) / counts
         kept = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1)
-        return (flat - thresholds.gather(1, kept - 1)).clamp_min(0).reshape(particles.shape)
+        return (x - thresholds.gather(1, kept - 1)).clamp_min(0).reshape(particles.shape)
 
     return project

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
+from mmdflow._tensors import device_of
 from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.integrators import DescentNoise, make_integrator
@@ -100,9 +101,7 @@ def flow(
             f"integrator = {integrator!r}, momentum = {momentum!r} with DescentNoise: must be 'euler' and 0, the steps of its "
             f"descent condition"
         )
-    beta = None
-    if noise_injection is not None and not isinstance(noise_injection, DescentNoise):
-        beta = _checks.schedule("noise_injection", noise_injection)
+    beta = None if isinstance(noise_injection, DescentNoise) else _optional("noise_injection", noise_injection)
     temperature = _optional("diffusion", diffusion)
     jump_rate = _optional("birth_death", birth_death, _checks.non_negative)
     weight_rate = _optional("reweighting", reweighting, _checks.non_negative)
@@ -213,7 +212,7 @@ def reweighted(f: Float[Tensor, " n"], weights: Float[Tensor, " n"], time: float
 
 def jumps(f: Float[Tensor, " n"], time: float, generator: torch.Generator | None) -> Tensor:
     """Return the particle that each particle is after birth-death jumps for the given time, [n] (Lu, Lu, Nolen 2019)."""
-    n, device = len(f), "cpu" if generator is None else generator.device
+    n, device = len(f), device_of(generator)
     index = torch.arange(n)
     rates = (f - f.mean()).cpu()
     chances = torch.rand(n, dtype=f.dtype, device=device, generator=generator).cpu()
@@ -258,5 +257,5 @@ def _optional(
 
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard normal noise shaped like x, on the generator's device, moved to x's."""
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
+    drawn = torch.randn(x.shape, dtype=x.dtype, device=device_of(generator, x.device), generator=generator)
+    return drawn.to(x.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import flat
 from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.types import ScalarOrSchedule
@@ -167,22 +168,22 @@ class DescentNoise:
         self, divergence: Divergence, x: Tensor, weights: Tensor | None, noise: Tensor, step_size: float, step: int
     ) -> tuple[Tensor, int]:
         """Return the particles after the step, and the evaluations of the gradient that it took."""
-        level = min(self.beta(step), self._level) if self.adapt else self.beta(step)
+        bound = self.beta(step)
+        level = min(bound, self._level) if self.adapt else bound
         for attempt in range(1, self.TRIES + 1):
             gradient = -divergence.velocity(x, x + level * noise, weights)
-            before = float(
-                divergence(x, weights)
-            )  # after the gradient: a sliced divergence has drawn its directions then
+            # after the gradient: a sliced divergence has drawn its directions then
+            before = float(divergence(x, weights))
             new = x - step_size * gradient
-            square = gradient.flatten(1).square().sum(1)
+            square = flat(gradient).square().sum(1)
             required = self.constant * step_size * float(square.mean() if weights is None else weights @ square)
             decrease = before - float(divergence(new, weights))
             held = decrease >= required
             if held or not self.adapt or level == 0:
                 break
             level = level / 2 if attempt < self.TRIES - 1 else 0.0
-        if self.beta(step) > 0:
-            self._level = 1.2 * level if held and level > 0 else max(level, 1e-3 * self.beta(step))
+        if bound > 0:
+            self._level = 1.2 * level if held and level > 0 else max(level, 1e-3 * bound)
         self.history.append({"beta": level, "decrease": decrease, "required": required, "held": float(held)})
         return new, attempt
 

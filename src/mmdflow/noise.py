@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._tensors import along
 from mmdflow.kernels import Deep, Gaussian, Kernel, Linear
 
 
@@ -35,11 +36,6 @@ class Schedule:
     def displacement(self, t: Tensor, second_moment: float) -> Tensor:
         """Return d_t, the root mean square over entries of x_t - x_0, for data whose entries have E x_0^2 = second_moment."""
         return ((1 - self.alpha(t)).square() * second_moment + self.sigma(t).square()).sqrt()
-
-
-def along(t: Tensor, x: Tensor) -> Tensor:
-    """Shape t, [] or [n], so that it multiplies x, [n, *event], event by event."""
-    return t.reshape(-1, *([1] * (x.ndim - 1))) if t.ndim else t
 
 
 @dataclass(frozen=True)

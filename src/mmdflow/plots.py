@@ -58,9 +58,16 @@ def picture(samples: Tensor) -> Image.Image:
     raise InputError(f"samples have event shape {list(samples.shape[1:])}: pictures are made of [c, h, w] or [2]")
 
 
+def save_picture(image: Image.Image, path: str | Path) -> None:
+    """Save one picture, whole or not at all."""
+    check_output(path)
+    with new_file(path) as aside:
+        image.save(aside)
+
+
 def save_samples(samples: Tensor, path: str | Path) -> None:
     """Save the picture of samples."""
-    _save(picture(samples), Path(path))
+    save_picture(picture(samples), path)
 
 
 def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, seconds: float = 4.0) -> None:
@@ -135,11 +142,6 @@ def _particles(
     return _to_image(figure)
 
 
-def save_picture(image: Image.Image, path: str | Path) -> None:
-    """Save one picture, whole or not at all."""
-    _save(image, Path(path))
-
-
 def save_report(
     samples: Tensor,
     test: Tensor,
@@ -179,7 +181,7 @@ def save_report(
             f"classes; classifier FD {report['classifier_fd']:.2f} (held-out {report['classifier_fd_reference']:.2f})"
         )
         axes[3].legend(frameon=False)
-    _save(_to_image(figure), Path(path))
+    save_picture(_to_image(figure), path)
 
 
 def draw(drawing: Callable[[Figure], None], size: tuple[float, float] = (12.0, 4.0)) -> Image.Image:
@@ -249,12 +251,6 @@ def _ffmpeg(path: Path) -> Any:
             f"{path}: .mp4 needs imageio-ffmpeg: pip install 'mmdflow[video]' (or choose .gif)"
         ) from error
     return imageio_ffmpeg
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    check_output(path)
-    with new_file(path) as aside:
-        image.save(aside)
 
 
 def _save_mp4(pictures: list[Image.Image], path: Path, rate: float) -> None:

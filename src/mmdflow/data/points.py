@@ -32,9 +32,7 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
     Raises:
         InputError: for a file that is missing, of another kind, damaged, or without finite samples.
     """
-    path = Path(path)
-    if path.suffix.lower() not in POINT_FILES:
-        raise InputError(f"{path}: must end in {', '.join(POINT_FILES)}")
+    path = _with_ending(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -73,10 +71,15 @@ def save_points(points: Float[Tensor, "n *event"], path: str | Path) -> None:
 
 def check_points_file(path: str | Path) -> Path:
     """Return the path if points can be saved there; else raise InputError, before the work that makes them."""
+    path = _with_ending(path)
+    make_folder(path.parent)
+    return path
+
+
+def _with_ending(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in POINT_FILES:
         raise InputError(f"{path}: must end in {', '.join(POINT_FILES)}")
-    make_folder(path.parent)
     return path
 
 

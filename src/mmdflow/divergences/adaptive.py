@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.errors import InputError
@@ -79,7 +80,7 @@ class AdaptiveMMD(Divergence):
                 f"(at most 100); give kernel=Gaussian"
             )
         if minimum is None:
-            distinct = len(thinned(target.flatten(1), RULE_POINTS).unique(dim=0)) > 1
+            distinct = len(_few(target).unique(dim=0)) > 1
             self.minimum = nearest_distance(target) if distinct and not callable(bandwidth) else 0.0
         else:
             self.minimum = _checks.non_negative("minimum", minimum)
@@ -116,10 +117,10 @@ class AdaptiveMMD(Divergence):
         return check_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
-        flat = self.target.flatten(1)
-        gap = x.flatten(1).mean(0) - flat.mean(0)
-        sigma = float((flat - flat.mean(0)).square().mean().sqrt())
-        return optimal_bandwidth(float(gap.norm()), flat.shape[1], max(sigma, torch.finfo(flat.dtype).tiny))
+        y = flat(self.target)
+        gap = flat(x).mean(0) - y.mean(0)
+        sigma = float((y - y.mean(0)).square().mean().sqrt())
+        return optimal_bandwidth(float(gap.norm()), y.shape[1], max(sigma, torch.finfo(y.dtype).tiny))
 
     def _steepest(self, x: Tensor) -> float:
         particles, target = _few(x), _few(self.target)
@@ -142,4 +143,4 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 
 def _few(x: Tensor) -> Tensor:
-    return thinned(x.flatten(1), RULE_POINTS)
+    return thinned(flat(x), RULE_POINTS)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._tensors import device_of
 from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
@@ -83,8 +84,7 @@ class DrMMD(Divergence):
                 self.register_buffer("landmarks", target)
                 self.register_buffer("root", weights.sqrt())
             else:
-                device = "cpu" if generator is None else generator.device
-                order = torch.randperm(len(target), generator=generator, device=device)
+                order = torch.randperm(len(target), generator=generator, device=device_of(generator))
                 self.register_buffer("landmarks", target[order[:num_landmarks].to(target.device)])
                 root, self.jitter = _root(kernel(self.landmarks, self.landmarks))
                 self.register_buffer("root", root)

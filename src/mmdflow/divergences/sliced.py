@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmdflow import _checks
+from mmdflow._tensors import along, flat
 from mmdflow.divergences import slices
 from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.directions import DIRECTIONS, draw_directions, draw_patches, riesz_scale
@@ -89,8 +90,8 @@ class SlicedMMD(Divergence):
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
         _checks.choice("ranks", ranks, ("exact",))
         self.generator, self.redraw = generator, redraw
-        self.register_buffer("centre", _flat(target).mean(0))  # large offsets would cost projections their digits
-        self.register_buffer("centred", _flat(target) - self.centre)
+        self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
+        self.register_buffer("centred", flat(target) - self.centre)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:
@@ -167,16 +168,12 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
     return patch
 
 
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), -1)
-
-
 class _SlicedWitness:
     """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
 
     def __init__(self, divergence: SlicedMMD, particles: Tensor, weights: Tensor) -> None:
         self.particles, self.version, self.centre = particles, particles._version, divergence.centre
-        self.x = _flat(particles.detach()) - self.centre, weights
+        self.x = flat(particles.detach()) - self.centre, weights
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         radius = max(float(points.norm(dim=1).max()) for points, _ in (self.x, self.y))
@@ -190,10 +187,10 @@ class _SlicedWitness:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
             own = z is self.particles and z._version == self.version  # else they were changed in place
-            flat = self.x[0] if own else _flat(z) - self.centre
-            total = torch.zeros_like(flat)
+            centred = self.x[0] if own else flat(z) - self.centre
+            total = torch.zeros_like(centred)
             for xi in self._blocks(len(z)):
-                total = total + self._slopes(xi, flat).T @ xi
+                total = total + self._slopes(xi, centred).T @ xi
             return (total * (self.scale / len(self.xi))).reshape(z.shape)
 
     def _slopes(self, xi: Tensor, z: Tensor) -> Tensor:
@@ -206,24 +203,24 @@ class _SlicedWitness:
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
-        return self.centred_potential(_flat(z) - self.centre)
+        return self.centred_potential(flat(z) - self.centre)
 
-    def centred_potential(self, flat: Tensor) -> Tensor:
+    def centred_potential(self, z: Tensor) -> Tensor:
         """Return f at points that are given less the centre."""
-        total = flat.new_zeros(len(flat))
-        for xi in self._blocks(len(flat)):
-            from_x, from_y = (self._sum(xi, flat, measure, self.line.potential) for measure in (self.x, self.y))
+        total = z.new_zeros(len(z))
+        for xi in self._blocks(len(z)):
+            from_x, from_y = (self._sum(xi, z, measure, self.line.potential) for measure in (self.x, self.y))
             total = total + (from_x - from_y).sum(0)
         return total * (self.scale / len(self.xi))
 
     def _sum(self, xi: Tensor, z: Tensor, measure: tuple[Tensor, Tensor], of: Sum) -> Tensor:
         """Return the sum over a measure of k or of its slope at each projection of z, [P, n]."""
         points, weights = measure
-        projected, along = xi @ z.T, xi @ points.T
+        at, on = xi @ z.T, xi @ points.T
         if not self.line.pairwise:
-            return of(projected, along, weights, self.tie)
-        columns = projected.split(max(1, BLOCK // along.numel()), dim=1)  # all pairs of a few z at a time
-        return torch.cat([of(part, along, weights, self.tie) for part in columns], 1)
+            return of(at, on, weights, self.tie)
+        columns = at.split(max(1, BLOCK // on.numel()), dim=1)  # all pairs of a few z at a time
+        return torch.cat([of(part, on, weights, self.tie) for part in columns], 1)
 
     def _blocks(self, n: int) -> Iterator[Tensor]:
         """Split the directions so that what a block holds fits."""
@@ -244,7 +241,7 @@ class _Potential(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
-        return ctx.witness.grad(z) * upstream.reshape(-1, *([1] * (z.ndim - 1))), None
+        return ctx.witness.grad(z) * along(upstream, z), None
 
 
 class _Value(torch.autograd.Function):
@@ -262,5 +259,5 @@ class _Value(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weights, at_x = ctx.saved_tensors
-        slopes = ctx.witness.grad(x) * weights.reshape(-1, *([1] * (x.ndim - 1)))
+        slopes = ctx.witness.grad(x) * along(weights, x)
         return upstream * slopes, upstream * at_x, None

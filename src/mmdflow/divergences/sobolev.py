@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
@@ -103,7 +104,7 @@ class SobolevDescent(Divergence):
         (G + lambda W^-1) beta = grad delta(x), with G the mixed second derivatives; symmetric with beta = W^1/2 gamma.
         """
         delta = KernelWitness(self.kernel, torch.cat([x, self.target]), torch.cat([weights, -self.target_weights]))
-        root = weights.sqrt().reshape(-1, *([1] * (x.ndim - 1)))
+        root = along(weights.sqrt(), x)
         right = root * delta.grad(x)
         if x.numel() <= DENSE_UNKNOWNS:
             matrix = self.kernel.mixed(x, x) * root.flatten()[:, None, None, None] * root.flatten()[:, None]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
+from mmdflow._tensors import along, device_of
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
@@ -181,7 +182,7 @@ class DMMDLoss(nn.Module):
         )
 
     def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
-        device = clean.device if generator is None else generator.device
+        device = device_of(generator, clean.device)
         jitter = torch.rand(self.num_levels, generator=generator, device=device, dtype=clean.dtype).to(clean.device)
         stratum = torch.arange(self.num_levels, device=clean.device, dtype=clean.dtype)
         uniform = (stratum + jitter) / self.num_levels
@@ -191,7 +192,7 @@ class DMMDLoss(nn.Module):
         """Return the penalty's points, one an event, with no gradient."""
         if self.penalty_points == "noisy":
             return noisy.detach().clone()
-        device = clean.device if generator is None else generator.device
+        device = device_of(generator, clean.device)
         weight = torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
         if self.penalty_points == "interpolate":  # each level's clean samples paired with its noisy ones, twice over
             half, each = samples.shape[1] // 2, len(clean) // len(samples)
@@ -200,7 +201,7 @@ class DMMDLoss(nn.Module):
         else:
             start, end = clean, noisy
             weight[::2] = 1
-        return torch.lerp(start, end, weight.view(-1, *[1] * (clean.ndim - 1))).detach()
+        return torch.lerp(start, end, along(weight, clean)).detach()
 
     def _mmd(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the unbiased MMD^2 of each level, [L], and the witness at the points, [L, n], all given as features."""

@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import along
 from mmdflow.divergences import MMD, Divergence, PotentialEnergy
 from mmdflow.dmmd.means import TargetMeans
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
 from mmdflow.kernels import Kernel
-from mmdflow.noise import NoiseConditionalKernel, Schedule, along
+from mmdflow.noise import NoiseConditionalKernel, Schedule
 from mmdflow.witness import EmbeddingWitness
 
 SAMPLERS = ("exact", "approximate")

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import flat
 from mmdflow.errors import InputError
-from mmdflow.kernels.base import flat
 from mmdflow.kernels.distances import squared_distances
 
 

@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from mmdflow.kernels.composed import Mixture
 
 
-def flat(x: Tensor) -> Tensor:
-    """Return x as [n, d]."""
-    return x.reshape(x.shape[0], -1)
-
-
 class Kernel(nn.Module):
     """A kernel k(x, y) on events of any shape. Subclasses give `forward`, `grad` and `diag` (and `embed` if finite).
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.kernels.base import Kernel, flat
+from mmdflow._tensors import flat
+from mmdflow.kernels.base import Kernel
 
 
 class Linear(Kernel):

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._tensors import flat
 from mmdflow.errors import InputError
-from mmdflow.kernels.base import Kernel, flat
+from mmdflow.kernels.base import Kernel
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
 
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).

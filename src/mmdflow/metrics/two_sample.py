@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import device_of
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
 
@@ -63,7 +64,9 @@ def mmd_test(
     both = torch.cat([x, y])
     if kernel is None:
         # a random order, so that the heuristic's subsample holds points of both
-        kernel = Gaussian(median_bandwidth(both[torch.randperm(n + m, generator=generator, device=_device(generator))]))
+        kernel = Gaussian(
+            median_bandwidth(both[torch.randperm(n + m, generator=generator, device=device_of(generator))])
+        )
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
     if not kernels:
         raise InputError("kernel = []: must hold at least one kernel")
@@ -95,13 +98,9 @@ def _upper_tail(values: Tensor, slack: float) -> Tensor:
     return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
 
 
-def _device(generator: torch.Generator | None) -> torch.device | str:
-    return "cpu" if generator is None else generator.device
-
-
 def _draw_labels(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Mark the points that play x, [n + m, 1 + resamplings]."""
-    device = _device(generator)
+    device = device_of(generator)
     first = torch.zeros(n + m, count + 1, dtype=torch.float64, device=device)
     first[:n, 0] = 1
     for column in range(1, count + 1):
@@ -119,7 +118,7 @@ def _of_labels(gram: Tensor, first: Tensor, n: int, m: int) -> Tensor:
 
 def _draw_signs(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Draw signs of the pairs (x_i, y_i), [n, 1 + resamplings]."""
-    device = _device(generator)
+    device = device_of(generator)
     signs = 2 * torch.randint(2, (n, count + 1), generator=generator, device=device).double() - 1
     signs[:, 0] = 1
     return signs

@@ -65,7 +65,7 @@ class DivergenceSpec:
     def __post_init__(self) -> None:
         """Check the numbers, and that no field is given that the divergence does not use."""
         used = {"name", *USES[self.name]}
-        kernel = self.kernel or ("riesz" if self.name in ("mmd", "sliced") else "gaussian")
+        kernel = self.kernel_name
         used -= {"bandwidth"} if kernel in ("riesz", "linear") else set()
         used -= set() if kernel == "riesz" else {"exponent"}
         for name, value in vars(self).items():
@@ -91,6 +91,11 @@ class DivergenceSpec:
             )
         if self.alpha is not None:
             _checks.positive("divergence.alpha", self.alpha)
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel, or the divergence's default."""
+        return self.kernel or ("riesz" if self.name in ("mmd", "sliced") else "gaussian")
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator
     spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
     # a step of the Riesz flow that moves particles alike at every scale of the data
     free = 0.3 * spread ** (2 - exponent)
-    kernel = spec.kernel or ("riesz" if name in ("mmd", "sliced") else "gaussian")
+    kernel = spec.kernel_name
     needs_bandwidth = kernel not in ("riesz", "linear") and name != "adaptive"
     width = spec.bandwidth or (_bandwidth(target) if needs_bandwidth else 1.0)
     if name == "adaptive":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmdflow import __version__, _checks, plots
-from mmdflow._files import commit, make_folder, new_file, write_json
+from mmdflow._files import commit, make_folder, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,6 +65,5 @@ def reproduce(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
     write_json(folder / f"{name}.json", report)
-    with new_file(folder / f"{name}.png") as aside:
-        plots.draw(outcome.draw).save(aside)
+    plots.save_picture(plots.draw(outcome.draw), folder / f"{name}.png")
     return report
