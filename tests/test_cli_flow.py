@@ -195,6 +195,21 @@ def test_missing_matplotlib_is_told_before_the_work(tmp_path, capsys, monkeypatc
         assert "needs matplotlib: pip install 'mmdflow[plots]'" in complaint(capsys, arguments, code=1)
 
 
+@pytest.mark.parametrize(
+    ("command", "explanations"),
+    [
+        ("flow", ["A particle flow:", "a file of points gives as many random rows", "of riesz and sliced, in (0, 2)"]),
+        ("train", ["noise levels a step", "hidden layers (mlp)"]),
+    ],
+)
+def test_help_explains_every_field(command, explanations, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "<class" not in shown
+    assert all(text in shown for text in explanations)
+
+
 def test_reproductions_are_listed(capsys):
     assert main(["reproduce"]) == 0
     out = capsys.readouterr().out
