@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
+from mmdflow.ops.profiles import Term
 from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
 
 
@@ -77,9 +81,17 @@ class MMD(Divergence):
         weights = uniform(x, weights)
         if self.target_mean is not None:
             return (weights @ self.kernel.embed(x) - self.target_mean).square().sum() / 2
-        attraction = self.target_weights @ ops.kernel_sum(self.kernel, self.target, x, weights)
-        repulsion = weights @ ops.kernel_sum(self.kernel, x, x, weights)
-        return repulsion / 2 - attraction + self.target_self / 2
+        found = ops.compiled(self.kernel, x, self.target)
+        if found is not None:
+            need = torch.is_grad_enabled() and x.requires_grad
+            value: Tensor = _Value.apply(x, weights, self, found, need)[0]
+            return value
+        return self._value(x, weights)
+
+    def _value(self, x: Tensor, weights: Tensor) -> Tensor:
+        attraction = ops.kernel_sum(self.kernel, x, self.target, self.target_weights)
+        repulsion = ops.kernel_sum(self.kernel, x, x, weights)
+        return weights @ (repulsion / 2 - attraction) + self.target_self / 2
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return f = E_nu k(., x) - E_mu k(., y), frozen at the particles x."""
@@ -104,3 +116,40 @@ class MMD(Divergence):
             psi = self.kernel.embed(z)
         direction = uniform(z, weights).detach() @ psi.detach() - self.target_mean
         return -torch.autograd.grad(psi, z, direction.expand_as(psi))[0]
+
+
+class _Value(torch.autograd.Function):
+    """F of a kernel that a compiled backend sums, and its gradients from the same pass: w_i grad f(x_i) in x_i, f(x_i) in w_i.
+
+    The gradients of these in turn come from the reference.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weights: Tensor, divergence: MMD, found: Term, need: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        own, own_grad = ops.sums(found, x, x, weights, values=True, slopes=need)
+        pull, pull_grad = ops.sums(found, x, divergence.target, divergence.target_weights, values=True, slopes=need)
+        value = weights @ (own / 2 - pull) + divergence.target_self / 2
+        return value, own - pull, own_grad - pull_grad if need else None
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        x, weights, ctx.divergence = inputs[:3]
+        ctx.mark_non_differentiable(*(t for t in output[1:] if t is not None))
+        ctx.save_for_backward(x, weights, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weights, f, grad_f = ctx.saved_tensors
+        to_x = to_weights = None
+        if torch.is_grad_enabled():  # create_graph=True
+            inputs = [t for t, need in zip((x, weights), ctx.needs_input_grad, strict=False) if need]
+            with ops.backend("reference"):
+                value = ctx.divergence._value(x, weights)
+            found = iter(torch.autograd.grad(value, inputs, upstream, create_graph=True))
+            to_x, to_weights = (next(found) if need else None for need in ctx.needs_input_grad[:2])
+        else:
+            to_x = upstream * along(weights, x) * grad_f if ctx.needs_input_grad[0] else None
+            to_weights = upstream * f if ctx.needs_input_grad[1] else None
+        return to_x, to_weights, None, None, None

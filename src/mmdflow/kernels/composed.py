@@ -29,10 +29,11 @@ class Mixture(Kernel):
         self.positive = all(kernel.positive for kernel in kernels)
 
     def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
-        parts = [w * term(k) for k, w in zip(self._members(), self.weights, strict=True)]
+        parts = [w * term(k) for k, w in zip(self.members(), self.weights, strict=True)]
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
-    def _members(self) -> list[Kernel]:
+    def members(self) -> list[Kernel]:
+        """Return the kernels that are summed."""
         return [k for k in self.kernels if isinstance(k, Kernel)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -50,11 +51,11 @@ class Mixture(Kernel):
     @property
     def finite(self) -> bool:
         """Whether all members' feature maps are."""
-        return all(kernel.finite for kernel in self._members())
+        return all(kernel.finite for kernel in self.members())
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the members' feature maps side by side; only where all are finite."""
-        parts = zip(self._members(), self.weights, strict=True)
+        parts = zip(self.members(), self.weights, strict=True)
         return torch.cat([math.sqrt(weight) * kernel.embed(x) for kernel, weight in parts], 1)
 
     def tangent(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:

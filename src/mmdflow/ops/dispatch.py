@@ -1,33 +1,149 @@
-"""Choose how a sum of kernels is computed: through the mean embedding where the feature map is finite, else pairwise."""
+"""Choose how a sum of kernels is computed.
+
+Kernels with a finite feature map go through mean embeddings, O(n). Mixtures go member by member, deep kernels to their base on
+features. Radial kernels go to a compiled backend where one is at hand: `cpu` (numba) for sums that repay its start, `gpu`
+(Triton) on CUDA devices. All else goes to the plain `reference`: other kernels, second derivatives, learned parameters.
+"""
 
 from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow.kernels import Kernel
+from mmdflow import _checks
+from mmdflow._tensors import along
+from mmdflow.kernels import Deep, Kernel, Mixture
 from mmdflow.ops import reference
+from mmdflow.ops.profiles import Term, term
+
+#: Pairs below which the reference is quick enough, so that small work never waits for the compiled backend to be loaded.
+SMALL = 2**18
+BACKENDS = ("auto", "reference", "compiled")
+
+_backend: ContextVar[str] = ContextVar("mmdflow_backend", default="auto")
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Compute sums inside the block by "reference" (plain torch), "compiled" (also small ones), or "auto" (the default)."""
+    token = _backend.set(_checks.choice("backend", name, BACKENDS))
+    try:
+        yield
+    finally:
+        _backend.reset(token)
 
 
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
-    """Return sum_j weights_j k(z_i, points_j)."""
-    if not kernel.finite:
+    """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters."""
+    if kernel.finite:
+        return kernel.embed(z) @ (weights @ kernel.embed(points))
+    if isinstance(kernel, Mixture):
+        parts = [kernel_sum(member, z, points, weights) for member in kernel.members()]
+        return _weighted(parts, kernel.weights)
+    if isinstance(kernel, Deep):
+        return kernel_sum(kernel.base, kernel.features(z), kernel.features(points), weights)
+    found = compiled(kernel, z, points)
+    if found is None:
         return reference.kernel_sum(kernel, z, points, weights)
-    return kernel.embed(z) @ (weights @ kernel.embed(points))
+    total: Tensor = _Sum.apply(z, points, weights, kernel, found)
+    return total
 
 
 def kernel_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, "n *event"]:
     """Return sum_j weights_j grad_1 k(z_i, points_j)."""
-    if not kernel.finite:
+    if kernel.finite:
+        with torch.no_grad():
+            embedded = weights @ kernel.embed(points)
+        return embedding_grad(kernel, z, embedded)
+    if isinstance(kernel, Mixture):
+        parts = [kernel_sum_grad(member, z, points, weights) for member in kernel.members()]
+        return _weighted(parts, kernel.weights)
+    if isinstance(kernel, Deep):
+        return _deep_grad(kernel, z, points, weights)
+    found = compiled(kernel, z, points)
+    if found is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
         return reference.kernel_sum_grad(kernel, z, points, weights)
+    return sums(found, z, points, weights, values=False, slopes=True)[1]
+
+
+def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
+    """Return the kernel's term if a compiled backend takes its sums at such points, else None."""
+    chosen = _backend.get()
+    if chosen == "reference" or torch.compiler.is_compiling() or z.dtype not in (torch.float32, torch.float64):
+        return None
+    on_cpu = z.device.type == "cpu"
+    if on_cpu and chosen == "auto" and len(z) * len(points) < SMALL:
+        return None
+    if not on_cpu and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
+        return None
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in kernel.parameters()):
+        return None
+    return term(kernel, z[0].numel(), z.dtype)
+
+
+def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
+    """Return the sums of a term's kernel and of its gradient, in one pass; what is not asked for is None."""
+    # numba is loaded with the first large sum, Triton with the first on a CUDA device
+    module = importlib.import_module(f"mmdflow.ops.{'cpu' if z.device.type == 'cpu' else 'gpu'}")
+    return module.sums(found, z, points, weights, values=values, slopes=slopes)
+
+
+class _Sum(torch.autograd.Function):
+    """The compiled sum with its analytic gradients; the gradients of these come from the reference."""
+
+    @staticmethod
+    def forward(z: Tensor, points: Tensor, weights: Tensor, kernel: Kernel, found: Term) -> Tensor:
+        return sums(found, z, points, weights, values=True, slopes=False)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.kernel, ctx.term = inputs[3:]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        z, points, weights = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # create_graph=True
+            own = [t.view_as(t) for t in (z, points, weights)]  # z and the points may be one tensor
+            total = reference.kernel_sum(ctx.kernel, *own)
+            inputs = [t for t, need in zip(own, needed, strict=True) if need]
+            found = iter(torch.autograd.grad(total, inputs, upstream, create_graph=True))
+            return *(next(found) if need else None for need in needed), None, None
+        to_z = to_points = to_weights = None
+        if needed[0]:
+            to_z = along(upstream, z) * sums(ctx.term, z, points, weights, values=False, slopes=True)[1]
+        if needed[1] or needed[2]:
+            to_weights, to_points = sums(ctx.term, points, z, upstream, values=needed[2], slopes=needed[1])
+        if to_points is not None:
+            to_points = along(weights, points) * to_points
+        return to_z, to_points, to_weights, None, None
+
+
+def _weighted(parts: list[Tensor], weights: list[float]) -> Tensor:
+    return sum((weight * part for weight, part in zip(weights[1:], parts[1:], strict=True)), weights[0] * parts[0])
+
+
+def _deep_grad(kernel: Deep, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    """Embed z and the points once each, sum on features, pull the gradient back through phi at z."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        phi = kernel.features(z)
     with torch.no_grad():
-        embedded = weights @ kernel.embed(points)
-    return embedding_grad(kernel, z, embedded)
+        cotangent = kernel_sum_grad(kernel.base, phi.detach(), kernel.features(points), weights)
+    return torch.autograd.grad(phi, z, cotangent)[0]
 
 
 def embedding_grad(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmdflow.kernels import Deep, Kernel
+from mmdflow.kernels import Kernel
 
 #: Entries of a Gram block that are held at a time: what stays in the cache, so that the passes over a block are quick.
 BLOCK = 2**19
@@ -15,26 +15,12 @@ BLOCK = 2**19
 
 def kernel_sum(kernel: Kernel, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     """Return sum_j weights_j k(z_i, points_j), [n], in blocks of rows."""
-    if isinstance(kernel, Deep):
-        return kernel_sum(kernel.base, kernel.features(z), kernel.features(points), weights)
     return _by_rows(lambda rows: kernel(rows, points) @ weights, z, len(points))
 
 
 def kernel_sum_grad(kernel: Kernel, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     """Return sum_j weights_j grad_1 k(z_i, points_j), shaped like z, in blocks of rows."""
-    if isinstance(kernel, Deep):
-        return _deep_grad(kernel, z, points, weights)
     return _by_rows(lambda rows: kernel.grad(rows, points, weights[None]), z, len(points))
-
-
-def _deep_grad(kernel: Deep, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
-    """Embed z and the points once each, sum on features, pull the gradient back through phi at z."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        phi = kernel.features(z)
-    with torch.no_grad():
-        cotangent = kernel_sum_grad(kernel.base, phi.detach(), kernel.features(points), weights)
-    return torch.autograd.grad(phi, z, cotangent)[0]
 
 
 def _by_rows(block: Callable[[Tensor], Tensor], z: Tensor, num_points: int) -> Tensor:

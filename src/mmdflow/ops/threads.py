@@ -1,0 +1,33 @@
+"""Threads for compiled loops that let go of Python's lock: as many as torch uses."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+def over_rows(task: Callable[[slice], None], rows: int, most: int) -> None:
+    """Call the task on slices of at most `most` rows that cover all rows, side by side on torch's number of threads."""
+    workers = torch.get_num_threads()
+    pieces = parts(rows, min(most, -(-rows // workers)))
+    if workers == 1 or len(pieces) == 1:
+        for piece in pieces:
+            task(piece)
+    else:
+        for _ in _pool(workers, os.getpid()).map(task, pieces):
+            pass
+
+
+def parts(length: int, step: int) -> list[slice]:
+    """Return slices of `step` entries, the last perhaps of fewer, that cover `length`."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(workers: int, process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process (a forked child has lost its parent's)."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="mmdflow")

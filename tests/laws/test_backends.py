@@ -1,0 +1,198 @@
+"""Laws of the compiled backend: the sums of the reference, in float64, for every radial kernel on both of its paths."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Riesz, ops
+from mmdflow.functional import mmd2
+from mmdflow.ops import dispatch, reference, threads
+from mmdflow.ops.profiles import term
+from tests.laws.strategies import RADIAL, samples, squares
+
+#: The fused loop with one dimension, with some, and the product path; an event of images too.
+EVENTS = [(1,), (3,), (20,), (2, 3, 3)]
+radial = pytest.mark.parametrize("name", RADIAL)
+
+
+def draw_sum(data, event):
+    z, points = data.draw(samples(event)), data.draw(samples(event))
+    if data.draw(st.booleans()):
+        points[0] = z[0]  # a pair at distance 0
+    weights = torch.randn(len(points), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return z, points, weights
+
+
+@radial
+@given(data=st.data(), event=st.sampled_from(EVENTS))
+def test_compiled_sums_are_those_of_the_reference(name, data, event):
+    kernel, (z, points, weights) = RADIAL[name], draw_sum(data, event)
+    with ops.backend("compiled"):
+        value, slope = (sum_(kernel, z, points, weights) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
+    torch.testing.assert_close(value, reference.kernel_sum(kernel, z, points, weights), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(slope, reference.kernel_sum_grad(kernel, z, points, weights), rtol=1e-8, atol=1e-8)
+    single = [t.float() for t in (z, points, weights)]
+    with ops.backend("compiled"):
+        value32, slope32 = (sum_(kernel, *single) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
+    torch.testing.assert_close(value32.double(), value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(slope32.double(), slope, rtol=1e-3, atol=1e-3)
+
+
+@radial
+@given(data=st.data(), event=st.sampled_from([(3,), (20,)]))
+def test_compiled_derivatives_are_those_of_the_reference(name, data, event):
+    """In the points, the other points and the weights, once and twice."""
+    kernel, inputs = RADIAL[name], draw_sum(data, event)
+    smooth = kernel.smooth
+    results = []
+    for backend in ("compiled", "reference"):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        with ops.backend(backend):
+            total = ops.kernel_sum(kernel, *leaves).square().sum()
+            first = torch.autograd.grad(total, leaves, retain_graph=smooth)
+            second = torch.autograd.grad(total, leaves, create_graph=True)[0].square().sum() if smooth else None
+            results.append([total, *first, *(torch.autograd.grad(second, leaves) if smooth else ())])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-7)
+
+
+@radial
+@given(data=st.data(), event=st.sampled_from([(3,), (20,)]))
+def test_compiled_mmd_obeys_the_laws(name, data, event):
+    """dF/dx_i = w_i grad f(x_i), dF/dw_i = f(x_i) up to a constant, F equals the reference's; twice differentiable if smooth."""
+    kernel = RADIAL[name]
+    target, x = data.draw(samples(event)), data.draw(samples(event))
+    weights = torch.rand(len(x), dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    weights = weights / weights.sum()
+    f = MMD(target, kernel)
+    expected = f(x, weights)
+    z, w = x.clone().requires_grad_(), weights.clone().requires_grad_()
+    with ops.backend("compiled"):
+        value = f(z, w)
+        witness = f.witness(x, weights)
+        by_x, by_weights = torch.autograd.grad(value, (z, w), retain_graph=True)
+        grad, at_x = witness.grad(x), witness(x)
+        torch.testing.assert_close(f(x, weights), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(by_x, weights[:, None] * grad, rtol=1e-7, atol=1e-7)
+    difference = by_weights - at_x
+    torch.testing.assert_close(difference, difference.mean().expand(len(x)), rtol=1e-7, atol=1e-7)
+    if kernel.smooth:
+        again = torch.autograd.grad(value, (z, w), create_graph=True)
+        torch.testing.assert_close(again[0], by_x, rtol=1e-7, atol=1e-7)
+        hessian = torch.autograd.grad(again[0].square().sum(), z)[0]
+        reference_grad = torch.autograd.grad(f(z, w), z, create_graph=True)[0]
+        torch.testing.assert_close(hessian, torch.autograd.grad(reference_grad.square().sum(), z)[0])
+
+
+def test_large_sums_take_the_compiled_backend_and_small_ones_do_not(monkeypatch):
+    taken = []
+    monkeypatch.setattr(dispatch, "sums", lambda _, z, *args, **flags: taken.append(flags) or [z[:, 0]])
+    side = int(dispatch.SMALL**0.5)
+    for n in (side - 1, side):
+        ops.kernel_sum(Gaussian(1.0), torch.zeros(n, 2), torch.zeros(n, 2), torch.ones(n))
+    assert taken == [{"values": True, "slopes": False}]
+    with ops.backend("reference"):
+        ops.kernel_sum(Gaussian(1.0), torch.zeros(side, 2), torch.zeros(side, 2), torch.ones(side))
+    assert len(taken) == 1
+
+
+def test_what_only_the_reference_can_do_goes_there():
+    x = torch.randn(4, 3, dtype=torch.float64)
+    learned = Gaussian(torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64)))
+    with ops.backend("compiled"):
+        assert ops.compiled(Gaussian(1.0), x, x) is not None
+        assert ops.compiled(learned, x, x) is None
+        assert ops.compiled(Gaussian(1.0), x.half(), x.half()) is None
+        assert ops.compiled(Gaussian(1.0) * Riesz(), x, x) is None
+        ops.kernel_sum(learned, x, x, torch.ones(4, dtype=torch.float64)).sum().backward()
+        z = x.clone().requires_grad_()
+        slope = ops.kernel_sum_grad(Gaussian(1.0), z, x, torch.ones(4, dtype=torch.float64))
+        assert slope.requires_grad  # as the reference's
+    assert learned.bandwidth.grad != 0
+    for bandwidth, dtype in ((1e-200, torch.float64), (1e-20, torch.float32)):  # 1 / bandwidth^2 leaves the range
+        assert term(Gaussian(bandwidth), 3, dtype) is None
+    assert term(Gaussian(1e-20), 3, torch.float64) is not None
+
+
+def test_kernels_made_of_kernels_send_their_parts_to_the_compiled_backend():
+    x, y = torch.randn(5, 20, dtype=torch.float64), torch.randn(7, 20, dtype=torch.float64)
+    weights = torch.randn(7, dtype=torch.float64)
+    for kernel in (0.3 * Gaussian(1.0) + Linear(), Deep(Gaussian(1.0) + Riesz(), squares)):
+        with ops.backend("compiled"):
+            value, slope = (sum_(kernel, x, y, weights) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
+        torch.testing.assert_close(value, reference.kernel_sum(kernel, x, y, weights))
+        torch.testing.assert_close(slope, reference.kernel_sum_grad(kernel, x, y, weights))
+
+
+def test_functional_transforms_work_on_compiled_sums():
+    x, y = torch.randn(6, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    f = MMD(y, Gaussian(1.0))
+    expected = torch.func.grad(f)(x)
+    with ops.backend("compiled"):
+        torch.testing.assert_close(torch.func.grad(f)(x), expected)
+        torch.testing.assert_close(
+            torch.func.grad(lambda z: mmd2(z, y, Gaussian(1.0)))(x).isfinite().all(), torch.tensor(True)
+        )
+
+
+@pytest.mark.parametrize("dim", [2, 20])
+@pytest.mark.parametrize("kernel", [Gaussian(1.0), Riesz()], ids=["gaussian", "riesz"])
+def test_what_is_not_finite_stays_visible(kernel, dim):
+    x, y = torch.randn(3, dim), torch.randn(4, dim)
+    x[1, 0] = torch.nan
+    with ops.backend("compiled"):
+        value = ops.kernel_sum(kernel, x, y, torch.ones(4))
+        slope = ops.kernel_sum_grad(kernel, x, y, torch.ones(4))
+    assert value.isnan().tolist() == [False, True, False]
+    assert slope.isnan().any(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dim", [2, 40])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_tight_clusters_keep_their_accuracy_in_float32(dim, offset):
+    """Two clusters far apart, pairs close together: a product of norms alone would be wrong by large factors."""
+    generator = torch.Generator().manual_seed(0)
+    near = 1e-2 * torch.randn(200, dim, generator=generator)
+    x = torch.cat([near, near.flip(0) + 10]) + offset
+    weights = torch.full((400,), 1 / 400)
+    for kernel in (Gaussian(1e-2 * dim**0.5), Riesz()):
+        exact = reference.kernel_sum_grad(kernel, x.double(), x.double(), weights.double())
+        with ops.backend("compiled"):
+            got = ops.kernel_sum_grad(kernel, x, x, weights)
+        assert (got - exact).norm() < 2e-3 * exact.norm() * (1 + offset / 100)
+
+
+@pytest.mark.parametrize("dim", [3, 24])
+def test_threads_do_not_change_sums(dim):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(300, dim, generator=generator), torch.randn(1500, dim, generator=generator)
+    weights = torch.randn(1500, generator=generator)
+    found = []
+    for workers in (1, 2):
+        torch.set_num_threads(workers)
+        try:
+            with ops.backend("compiled"):
+                found.append(ops.kernel_sum_grad(Riesz(), x, y, weights))
+        finally:
+            torch.set_num_threads(1)
+    exact = reference.kernel_sum_grad(Riesz(), x.double(), y.double(), weights.double())
+    for got in found:
+        assert (got - exact).norm() < 1e-6 * exact.norm() * dim**0.5
+
+
+def test_rows_are_covered_once_and_errors_come_through():
+    seen = []
+    threads.over_rows(lambda part: seen.extend(range(part.start, part.stop)), 10, 3)
+    assert sorted(seen) == list(range(10))
+    with pytest.raises(ZeroDivisionError):
+        threads.over_rows(lambda part: 1 / 0, 4, 1)
+
+
+def test_unknown_backend():
+    with (
+        pytest.raises(InputError, match="backend = 'cuda': must be one of auto, reference, compiled"),
+        ops.backend("cuda"),
+    ):
+        pass
