@@ -295,7 +295,7 @@ def test_sliced_flow_reaches_the_target_in_float32():
         (lambda y: SlicedMMD(y, 5, 2.0), "exponent = 2.0"),
         (lambda y: SlicedMMD(y, 5, directions="orthogonl"), "did you mean 'orthogonal'"),
         (lambda y: SlicedMMD(y, 5, directions="equispaced"), "in dimension 3: must be 2"),
-        (lambda y: SlicedMMD(y, 5, ranks="binned"), "ranks = 'binned'"),
+        (lambda y: SlicedMMD(y, 5, ranks="fast"), "ranks = 'fast'"),
         (lambda y: SlicedMMD(y, 5, directions="patches"), "patch = None with directions = 'patches'"),
         (
             lambda y: SlicedMMD(y, 5, kernel=Riesz()),
@@ -345,10 +345,10 @@ def test_ranks_by_neighbours_equal_searched_ones(ties, repeats, monkeypatch):
     weights = torch.linspace(1, 2, len(y), dtype=torch.float64)
     for settings in ({}, {"target_weights": weights}):
         divergence = SlicedMMD(y, 40, generator=torch.Generator().manual_seed(0), redraw=False, **settings)
-        monkeypatch.setattr("mmdflow.divergences.slices.TIES", ties)
+        monkeypatch.setattr("mmdflow.ops.slices.TIES", ties)
         own, elsewhere = divergence.velocity(x), divergence.velocity(x, x + 0.25)
         by_copy = divergence.velocity(x, x.clone())
-        monkeypatch.setattr("mmdflow.divergences.slices.TIES", 0)
+        monkeypatch.setattr("mmdflow.ops.slices.TIES", 0)
         torch.testing.assert_close(own, divergence.velocity(x, x.clone()))
         torch.testing.assert_close(by_copy, own)
         torch.testing.assert_close(elsewhere, divergence.velocity(x, x + 0.25))

@@ -10,17 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmdflow import _checks
+from mmdflow import _checks, ops
 from mmdflow._tensors import along, flat
-from mmdflow.divergences import slices
 from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.directions import DIRECTIONS, draw_directions, draw_patches, riesz_scale
-from mmdflow.divergences.slices import Ordered, Sum
 from mmdflow.errors import InputError
 from mmdflow.kernels import Radial
+from mmdflow.kernels.distances import EXACT_DIM
+from mmdflow.ops import slices
+from mmdflow.ops.slices import Ordered, Sum
 
 #: Numbers that a block of slices may hold at a time.
 BLOCK = 2**24
+#: Projections of the target that are kept at most: 256 MB in float32.
+KEPT = 2**26
 #: Numbers of directions that are drawn at a time.
 DRAWN = 2**22
 
@@ -44,7 +47,9 @@ class SlicedMMD(Divergence):
         directions: "orthogonal" (random orthonormal blocks), "random", "qmc" (scrambled Sobol points), "equispaced" (d = 2), or
             "patches": locally connected projections of images [c, h, w], random directions of a random square patch each (their
             section 5). F is then the mean over patches of 1/2 MMD^2 between patches, not the MMD of whole images.
-        ranks: "exact".
+        ranks: of velocities for r = 1. "exact", by sorting, or "binned", quicker: by interpolation in histograms of the
+            projections, after which `rank_error` holds a bound on the error that this added. Slices in which a bin is too full
+            (heavy tails, few points) are sorted.
         generator: of the directions, on the CPU.
         redraw: draw new directions at every velocity; with False the first ones stay. F and the witness always use the
             directions of the last draw.
@@ -88,7 +93,7 @@ class SlicedMMD(Divergence):
         self.num_directions = _checks.count("num_directions", num_directions)
         self.exponent = _checks.interval("exponent", exponent, 0.0, 2.0, "()")
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
-        _checks.choice("ranks", ranks, ("exact",))
+        self.ranks = _checks.choice("ranks", ranks, ("exact", "binned"))
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", flat(target) - self.centre)
@@ -110,6 +115,8 @@ class SlicedMMD(Divergence):
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
             self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
         self.register_buffer("xi", self._draw())
+        self._projected: tuple[Tensor, Tensor] | None = None
+        self.rank_error = 0.0
 
     @property
     def target(self) -> Float[Tensor, "m *event"]:
@@ -134,7 +141,19 @@ class SlicedMMD(Divergence):
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions if they are redrawn."""
         if self.redraw:
             self.xi = self._draw()
-        return super().velocity(x, at, weights)
+        witness = self.witness(x, weights)
+        velocity = -witness.grad(x if at is None else at)
+        self.rank_error = witness.rank_error
+        return velocity
+
+    def projected(self) -> Tensor | None:
+        """Return the target's projections [P, m], kept from the last call where directions stay and it pays, else None."""
+        dim = self.centred.shape[1]
+        if self.redraw or dim <= EXACT_DIM or self.num_directions * len(self.centred) > KEPT:
+            return None
+        if self._projected is None or self._projected[0] is not self.xi:
+            self._projected = self.xi, self.xi @ self.centred.T
+        return self._projected[1]
 
     def _draw(self) -> Tensor:
         """Draw the directions, [P, d], in blocks of whole orthogonal bases so that float64 is not held for all of them."""
@@ -176,8 +195,13 @@ class _SlicedWitness:
         self.x = flat(particles.detach()) - self.centre, weights
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
-        radius = max(float(points.norm(dim=1).max()) for points, _ in (self.x, self.y))
-        self.tie = 4 * torch.finfo(particles.dtype).eps * radius  # matrix products round equal rows differently
+        self.binned = divergence.ranks == "binned"
+        self.projected = divergence.projected() if self._compiled(0) else None
+        self.norms = torch.cat([points.norm(dim=1) for points, _ in (self.x, self.y)])
+        self.rms = float(self.norms.square().mean().sqrt())
+        # matrix products round equal rows differently; a few points far out are no measure of that
+        self.tie = 4 * torch.finfo(particles.dtype).eps * float(torch.minimum(self.norms.max(), 16 * self.norms.mean()))
+        self.rank_error = 0.0  #: a bound on the error that binned ranks added to the last gradient
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
@@ -188,30 +212,67 @@ class _SlicedWitness:
         with torch.no_grad():
             own = z is self.particles and z._version == self.version  # else they were changed in place
             centred = self.x[0] if own else flat(z) - self.centre
-            total = torch.zeros_like(centred)
-            for xi in self._blocks(len(z)):
-                total = total + self._slopes(xi, centred).T @ xi
+            if self._compiled(len(z)):
+                from mmdflow.ops import ranks
+
+                points = ranks.gather(None if own else centred, self.x, self.y)
+                total, bound = ranks.slopes(self.xi, points, binned=self.binned, projected=self.projected)
+            else:
+                total, bound = torch.zeros_like(centred), 0.0
+                for xi in self._blocks(len(z)):
+                    slopes, bounds = self._slopes(xi, centred)
+                    total, bound = total + slopes.T @ xi, bound + float(bounds.sum()) / len(self.xi)
+            self.rank_error = bound * self.scale
             return (total * (self.scale / len(self.xi))).reshape(z.shape)
 
-    def _slopes(self, xi: Tensor, z: Tensor) -> Tensor:
-        """Return the slope of the witness of each slice at the projections of z, [P, n]."""
+    def _compiled(self, more: int) -> bool:
+        """Return whether compiled ranks take the sums over the particles, the target's samples and `more` points."""
+        size = len(self.xi) * (len(self.x[0]) + len(self.y[0]) + more)
+        return self.line.slope is None and ops.ranks_compiled(self.x[0], size)
+
+    def _slopes(self, xi: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slope of the witness of each slice at the projections of z, [P, n], and bounds on binning errors, [P]."""
+        exact = xi.new_zeros(len(xi))
         if self.line.slope is not None:
-            return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope)
+            return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope), exact
+        if self.binned and (limit := slices.bin_limit(float(self.norms.max()), self.rms, z.shape[1])) > 0:
+            on_x, on_y = ((xi @ points.T, weights) for points, weights in (self.x, self.y))
+            found, bounds = slices.binned_slopes(xi @ z.T, on_x, on_y, limit)
+            rest = bounds > slices.TOLERANCE
+            if bool(rest.any()):
+                found[rest], bounds[rest] = self._exact_slopes(xi[rest], z), 0.0
+            return found, bounds
+        return self._exact_slopes(xi, z), exact
+
+    def _exact_slopes(self, xi: Tensor, z: Tensor) -> Tensor:
         x, y = (Ordered(xi @ points.T, weights, self.tie) for points, weights in (self.x, self.y))
         values, order = (x.values, x.order) if z is self.x[0] else (xi @ z.T).sort(1)
         return torch.empty_like(values).scatter_(1, order, x.slopes(values) - y.slopes(values))
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
-        return self.centred_potential(flat(z) - self.centre)
+        return self._potential(flat(z) - self.centre)
 
-    def centred_potential(self, z: Tensor) -> Tensor:
-        """Return f at points that are given less the centre."""
+    def potentials(self) -> tuple[Tensor, Tensor]:
+        """Return f at the particles and at the target's samples, without gradients."""
+        if not self._compiled(0):
+            return self._potential(self.x[0]), self._potential(self.y[0])
+        total = self._compiled_potential(None)
+        return total[: len(self.x[0])], total[len(self.x[0]) :]
+
+    def _potential(self, z: Tensor) -> Tensor:
+        if self._compiled(len(z)):
+            return self._compiled_potential(z)[: len(z)]
         total = z.new_zeros(len(z))
         for xi in self._blocks(len(z)):
             from_x, from_y = (self._sum(xi, z, measure, self.line.potential) for measure in (self.x, self.y))
             total = total + (from_x - from_y).sum(0)
         return total * (self.scale / len(self.xi))
+
+    def _compiled_potential(self, z: Tensor | None) -> Tensor:
+        from mmdflow.ops import ranks
+
+        return ranks.potentials(self.xi, ranks.gather(z, self.x, self.y)) * (self.scale / len(self.xi))
 
     def _sum(self, xi: Tensor, z: Tensor, measure: tuple[Tensor, Tensor], of: Sum) -> Tensor:
         """Return the sum over a measure of k or of its slope at each projection of z, [P, n]."""
@@ -250,10 +311,9 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, divergence: SlicedMMD) -> Tensor:
         ctx.witness = witness = divergence.witness(x, weights)
-        at_x = witness.potential(x)
+        at_x, at_y = witness.potentials()
         ctx.save_for_backward(x, weights, at_x)
-        # E_x f - E_y f = MMD^2
-        return (weights @ at_x - divergence.target_weights @ witness.centred_potential(divergence.centred)) / 2
+        return (weights @ at_x - divergence.target_weights @ at_y) / 2  # E_x f - E_y f = MMD^2
 
     @staticmethod
     @once_differentiable

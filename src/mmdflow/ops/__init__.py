@@ -1,6 +1,15 @@
 """Sums of kernels over weighted points, the one place where time is spent. `dispatch` picks how."""
 
-from mmdflow.ops.dispatch import backend, compiled, kernel_sum, kernel_sum_grad, sums
+from mmdflow.ops.dispatch import backend, compiled, kernel_sum, kernel_sum_grad, ranks_compiled, sums
 from mmdflow.ops.reference import tangent_sum, tangent_sum_grad
 
-__all__ = ["backend", "compiled", "kernel_sum", "kernel_sum_grad", "sums", "tangent_sum", "tangent_sum_grad"]
+__all__ = [
+    "backend",
+    "compiled",
+    "kernel_sum",
+    "kernel_sum_grad",
+    "ranks_compiled",
+    "sums",
+    "tangent_sum",
+    "tangent_sum_grad",
+]

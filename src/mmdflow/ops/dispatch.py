@@ -93,6 +93,18 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     return term(kernel, z[0].numel(), z.dtype)
 
 
+def ranks_compiled(points: Tensor, projections: int) -> bool:
+    """Return whether compiled ranks take so many projections of such points."""
+    chosen = _backend.get()
+    return (
+        chosen != "reference"
+        and not torch.compiler.is_compiling()
+        and points.device.type == "cpu"
+        and points.dtype == torch.float32
+        and (chosen == "compiled" or projections >= SMALL)
+    )
+
+
 def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
     """Return the sums of a term's kernel and of its gradient, in one pass; what is not asked for is None."""
     # numba is loaded with the first large sum, Triton with the first on a CUDA device

@@ -76,7 +76,7 @@ class Term(NamedTuple):
 
 
 def term(kernel: Kernel, dim: int, dtype: torch.dtype) -> Term | None:
-    """Return the kernel's profile and factors in dimension `dim`; None where it has none, or where they leave the type's range."""
+    """Return the kernel's profile and factors in dimension `dim`, or None: there are none, or they leave the type's range."""
     if not isinstance(kernel, Radial):
         return None
     try:

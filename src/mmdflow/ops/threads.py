@@ -6,20 +6,23 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 
-def over_rows(task: Callable[[slice], None], rows: int, most: int) -> None:
-    """Call the task on slices of at most `most` rows that cover all rows, side by side on torch's number of threads."""
+
+def over_rows(task: Callable[[slice], Result], rows: int, most: int) -> list[Result]:
+    """Call the task on slices of at most `most` rows that cover all rows, side by side on torch's number of threads.
+
+    Return what it returned, in the order of the rows.
+    """
     workers = torch.get_num_threads()
     pieces = parts(rows, min(most, -(-rows // workers)))
     if workers == 1 or len(pieces) == 1:
-        for piece in pieces:
-            task(piece)
-    else:
-        for _ in _pool(workers, os.getpid()).map(task, pieces):
-            pass
+        return [task(piece) for piece in pieces]
+    return list(_pool(workers, os.getpid()).map(task, pieces))
 
 
 def parts(length: int, step: int) -> list[slice]:

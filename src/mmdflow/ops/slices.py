@@ -17,6 +17,10 @@ from torch import Tensor
 Sum: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
+#: Bins of binned ranks: of measures of many points, and of fewer than `FEW`.
+BINS, FEWER_BINS, FEW = 4096, 1024, 8192
+#: The largest error bound of a binned slope, which lies in [-2, 2]; rows beyond it are sorted.
+TOLERANCE = 0.05
 #: Neighbours that are looked at for ties one by one; where more tie, all are searched for.
 TIES = 8
 
@@ -111,6 +115,38 @@ class Ordered:
                 return below, not_above
             not_above = not_above + close.long()
         return below, torch.searchsorted(self.values, z + self.tie, right=True)
+
+
+def bins(size: int) -> int:
+    """Return how many bins a measure of so many points gets."""
+    return BINS if size >= FEW else FEWER_BINS
+
+
+def bin_limit(radius: float, rms: float, dim: int) -> float:
+    """Return how far bins reach: 8 standard deviations of round points, or as far as there are any."""
+    return min(radius, 8 * rms / dim**0.5)
+
+
+def binned_slopes(z: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
+    """Return slopes of the measure x - y at each z, [P, n], from histograms of [-limit, limit], and bounds on their errors, [P].
+
+    x and y are projections [P, m] and weights [m]. A slope is off by at most twice the mass, of either sign, in its bin.
+    """
+    count = bins(x[0].shape[1] + y[0].shape[1])
+
+    def places(t: Tensor) -> tuple[Tensor, Tensor]:
+        place = (t * (count / (2 * limit)) + count / 2).clamp(0, count)
+        return place, place.long().clamp_max(count - 1)
+
+    signed, mass = z.new_zeros(len(z), count), z.new_zeros(len(z), count)
+    for (points, weights), sign in ((x, 1), (y, -1)):
+        _, k = places(points)
+        signed.scatter_add_(1, k, (sign * weights).expand_as(points))
+        mass.scatter_add_(1, k, weights.expand_as(points))
+    place, k = places(z)
+    below = signed.cumsum(1) - signed
+    inside = (place - k) * signed.gather(1, k)
+    return signed.sum(1, keepdim=True) - 2 * (below.gather(1, k) + inside), 2 * mass.amax(1)
 
 
 def _cumulative(values: Tensor) -> Tensor:

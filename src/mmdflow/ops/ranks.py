@@ -1,0 +1,117 @@
+"""Sliced sums of -|s - t| on the CPU, by compiled ranks: float32, in blocks of slices, on torch's number of threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmdflow.ops import numba_ranks, slices, threads
+
+#: Projections of a block: 4 MB, of which each thread's rows are sorted one after the other.
+BLOCK = 2**20
+
+
+class Points(NamedTuple):
+    """The points of a signed measure, those at which slopes are wanted first, with their weights and typical sizes."""
+
+    parts: tuple[Tensor, ...]  # [d, n] each: products of few directions and many points are quick along the rows
+    weights: np.ndarray | None  # [N]; None: 1/n on the first part, -1/m on the second
+    radius: float
+    mean: float
+    rms: float
+
+
+def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Points:
+    """Return the measure x - y of points [n, d] and weights [n] each, seen from z (None: from x)."""
+    parts = (x[0], y[0]) if z is None else (z, x[0], y[0])
+    norms = torch.cat([part.norm(dim=1) for part in parts])
+    even = z is None and all(bool((weights == weights[0]).all()) for _, weights in (x, y))
+    weights = None
+    if not even:
+        own = [] if z is None else [z.new_zeros(len(z))]
+        weights = torch.cat([*own, x[1], -y[1]]).double().numpy()
+    sizes = float(norms.max()), float(norms.mean()), float(norms.square().mean().sqrt())
+    return Points(tuple(part.T.contiguous() for part in parts), weights, *sizes)
+
+
+def slopes(xi: Tensor, points: Points, *, binned: bool, projected: Tensor | None = None) -> tuple[Tensor, float]:
+    """Return the sum over directions xi [P, d] of xi times the slope, [n, d], and the mean error bound of its slopes.
+
+    Args:
+        xi: directions.
+        points: the measure.
+        binned: interpolate in histograms of the projections where their error bound is small, instead of sorting.
+        projected: the projections of the last part of the points, [P, m], where they are known.
+    """
+    split, (radius, scale) = points.parts[0].shape[1], _grid(points)
+    total = torch.zeros_like(points.parts[0])
+    if not math.isfinite(points.radius):
+        return total.fill_(math.nan).T, math.nan
+    bounds = np.zeros(len(xi))
+    limit = slices.bin_limit(points.radius, points.rms, len(total))
+    for start, directions, block in _blocks(xi, points, projected):
+        values = block.numpy()
+
+        def task(rows: slice, values: np.ndarray = values, start: int = start) -> None:
+            piece, bound = values[rows], bounds[start + rows.start : start + rows.stop]
+            if not binned or limit == 0:
+                numba_ranks.slopes(piece, split, points.weights, radius, scale)
+                return
+            count = slices.bins(sum(part.shape[1] for part in points.parts[-2:]))
+            numba_ranks.binned_slopes(piece, split, points.weights, limit, count, slices.TOLERANCE, bound)
+            for p in np.flatnonzero(bound > slices.TOLERANCE):
+                numba_ranks.slopes(piece[p : p + 1], split, points.weights, radius, scale)
+                bound[p] = 0
+
+        threads.over_rows(task, len(block), len(block))
+        total.addmm_(directions.T, block[:, :split])
+    return total.T, float(bounds.mean())
+
+
+def potentials(xi: Tensor, points: Points) -> Tensor:
+    """Return the sum over directions of the potential at all points, [N]."""
+    size = sum(part.shape[1] for part in points.parts)
+    if not math.isfinite(points.radius):
+        return xi.new_full((size,), math.nan)
+    weights, (radius, scale) = points.weights, _grid(points)
+    if weights is None:
+        n, m = (part.shape[1] for part in points.parts)
+        weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
+    total = np.zeros(size)
+    for _, _, block in _blocks(xi, points, None):
+        values = block.numpy()
+
+        def task(rows: slice, values: np.ndarray = values) -> np.ndarray:
+            part = np.zeros(size)
+            numba_ranks.potentials(values[rows], weights, radius, scale, part)
+            return part
+
+        for part in threads.over_rows(task, len(block), len(block)):
+            total += part
+    return torch.from_numpy(total).to(xi.dtype)
+
+
+def _grid(points: Points) -> tuple[np.float32, np.float32]:
+    return np.float32(max(points.radius, 1e-30)), np.float32(max(points.mean, 1e-30))
+
+
+def _blocks(xi: Tensor, points: Points, projected: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Project all points on a few directions at a time: where the block starts, its directions, the projections [p, N]."""
+    size = sum(part.shape[1] for part in points.parts)
+    rows = min(len(xi), max(torch.get_num_threads(), BLOCK // size))
+    buffer = xi.new_empty(rows, size)
+    for piece in threads.parts(len(xi), rows):
+        directions = xi[piece]
+        block = buffer[: len(directions)]
+        columns = block.split([part.shape[1] for part in points.parts], dim=1)
+        for k, (goal, on) in enumerate(zip(columns, points.parts, strict=True)):
+            if projected is not None and k == len(points.parts) - 1:
+                goal.copy_(projected[piece])
+            else:
+                torch.mm(directions, on, out=goal)
+        yield piece.start, directions, block
