@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Riesz, ops
+from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
 from mmdflow.functional import mmd2
-from mmdflow.ops import dispatch, reference, threads
+from mmdflow.ops import dispatch, moments, reference, threads
 from mmdflow.ops.profiles import term
 from tests.laws.strategies import RADIAL, samples, squares
 
@@ -124,6 +124,26 @@ def test_kernels_made_of_kernels_send_their_parts_to_the_compiled_backend():
             value, slope = (sum_(kernel, x, y, weights) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
         torch.testing.assert_close(value, reference.kernel_sum(kernel, x, y, weights))
         torch.testing.assert_close(slope, reference.kernel_sum_grad(kernel, x, y, weights))
+
+
+@pytest.mark.parametrize(
+    "kernel", [Polynomial(1), Polynomial(2, 0.5, 0.0), Polynomial(3, 2.0, 1.5)], ids=["1", "2", "3"]
+)
+@pytest.mark.parametrize("event", [(1,), (2, 2)])
+def test_moments_sum_polynomials_like_the_reference(kernel, event, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    z, points = (torch.randn(n, *event, dtype=torch.float64, generator=generator) for n in (7, 150))
+    weights = torch.randn(150, dtype=torch.float64, generator=generator)
+    assert moments.pays(kernel, points)
+    assert not moments.pays(kernel, points[:1])
+    expected = reference.kernel_sum(kernel, z, points, weights), reference.kernel_sum_grad(kernel, z, points, weights)
+    for block in (moments.BLOCK, 30):
+        monkeypatch.setattr(moments, "BLOCK", block)
+        leaf = z.clone().requires_grad_()
+        value = ops.kernel_sum(kernel, leaf, points, weights)
+        torch.testing.assert_close(value, expected[0])
+        torch.testing.assert_close(torch.autograd.grad(value.sum(), leaf)[0], expected[1])
+        torch.testing.assert_close(ops.kernel_sum_grad(kernel, z, points, weights), expected[1])
 
 
 def test_functional_transforms_work_on_compiled_sums():

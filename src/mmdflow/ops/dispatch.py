@@ -1,8 +1,9 @@
 """Choose how a sum of kernels is computed.
 
-Kernels with a finite feature map go through mean embeddings, O(n). Mixtures go member by member, deep kernels to their base on
-features. Radial kernels go to a compiled backend where one is at hand: `cpu` (numba) for sums that repay its start, `gpu`
-(Triton) on CUDA devices. All else goes to the plain `reference`: other kernels, second derivatives, learned parameters.
+Kernels with a finite feature map go through mean embeddings, O(n), polynomials of few terms through the moments of the points.
+Mixtures go member by member, deep kernels to their base on features. Radial kernels go to a compiled backend where one is at
+hand: `cpu` (numba) for sums that repay its start, `gpu` (Triton) on CUDA devices. All else goes to the plain `reference`: other
+kernels, second derivatives, learned parameters.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import along
-from mmdflow.kernels import Deep, Kernel, Mixture
-from mmdflow.ops import reference
+from mmdflow.kernels import Deep, Kernel, Mixture, Polynomial
+from mmdflow.ops import moments, reference
 from mmdflow.ops.profiles import Term, term
 
 #: Pairs below which the reference is quick enough, so that small work never waits for the compiled backend to be loaded.
@@ -52,6 +53,8 @@ def kernel_sum(
         return _weighted(parts, kernel.weights)
     if isinstance(kernel, Deep):
         return kernel_sum(kernel.base, kernel.features(z), kernel.features(points), weights)
+    if isinstance(kernel, Polynomial) and moments.pays(kernel, points):
+        return moments.kernel_sum(kernel, z, points, weights)
     found = compiled(kernel, z, points)
     if found is None:
         return reference.kernel_sum(kernel, z, points, weights)
@@ -72,6 +75,8 @@ def kernel_sum_grad(
         return _weighted(parts, kernel.weights)
     if isinstance(kernel, Deep):
         return _deep_grad(kernel, z, points, weights)
+    if isinstance(kernel, Polynomial) and moments.pays(kernel, points):
+        return moments.kernel_sum_grad(kernel, z, points, weights)
     found = compiled(kernel, z, points)
     if found is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
         return reference.kernel_sum_grad(kernel, z, points, weights)

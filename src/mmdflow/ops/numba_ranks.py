@@ -1,7 +1,7 @@
 """Sums of -|s - t| and their slopes along rows of projections, by ranks, compiled by numba for float32.
 
-A row holds the projections of the points of both measures. Each projection gets a cell of a grid of 2^22 between the ends of the
-row, which is as fine as rounding; the cells are sorted with two radix passes of 11 bits, and points of the same or neighbouring
+A row holds the projections of the points of both measures. Each projection gets a cell of a grid of 2^24 between the ends of the
+row, which is as fine as rounding; the cells are sorted with two radix passes of 12 bits, and points of the same or neighbouring
 cells are ties. Where a few points lie far out, the grid is that of t / (scale + |t|), fine in the bulk and coarse far out.
 """
 
@@ -18,12 +18,12 @@ from mmdflow.ops.numba_sums import use_widest_vectors
 jit = njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 
 #: Bits of a radix digit, and its values.
-DIGIT = 11
+DIGIT = 12
 VALUES = 2**DIGIT
-#: Where the cell starts in an entry of 64 bits: the index takes 32, 9 more bits of the place on the grid are not looked at.
-CELL = 41
+#: Where the cell starts in an entry of 64 bits: the index takes 32, 7 more bits of the place on the grid are not looked at.
+CELL = 39
 #: Points of a row beyond which only those of the same cell are ties: there neighbouring cells are full as well.
-DENSE = 2**18
+DENSE = 2**20
 #: Places that are computed at a time.
 CHUNK = 512
 #: How far out the farthest point may be, in scales, before the grid is compressed there.

@@ -14,12 +14,14 @@ from mmdflow.ops import numba_ranks, slices, threads
 
 #: Projections of a block: 4 MB, of which each thread's rows are sorted one after the other.
 BLOCK = 2**20
+#: Dimensions up to which products with a few directions are quicker along rows of coordinates.
+NARROW = 64
 
 
 class Points(NamedTuple):
     """The points of a signed measure, those at which slopes are wanted first, with their weights and typical sizes."""
 
-    parts: tuple[Tensor, ...]  # [d, n] each: products of few directions and many points are quick along the rows
+    parts: tuple[Tensor, ...]  # [d, n] each
     weights: np.ndarray | None  # [N]; None: 1/n on the first part, -1/m on the second
     radius: float
     mean: float
@@ -35,8 +37,10 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor])
     if not even:
         own = [] if z is None else [z.new_zeros(len(z))]
         weights = torch.cat([*own, x[1], -y[1]]).double().numpy()
+    narrow = parts[0].shape[1] <= NARROW
+    columns = tuple(part.T.contiguous() if narrow else part.T for part in parts)
     sizes = float(norms.max()), float(norms.mean()), float(norms.square().mean().sqrt())
-    return Points(tuple(part.T.contiguous() for part in parts), weights, *sizes)
+    return Points(columns, weights, *sizes)
 
 
 def slopes(xi: Tensor, points: Points, *, binned: bool, projected: Tensor | None = None) -> tuple[Tensor, float]:
