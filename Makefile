@@ -59,7 +59,9 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 bench: dev
-	$(BIN)/python benchmarks/velocity.py --output results/bench-velocity.json
+	$(INSTALL) -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/run.py --output results
+	$(BIN)/python docs/speed.py
 
 # The versions that the newest allowed packages resolve to, in a fresh environment
 lock:

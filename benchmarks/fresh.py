@@ -1,0 +1,70 @@
+"""What is measured in a process of its own: `run` starts one, which prints one line of JSON.
+
+python benchmarks/fresh.py latency MMD|SlicedMMD N
+python benchmarks/fresh.py memory mmdflow|three_sorts N
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def run(*arguments: Any, environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Return what a fresh process measures."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def latency(divergence: str, n: int) -> dict[str, float]:
+    """Time the imports, then making a divergence and its first velocity together, then another velocity."""
+    start = time.perf_counter()
+    import torch
+
+    from mmdflow import MMD, Gaussian, SlicedMMD
+
+    imports = time.perf_counter() - start
+    x, y = torch.randn(n, 2), torch.randn(n, 2) + 0.5
+    start = time.perf_counter()
+    of = MMD(y, Gaussian(2**0.5)) if divergence == "MMD" else SlicedMMD(y, 100)
+    of.velocity(x)
+    first = time.perf_counter() - start
+    start = time.perf_counter()
+    of.velocity(x)
+    again = time.perf_counter() - start
+    return {"imports_ms": 1000 * imports, "first_ms": 1000 * first, "next_ms": 1000 * again}
+
+
+def memory(method: str, n: int) -> dict[str, float]:
+    """Measure the peak memory of a flow step of n particles in 3 dimensions with 10 slices."""
+    import peers
+
+    from mmdflow import SlicedMMD, flow
+
+    imported = peak_mb()
+    from measure import points
+
+    x, y = points(n, 3)
+    start = time.perf_counter()
+    if method == "mmdflow":
+        flow(SlicedMMD(y, 10), x, step_size=1.0, num_steps=1)
+    else:
+        x -= peers.three_sorts(x, y, peers.draw(10, 3))
+    return {"step_mb": peak_mb() - imported, "process_mb": peak_mb(), "seconds": time.perf_counter() - start}
+
+
+def peak_mb() -> float:
+    """Return this process's peak resident memory; getrusage would count that of the process that started it, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("peak memory is measured on Linux only: /proc/self/status has no VmHWM")
+
+
+if __name__ == "__main__":
+    measured = {"latency": latency, "memory": memory}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    print(json.dumps(measured))
