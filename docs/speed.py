@@ -1,0 +1,359 @@
+"""Write docs/speed.md and docs/assets/speed/*.png from results/bench-*.json.
+
+pip install -r benchmarks/requirements.txt
+python benchmarks/run.py
+python docs/speed.py [FOLDER OF THE REPORTS]
+"""
+
+import itertools
+import json
+import math
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+ASSETS, PAGE = ROOT / "docs" / "assets" / "speed", ROOT / "docs" / "speed.md"
+SUITES = ("sums", "sliced", "directions", "scaling", "latency")
+OTHER = "POT (W2)"  # another divergence
+
+INTRODUCTION = """\
+mmdflow beside other libraries and plain PyTorch, on the same work in the same process, taking turns; medians, with
+the error beside every time. This page is written by `python docs/speed.py` from `results/bench-*.json`, which `python
+benchmarks/run.py` makes (`pip install -r benchmarks/requirements.txt` first; `make bench` does it all). Ratios say
+more than times: they are of one run on one machine. A ratio is the method's time divided by mmdflow's: above 1
+mmdflow is quicker."""
+SUMS = """\
+The velocity of the MMD of n = m = {n} points in float32, an [n, d] sum over all pairs of particles and of particles
+and target samples. Gaussian kernel of bandwidth d^(1/2) and Riesz kernel -|x - y| (energy distance). Errors are
+relative, of {checked} particles, against float64 with exact differences. KeOps is one reduction over both clouds with
+signed weights; GeomLoss is `SamplesLoss("gaussian" or "energy", backend="tensorized")` with autograd; torch.cdist and
+broadcast are autograd through all distances, and through all differences (up to 10 dimensions; it holds [n, m, d]).
+Cells: milliseconds, ratio, error."""
+SLICED = """\
+The velocity of `SlicedMMD`, r = 1, n = m points in float32, P slices. Drawing directions is part of the time, but for
+*kept directions*. *Three sorts* is the algorithm of Hertrich, Wald, Altekrüger and Hagemann (2024) as their paper
+states it, written by us in plain PyTorch as quickly as we could: random directions, `torch.mm`, sorts of the target,
+of the particles and of both. *Two sorts* looks the particles up in the sorted target instead, the quickest that we
+found in plain PyTorch. *Error* is the method's own: against float64 with the same points and directions. *Slicing
+error* is what the directions cost: the sliced gradient in float64 against the exact gradient of the MMD, 100
+particles, root mean square over {draws} draws. mmdflow's directions are orthogonal unless said."""
+POT = """\
+*POT (W2)* is the gradient of POT's `sliced_wasserstein_distance`, squared, by autograd. It is **another divergence**,
+here for orientation only: it projects and sorts both clouds, then matches quantiles. POT has no sliced MMD."""
+DIRECTIONS = """\
+The relative error of the sliced gradient against the exact one, n = m = {n}, float64, root mean square over {draws}
+draws of the directions. Random directions err by (c / P)^(1/2), with c fitted. Cells: how many times as many random
+directions would err as little, at P = {few} and at P = {many}."""
+SCALING = """\
+The median time of a velocity as one of the sizes grows, float32, {threads} thread(s): MMD with the Gaussian kernel,
+SlicedMMD with 100 orthogonal directions drawn anew."""
+NOT_COMPARED = """\
+- simple-torch-nfft, fast Fourier summation on slices by an author of the sliced MMD: it is not on the package index
+that these measurements could install from.
+- GPUs: KeOps and GeomLoss are made for them; here all run on a CPU.
+- The published code of the sliced MMD flow: the algorithm is compared instead, as written above."""
+
+
+def main() -> None:
+    """Write the page and its figures."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
+    reports = {suite: json.loads((folder / f"bench-{suite}.json").read_text()) for suite in SUITES}
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    sections = [
+        section(reports[suite])
+        for suite, section in zip(SUITES, (sums, sliced, directions, scaling, latency), strict=True)
+    ]
+    slower = ["## Where mmdflow is not ahead", *behind(reports["sums"], reports["sliced"])]
+    parts = [
+        "# Speed",
+        wrapped(INTRODUCTION),
+        *itertools.chain(*sections),
+        *slower,
+        "## What is not compared",
+        NOT_COMPARED,
+    ]
+    PAGE.write_text("\n\n".join(parts) + "\n")
+    print(f"written: {PAGE.relative_to(ROOT)}, figures in {ASSETS.relative_to(ROOT)}")
+
+
+def sums(report: dict[str, Any]) -> list[str]:
+    """Return the section of the sums over all pairs."""
+    rows = report["rows"]
+    names = methods(rows)
+    table = [
+        [row["kernel"], row["d"], *(cell(row["methods"].get(name), name == "mmdflow") for name in names)]
+        for row in rows
+    ]
+    paragraphs = [wrapped(SUMS.format(n=report["n"], checked=min(500, report["n"])))]
+    shares = [
+        f"{row['of_sgemm_peak']:.2f} ({row['kernel']}, d = {row['d']}; peak {row['sgemm_gflops']:.0f} GFLOP/s)"
+        for row in rows
+        if "of_sgemm_peak" in row
+    ]
+    paragraphs.append(
+        wrapped(
+            f"Counting the 4 n (n + m) d operations of two matrix products, mmdflow reaches these parts of the best "
+            f"rate that `torch.mm` had on 2048 x 2048 matrices beside it: {', '.join(shares)}."
+        )
+    )
+    if "KeOps" in names:
+        of_keops = [row["methods"]["KeOps"] for row in rows]
+        compiling = [(of["first_call_ms"] - of["ms"]) / 1000 for of in of_keops]
+        paragraphs.append(
+            wrapped(
+                f"KeOps compiles a formula at its first call, which took {min(compiling):.0f} to {max(compiling):.0f} "
+                f"s here and is not in the times; mmdflow's first call is [below](#the-first-call)."
+            )
+        )
+    figure, axes = panels(1, 2)
+    for ax, kernel in zip(axes, ("gaussian", "riesz"), strict=True):
+        for name in names:
+            found = [row for row in rows if row["kernel"] == kernel and name in row["methods"]]
+            curve(ax, name, [row["d"] for row in found], [row["methods"][name]["ms"] for row in found])
+        ax.set(title=f"{kernel}, n = m = {report['n']}", xlabel="dimension d", ylabel="ms")
+    save(figure, "sums")
+    return [
+        *heading("Sums over all pairs", report, paragraphs),
+        markdown(["kernel", "d", *names], table),
+        picture("sums", "Time of the MMD velocity against the dimension"),
+    ]
+
+
+def sliced(report: dict[str, Any]) -> list[str]:
+    """Return the section of the sliced MMD."""
+    rows = report["rows"]
+    table = []
+    for row in rows:
+        for name, of in row["methods"].items():
+            errors = [f"{of[key]:.1e}" if key in of else "" for key in ("error", "slicing_error")]
+            size = [row["n"], row["d"], row["P"]] if name == "mmdflow" else ["", "", ""]
+            table.append([*size, name, number(of["ms"]), f"{of['ratio']:.2f}", *errors])
+    figure, axes = panels(1, 2, width=6.5)
+    places = range(len(rows))
+    for name in methods(rows):
+        style = {"color": "black", "ms": 9} if name == "mmdflow" else {}
+        for ax, key in zip(axes, ("ms", "error"), strict=True):
+            values = [row["methods"].get(name, {}).get(key, math.nan) for row in rows]
+            ax.semilogy(places, values, "o", label=name, **style)
+    for name, label in (("mmdflow", "slicing, orthogonal"), ("three sorts", "slicing, random")):
+        errors = [row["methods"][name]["slicing_error"] for row in rows]
+        axes[1].semilogy(places, errors, "_", ms=22, mew=2, label=label)
+    for ax, title in zip(axes, ("ms", "relative error of the gradient"), strict=True):
+        ax.set_xticks(places, [f"n = {row['n']}\nd = {row['d']}\nP = {row['P']}" for row in rows])
+        ax.set_title(title)
+    save(figure, "sliced")
+    notes = [POT] if OTHER in methods(rows) else []
+    return [
+        *heading(
+            "Sums over slices", report, [wrapped(text) for text in (SLICED.format(draws=report["draws"]), *notes)]
+        ),
+        markdown(["n = m", "d", "P", "method", "ms", "ratio", "error", "slicing error"], table),
+        picture("sliced", "Times and errors of the sliced velocity"),
+    ]
+
+
+def directions(report: dict[str, Any]) -> list[str]:
+    """Return the section of the kinds of directions."""
+    rows = report["rows"]
+    kinds, dims = unique(rows, "kind"), unique(rows, "d")
+    counts = unique(rows, "P")
+    few, many = counts[1], counts[-1]
+    gains = {(row["kind"], row["d"], row["P"]): row["gain"] for row in rows}
+    table = [
+        [
+            kind,
+            *(
+                f"{gains[kind, d, few]:.2g}, {gains[kind, d, many]:.2g}" if (kind, d, few) in gains else ""
+                for d in dims
+            ),
+        ]
+        for kind in kinds
+    ]
+    figure, axes = panels(2, math.ceil(len(dims) / 2))
+    for ax, dim in zip(axes, dims, strict=False):
+        for kind in kinds:
+            found = [row for row in rows if row["kind"] == kind and row["d"] == dim]
+            curve(ax, kind, [row["P"] for row in found], [row["error"] for row in found])
+        ax.set(title=f"d = {dim}", xlabel="slices P", ylabel="relative error of the gradient")
+    save(figure, "directions")
+    text = DIRECTIONS.format(n=report["n"], draws=report["draws"], few=few, many=many)
+    return [
+        *heading("Kinds of directions", report, [wrapped(text)]),
+        markdown(["directions", *(f"d = {dim}" for dim in dims)], table),
+        picture("directions", "Error of the sliced gradient against the number of slices"),
+    ]
+
+
+def scaling(report: dict[str, Any]) -> list[str]:
+    """Return the section of the growth with the sizes, of threads and of memory."""
+    rows = report["rows"]
+    series = [name for name in unique(rows, "series") if not name.startswith("threads")]
+    threaded = [name for name in unique(rows, "series") if name.startswith("threads")]
+    figure, axes = panels(2, math.ceil(len(series) / 2))
+    for ax, name in zip(axes, series, strict=True):
+        found = [row for row in rows if row["series"] == name]
+        along = next(key for key in ("n", "d", "P") if len({row[key] for row in found}) > 1)
+        curve(ax, name, [row[along] for row in found], [row["ms"] for row in found])
+        fixed = ", ".join(f"{key} = {found[0][key]}" for key in ("n", "d", "P") if key != along and found[0][key])
+        ax.set(title=f"{name.split(',')[0]}, {fixed}", xlabel=along, ylabel="ms")
+    save(figure, "scaling", legend=False)
+    times = {(row["series"], row["threads"]): row for row in rows}
+    counts = unique(rows, "threads")
+    table = []
+    for name in threaded:
+        first = times[name, counts[0]]
+        size = ", ".join(f"{key} = {first[key]}" for key in ("n", "d", "P") if first[key])
+        ms = [times[name, count]["ms"] for count in counts]
+        table.append(
+            [
+                f"{name.removeprefix('threads: ').split(',')[0]}, {size}",
+                *map(number, ms),
+                f"{ms[0] / ms[-1]:.2f}",
+            ]
+        )
+    memory = report["memory"]
+    mb = {name: f"{of['step_mb']:.0f} MB ({of['process_mb']:.0f} MB in all)" for name, of in memory["methods"].items()}
+    taken = {name: f"{of['seconds']:.1f} s" for name, of in memory["methods"].items()}
+    used = (
+        f"One step of a flow of {memory['n']} particles to as many target samples in {memory['d']} dimensions, exact "
+        f"ranks, {memory['P']} slices, with the divergence's values before and after, in a process of its own: it "
+        f"added {mb['mmdflow']} to the peak after imports and took {taken['mmdflow']}. A bare step by *three sorts*, "
+        f"without values: {mb['three_sorts']}, {taken['three_sorts']}."
+    )
+    return [
+        *heading("Growth", report, [wrapped(SCALING.format(threads=report["machine"]["threads"]))]),
+        picture("scaling", "Time of a velocity against n, d and P"),
+        "Threads, milliseconds:",
+        markdown(["velocity", *(f"{count} thread{'s' * (count > 1)}" for count in counts), "speed-up"], table),
+        f"### Memory\n\n{wrapped(used)}",
+    ]
+
+
+def latency(report: dict[str, Any]) -> list[str]:
+    """Return the section of the first call."""
+    text = (
+        f"Making the divergence and its first velocity in a fresh process, n = m = {report['n']}, d = {report['d']}, "
+        f"counted from after the imports, with numba's cache empty (the code is compiled) and warm; then the velocity "
+        f"once more. Medians of three processes, milliseconds."
+    )
+    table = [
+        [row["divergence"], row["cache"], *(number(row[key]) for key in ("imports_ms", "first_ms", "next_ms"))]
+        for row in report["rows"]
+    ]
+    header = ["divergence", "numba's cache", "`import torch, mmdflow`", "first velocity", "next velocity"]
+    return [*heading("The first call", report, [wrapped(text)]), markdown(header, table)]
+
+
+def behind(sums: dict[str, Any], sliced: dict[str, Any]) -> list[str]:
+    """Return the rows in which another method is quicker, or errs less than half as much."""
+    rows = [(f"MMD, {row['kernel']}, d = {row['d']}", row["methods"]) for row in sums["rows"]]
+    rows += [(f"SlicedMMD, n = {row['n']}, d = {row['d']}, P = {row['P']}", row["methods"]) for row in sliced["rows"]]
+    slower, less_exact = [], []
+    for title, of in rows:
+        for name, method in of.items():
+            if name.startswith("mmdflow"):
+                continue
+            note = " (another divergence)" if name == OTHER else ""
+            if method["ratio"] < 1:
+                slower.append(f"- {title}: {name}{note} takes {method['ratio']:.2f} of the time.")
+            if "error" in method and method["error"] < of["mmdflow"]["error"] / 2:
+                less_exact.append(
+                    f"- {title}: {name} errs by {method['error']:.1e}, mmdflow by {of['mmdflow']['error']:.1e}."
+                )
+    return [
+        "Slower than another method, with mmdflow's defaults:"
+        if slower
+        else "In no row above is another method quicker.",
+        *(["\n".join(slower)] if slower else []),
+        "More than twice another's error:" if less_exact else "In no row is mmdflow's error more than twice another's.",
+        *(["\n".join(less_exact)] if less_exact else []),
+    ]
+
+
+def heading(title: str, report: dict[str, Any], paragraphs: list[str]) -> list[str]:
+    """Return the head of a section: what is measured, and how and where it was."""
+    machine, versions = report["machine"], report["machine"]["versions"]
+    commit = report["commit"] or "unknown"
+    dirty = ", with changes that were not committed" if commit.endswith("-dirty") else ""
+    small = "**Small sizes, to see that everything runs: not a measurement.** " if report["scale"] == "small" else ""
+    measured = (
+        f"{small}`{report['command']}`, {report['date']}: {machine['cpu']}, {machine['threads']} thread(s), load "
+        f"before {report['load_before']:.1f}; {', '.join(' '.join(of) for of in versions.items())}; "
+        f"commit {commit[:7]}{dirty}."
+    )
+    return [f"## {title}", *paragraphs, wrapped(measured)]
+
+
+def methods(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the methods of all rows, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row["methods"]))
+
+
+def unique(rows: list[dict[str, Any]], key: str) -> list[Any]:
+    """Return the values that a key has, in order."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def cell(of: dict[str, float] | None, base: bool) -> str:
+    """Return a method's time, ratio and error."""
+    if of is None:
+        return ""
+    ratio = "" if base else f", {of['ratio']:.2g}x"
+    return f"{number(of['ms'])}{ratio}, {of['error']:.0e}"
+
+
+def number(value: float) -> str:
+    """Return a number with three digits, or all digits before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def markdown(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table."""
+    written = [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(written)
+
+
+def picture(name: str, caption: str) -> str:
+    """Return the link to a figure."""
+    return f"![{caption}](assets/speed/{name}.png)"
+
+
+def wrapped(text: str) -> str:
+    """Return text in lines of at most 130 characters."""
+    return textwrap.fill(text, 130, break_long_words=False, break_on_hyphens=False)
+
+
+def panels(rows: int, columns: int, width: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes in rows and columns, as one list."""
+    figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def curve(axes: Axes, name: str, x: Sequence[float], y: Sequence[float]) -> None:
+    """Draw a curve with logarithmic scales; mmdflow's is black."""
+    style = {"color": "black", "lw": 2.5} if name == "mmdflow" else {}
+    axes.loglog(x, y, "o-", label=name, **style)
+
+
+def save(figure: Figure, name: str, legend: bool = True) -> None:
+    """Write a figure, with whole decades on its vertical axes and one legend below all of them."""
+    for axes in figure.axes:
+        low, high = axes.dataLim.intervaly
+        axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+    if legend:
+        labels: dict[str, Any] = {}
+        for axes in figure.axes:
+            handles, names = axes.get_legend_handles_labels()
+            labels |= dict(zip(names, handles, strict=True))
+        figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, frameon=False)
+    figure.savefig(ASSETS / f"{name}.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()
