@@ -162,3 +162,16 @@ def test_projections_of_a_fixed_target_are_kept(monkeypatch):
         assert fixed.projected() is None
         torch.testing.assert_close(fixed.velocity(x), first)
         assert SlicedMMD(y, 40).projected() is None
+
+
+@pytest.mark.parametrize("ranks", ["exact", "binned"])
+def test_bfloat16_products_are_off_by_their_rounding(ranks):
+    x, y = points("round", 800, 100, 1), points("round", 900, 100, 2) + 0.2
+    full, half = sliced(y, 300, ranks=ranks), sliced(y, 300, ranks=ranks, precision="bfloat16")
+    expected = full.velocity(x).double()
+    for backend in ("compiled", "reference"):
+        with ops.backend(backend):
+            got = half.velocity(x)
+        assert got.dtype == torch.float32
+        assert 1e-5 < relative(got, expected) < 0.02
+    assert float(half(x)) == pytest.approx(float(full(x)))  # values take full products

@@ -88,10 +88,9 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     chosen = _backend.get()
     if chosen == "reference" or torch.compiler.is_compiling() or z.dtype not in (torch.float32, torch.float64):
         return None
-    on_cpu = z.device.type == "cpu"
-    if on_cpu and chosen == "auto" and len(z) * len(points) < SMALL:
+    if chosen == "auto" and len(z) * len(points) < SMALL:
         return None
-    if not on_cpu and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
+    if z.device.type != "cpu" and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
         return None
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in kernel.parameters()):
         return None

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmdflow.ops import numba_ranks, slices, threads
 
-#: Projections of a block: 4 MB, of which each thread's rows are sorted one after the other.
-BLOCK = 2**20
 #: Dimensions up to which products with a few directions are quicker along rows of coordinates.
 NARROW = 64
+#: Projections of a block, whose rows are sorted one after the other: 4 MB up to NARROW dimensions, 16 MB for products beyond.
+BLOCK, WIDE_BLOCK = 2**20, 2**22
 
 
 class Points(NamedTuple):
@@ -28,10 +28,13 @@ class Points(NamedTuple):
     rms: float
 
 
-def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Points:
-    """Return the measure x - y of points [n, d] and weights [n] each, seen from z (None: from x)."""
+def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], norms: Tensor) -> Points:
+    """Return the measure x - y of points [n, d] and weights [n] each, seen from z (None: from x).
+
+    `norms` are those of the points of x and y.
+    """
     parts = (x[0], y[0]) if z is None else (z, x[0], y[0])
-    norms = torch.cat([part.norm(dim=1) for part in parts])
+    norms = norms if z is None else torch.cat([z.norm(dim=1), norms])
     even = z is None and all(bool((weights == weights[0]).all()) for _, weights in (x, y))
     weights = None
     if not even:
@@ -43,13 +46,16 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor])
     return Points(columns, weights, *sizes)
 
 
-def slopes(xi: Tensor, points: Points, *, binned: bool, projected: Tensor | None = None) -> tuple[Tensor, float]:
+def slopes(
+    xi: Tensor, points: Points, *, binned: bool, half: bool = False, projected: Tensor | None = None
+) -> tuple[Tensor, float]:
     """Return the sum over directions xi [P, d] of xi times the slope, [n, d], and the mean error bound of its slopes.
 
     Args:
         xi: directions.
         points: the measure.
         binned: interpolate in histograms of the projections where their error bound is small, instead of sorting.
+        half: form products with directions in bfloat16.
         projected: the projections of the last part of the points, [P, m], where they are known.
     """
     split, (radius, scale) = points.parts[0].shape[1], _grid(points)
@@ -58,7 +64,7 @@ def slopes(xi: Tensor, points: Points, *, binned: bool, projected: Tensor | None
         return total.fill_(math.nan).T, math.nan
     bounds = np.zeros(len(xi))
     limit = slices.bin_limit(points.radius, points.rms, len(total))
-    for start, directions, block in _blocks(xi, points, projected):
+    for start, directions, block in _blocks(xi, points, half, projected):
         values = block.numpy()
 
         def task(rows: slice, values: np.ndarray = values, start: int = start) -> None:
@@ -73,7 +79,10 @@ def slopes(xi: Tensor, points: Points, *, binned: bool, projected: Tensor | None
                 bound[p] = 0
 
         threads.over_rows(task, len(block), len(block))
-        total.addmm_(directions.T, block[:, :split])
+        if half:
+            total.T.add_(slices.product(block[:, :split].T, directions, half))
+        else:
+            total.addmm_(directions.T, block[:, :split])
     return total.T, float(bounds.mean())
 
 
@@ -87,7 +96,7 @@ def potentials(xi: Tensor, points: Points) -> Tensor:
         n, m = (part.shape[1] for part in points.parts)
         weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
     total = np.zeros(size)
-    for _, _, block in _blocks(xi, points, None):
+    for _, _, block in _blocks(xi, points):
         values = block.numpy()
 
         def task(rows: slice, values: np.ndarray = values) -> np.ndarray:
@@ -104,18 +113,24 @@ def _grid(points: Points) -> tuple[np.float32, np.float32]:
     return np.float32(max(points.radius, 1e-30)), np.float32(max(points.mean, 1e-30))
 
 
-def _blocks(xi: Tensor, points: Points, projected: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _blocks(
+    xi: Tensor, points: Points, half: bool = False, projected: Tensor | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Project all points on a few directions at a time: where the block starts, its directions, the projections [p, N]."""
     size = sum(part.shape[1] for part in points.parts)
-    rows = min(len(xi), max(torch.get_num_threads(), BLOCK // size))
+    most = BLOCK if xi.shape[1] <= NARROW else WIDE_BLOCK
+    rows = min(len(xi), max(torch.get_num_threads(), most // size))
+    parts = [part.bfloat16() if half else part for part in points.parts]
     buffer = xi.new_empty(rows, size)
     for piece in threads.parts(len(xi), rows):
         directions = xi[piece]
         block = buffer[: len(directions)]
         columns = block.split([part.shape[1] for part in points.parts], dim=1)
-        for k, (goal, on) in enumerate(zip(columns, points.parts, strict=True)):
-            if projected is not None and k == len(points.parts) - 1:
+        for k, (goal, on) in enumerate(zip(columns, parts, strict=True)):
+            if projected is not None and k == len(parts) - 1:
                 goal.copy_(projected[piece])
+            elif half:
+                goal.copy_(slices.product(directions, on, half))
             else:
                 torch.mm(directions, on, out=goal)
         yield piece.start, directions, block

@@ -149,6 +149,11 @@ def binned_slopes(z: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     return signed.sum(1, keepdim=True) - 2 * (below.gather(1, k) + inside), 2 * mass.amax(1)
 
 
+def product(a: Tensor, b: Tensor, half: bool) -> Tensor:
+    """Return a @ b in a's precision, formed in bfloat16 if `half`."""
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if half else a @ b
+
+
 def _cumulative(values: Tensor) -> Tensor:
     """Return the sums of the first 0, 1, ..., m entries of each row."""
     return torch.cat([values.new_zeros(len(values), 1), values.cumsum(1)], 1)
