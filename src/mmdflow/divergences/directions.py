@@ -60,7 +60,7 @@ def _spread(count: int, dim: int) -> Tensor:
     xi = draw_directions(count, dim, "orthogonal", torch.Generator().manual_seed(0)).float()
     if count <= dim:
         return xi
-    step, one = dim / (4 * count), xi.new_ones(())
+    step, shortest, one = dim / (4 * count), math.inf, xi.new_ones(())
     before = slope_before = torch.zeros_like(xi)
     cosines, squared_sines = xi.new_empty(2, count, count)
     for k in range(STEPS):
@@ -73,6 +73,9 @@ def _spread(count: int, dim: int) -> Tensor:
         if k:
             moved, changed = xi - before, slope - slope_before
             step = float((moved * changed).sum().abs() / changed.square().sum())
+            shortest = min(step, shortest)
+            if STEPS - k <= 3:  # long steps disturb what matters most, the lowest degrees
+                step = shortest
         before, slope_before = xi, slope
         xi = torch.nn.functional.normalize(xi - step * slope, dim=1)
     return xi
