@@ -122,7 +122,8 @@ def draw_directions(
     """Draw unit directions in float64 on the CPU.
 
     "optimized" ones repel each other and are rotated at random, so that each is uniform on the sphere: orthonormal for
-    count <= dim, equispaced in the plane, in sets of at most 1024. The first draw of a count takes up to a second.
+    count <= dim, equispaced in the plane, in sets of at most 1024 (as "orthogonal" where dim >= 1024). The first draw of a
+    count takes up to a second.
 
     "structured" ones are rows of H diag(t) H diag(s) with random signs s, t and the Walsh-Hadamard matrix H, on which n points
     are projected in O(n D log D) (`mmdflow.ops.numba_hadamard`). Rows are cut to `dim` entries, where it is no power of two, and
@@ -134,7 +135,7 @@ def draw_directions(
         offset = torch.rand(1, dtype=torch.float64, generator=generator)
         angle = math.pi * (torch.arange(count, dtype=torch.float64) + offset) / count
         return torch.stack([angle.cos(), angle.sin()], 1)
-    if kind == "orthogonal" or (kind == "optimized" and count <= dim):
+    if kind == "orthogonal" or (kind == "optimized" and min(count, SET) <= dim):
         whole, rest = divmod(count, dim)
         parts = [_orthonormal(whole, dim, dim, generator), _orthonormal(1, dim, rest, generator)]
         return torch.cat([part for part in parts if part.numel()])
