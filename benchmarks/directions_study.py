@@ -149,7 +149,7 @@ def speed() -> list[dict[str, object]]:
             "project float32": lambda: torch.mm(xi, x.T, out=z),  # noqa: B023
             "project bfloat16": lambda: torch.mm(xi16, x16.T, out=z16),  # noqa: B023
             "project bfloat16 to float32": lambda: z.copy_(torch.mm(xi16, x16.T, out=z16)),  # noqa: B023
-            "back structured": lambda: back(z, signs, scales, dim),  # noqa: B023
+            "back structured": lambda: back(z, signs, scales, dim, out=g),  # noqa: B023
             "back float32": lambda: torch.mm(z.T, xi, out=g),  # noqa: B023
             "back bfloat16": lambda: torch.mm(z16.T, xi16, out=g16),  # noqa: B023
         }

@@ -37,6 +37,9 @@ def test_structured_projections(n, dim, count, dtype, generator):
     out = torch.empty(count, n, dtype=dtype)
     assert project(x.to(dtype), s, by, out=out) is out
     assert torch.equal(out, z)
+    out = torch.empty(n, dim, dtype=dtype)
+    assert back(slopes.to(dtype), s, by, dim, out=out) is out
+    assert torch.equal(out, g)
 
 
 def test_structured_projections_on_threads(generator, monkeypatch):

@@ -54,22 +54,27 @@ def project(
 
 
 def back(
-    slopes: Float[Tensor, "P n"], signs: Float[Tensor, "blocks 2 D"], scales: Float[Tensor, " P"], dim: int
+    slopes: Float[Tensor, "P n"],
+    signs: Float[Tensor, "blocks 2 D"],
+    scales: Float[Tensor, " P"],
+    dim: int,
+    *,
+    out: Float[Tensor, "n {dim}"] | None = None,
 ) -> Float[Tensor, "n {dim}"]:
     """Return the sums of the rows in `dim` dimensions, times their scales and slopes: the adjoint of `project`."""
     n, tiles = slopes.shape[1], _tiles(slopes.T, signs, GROUP // 2)
     rows, width = slopes.contiguous(), tiles[:, 0].size
     if n < width:
         rows = torch.nn.functional.pad(rows, (0, width - n))
-    out = rows.new_empty(rows.shape[1], dim)
+    to = rows.new_empty(rows.shape[1], dim) if out is None or n < width else out
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
 
     def task(part: slice) -> None:
         totals = np.empty_like(tiles)
-        _back(rows.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), totals, out.numpy())
+        _back(rows.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), totals, to.numpy())
 
-    threads.over_rows(task, len(out), max(1, TASK // signs[:, 0].numel()))
-    return out[:n]
+    threads.over_rows(task, len(to), max(1, TASK // signs[:, 0].numel()))
+    return to[:n] if out is None or to is out else out.copy_(to[:n])
 
 
 def _tiles(points: Tensor, signs: Tensor, size: int) -> np.ndarray:
