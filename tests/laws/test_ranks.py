@@ -175,3 +175,22 @@ def test_bfloat16_products_are_off_by_their_rounding(ranks):
         assert got.dtype == torch.float32
         assert 1e-5 < relative(got, expected) < 0.02
     assert float(half(x)) == pytest.approx(float(full(x)))  # values take full products
+
+
+@pytest.mark.parametrize("num_directions", [100, 200])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_transforms_of_structured_directions_are_their_products(num_directions, elsewhere, monkeypatch):
+    """One block of 128 rows, part of one, and one and a half; 100 dimensions, which is no power of two."""
+    x, y = points("round", 70, 100, 1), points("round", 90, 100, 2) + 0.2
+    at = x[:50] + 0.1 if elsewhere else None
+    divergence = sliced(y, num_directions, directions="structured")
+    assert divergence.structure() is not None
+    with ops.backend("reference"):
+        expected = divergence.velocity(x, at)
+    with ops.backend("compiled"):
+        assert relative(divergence.velocity(x, at), expected.double()) < 3e-3
+        monkeypatch.setattr("mmdflow.ops.ranks.STRUCTURED_BLOCK", 1)
+        assert relative(divergence.velocity(x, at), expected.double()) < 3e-3
+    divergence.xi = divergence.xi.clone()
+    assert divergence.structure() is None
+    assert SlicedMMD(y, 10).structure() is None

@@ -13,7 +13,15 @@ from torch.autograd.function import once_differentiable
 from mmdflow import _checks, ops
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import Divergence, uniform
-from mmdflow.divergences.directions import DIRECTIONS, draw_directions, draw_patches, riesz_scale
+from mmdflow.divergences.directions import (
+    DIRECTIONS,
+    draw_directions,
+    draw_patches,
+    draw_signs,
+    riesz_scale,
+    structured_directions,
+    structured_scales,
+)
 from mmdflow.errors import InputError
 from mmdflow.kernels import Radial
 from mmdflow.kernels.distances import EXACT_DIM
@@ -44,9 +52,11 @@ class SlicedMMD(Divergence):
         target: samples y, [m, *event].
         num_directions: P, the slices. The error of the gradient falls as (d / P)^(1/2) for random directions (Theorem 4).
         exponent: r in (0, 2).
-        directions: "orthogonal" (random orthonormal blocks), "random", "qmc" (scrambled Sobol points), "equispaced" (d = 2), or
+        directions: "orthogonal" (random orthonormal blocks); "optimized" (apart from each other, rotated at random: the least error
+            up to some tens of dimensions; the first draw takes up to a second); "structured" (rows of a randomised Hadamard
+            matrix, d >= 64: projections by fast transforms); "random"; "qmc" (scrambled Sobol points); "equispaced" (d = 2); or
             "patches": locally connected projections of images [c, h, w], random directions of a random square patch each (their
-            section 5). F is then the mean over patches of 1/2 MMD^2 between patches, not the MMD of whole images.
+            section 5), where F is the mean over patches of 1/2 MMD^2 between patches, not the MMD of whole images.
         ranks: of velocities for r = 1. "exact", by sorting, or "binned", quicker: by interpolation in histograms of the
             projections, after which `rank_error` holds a bound on the error that this added. Slices in which a bin is too full
             (heavy tails, few points) are sorted.
@@ -118,6 +128,7 @@ class SlicedMMD(Divergence):
             if exponent != 1:
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
             self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
+        self._structure: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         self.register_buffer("xi", self._draw())
         self._projected: tuple[Tensor, Tensor] | None = None
         self.rank_error = 0.0
@@ -159,9 +170,19 @@ class SlicedMMD(Divergence):
             self._projected = self.xi, self.xi @ self.centred.T
         return self._projected[1]
 
+    def structure(self) -> tuple[Tensor, Tensor] | None:
+        """Return the signs and scales of structured directions, by which transforms take the place of products, else None."""
+        return self._structure[1] if self._structure is not None and self._structure[0] is self.xi else None
+
     def _draw(self) -> Tensor:
         """Draw the directions, [P, d], in blocks of whole orthogonal bases so that float64 is not held for all of them."""
         dim = self.centred.shape[1]
+        if self.directions == "structured" and dim > 1 and self.kernel is None:
+            signs = draw_signs(self.num_directions, dim, self.generator)
+            scales = structured_scales(signs, self.num_directions, dim)
+            xi = structured_directions(signs, self.num_directions, dim).to(self.centred)
+            self._structure = xi, (signs.to(xi.dtype), scales.to(xi.dtype))
+            return xi
         whole = self.directions in ("qmc", "equispaced") or dim == 1  # one set of points
         rows = self.num_directions if whole else dim * max(1, DRAWN // dim**2)
         xi = self.centred.new_empty(self.num_directions, dim)
@@ -201,6 +222,7 @@ class _SlicedWitness:
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         self.binned, self.half = divergence.ranks == "binned", divergence.precision == "bfloat16"
         self.projected = divergence.projected() if self._compiled(0) else None
+        self.structure = divergence.structure()
         self.norms = torch.cat([points.norm(dim=1) for points, _ in (self.x, self.y)])
         self.rms = float(self.norms.square().mean().sqrt())
         # matrix products round equal rows differently; a few points far out are no measure of that
@@ -221,7 +243,12 @@ class _SlicedWitness:
 
                 points = ranks.gather(None if own else centred, self.x, self.y, self.norms)
                 total, bound = ranks.slopes(
-                    self.xi, points, binned=self.binned, half=self.half, projected=self.projected
+                    self.xi,
+                    points,
+                    binned=self.binned,
+                    half=self.half,
+                    projected=self.projected,
+                    structure=self.structure,
                 )
             else:
                 total, bound = torch.zeros_like(centred), 0.0

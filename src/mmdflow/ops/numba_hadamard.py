@@ -54,19 +54,23 @@ def project(
 
 
 def back(
-    slopes: Float[Tensor, "P n"],
+    slopes: Float[Tensor, "P N"],
     signs: Float[Tensor, "blocks 2 D"],
     scales: Float[Tensor, " P"],
     dim: int,
     *,
     out: Float[Tensor, "n {dim}"] | None = None,
 ) -> Float[Tensor, "n {dim}"]:
-    """Return the sums of the rows in `dim` dimensions, times their scales and slopes: the adjoint of `project`."""
-    n, tiles = slopes.shape[1], _tiles(slopes.T, signs, GROUP // 2)
+    """Return the sums of the rows in `dim` dimensions, times their scales and slopes: the adjoint of `project`.
+
+    The slopes are those of the first n points, as many as `out` has rows; of all where it is not given.
+    """
+    n = slopes.shape[1] if out is None else len(out)
+    tiles = _tiles(slopes.T[:n], signs, GROUP // 2)
     rows, width = slopes.contiguous(), tiles[:, 0].size
     if n < width:
-        rows = torch.nn.functional.pad(rows, (0, width - n))
-    to = rows.new_empty(rows.shape[1], dim) if out is None or n < width else out
+        rows = torch.nn.functional.pad(rows[:, :n], (0, width - n))
+    to = rows.new_empty(max(n, width), dim) if out is None or n < width else out
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
 
     def task(part: slice) -> None:

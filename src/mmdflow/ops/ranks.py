@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdflow.ops import numba_ranks, slices, threads
+from mmdflow.ops import numba_hadamard, numba_ranks, slices, threads
 
 #: Dimensions up to which products with a few directions are quicker along rows of coordinates.
 NARROW = 64
 #: Projections of a block, whose rows are sorted one after the other: 4 MB up to NARROW dimensions, 16 MB for products beyond.
 BLOCK, WIDE_BLOCK = 2**20, 2**22
+
+
+#: Projections on a block of structured directions at most, 256 MB; more are formed by products.
+STRUCTURED_BLOCK = 2**26
 
 
 class Points(NamedTuple):
@@ -47,7 +51,13 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
 
 
 def slopes(
-    xi: Tensor, points: Points, *, binned: bool, half: bool = False, projected: Tensor | None = None
+    xi: Tensor,
+    points: Points,
+    *,
+    binned: bool,
+    half: bool = False,
+    projected: Tensor | None = None,
+    structure: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, float]:
     """Return the sum over directions xi [P, d] of xi times the slope, [n, d], and the mean error bound of its slopes.
 
@@ -57,6 +67,7 @@ def slopes(
         binned: interpolate in histograms of the projections where their error bound is small, instead of sorting.
         half: form products with directions in bfloat16.
         projected: the projections of the last part of the points, [P, m], where they are known.
+        structure: the signs [blocks, 2, D] and scales [P] of structured directions, whose transforms take the place of products.
     """
     split, (radius, scale) = points.parts[0].shape[1], _grid(points)
     total = torch.zeros_like(points.parts[0])
@@ -64,7 +75,9 @@ def slopes(
         return total.fill_(math.nan).T, math.nan
     bounds = np.zeros(len(xi))
     limit = slices.bin_limit(points.radius, points.rms, len(total))
-    for start, directions, block in _blocks(xi, points, half, projected):
+    if structure is not None and structure[0].shape[2] * sum(part.shape[1] for part in points.parts) > STRUCTURED_BLOCK:
+        structure = None
+    for start, directions, block in _blocks(xi, points, half, projected, structure):
         values = block.numpy()
 
         def task(rows: slice, values: np.ndarray = values, start: int = start) -> None:
@@ -79,7 +92,12 @@ def slopes(
                 bound[p] = 0
 
         threads.over_rows(task, len(block), len(block))
-        if half:
+        if structure is not None:
+            b = start // structure[0].shape[2]
+            scales = structure[1][start : start + len(block)]
+            of_block = torch.empty_like(total.T, memory_format=torch.contiguous_format)
+            total.T.add_(numba_hadamard.back(block, structure[0][b : b + 1], scales, len(total), out=of_block))
+        elif half:
             total.T.add_(slices.product(block[:, :split].T, directions, half))
         else:
             total.addmm_(directions.T, block[:, :split])
@@ -114,15 +132,27 @@ def _grid(points: Points) -> tuple[np.float32, np.float32]:
 
 
 def _blocks(
-    xi: Tensor, points: Points, half: bool = False, projected: Tensor | None = None
+    xi: Tensor,
+    points: Points,
+    half: bool = False,
+    projected: Tensor | None = None,
+    structure: tuple[Tensor, Tensor] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Project all points on a few directions at a time: where the block starts, its directions, the projections [p, N]."""
     size = sum(part.shape[1] for part in points.parts)
+    if structure is not None:
+        rows = torch.cat([part.T for part in points.parts])
+        signs, scales = structure
+        buffer = xi.new_empty(min(len(xi), signs.shape[2]), size)
+        for b, piece in enumerate(threads.parts(len(xi), signs.shape[2])):
+            block = buffer[: piece.stop - piece.start]
+            yield piece.start, xi[piece], numba_hadamard.project(rows, signs[b : b + 1], scales[piece], out=block)
+        return
     most = BLOCK if xi.shape[1] <= NARROW else WIDE_BLOCK
-    rows = min(len(xi), max(torch.get_num_threads(), most // size))
+    count = min(len(xi), max(torch.get_num_threads(), most // size))
     parts = [part.bfloat16() if half else part for part in points.parts]
-    buffer = xi.new_empty(rows, size)
-    for piece in threads.parts(len(xi), rows):
+    buffer = xi.new_empty(count, size)
+    for piece in threads.parts(len(xi), count):
         directions = xi[piece]
         block = buffer[: len(directions)]
         columns = block.split([part.shape[1] for part in points.parts], dim=1)
