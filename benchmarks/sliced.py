@@ -2,6 +2,7 @@
 
 import statistics
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 import peers
@@ -19,9 +20,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mmdflow": {},
     "mmdflow, random directions": {"directions": "random"},
     "mmdflow, kept directions": {"redraw": False},
-    "mmdflow, binned": {"ranks": "binned"},
-    "mmdflow, binned, kept": {"ranks": "binned", "redraw": False},
+    "mmdflow, binned": {"directions": "random", "ranks": "binned"},
+    "mmdflow, binned, bfloat16": {"directions": "random", "ranks": "binned", "precision": "bfloat16"},
+    "mmdflow, structured": {"directions": "structured"},
+    "mmdflow, structured, binned": {"directions": "structured", "ranks": "binned"},
 }
+#: Dimensions from which bfloat16 and structured directions are for.
+WIDE = 100
 PLAIN = {"three sorts": peers.three_sorts, "two sorts": peers.two_sorts}
 OTHER = {"POT (W2)": peers.pot_sliced_wasserstein}
 #: Particles and draws of directions that the error against the exact gradient of the MMD is taken over.
@@ -44,12 +49,16 @@ def report(options: Namespace) -> dict[str, Any]:
     return {**provenance(), "draws": DRAWS, "rows": rows}
 
 
+def unique(kinds: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(kinds))
+
+
 def offered() -> list[str]:
     """Return the variants that this version of mmdflow has; print a line for each that it has not."""
     names = []
     for name, settings in VARIANTS.items():
         try:
-            SlicedMMD(torch.zeros(1, 2), 1, **settings)
+            SlicedMMD(torch.zeros(1, WIDE), 1, **settings)
             names.append(name)
         except InputError as error:
             print(f"{name} is left out: {error}", flush=True)
@@ -65,6 +74,8 @@ def measure(n: int, dim: int, count: int, variants: list[str], other: list[str],
     """
     x, y = points(n, dim)
     torch.manual_seed(0)
+    if dim < WIDE:
+        variants = [name for name in variants if not {"structured", "bfloat16"} & set(VARIANTS[name].values())]
     divergences = {name: SlicedMMD(y, count, **VARIANTS[name]) for name in variants}
     calls = {name: (lambda divergence=divergence: divergence.velocity(x)) for name, divergence in divergences.items()}
     of_slices = PLAIN | {name: OTHER[name] for name in other}
@@ -75,7 +86,7 @@ def measure(n: int, dim: int, count: int, variants: list[str], other: list[str],
 
     rows = spread(n, CHECKED)
     unsliced = exact_gradient("riesz", x, y, rows)
-    for kind in ("orthogonal", "random"):
+    for kind in unique(VARIANTS[name].get("directions", "orthogonal") for name in variants):
         draws = [SlicedMMD(y, count, directions=kind).xi for _ in range(DRAWS)]
         errors = [relative_error(sliced_gradient(x, y, xi, rows), unsliced) for xi in draws]
         slicing_error = statistics.fmean(error**2 for error in errors) ** 0.5

@@ -52,11 +52,11 @@ class SlicedMMD(Divergence):
         target: samples y, [m, *event].
         num_directions: P, the slices. The error of the gradient falls as (d / P)^(1/2) for random directions (Theorem 4).
         exponent: r in (0, 2).
-        directions: "orthogonal" (random orthonormal blocks); "optimized" (apart from each other, rotated at random: the least error
-            up to some tens of dimensions; the first draw takes up to a second); "structured" (rows of a randomised Hadamard
-            matrix, d >= 64: projections by fast transforms); "random"; "qmc" (scrambled Sobol points); "equispaced" (d = 2); or
-            "patches": locally connected projections of images [c, h, w], random directions of a random square patch each (their
-            section 5), where F is the mean over patches of 1/2 MMD^2 between patches, not the MMD of whole images.
+        directions: "orthogonal" (random orthonormal blocks); "optimized" (apart from each other, rotated at random: the least
+            error up to some tens of dimensions; the first draw takes up to a second); "structured" (rows of a randomised
+            Hadamard matrix, d >= 64: fast transforms project); "random"; "qmc" (scrambled Sobol points); "equispaced" (d = 2);
+            or "patches": locally connected projections of images [c, h, w], random directions of a random square patch each
+            (their section 5), where F is the mean over patches of 1/2 MMD^2 between patches, not the MMD of whole images.
         ranks: of velocities for r = 1. "exact", by sorting, or "binned", quicker: by interpolation in histograms of the
             projections, after which `rank_error` holds a bound on the error that this added. Slices in which a bin is too full
             (heavy tails, few points) are sorted.
@@ -82,6 +82,7 @@ class SlicedMMD(Divergence):
 
     centre: Tensor
     centred: Tensor
+    norms: Tensor
     target_weights: Tensor
     xi: Tensor
 
@@ -110,7 +111,8 @@ class SlicedMMD(Divergence):
         self.precision = _checks.choice("precision", precision, ("full", "bfloat16"))
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
-        self.register_buffer("centred", flat(target) - self.centre)
+        self.register_buffer("centred", _centred(target, self.centre))
+        self.register_buffer("norms", _norms(self.centred))
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:
@@ -212,18 +214,29 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
     return patch
 
 
+def _centred(points: Tensor, centre: Tensor) -> Tensor:
+    """Return points less the centre, [n, d], one coordinate after the other in memory where there are few."""
+    x = flat(points)
+    return x.T.contiguous().sub(centre[:, None]).T if x.shape[1] <= slices.NARROW else x - centre
+
+
+def _norms(points: Tensor) -> Tensor:
+    """Return |x_i|; torch's own norm is slow across memory."""
+    return points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
+
+
 class _SlicedWitness:
     """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
 
     def __init__(self, divergence: SlicedMMD, particles: Tensor, weights: Tensor) -> None:
         self.particles, self.version, self.centre = particles, particles._version, divergence.centre
-        self.x = flat(particles.detach()) - self.centre, weights
+        self.x = _centred(particles.detach(), self.centre), weights
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         self.binned, self.half = divergence.ranks == "binned", divergence.precision == "bfloat16"
         self.projected = divergence.projected() if self._compiled(0) else None
         self.structure = divergence.structure()
-        self.norms = torch.cat([points.norm(dim=1) for points, _ in (self.x, self.y)])
+        self.norms = torch.cat([_norms(self.x[0]), divergence.norms])
         self.rms = float(self.norms.square().mean().sqrt())
         # matrix products round equal rows differently; a few points far out are no measure of that
         self.tie = 4 * torch.finfo(particles.dtype).eps * float(torch.minimum(self.norms.max(), 16 * self.norms.mean()))
@@ -237,7 +250,7 @@ class _SlicedWitness:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
             own = z is self.particles and z._version == self.version  # else they were changed in place
-            centred = self.x[0] if own else flat(z) - self.centre
+            centred = self.x[0] if own else _centred(z, self.centre)
             if self._compiled(len(z)):
                 from mmdflow.ops import ranks
 
@@ -289,7 +302,7 @@ class _SlicedWitness:
 
     def potential(self, z: Tensor) -> Tensor:
         """Return f(z_i), without a gradient."""
-        return self._potential(flat(z) - self.centre)
+        return self._potential(_centred(z, self.centre))
 
     def potentials(self) -> tuple[Tensor, Tensor]:
         """Return f at the particles and at the target's samples, without gradients."""

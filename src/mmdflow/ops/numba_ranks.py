@@ -14,8 +14,8 @@ from numba import njit
 
 from mmdflow.ops.numba_sums import use_widest_vectors
 
-#: NaN is not expected: the caller looks for it. Sums keep their order.
-jit = njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+#: NaN is not expected: the caller looks for it.
+jit = njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp", "nnan"}, error_model="numpy")
 
 #: Bits of a radix digit, and its values.
 DIGIT = 12
@@ -74,14 +74,14 @@ def order(row, radius, scale, entries, spare, counts):
 
 @jit
 @no_type_check
-def slopes(block, split, weights, radius, scale):
+def slopes(block, split, weights, radius, scale, work):
     """Replace the first `split` projections of each row, [P, N], by slopes: sum_j w_j sign(t_j - t_i) over all points.
 
     Ties are left out. `weights` [N] are in float64; None stands for 1 / split of the first points and -1 / (N - split) of the
-    others. What becomes of the other entries is arbitrary.
+    others. What becomes of the other entries is arbitrary. `work` [2, N] of uint64 is overwritten (new memory is slow).
     """
     size = block.shape[1]
-    entries, spare = np.empty(size, np.uint64), np.empty(size, np.uint64)
+    entries, spare = work[0], work[1]
     counts = np.empty((2, VALUES), np.int32)
     reach = _u8(size <= DENSE)
     total = up = down = 0.0
@@ -110,10 +110,10 @@ def slopes(block, split, weights, radius, scale):
 
 @jit
 @no_type_check
-def potentials(block, weights, radius, scale, totals):
-    """Add sum_j -w_j |t_i - t_j| over the points of each row of `block` [P, N] to `totals` [N]; weights [N] in float64."""
+def potentials(block, weights, radius, scale, totals, work):
+    """Add sum_j -w_j |t_i - t_j| over the points of each row of `block` [P, N] to `totals` [N]; weights [N], in float64."""
     size = block.shape[1]
-    entries, spare = np.empty(size, np.uint64), np.empty(size, np.uint64)
+    entries, spare = work[0], work[1]
     counts = np.empty((2, VALUES), np.int32)
     mass = 0.0
     for i in range(size):
@@ -150,9 +150,7 @@ def binned_slopes(block, split, weights, limit, bins, tolerance, bounds):
     factor = _f4(bins / (2.0 * limit))
     middle, last = _f4(bins / 2), _i4(bins - 1)
     zero, top = _f4(0), _f4(bins)
-    up = down = 0.0
-    if weights is None:
-        up, down = 1.0 / split, 1.0 / (size - split)
+    by_first, by_others = _f4(2 / split), _f4(2 / (size - split))  # with `weights` None the total is 0
     for p in range(block.shape[0]):
         row = block[p]
         if weights is None:
@@ -179,22 +177,27 @@ def binned_slopes(block, split, weights, limit, bins, tolerance, bounds):
                     weight = weights[start + j]
                     signed[places[j]] += weight
                     mass[places[j]] += abs(weight)
+        bound = 0.0
         if weights is None:
+            of_first = of_others = _i4(0)
             for k in range(bins):
-                signed[k] = up * first[k] - down * others[k]
-                mass[k] = up * first[k] + down * others[k]
-        total = bound = 0.0
-        for k in range(bins):
-            total += signed[k]
-            bound = max(bound, 2.0 * mass[k])
+                left[k] = by_others * _f4(of_others) - by_first * _f4(of_first)
+                of_first, of_others = _i4(of_first + first[k]), _i4(of_others + others[k])
+            for k in range(bins):
+                step[k] = by_others * _f4(others[k]) - by_first * _f4(first[k])
+                bound = max(bound, by_others * _f4(others[k]) + by_first * _f4(first[k]))
+        else:
+            below = total = 0.0
+            for k in range(bins):
+                total += signed[k]
+                bound = max(bound, 2.0 * mass[k])
+            for k in range(bins):
+                left[k] = total - 2.0 * below
+                step[k] = -2.0 * signed[k]
+                below += signed[k]
         bounds[p] = bound
         if bound > tolerance:
             continue
-        below = 0.0
-        for k in range(bins):
-            left[k] = total - 2.0 * below
-            step[k] = -2.0 * signed[k]
-            below += signed[k]
         for i in range(split):
             place = row[i] * factor + middle
             place = zero if place < zero else (top if place > top else place)

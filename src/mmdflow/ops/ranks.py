@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,6 @@ from torch import Tensor
 
 from mmdflow.ops import numba_hadamard, numba_ranks, slices, threads
 
-#: Dimensions up to which products with a few directions are quicker along rows of coordinates.
-NARROW = 64
 #: Projections of a block, whose rows are sorted one after the other: 4 MB up to NARROW dimensions, 16 MB for products beyond.
 BLOCK, WIDE_BLOCK = 2**20, 2**22
 
@@ -44,10 +43,8 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     if not even:
         own = [] if z is None else [z.new_zeros(len(z))]
         weights = torch.cat([*own, x[1], -y[1]]).double().numpy()
-    narrow = parts[0].shape[1] <= NARROW
-    columns = tuple(part.T.contiguous() if narrow else part.T for part in parts)
     sizes = float(norms.max()), float(norms.mean()), float(norms.square().mean().sqrt())
-    return Points(columns, weights, *sizes)
+    return Points(tuple(part.T for part in parts), weights, *sizes)
 
 
 def slopes(
@@ -73,7 +70,7 @@ def slopes(
     total = torch.zeros_like(points.parts[0])
     if not math.isfinite(points.radius):
         return total.fill_(math.nan).T, math.nan
-    bounds = np.zeros(len(xi))
+    bounds, works = np.zeros(len(xi)), _Works(sum(part.shape[1] for part in points.parts))
     limit = slices.bin_limit(points.radius, points.rms, len(total))
     if structure is not None and structure[0].shape[2] * sum(part.shape[1] for part in points.parts) > STRUCTURED_BLOCK:
         structure = None
@@ -83,12 +80,14 @@ def slopes(
         def task(rows: slice, values: np.ndarray = values, start: int = start) -> None:
             piece, bound = values[rows], bounds[start + rows.start : start + rows.stop]
             if not binned or limit == 0:
-                numba_ranks.slopes(piece, split, points.weights, radius, scale)
+                with works.one() as work:
+                    numba_ranks.slopes(piece, split, points.weights, radius, scale, work)
                 return
             count = slices.bins(sum(part.shape[1] for part in points.parts[-2:]))
             numba_ranks.binned_slopes(piece, split, points.weights, limit, count, slices.TOLERANCE, bound)
             for p in np.flatnonzero(bound > slices.TOLERANCE):
-                numba_ranks.slopes(piece[p : p + 1], split, points.weights, radius, scale)
+                with works.one() as work:
+                    numba_ranks.slopes(piece[p : p + 1], split, points.weights, radius, scale, work)
                 bound[p] = 0
 
         threads.over_rows(task, len(block), len(block))
@@ -113,13 +112,14 @@ def potentials(xi: Tensor, points: Points) -> Tensor:
     if weights is None:
         n, m = (part.shape[1] for part in points.parts)
         weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
-    total = np.zeros(size)
+    total, works = np.zeros(size), _Works(size)
     for _, _, block in _blocks(xi, points):
         values = block.numpy()
 
         def task(rows: slice, values: np.ndarray = values) -> np.ndarray:
             part = np.zeros(size)
-            numba_ranks.potentials(values[rows], weights, radius, scale, part)
+            with works.one() as work:
+                numba_ranks.potentials(values[rows], weights, radius, scale, part, work)
             return part
 
         for part in threads.over_rows(task, len(block), len(block)):
@@ -127,8 +127,25 @@ def potentials(xi: Tensor, points: Points) -> Tensor:
     return torch.from_numpy(total).to(xi.dtype)
 
 
+class _Works:
+    """Memory for sorting rows of N points, as many pieces as threads want at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.free = size, list[np.ndarray]()
+
+    @contextmanager
+    def one(self) -> Iterator[np.ndarray]:
+        """Lend a piece."""
+        try:
+            work = self.free.pop()
+        except IndexError:
+            work = np.empty((2, self.size), np.uint64)
+        yield work
+        self.free.append(work)
+
+
 def _grid(points: Points) -> tuple[np.float32, np.float32]:
-    return np.float32(max(points.radius, 1e-30)), np.float32(max(points.mean, 1e-30))
+    return np.float32(max(points.radius, 1e-20)), np.float32(max(points.mean, 1e-20))
 
 
 def _blocks(
@@ -148,10 +165,10 @@ def _blocks(
             block = buffer[: piece.stop - piece.start]
             yield piece.start, xi[piece], numba_hadamard.project(rows, signs[b : b + 1], scales[piece], out=block)
         return
-    most = BLOCK if xi.shape[1] <= NARROW else WIDE_BLOCK
+    most = BLOCK if xi.shape[1] <= slices.NARROW else WIDE_BLOCK
     count = min(len(xi), max(torch.get_num_threads(), most // size))
     parts = [part.bfloat16() if half else part for part in points.parts]
-    buffer = xi.new_empty(count, size)
+    buffer = torch.from_numpy(np.empty((count, size), np.float32))  # numpy asks for large pages
     for piece in threads.parts(len(xi), count):
         directions = xi[piece]
         block = buffer[: len(directions)]

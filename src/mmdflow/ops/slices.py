@@ -17,6 +17,8 @@ from torch import Tensor
 Sum: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
+#: Dimensions up to which products with a few directions are quicker with one coordinate after the other in memory.
+NARROW = 64
 #: Bins of binned ranks: of measures of many points, and of fewer than `FEW`.
 BINS, FEWER_BINS, FEW = 4096, 1024, 8192
 #: The largest error bound of a binned slope, which lies in [-2, 2]; rows beyond it are sorted.
