@@ -15,6 +15,7 @@ SMALL = {
     "dmmd_digits": ["--num_particles=5"],
     "divergences": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "sliced_mmd": ["--num_steps=4", "--num_points=30", "--output=x.png"],
+    "many_particles": ["--num_steps=2", "--num_points=2000", "--output=x.png"],
     "kale": ["--num_steps=2", "--num_points=40", "--output=x.png"],
     "drmmd": ["--num_steps=2", "--num_points=40", "--num_landmarks=10", "--output=x.png"],
     "f_divergence": ["--num_points=40", "--regularization=0.1", "--output=x.png"],

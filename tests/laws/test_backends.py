@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
 from mmdflow.functional import mmd2
-from mmdflow.ops import dispatch, moments, reference, threads
+from mmdflow.ops import dispatch, moments, numba_sums, reference, threads
 from mmdflow.ops.profiles import term
 from tests.laws.strategies import RADIAL, samples, squares
 
@@ -200,6 +200,18 @@ def test_threads_do_not_change_sums(dim):
     exact = reference.kernel_sum_grad(Riesz(), x.double(), y.double(), weights.double())
     for got in found:
         assert (got - exact).norm() < 1e-6 * exact.norm() * dim**0.5
+
+
+def test_code_is_compiled_where_no_cache_can_be_written(monkeypatch):
+    real = numba_sums.njit
+
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba_sums, "njit", njit)
+    assert numba_sums.compiled(set())(lambda x: 2 * x)(21) == 42
 
 
 def test_rows_are_covered_once_and_errors_come_through():

@@ -112,7 +112,7 @@ class SlicedMMD(Divergence):
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", _centred(target, self.centre))
-        self.register_buffer("norms", _norms(self.centred))
+        self.register_buffer("norms", _norms(self.centred), persistent=False)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
-from mmdflow.ops.numba_sums import use_widest_vectors
+from mmdflow.ops.numba_sums import compiled, use_widest_vectors
 
 #: NaN is not expected: the caller looks for it.
-jit = njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp", "nnan"}, error_model="numpy")
+jit = compiled({"contract", "nsz", "arcp", "nnan"})
 
 #: Bits of a radix digit, and its values.
 DIGIT = 12

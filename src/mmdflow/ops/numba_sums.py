@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit, types
@@ -20,8 +20,22 @@ from numba.extending import intrinsic, overload
 
 from mmdflow.ops.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power
 
+
+def compiled(fastmath: set[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that compiles functions at their first call, and keeps the code on disk where numba may write to one."""
+
+    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+        options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            return njit(**options)(function)
+
+    return jit
+
+
 #: Sums may be reordered and products fused; NaN and infinity keep their meaning.
-jit = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+jit = compiled({"reassoc", "contract", "nsz", "arcp"})
 
 _inlined = functools.partial(overload, jit_options={"forceinline": True})
 
@@ -291,12 +305,12 @@ def weigh(profile, block, x, y, x_norms, y_norms, weights, close, values, slopes
             r2 = block[i, start : start + size]
             w = weights[start : start + size]
             norms = y_norms[start : start + size]
-            found = 0
+            found = _i4(0)
             for j in range(size):
                 both = norm + norms[j]
                 distance = both - two * r2[j]
                 r2[j] = distance
-                found += distance <= close * both
+                found = _i4(found + _i4(distance <= close * both))
             if found > 0:
                 for j in range(size):
                     if r2[j] <= close * (norm + norms[j]):

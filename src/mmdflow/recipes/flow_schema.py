@@ -11,7 +11,7 @@ from mmdflow.errors import InputError
 #: divergence -> the fields that it uses besides its name.
 USES = {
     "mmd": ("kernel", "bandwidth", "exponent"),
-    "sliced": ("kernel", "bandwidth", "exponent", "num_directions", "directions"),
+    "sliced": ("kernel", "bandwidth", "exponent", "num_directions", "directions", "ranks"),
     "kale": ("kernel", "bandwidth", "regularization"),
     "drmmd": ("kernel", "bandwidth", "regularization"),
     "f-divergence": ("kernel", "bandwidth", "regularization", "entropy", "alpha"),
@@ -36,7 +36,8 @@ class DivergenceSpec:
         alpha: of tsallis.
         rule: of adaptive: optimal, gradient (default) or median.
         num_directions: of sliced; 50 by default.
-        directions: of sliced: orthogonal (default), random, qmc or equispaced.
+        directions: of sliced: orthogonal (default), optimized, structured, random, qmc or equispaced.
+        ranks: of sliced with riesz: exact (default) or binned, which is quicker for many points.
     """
 
     name: Literal["mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive"] = "mmd"
@@ -60,14 +61,15 @@ class DivergenceSpec:
     alpha: float | None = None
     rule: Literal["optimal", "gradient", "median"] | None = None
     num_directions: int | None = None
-    directions: Literal["orthogonal", "random", "qmc", "equispaced"] | None = None
+    directions: Literal["orthogonal", "optimized", "structured", "random", "qmc", "equispaced"] | None = None
+    ranks: Literal["exact", "binned"] | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, and that no field is given that the divergence does not use."""
         used = {"name", *USES[self.name]}
         kernel = self.kernel_name
         used -= {"bandwidth"} if kernel in ("riesz", "linear") else set()
-        used -= set() if kernel == "riesz" else {"exponent"}
+        used -= set() if kernel == "riesz" else {"exponent", "ranks"}
         for name, value in vars(self).items():
             if value is not None and name not in used:
                 of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")

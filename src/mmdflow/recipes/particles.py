@@ -184,7 +184,8 @@ def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator
     if name == "sliced":
         slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
         if kernel == "riesz":
-            return SlicedMMD(target, slices, exponent, directions, generator=generator), step, momentum
+            sliced = SlicedMMD(target, slices, exponent, directions, spec.ranks or "exact", generator)
+            return sliced, step, momentum
         if not isinstance(k, Radial):
             raise InputError(f"divergence.kernel = {kernel!r} with divergence.name = 'sliced': must be a radial kernel")
         return SlicedMMD(target, slices, directions=directions, generator=generator, kernel=k), step / 2, momentum
