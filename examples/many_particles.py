@@ -3,7 +3,7 @@
 Each step projects both clouds on 10 directions that repel each other and ranks them in histograms (`ranks="binned"`); what the
 histograms add to any particle's velocity is bounded by `rank_error`. The values are exact ones of a sample of the clouds.
 
-python examples/many_particles.py [--output many.png] [--num_points 1000000] [--num_steps 60] [--num_directions 10]
+python examples/many_particles.py [--output many.png] [--num_points 1000000] [--num_steps 150] [--num_directions 10]
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="many.png")
     parser.add_argument("--num_points", type=int, default=1_000_000)
-    parser.add_argument("--num_steps", type=int, default=60)
+    parser.add_argument("--num_steps", type=int, default=150)
     parser.add_argument("--num_directions", type=int, default=10)
     options = parser.parse_args()
 
