@@ -12,14 +12,14 @@ saves a factor V / (P e^2).
 import argparse
 import json
 import math
-import platform
 import statistics
-import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import provenance
 
 from mmdflow import MMD, Riesz, SlicedMMD
 from mmdflow.divergences.directions import (
@@ -224,15 +224,7 @@ def main() -> None:
         print(f"\n{part}")
         tables[part] = PARTS[part]()
     if options.output:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
-        )
-        report = {
-            "command": "python benchmarks/directions_study.py",
-            "commit": commit.stdout.strip(),
-            "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
-            **tables,
-        }
+        report = {"command": " ".join(["python", *sys.argv]), **provenance(), **tables}
         Path(options.output).write_text(json.dumps(report, indent=1) + "\n")
 
 

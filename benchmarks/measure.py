@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmdflow._files import commit
 
+COMMIT = commit()  # of what is imported, before anything is measured
 PACKAGES = ("torch", "numpy", "numba", "pykeops", "geomloss", "POT")
 
 
@@ -90,7 +91,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {
-        "commit": commit(),
+        "commit": COMMIT,
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine | {"threads": torch.get_num_threads(), "versions": versions},
     }

@@ -87,15 +87,16 @@ def measure(n: int, dim: int, count: int, variants: list[str], other: list[str],
     rows = spread(n, CHECKED)
     unsliced = exact_gradient("riesz", x, y, rows)
     for kind in unique(VARIANTS[name].get("directions", "orthogonal") for name in variants):
-        draws = [SlicedMMD(y, count, directions=kind).xi for _ in range(DRAWS)]
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(DRAWS)]
+        draws = [SlicedMMD(y, count, directions=kind, generator=seed).xi for seed in seeds]
         errors = [relative_error(sliced_gradient(x, y, xi, rows), unsliced) for xi in draws]
         slicing_error = statistics.fmean(error**2 for error in errors) ** 0.5
         xi = draws[0]
         exact = sliced_gradient(x, y, xi, slice(None))
         for name in variants:
             if VARIANTS[name].get("directions", "orthogonal") == kind:
-                divergence = SlicedMMD(y, count, **(VARIANTS[name] | {"redraw": False}))
-                divergence.xi = xi
+                settings = VARIANTS[name] | {"redraw": False, "generator": torch.Generator().manual_seed(0)}
+                divergence = SlicedMMD(y, count, **settings)  # the directions of the first draw
                 methods[name] |= {
                     "error": relative_error(-divergence.velocity(x), exact),
                     "slicing_error": slicing_error,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 ASSETS, PAGE = ROOT / "docs" / "assets" / "speed", ROOT / "docs" / "speed.md"
-SUITES = ("sums", "sliced", "directions", "scaling", "latency")
+SUITES = ("sums", "sliced", "scaling", "latency")
 OTHER = "POT (W2)"  # another divergence
 
 INTRODUCTION = """\
@@ -37,19 +37,17 @@ broadcast are autograd through all distances, and through all differences (up to
 Cells: milliseconds, ratio, error."""
 SLICED = """\
 The velocity of `SlicedMMD`, r = 1, n = m points in float32, P slices. Drawing directions is part of the time, but for
-*kept directions*. *Three sorts* is the algorithm of Hertrich, Wald, Altekrüger and Hagemann (2024) as their paper
-states it, written by us in plain PyTorch as quickly as we could: random directions, `torch.mm`, sorts of the target,
-of the particles and of both. *Two sorts* looks the particles up in the sorted target instead, the quickest that we
-found in plain PyTorch. *Error* is the method's own: against float64 with the same points and directions. *Slicing
-error* is what the directions cost: the sliced gradient in float64 against the exact gradient of the MMD, 100
-particles, root mean square over {draws} draws. mmdflow's directions are orthogonal unless said."""
+*kept directions*. *Three sorts* is the algorithm of Hertrich, Wald, Altekrüger and Hagemann (2024) with the three
+sorts a slice of their published code, written by us: random directions, `torch.mm`, sorts of both clouds together, of
+that order, which inverts it, and of the particles. *Two sorts* is the quickest that we found in plain PyTorch: the
+particles and the target are sorted, and the first looked up in the second. *Error* is the method's own: against float64
+with the same points and directions. *Slicing error* is what the directions cost: the sliced gradient in float64 against
+the exact gradient of the MMD, 100 particles, root mean square over {draws} draws. mmdflow's directions are orthogonal
+unless said; for *binned* and *bfloat16* they are random, as the peers' are. How kinds of directions differ is measured
+in [Directions](directions.md)."""
 POT = """\
 *POT (W2)* is the gradient of POT's `sliced_wasserstein_distance`, squared, by autograd. It is **another divergence**,
 here for orientation only: it projects and sorts both clouds, then matches quantiles. POT has no sliced MMD."""
-DIRECTIONS = """\
-The relative error of the sliced gradient against the exact one, n = m = {n}, float64, root mean square over {draws}
-draws of the directions. Random directions err by (c / P)^(1/2), with c fitted. Cells: how many times as many random
-directions would err as little, at P = {few} and at P = {many}."""
 SCALING = """\
 The median time of a velocity as one of the sizes grows, float32, {threads} thread(s): MMD with the Gaussian kernel,
 SlicedMMD with 100 orthogonal directions drawn anew."""
@@ -57,7 +55,7 @@ NOT_COMPARED = """\
 - simple-torch-nfft, fast Fourier summation on slices by an author of the sliced MMD: it is not on the package index
 that these measurements could install from.
 - GPUs: KeOps and GeomLoss are made for them; here all run on a CPU.
-- The published code of the sliced MMD flow: the algorithm is compared instead, as written above."""
+- The published code of the sliced MMD flow itself: the same sorts, written by us, are compared instead."""
 
 
 def main() -> None:
@@ -66,8 +64,7 @@ def main() -> None:
     reports = {suite: json.loads((folder / f"bench-{suite}.json").read_text()) for suite in SUITES}
     ASSETS.mkdir(parents=True, exist_ok=True)
     sections = [
-        section(reports[suite])
-        for suite, section in zip(SUITES, (sums, sliced, directions, scaling, latency), strict=True)
+        section(reports[suite]) for suite, section in zip(SUITES, (sums, sliced, scaling, latency), strict=True)
     ]
     slower = ["## Where mmdflow is not ahead", *behind(reports["sums"], reports["sliced"])]
     parts = [
@@ -155,38 +152,6 @@ def sliced(report: dict[str, Any]) -> list[str]:
         ),
         markdown(["n = m", "d", "P", "method", "ms", "ratio", "error", "slicing error"], table),
         picture("sliced", "Times and errors of the sliced velocity"),
-    ]
-
-
-def directions(report: dict[str, Any]) -> list[str]:
-    """Return the section of the kinds of directions."""
-    rows = report["rows"]
-    kinds, dims = unique(rows, "kind"), unique(rows, "d")
-    counts = unique(rows, "P")
-    few, many = counts[1], counts[-1]
-    gains = {(row["kind"], row["d"], row["P"]): row["gain"] for row in rows}
-    table = [
-        [
-            kind,
-            *(
-                f"{gains[kind, d, few]:.2g}, {gains[kind, d, many]:.2g}" if (kind, d, few) in gains else ""
-                for d in dims
-            ),
-        ]
-        for kind in kinds
-    ]
-    figure, axes = panels(2, math.ceil(len(dims) / 2))
-    for ax, dim in zip(axes, dims, strict=False):
-        for kind in kinds:
-            found = [row for row in rows if row["kind"] == kind and row["d"] == dim]
-            curve(ax, kind, [row["P"] for row in found], [row["error"] for row in found])
-        ax.set(title=f"d = {dim}", xlabel="slices P", ylabel="relative error of the gradient")
-    save(figure, "directions")
-    text = DIRECTIONS.format(n=report["n"], draws=report["draws"], few=few, many=many)
-    return [
-        *heading("Kinds of directions", report, [wrapped(text)]),
-        markdown(["directions", *(f"d = {dim}" for dim in dims)], table),
-        picture("directions", "Error of the sliced gradient against the number of slices"),
     ]
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdflow import MMD, Riesz, SlicedMMD, ops
+from mmdflow import MMD, Gaussian, InputError, Riesz, SlicedMMD, ops
 from mmdflow.ops import slices
 
 KINDS = ["round", "grid", "heavy", "far", "one", "clusters"]
@@ -194,3 +194,61 @@ def test_transforms_of_structured_directions_are_their_products(num_directions, 
     divergence.xi = divergence.xi.clone()
     assert divergence.structure() is None
     assert SlicedMMD(y, 10).structure() is None
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_rounded_projections_beyond_the_radius_stay_at_the_ends(dim):
+    x = torch.linspace(-1, 1, 41)[:, None] * torch.tensor([1.0045, 0.0][:dim])
+    half = sliced(0.9 * x[:30], 1, precision="bfloat16")
+    half.xi = torch.eye(dim)[:1]
+    with ops.backend("reference"):
+        expected = half.velocity(x)
+    with ops.backend("compiled"):
+        torch.testing.assert_close(half.velocity(x), expected, atol=0.06, rtol=0)
+
+
+def test_fixed_targets_tie_in_bfloat16_too():
+    y = points("round", 60, 100, 1)
+    half = sliced(y, 50, precision="bfloat16")
+    with ops.backend("compiled"):
+        assert half.projected() is not None
+        assert half.velocity(y.clone()).abs().max() < 1e-6
+
+
+def test_even_weights_that_do_not_sum_to_one_are_taken_as_they_are():
+    x, y = points("round", 7, 2, 1), points("round", 9, 2, 2)
+    found = []
+    for backend in ("compiled", "reference"):
+        with ops.backend(backend):
+            found.append(sliced(y).velocity(x, weights=torch.full((7,), 2.0)))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"directions": "structured"}])
+def test_loaded_targets_and_directions_replace_what_was_kept(settings):
+    x, y = points("round", 50, 100, 1), points("round", 60, 100, 2)
+
+    def fixed(target, seed):
+        return SlicedMMD(target, 40, generator=torch.Generator().manual_seed(seed), redraw=False, **settings)
+
+    loaded, other = fixed(y, 0), fixed(50 * y, 1)
+    with ops.backend("compiled"):
+        loaded.velocity(x)
+        loaded.load_state_dict(other.state_dict())
+        torch.testing.assert_close(loaded.velocity(x), other.velocity(x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(loaded(x), other(x))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e25])
+def test_sizes_that_squares_cannot_hold(size):
+    x, y = points("round", 50, 2, 1), points("round", 60, 2, 2)
+    with ops.backend("compiled"):
+        expected = sliced(y).velocity(x)
+        torch.testing.assert_close(sliced(size * y).velocity(size * x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_bins_and_halves_are_for_the_riesz_kernel_of_exponent_one():
+    y = points("round", 5, 2, 1)
+    for settings in ({"exponent": 1.5, "ranks": "binned"}, {"kernel": Gaussian(1.0), "precision": "bfloat16"}):
+        with pytest.raises(InputError, match="but for the Riesz kernel of exponent 1"):
+            SlicedMMD(y, 5, **settings)

@@ -18,6 +18,8 @@ DIRECTIONS = ("orthogonal", "optimized", "structured", "random", "qmc", "equispa
 SET = 1024
 #: Steps of the optimization: twice as many gain a few hundredths of the error.
 STEPS = 40
+#: Structured directions that are written at a time.
+ROWS = 64
 #: Structured directions need so many dimensions: sums of few signs are not normal, and cut rows may vanish.
 STRUCTURED_DIM = 64
 
@@ -102,9 +104,12 @@ def draw_signs(count: int, dim: int, generator: torch.Generator | None = None) -
 
 def structured_directions(signs: Float[Tensor, "blocks 2 D"], count: int, dim: int) -> Float[Tensor, "P d"]:
     """Return the first rows of H diag(t) H diag(s), cut to `dim` <= D entries s_j (H t)_(p xor j) and at unit length."""
-    row = torch.arange(min(count, signs.shape[2]))
-    xi = hadamard(signs[:, 1])[:, row[:, None] ^ torch.arange(dim)] * signs[:, :1, :dim]
-    return torch.nn.functional.normalize(xi.flatten(0, 1)[:count], dim=1)
+    size, columns = signs.shape[2], torch.arange(dim)
+    xi = signs.new_empty(count, dim)
+    for (s, _), transform, rows in zip(signs, hadamard(signs[:, 1]), xi.split(size), strict=True):
+        for places, part in zip(torch.arange(len(rows)).split(ROWS), rows.split(ROWS), strict=True):
+            torch.mul(transform[places[:, None] ^ columns], s[:dim], out=part)
+    return torch.nn.functional.normalize(xi, dim=1)
 
 
 def structured_scales(signs: Float[Tensor, "blocks 2 D"], count: int, dim: int) -> Float[Tensor, " P"]:

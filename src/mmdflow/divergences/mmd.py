@@ -144,6 +144,7 @@ class _Value(torch.autograd.Function):
         x, weights, f, grad_f = ctx.saved_tensors
         to_x = to_weights = None
         if torch.is_grad_enabled():  # create_graph=True
+            x, weights = x.view_as(x), weights.view_as(weights)  # one may be a function of the other
             inputs = [t for t, need in zip((x, weights), ctx.needs_input_grad, strict=False) if need]
             with ops.backend("reference"):
                 value = ctx.divergence._value(x, weights)

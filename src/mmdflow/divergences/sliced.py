@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ from mmdflow.ops.slices import Ordered, Sum
 BLOCK = 2**24
 #: Projections of the target that are kept at most: 256 MB in float32.
 KEPT = 2**26
+#: Sizes of points whose squares, and grids between them, float32 can hold.
+USUAL = 1e-18, 1e18
 #: Numbers of directions that are drawn at a time.
 DRAWN = 2**22
 
@@ -113,6 +116,7 @@ class SlicedMMD(Divergence):
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", _centred(target, self.centre))
         self.register_buffer("norms", _norms(self.centred), persistent=False)
+        self.register_load_state_dict_post_hook(_measure_again)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
         if directions == "equispaced" and dim != 2:
@@ -121,6 +125,11 @@ class SlicedMMD(Divergence):
             raise InputError(f"patch = {patch!r} with directions = {directions!r}: 'patches' and only they need it")
         self.patch = None if patch is None else _patch(patch, self.event_shape)
         self.kernel = kernel
+        if (kernel is not None or self.exponent != 1) and (ranks, precision) != ("exact", "full"):
+            raise InputError(
+                f"ranks = {ranks!r}, precision = {precision!r} with exponent = {exponent!r}, kernel = {kernel!r}: must be "
+                f"'exact' and 'full' but for the Riesz kernel of exponent 1"
+            )
         sliced_dim = dim if self.patch is None else self.event_shape[0] * self.patch**2
         if kernel is None:
             self.line, self.scale = slices.riesz(self.exponent), riesz_scale(sliced_dim, self.exponent)
@@ -130,9 +139,9 @@ class SlicedMMD(Divergence):
             if exponent != 1:
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
             self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
-        self._structure: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._structure: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
         self.register_buffer("xi", self._draw())
-        self._projected: tuple[Tensor, Tensor] | None = None
+        self._projected: tuple[tuple[Tensor, int, int], Tensor] | None = None
         self.rank_error = 0.0
 
     @property
@@ -168,13 +177,15 @@ class SlicedMMD(Divergence):
         dim = self.centred.shape[1]
         if self.redraw or dim <= EXACT_DIM or self.num_directions * len(self.centred) > KEPT:
             return None
-        if self._projected is None or self._projected[0] is not self.xi:
-            self._projected = self.xi, self.xi @ self.centred.T
+        key = self.xi, self.xi._version, self.centred._version
+        if self._projected is None or self._projected[0][0] is not self.xi or self._projected[0][1:] != key[1:]:
+            self._projected = key, slices.product(self.xi, self.centred.T, self.precision == "bfloat16")
         return self._projected[1]
 
     def structure(self) -> tuple[Tensor, Tensor] | None:
         """Return the signs and scales of structured directions, by which transforms take the place of products, else None."""
-        return self._structure[1] if self._structure is not None and self._structure[0] is self.xi else None
+        kept = self._structure
+        return kept[2] if kept is not None and kept[0] is self.xi and kept[1] == self.xi._version else None
 
     def _draw(self) -> Tensor:
         """Draw the directions, [P, d], in blocks of whole orthogonal bases so that float64 is not held for all of them."""
@@ -183,7 +194,7 @@ class SlicedMMD(Divergence):
             signs = draw_signs(self.num_directions, dim, self.generator)
             scales = structured_scales(signs, self.num_directions, dim)
             xi = structured_directions(signs, self.num_directions, dim).to(self.centred)
-            self._structure = xi, (signs.to(xi.dtype), scales.to(xi.dtype))
+            self._structure = xi, xi._version, (signs.to(xi.dtype), scales.to(xi.dtype))
             return xi
         whole = self.directions in ("qmc", "equispaced") or dim == 1  # one set of points
         rows = self.num_directions if whole else dim * max(1, DRAWN // dim**2)
@@ -214,6 +225,11 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
     return patch
 
 
+def _measure_again(divergence: SlicedMMD, incompatible: Any) -> None:
+    """Bring what the target decides up to date after it was loaded."""
+    divergence.norms = _norms(divergence.centred)
+
+
 def _centred(points: Tensor, centre: Tensor) -> Tensor:
     """Return points less the centre, [n, d], one coordinate after the other in memory where there are few."""
     x = flat(points)
@@ -221,8 +237,9 @@ def _centred(points: Tensor, centre: Tensor) -> Tensor:
 
 
 def _norms(points: Tensor) -> Tensor:
-    """Return |x_i|; torch's own norm is slow across memory."""
-    return points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
+    """Return |x_i|, also where squares leave the range of numbers; torch's own norm is slow across memory."""
+    norms = points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
+    return norms if USUAL[0] < float(norms.max()) < USUAL[1] else points.double().norm(dim=1).to(points.dtype)
 
 
 class _SlicedWitness:
@@ -234,10 +251,9 @@ class _SlicedWitness:
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         self.binned, self.half = divergence.ranks == "binned", divergence.precision == "bfloat16"
-        self.projected = divergence.projected() if self._compiled(0) else None
-        self.structure = divergence.structure()
         self.norms = torch.cat([_norms(self.x[0]), divergence.norms])
-        self.rms = float(self.norms.square().mean().sqrt())
+        self.structure = divergence.structure()
+        self.projected = divergence.projected() if self.structure is None and self._compiled(0) else None
         # matrix products round equal rows differently; a few points far out are no measure of that
         self.tie = 4 * torch.finfo(particles.dtype).eps * float(torch.minimum(self.norms.max(), 16 * self.norms.mean()))
         self.rank_error = 0.0  #: a bound on the error that binned ranks added to the last gradient
@@ -277,6 +293,9 @@ class _SlicedWitness:
     def _compiled(self, more: int) -> bool:
         """Return whether compiled ranks take the sums over the particles, the target's samples and `more` points."""
         size = len(self.xi) * (len(self.x[0]) + len(self.y[0]) + more)
+        radius = float(self.norms.max())
+        if math.isfinite(radius) and radius != 0 and not USUAL[0] < radius < USUAL[1]:
+            return False
         return self.line.slope is None and ops.ranks_compiled(self.x[0], size)
 
     def _slopes(self, xi: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,7 +303,7 @@ class _SlicedWitness:
         exact = xi.new_zeros(len(xi))
         if self.line.slope is not None:
             return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope), exact
-        if self.binned and (limit := slices.bin_limit(float(self.norms.max()), self.rms, z.shape[1])) > 0:
+        if self.binned and (limit := slices.bin_limit(self.norms, z.shape[1])) > 0:
             on_x, on_y = ((slices.product(xi, points.T, self.half), weights) for points, weights in (self.x, self.y))
             found, bounds = slices.binned_slopes(slices.product(xi, z.T, self.half), on_x, on_y, limit)
             rest = bounds > slices.TOLERANCE

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import along
+from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Kernel, Mixture, Polynomial
 from mmdflow.ops import moments, reference
 from mmdflow.ops.profiles import Term, term
@@ -86,13 +87,15 @@ def kernel_sum_grad(
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     """Return the kernel's term if a compiled backend takes its sums at such points, else None."""
     chosen = _backend.get()
-    if chosen == "reference" or torch.compiler.is_compiling() or z.dtype not in (torch.float32, torch.float64):
+    if chosen == "reference" or _traced() or z.dtype not in (torch.float32, torch.float64):
         return None
+    if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
+        return None  # for torch to refuse
     if chosen == "auto" and len(z) * len(points) < SMALL:
         return None
     if z.device.type != "cpu" and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
         return None
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in kernel.parameters()):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*kernel.parameters(), *kernel.buffers())):
         return None
     return term(kernel, z[0].numel(), z.dtype)
 
@@ -102,15 +105,24 @@ def ranks_compiled(points: Tensor, projections: int) -> bool:
     chosen = _backend.get()
     return (
         chosen != "reference"
-        and not torch.compiler.is_compiling()
+        and not _traced()
         and points.device.type == "cpu"
         and points.dtype == torch.float32
         and (chosen == "compiled" or projections >= SMALL)
     )
 
 
+def _traced() -> bool:
+    """Return whether torch.compile or torch.func look at the operations, which must then be torch's own."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
     """Return the sums of a term's kernel and of its gradient, in one pass; what is not asked for is None."""
+    if weights.shape != (len(points),) or weights.dtype != points.dtype:
+        raise InputError(
+            f"weights are {weights.dtype} {list(weights.shape)}: must be {points.dtype} [{len(points)}], one a point"
+        )
     # numba is loaded with the first large sum, Triton with the first on a CUDA device
     module = importlib.import_module(f"mmdflow.ops.{'cpu' if z.device.type == 'cpu' else 'gpu'}")
     return module.sums(found, z, points, weights, values=values, slopes=slopes)

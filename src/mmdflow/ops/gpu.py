@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import no_type_check
@@ -31,6 +32,8 @@ CHUNK = 512
 PROGRAMS, SPAN = 4096, 64
 #: Rows and columns of a block of the product path: 32 MB in float32, in the second-level cache between its passes.
 ROWS, COLUMNS = 2048, 4096
+#: Held by the one sum at a time that has set the precision of products.
+_PRECISION = threading.Lock()
 #: Columns of a row that a program works on at a time.
 TILE = 1024
 
@@ -139,14 +142,15 @@ def _numbers(profile: Profile, dtype: torch.dtype, device: torch.device) -> Tens
 def _full_precision() -> Iterator[None]:
     """Form float32 products in full precision, also where the program allows TF32, whose 10 bits are too few."""
     matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = "none"  # it follows torch.backends.fp32_precision
-        if matmul.fp32_precision != before:
-            matmul.fp32_precision = before
+    with _PRECISION:  # the setting is the process's
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = "none"  # it follows torch.backends.fp32_precision
+            if matmul.fp32_precision != before:
+                matmul.fp32_precision = before
 
 
 @triton.jit(do_not_specialize=["n", "m", "span"])

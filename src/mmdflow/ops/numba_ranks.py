@@ -41,17 +41,18 @@ def order(row, radius, scale, entries, spare, counts):
     first[:] = 0
     second[:] = 0
     mask, place = _i4(VALUES - 1), _i4(CELL - 32)
-    zero, far, end = _i4(0), _f4(1.0001), radius * _f4(1.0001)  # so that rounding keeps keys between 0 and 2^31
+    # keys lie between 0 and 2^31, beyond the radius at the ends
+    zero, top, far, end = _i4(0), _f4(2147483520.0), _f4(1.0001), radius * _f4(1.0001)
     if radius <= _f4(FAR) * scale:
         factor = _f4(2.0**30) / end
         for i in range(size):
-            key = max(_i4((row[i] + end) * factor), zero)
+            key = max(_i4(min((row[i] + end) * factor, top)), zero)
             entries[i] = (_u8(key) << _u8(32)) | _u8(i)
             first[(key >> place) & mask] += _i4(1)
             second[key >> _i4(place + DIGIT)] += _i4(1)
     else:
         for i in range(size):
-            key = max(_i4((row[i] / (scale + abs(row[i])) + far) * _f4(2.0**30 / 1.0001)), zero)
+            key = max(_i4(min((row[i] / (scale + abs(row[i])) + far) * _f4(2.0**30 / 1.0001), top)), zero)
             entries[i] = (_u8(key) << _u8(32)) | _u8(i)
             first[(key >> place) & mask] += _i4(1)
             second[key >> _i4(place + DIGIT)] += _i4(1)

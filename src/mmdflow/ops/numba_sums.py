@@ -1,6 +1,7 @@
 """Sums of radial kernels, compiled by numba: one fused loop a dimension up to 16, and the elementwise pass of the product path.
 
-All compiled code of the sums is in this one file, whose time of change decides whether numba's cache on disk still holds.
+All compiled code of the sums is in this one file, whose time of change decides whether numba's cache on disk still holds: after
+a change of profiles.py, or of what numba_ranks.py and numba_hadamard.py take from here, touch them too.
 
 The arithmetic is written out for LLVM's vectoriser, which stops at calls. For float32 the polynomials are minimax in relative
 error (fitted by Lawson's iteration): 2^f on [-1/2, 1/2] to 9.1e-8 with 2^0 = 1, log2 on [sqrt(1/2), sqrt(2)] to 7e-10; for
@@ -166,10 +167,11 @@ def rsqrt(u):
 @no_type_check
 def _rsqrt(u):
     if u == types.float32:
-        magic, one, half, most, least = _i4(0x5F375A86), _i4(1), _f4(0.5), _f4(1.5), _f4(1e-36)
+        magic, one, half, most = _i4(0x5F375A86), _i4(1), _f4(0.5), _f4(1.5)
+        least, greatest = _f4(1e-36), _f4(3e38)
 
         def single(u):  # three Newton steps from the famous first guess are quicker than a root and a division
-            u = least if u < least else u  # so that no square overflows
+            u = least if u < least else (greatest if u > greatest else u)  # so that no square overflows
             y = as_float(_i4(magic - _i4(as_bits(u) >> one)))
             h = half * u
             y = y * (most - h * y * y)
@@ -193,7 +195,7 @@ def evaluate(r2, profile):
 @_inlined(evaluate)
 @no_type_check
 def _evaluate(r2, profile):
-    zero = _f4(0) if r2 == types.float32 else 0.0
+    zero, far = (_f4(0), _f4(1e37)) if r2 == types.float32 else (0.0, 1e300)
     if profile.instance_class is Exponential:
 
         def both(r2, profile):
@@ -203,6 +205,7 @@ def _evaluate(r2, profile):
     elif profile.instance_class is Decay:
 
         def both(r2, profile):
+            r2 = far if r2 > far else r2
             inverse = rsqrt(r2)
             r = r2 * inverse
             decay = exp2(profile.rate * r)

@@ -22,13 +22,16 @@ STRUCTURED_BLOCK = 2**26
 
 
 class Points(NamedTuple):
-    """The points of a signed measure, those at which slopes are wanted first, with their weights and typical sizes."""
+    """The points of a signed measure, those at which slopes are wanted first, with their weights and typical sizes.
+
+    The radius holds all points, `mean` is their mean norm; `limit` is how far bins reach, which the measure's own points decide.
+    """
 
     parts: tuple[Tensor, ...]  # [d, n] each
     weights: np.ndarray | None  # [N]; None: 1/n on the first part, -1/m on the second
     radius: float
     mean: float
-    rms: float
+    limit: float
 
 
 def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], norms: Tensor) -> Points:
@@ -37,14 +40,19 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     `norms` are those of the points of x and y.
     """
     parts = (x[0], y[0]) if z is None else (z, x[0], y[0])
+    limit = slices.bin_limit(norms, x[0].shape[1])
     norms = norms if z is None else torch.cat([z.norm(dim=1), norms])
-    even = z is None and all(bool((weights == weights[0]).all()) for _, weights in (x, y))
+    even = z is None and all(_even(weights) for _, weights in (x, y))
     weights = None
     if not even:
         own = [] if z is None else [z.new_zeros(len(z))]
         weights = torch.cat([*own, x[1], -y[1]]).double().numpy()
-    sizes = float(norms.max()), float(norms.mean()), float(norms.square().mean().sqrt())
-    return Points(tuple(part.T for part in parts), weights, *sizes)
+    return Points(tuple(part.T for part in parts), weights, float(norms.max()), float(norms.mean()), limit)
+
+
+def _even(weights: Tensor) -> bool:
+    """Return whether all weights are 1 / n."""
+    return bool(((weights * len(weights) - 1).abs() < 1e-5).all()) and bool((weights == weights[0]).all())
 
 
 def slopes(
@@ -66,12 +74,12 @@ def slopes(
         projected: the projections of the last part of the points, [P, m], where they are known.
         structure: the signs [blocks, 2, D] and scales [P] of structured directions, whose transforms take the place of products.
     """
-    split, (radius, scale) = points.parts[0].shape[1], _grid(points)
+    split, (radius, scale) = points.parts[0].shape[1], _grid(points, 1.01 if half else 1.0)
     total = torch.zeros_like(points.parts[0])
     if not math.isfinite(points.radius):
         return total.fill_(math.nan).T, math.nan
     bounds, works = np.zeros(len(xi)), _Works(sum(part.shape[1] for part in points.parts))
-    limit = slices.bin_limit(points.radius, points.rms, len(total))
+    limit = points.limit
     if structure is not None and structure[0].shape[2] * sum(part.shape[1] for part in points.parts) > STRUCTURED_BLOCK:
         structure = None
     for start, directions, block in _blocks(xi, points, half, projected, structure):
@@ -144,8 +152,9 @@ class _Works:
         self.free.append(work)
 
 
-def _grid(points: Points) -> tuple[np.float32, np.float32]:
-    return np.float32(max(points.radius, 1e-20)), np.float32(max(points.mean, 1e-20))
+def _grid(points: Points, margin: float = 1.0) -> tuple[np.float32, np.float32]:
+    """Return the radius, with a margin for rounded projections, and the usual size of the points."""
+    return np.float32(max(margin * points.radius, 1e-20)), np.float32(max(points.mean, 1e-20))
 
 
 def _blocks(

@@ -124,9 +124,9 @@ def bins(size: int) -> int:
     return BINS if size >= FEW else FEWER_BINS
 
 
-def bin_limit(radius: float, rms: float, dim: int) -> float:
-    """Return how far bins reach: 8 standard deviations of round points, or as far as there are any."""
-    return min(radius, 8 * rms / dim**0.5)
+def bin_limit(norms: Tensor, dim: int) -> float:
+    """Return how far bins reach: 8 standard deviations of round points of such norms, or as far as there are any."""
+    return min(float(norms.max()), 8 * float(norms.square().mean().sqrt()) / dim**0.5)
 
 
 def binned_slopes(z: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
