@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 RUN ?= runs/demo
 
-.PHONY: install dev demo test check lock reproduce docs bench clean
+.PHONY: install dev demo test test-gpu check lock reproduce docs bench clean
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
@@ -51,6 +51,11 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The GPU backend's laws: on a GPU where there is one, else in Triton's interpreter
+test-gpu: dev
+	$(INSTALL) 'triton>=3.6'
+	$(BIN)/python -m pytest tests/test_ops_gpu.py
 
 reproduce: dev
 	MMDFLOW_REPRODUCE=1 $(BIN)/python -m pytest -m slow -s

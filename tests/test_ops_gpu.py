@@ -18,7 +18,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 EVENTS = [(1,), (2,), (3,), (5,), (16,), (17,), (40,), (1, 2, 2), (2, 3, 3)]
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed (make test-gpu)", allow_module_level=True)
 runs = pytest.mark.skipif(
     not (INTERPRETED or torch.cuda.is_available()), reason="no GPU; test_in_the_interpreter runs the file on the CPU"
 )
