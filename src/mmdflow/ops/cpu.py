@@ -20,7 +20,7 @@ from mmdflow.ops.profiles import Profile, Term
 
 #: Pairs of a task: tens of milliseconds, so that threads share the work evenly and Ctrl-C is heard.
 TASK = 2**26
-#: Rows and columns of a block of the product path: 2 MB in float32, in the second-level cache between its passes.
+#: Rows, for each thread, and columns of a block of the product path: 2 MB in float32, in the second-level cache between passes.
 ROWS, COLUMNS = 512, 1024
 
 
@@ -65,7 +65,8 @@ def _by_products(
     x, y = x - centre, y - centre
     x_norms, y_norms = x.square().sum(1), y.square().sum(1)
     close = (x_norms.new_ones(1) * 4 * math.sqrt(torch.finfo(x.dtype).eps)).numpy()[0]
-    buffer = x.new_empty(min(ROWS, len(x)) * min(COLUMNS, len(y)))
+    most = ROWS * torch.get_num_threads()
+    buffer = x.new_empty(min(most, len(x)) * min(COLUMNS, len(y)))
     of_weights = None if slopes is None else slopes.new_zeros(len(x))  # sum_j w_j slope
     of_points = torch.zeros_like(x)  # sum_j w_j slope y_j
 
@@ -90,7 +91,7 @@ def _by_products(
         threads.over_rows(task, len(block), TASK)
 
     for columns in threads.parts(len(y), COLUMNS):
-        for rows in threads.parts(len(x), ROWS):
+        for rows in threads.parts(len(x), most):
             shape = len(x[rows]), len(y[columns])
             block = buffer[: math.prod(shape)].view(shape)
             torch.mm(x[rows], y[columns].T, out=block)

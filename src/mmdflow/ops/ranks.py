@@ -15,6 +15,8 @@ from mmdflow.ops import numba_hadamard, numba_ranks, slices, threads
 
 #: Projections of a block, whose rows are sorted one after the other: 4 MB up to NARROW dimensions, 16 MB for products beyond.
 BLOCK, WIDE_BLOCK = 2**20, 2**22
+#: The same for each of several threads: torch's own threads spin for milliseconds after a product before they leave their cores.
+SHARED_BLOCK = 2**22
 
 
 #: Projections on a block of structured directions at most, 256 MB; more are formed by products.
@@ -175,7 +177,10 @@ def _blocks(
             yield piece.start, xi[piece], numba_hadamard.project(rows, signs[b : b + 1], scales[piece], out=block)
         return
     most = BLOCK if xi.shape[1] <= slices.NARROW else WIDE_BLOCK
-    count = min(len(xi), max(torch.get_num_threads(), most // size))
+    workers = torch.get_num_threads()
+    if workers > 1:
+        most = SHARED_BLOCK * workers
+    count = min(len(xi), max(1, most // size // workers) * workers)  # as many rows for every thread
     parts = [part.bfloat16() if half else part for part in points.parts]
     buffer = torch.from_numpy(np.empty((count, size), np.float32))  # numpy asks for large pages
     for piece in threads.parts(len(xi), count):

@@ -19,7 +19,8 @@ def over_rows(task: Callable[[slice], Result], rows: int, most: int) -> list[Res
     Return what it returned, in the order of the rows.
     """
     workers = torch.get_num_threads()
-    pieces = parts(rows, min(most, -(-rows // workers)))
+    rounds = -(-rows // (workers * most))  # the same number of slices, as long, for every thread
+    pieces = parts(rows, -(-rows // (workers * rounds)))
     if workers == 1 or len(pieces) == 1:
         return [task(piece) for piece in pieces]
     return list(_pool(workers, os.getpid()).map(task, pieces))
