@@ -34,12 +34,14 @@ def test_structured_projections(n, dim, count, dtype, generator):
     close = 1e-13 if dtype == torch.float64 else 2e-6
     assert (z.double() - xi @ x.T).norm() < close * (xi @ x.T).norm()
     assert (g.double() - slopes.T @ xi).norm() < close * (slopes.T @ xi).norm()
-    out = torch.empty(count, n, dtype=dtype)
-    assert project(x.to(dtype), s, by, out=out) is out
-    assert torch.equal(out, z)
+    out = torch.zeros(count, n + 5, dtype=dtype)
+    assert torch.equal(project(x.to(dtype), s, by, out=out, column=3), z)
+    assert torch.equal(out, torch.nn.functional.pad(z, (3, 2)))
     out = torch.empty(n, dim, dtype=dtype)
     assert back(slopes.to(dtype), s, by, dim, out=out) is out
     assert torch.equal(out, g)
+    more = torch.cat([slopes, slopes], 1).to(dtype)  # the slopes of the first n points are asked for
+    assert torch.equal(back(more, s, by, dim, out=torch.empty_like(out)), g)
 
 
 def test_structured_projections_on_threads(generator, monkeypatch):

@@ -168,7 +168,7 @@ class SlicedMMD(Divergence):
         if self.redraw:
             self.xi = self._draw()
         witness = self.witness(x, weights)
-        velocity = -witness.grad(x if at is None else at)
+        velocity = witness.grad(x if at is None else at).neg_()
         self.rank_error = witness.rank_error
         return velocity
 

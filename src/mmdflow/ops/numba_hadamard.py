@@ -36,21 +36,28 @@ def project(
     signs: Float[Tensor, "blocks 2 D"],
     scales: Float[Tensor, " P"],
     *,
-    out: Float[Tensor, "P n"] | None = None,
+    out: Float[Tensor, "P N"] | None = None,
+    column: int = 0,
 ) -> Float[Tensor, "P n"]:
-    """Project the points on the first P rows of the blocks, times the rows' scales; into `out`, if given: new memory is slow."""
+    """Project the points on the first P rows of the blocks, times the rows' scales.
+
+    The projections are written to n columns of `out` from `column` on, if given: new memory is slow.
+    """
     n, tiles = len(points), _tiles(points, signs, GROUP)
     x, width = points.contiguous(), tiles[:, 0].size
     if n < width:
         x = torch.nn.functional.pad(x, (0, 0, 0, width - n))
-    to = x.new_empty(len(scales), len(x)) if out is None or n < width else out
+    own = out is None or n < width
+    to = x.new_empty(len(scales), len(x)) if own or out is None else out
+    at = 0 if own else column
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
 
     def task(part: slice) -> None:
-        _project(x.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), to.numpy())
+        _project(x.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), to.numpy(), at)
 
     threads.over_rows(task, len(x), max(1, TASK // signs[:, 0].numel()))
-    return to[:, :n] if out is None or to is out else out.copy_(to[:, :n])
+    found = to[:, at : at + n]
+    return found if out is None or to is out else out[:, column : column + n].copy_(found)
 
 
 def back(
@@ -160,8 +167,11 @@ def _transform_twice(tile, signs):
 
 @jit
 @no_type_check
-def _project(points, signs, scales, start, stop, tiles, out):
-    """Write the projections of the points start ... stop of [n, d] to those columns of `out` [P, n]; n fills a group of tiles."""
+def _project(points, signs, scales, start, stop, tiles, out, column):
+    """Write the projections of the points start ... stop of [n, d] to `out` [P, N], where point 0 has its place at `column`.
+
+    n fills a group of tiles.
+    """
     use_widest_vectors()
     n, dim = points.shape
     size, lanes = tiles.shape[1], LINE // points.itemsize
@@ -179,7 +189,7 @@ def _project(points, signs, scales, start, stop, tiles, out):
             for k in range(b * size, min((b + 1) * size, len(scales))):
                 scale = scales[k]
                 for g in range(len(tiles)):
-                    to = out[k, first + g * lanes : first + (g + 1) * lanes]
+                    to = out[k, column + first + g * lanes : column + first + (g + 1) * lanes]
                     for lane in range(lanes):
                         to[lane] = scale * tiles[g, k - b * size, lane]
 

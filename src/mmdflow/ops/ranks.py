@@ -169,12 +169,14 @@ def _blocks(
     """Project all points on a few directions at a time: where the block starts, its directions, the projections [p, N]."""
     size = sum(part.shape[1] for part in points.parts)
     if structure is not None:
-        rows = torch.cat([part.T for part in points.parts])
         signs, scales = structure
         buffer = xi.new_empty(min(len(xi), signs.shape[2]), size)
         for b, piece in enumerate(threads.parts(len(xi), signs.shape[2])):
-            block = buffer[: piece.stop - piece.start]
-            yield piece.start, xi[piece], numba_hadamard.project(rows, signs[b : b + 1], scales[piece], out=block)
+            block, column = buffer[: piece.stop - piece.start], 0
+            for part in points.parts:
+                numba_hadamard.project(part.T, signs[b : b + 1], scales[piece], out=block, column=column)
+                column += part.shape[1]
+            yield piece.start, xi[piece], block
         return
     most = BLOCK if xi.shape[1] <= slices.NARROW else WIDE_BLOCK
     workers = torch.get_num_threads()
