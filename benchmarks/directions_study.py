@@ -14,12 +14,11 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import provenance
+from measure import interleaved, provenance
 
 from mmdflow import MMD, Riesz, SlicedMMD
 from mmdflow.divergences.directions import (
@@ -121,17 +120,6 @@ def bias(draws: int = 400) -> list[dict[str, object]]:
     return rows
 
 
-def medians(calls: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
-    """Median milliseconds of each call, interleaved."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
 def speed() -> list[dict[str, object]]:
     """Projections of n points on P directions and back in float32, structured, by torch.mm and in bfloat16."""
     rows: list[dict[str, object]] = []
@@ -158,7 +146,8 @@ def speed() -> list[dict[str, object]]:
             calls["draw random"] = lambda: draw_directions(count, dim, "random")  # noqa: B023
             calls["draw structured"] = lambda: draw_directions(count, dim, "structured")  # noqa: B023
             calls["draw signs and scales"] = lambda: structured_scales(draw_signs(count, dim), count, dim)  # noqa: B023
-        rows.append({"n": n, "d": dim, "P": count, **medians(calls)})
+        times = {name: of["ms"] for name, of in interleaved(calls, 9, math.inf).items()}
+        rows.append({"n": n, "d": dim, "P": count, **times})
         print(json.dumps({key: round(value, 2) for key, value in rows[-1].items()}), flush=True)
     return rows
 

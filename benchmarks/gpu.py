@@ -17,7 +17,6 @@ written and read, and so is its place in the order, of 8 bytes.
 import argparse
 import importlib.util
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -25,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import COMMIT, interleaved, relative_error
 from torch import Tensor
 
 from mmdflow import Gaussian, Riesz, SlicedMMD, ops
-from mmdflow._files import commit, write_json
+from mmdflow._files import write_json
 from mmdflow.divergences.directions import riesz_scale
 
 #: Rows of x that plain torch takes at a time, and rows that errors are taken over.
@@ -83,37 +83,16 @@ def slices(x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
     return total * (riesz_scale(x.shape[1], 1.0) / len(directions))
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Return the median time of each call, A, B, A, B, ..., and that of its first one, which compiles."""
-
-    def milliseconds(call: Callable[[], Any]) -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return 1000 * (time.perf_counter() - start)
-
-    firsts = {name: milliseconds(call) for name, call in calls.items()}
-    times = [{name: milliseconds(call) for name, call in calls.items()} for _ in range(repeats)]
-    return {name: {"ms": statistics.median(t[name] for t in times), "first_call_ms": firsts[name]} for name in calls}
-
-
 def limits(device: str, size: int, repeats: int) -> dict[str, float]:
     """Return the rate of a matrix product in full float32 precision, and of a copy (what it reads and writes)."""
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     numbers = torch.zeros(4 * size**2, device=device)
     target = torch.empty_like(numbers)
-    taken = in_turns({"product": lambda: a @ b, "copy": lambda: target.copy_(numbers)}, repeats)
+    taken = interleaved({"product": lambda: a @ b, "copy": lambda: target.copy_(numbers)}, repeats, math.inf)
     return {
         "gflops": 2 * size**3 / taken["product"]["ms"] / 1e6,
         "gb_per_s": 8 * numbers.numel() / taken["copy"]["ms"] / 1e6,
     }
-
-
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
 
 
 def sums(kernel: str, n: int, dim: int, device: str, repeats: int, gflops: float) -> dict[str, Any]:
@@ -132,7 +111,7 @@ def sums(kernel: str, n: int, dim: int, device: str, repeats: int, gflops: float
         calls["KeOps"] = lambda: keops(kernel, x, y, weights)
     rows = torch.linspace(0, n - 1, min(n, CHECKED)).round().long().to(device)
     exact = torch.cat([_exact(kernel, part, y, weights) for part in x[rows].split(50)])
-    methods = in_turns(calls, repeats)
+    methods = interleaved(calls, repeats, math.inf)
     for name, call in calls.items():
         methods[name] |= {
             "ratio": methods[name]["ms"] / methods["mmdflow"]["ms"],
@@ -163,7 +142,7 @@ def sliced(n: int, dim: int, count: int, device: str, repeats: int, gb_per_s: fl
         "mmdflow, kept directions": lambda: kept.velocity(x),
         "torch": lambda: slices(x, y, kept.xi),
     }
-    methods = in_turns(calls, repeats)
+    methods = interleaved(calls, repeats, math.inf)
     for name, call in calls.items():
         found = call()  # on the directions that are the divergence's from now on
         exact = slices(x.double(), y.double(), (drawn if name == "mmdflow" else kept).xi.double())
@@ -212,7 +191,7 @@ def main() -> None:
         options.output,
         {
             "command": " ".join(["python", *sys.argv]),
-            "commit": commit(),
+            "commit": COMMIT,
             "date": time.strftime("%Y-%m-%d"),
             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
             "torch": torch.__version__,

@@ -25,9 +25,14 @@ def points(n: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    def finish() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    start = finish()
     call()
-    return time.perf_counter() - start
+    return finish() - start
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, limit: float) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -33,8 +34,6 @@ from mmdflow.ops.slices import Ordered, Sum
 BLOCK = 2**24
 #: Projections of the target that are kept at most: 256 MB in float32.
 KEPT = 2**26
-#: Sizes of points whose squares, and grids between them, float32 can hold.
-USUAL = 1e-18, 1e18
 #: Numbers of directions that are drawn at a time.
 DRAWN = 2**22
 
@@ -115,7 +114,7 @@ class SlicedMMD(Divergence):
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", _centred(target, self.centre))
-        self.register_buffer("norms", _norms(self.centred), persistent=False)
+        self.register_buffer("norms", slices.norms(self.centred), persistent=False)
         self.register_load_state_dict_post_hook(_measure_again)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         dim = self.centred.shape[1]
@@ -227,19 +226,13 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
 
 def _measure_again(divergence: SlicedMMD, incompatible: Any) -> None:
     """Bring what the target decides up to date after it was loaded."""
-    divergence.norms = _norms(divergence.centred)
+    divergence.norms = slices.norms(divergence.centred)
 
 
 def _centred(points: Tensor, centre: Tensor) -> Tensor:
     """Return points less the centre, [n, d], one coordinate after the other in memory where there are few."""
     x = flat(points)
     return x.T.contiguous().sub(centre[:, None]).T if x.shape[1] <= slices.NARROW else x - centre
-
-
-def _norms(points: Tensor) -> Tensor:
-    """Return |x_i|, also where squares leave the range of numbers; torch's own norm is slow across memory."""
-    norms = points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
-    return norms if USUAL[0] < float(norms.max()) < USUAL[1] else points.double().norm(dim=1).to(points.dtype)
 
 
 class _SlicedWitness:
@@ -251,12 +244,16 @@ class _SlicedWitness:
         self.y = divergence.centred, divergence.target_weights
         self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
         self.binned, self.half = divergence.ranks == "binned", divergence.precision == "bfloat16"
-        self.norms = torch.cat([_norms(self.x[0]), divergence.norms])
+        self.norms = torch.cat([slices.norms(self.x[0]), divergence.norms])
+        self.radius = float(self.norms.max())
         self.structure = divergence.structure()
         self.projected = divergence.projected() if self.structure is None and self._compiled(0) else None
-        # matrix products round equal rows differently; a few points far out are no measure of that
-        self.tie = 4 * torch.finfo(particles.dtype).eps * float(torch.minimum(self.norms.max(), 16 * self.norms.mean()))
         self.rank_error = 0.0  #: a bound on the error that binned ranks added to the last gradient
+
+    @functools.cached_property
+    def tie(self) -> float:
+        """How near projections tie: matrix products round equal rows differently; a few points far out are no measure of that."""
+        return 4 * torch.finfo(self.norms.dtype).eps * min(self.radius, 16 * float(self.norms.mean()))
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
@@ -293,8 +290,7 @@ class _SlicedWitness:
     def _compiled(self, more: int) -> bool:
         """Return whether compiled ranks take the sums over the particles, the target's samples and `more` points."""
         size = len(self.xi) * (len(self.x[0]) + len(self.y[0]) + more)
-        radius = float(self.norms.max())
-        if math.isfinite(radius) and radius != 0 and not USUAL[0] < radius < USUAL[1]:
+        if math.isfinite(self.radius) and self.radius != 0 and not slices.USUAL[0] < self.radius < slices.USUAL[1]:
             return False
         return self.line.slope is None and ops.ranks_compiled(self.x[0], size)
 

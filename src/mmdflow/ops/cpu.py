@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdflow._tensors import flat
 from mmdflow.kernels.distances import EXACT_DIM
 from mmdflow.ops import numba_sums, threads
-from mmdflow.ops.profiles import Profile, Term
+from mmdflow.ops.profiles import Profile
 
 #: Pairs of a task: tens of milliseconds, so that threads share the work evenly and Ctrl-C is heard.
 TASK = 2**26
@@ -24,35 +23,21 @@ TASK = 2**26
 ROWS, COLUMNS = 512, 1024
 
 
-def sums(
-    term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return sum_j weights_j k(z_i, points_j), [n], and sum_j weights_j grad_1 k(z_i, points_j), shaped like z, in one pass.
-
-    Each is None unless asked for.
-    """
-    x, y, w = (t.detach().contiguous() for t in (flat(z), flat(points), weights))
-    n, dim = x.shape
-    value = x.new_zeros(n, dtype=torch.float64) if values else None
-    slope = x.new_zeros(n, dim, dtype=torch.float64) if slopes else None
+def add(profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor | None, slopes: Tensor | None) -> None:
+    """Add sum_j weights_j value(|x_i - y_j|^2) to `values` [n], and with slope and (x_i - y_j) to `slopes` [n, d], in float64."""
     real: Any = np.float32 if x.dtype == torch.float32 else np.float64  # decides the type of the arithmetic
-    profile = type(term.profile)(*(real(number) for number in term.profile))
-    add = _directly if dim <= EXACT_DIM else _by_products
-    add(profile, x, y, w, value, slope)
-    return (
-        None if value is None else value.mul_(term.value_factor).to(z.dtype),
-        None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),
-    )
+    typed = type(profile)(*(real(number) for number in profile))
+    (_directly if x.shape[1] <= EXACT_DIM else _by_products)(typed, x, y, weights, values, slopes)
 
 
 def _directly(
     profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor | None, slopes: Tensor | None
 ) -> None:
     """Add the sums by exact differences."""
-    add, columns, w = numba_sums.direct(x.shape[1]), y.T.contiguous().numpy(), weights.numpy()
+    fused, columns, w = numba_sums.direct(x.shape[1]), y.T.contiguous().numpy(), weights.numpy()
 
     def task(part: slice) -> None:
-        add(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part))
+        fused(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part))
 
     threads.over_rows(task, len(x), max(1, TASK // len(y)))
 

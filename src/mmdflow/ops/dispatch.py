@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import along
+from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Kernel, Mixture, Polynomial
 from mmdflow.ops import moments, reference
@@ -118,14 +118,27 @@ def _traced() -> bool:
 
 
 def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
-    """Return the sums of a term's kernel and of its gradient, in one pass; what is not asked for is None."""
+    """Return sum_j weights_j k(z_i, points_j), [n], and sum_j weights_j grad_1 k(z_i, points_j), shaped like z, in one pass.
+
+    Each is None unless asked for.
+    """
     if weights.shape != (len(points),) or weights.dtype != points.dtype:
         raise InputError(
             f"weights are {weights.dtype} {list(weights.shape)}: must be {points.dtype} [{len(points)}], one a point"
         )
-    # numba is loaded with the first large sum, Triton with the first on a CUDA device
-    module = importlib.import_module(f"mmdflow.ops.{'cpu' if z.device.type == 'cpu' else 'gpu'}")
-    return module.sums(found, z, points, weights, values=values, slopes=slopes)
+    x, y, w = (t.detach().contiguous() for t in (flat(z), flat(points), weights))
+    value = x.new_zeros(len(x), dtype=torch.float64) if values else None
+    slope = torch.zeros_like(x, dtype=torch.float64) if slopes else None
+    _module(z.device).add(found.profile, x, y, w, value, slope)
+    return (
+        None if value is None else value.mul_(found.value_factor).to(z.dtype),
+        None if slope is None else slope.mul_(found.slope_factor).to(z.dtype).reshape(z.shape),
+    )
+
+
+def _module(device: torch.device) -> Any:
+    """Return the backend of a device: numba is loaded with the first large sum, Triton with the first on a CUDA device."""
+    return importlib.import_module(f"mmdflow.ops.{'cpu' if device.type == 'cpu' else 'gpu'}")
 
 
 class _Sum(torch.autograd.Function):

@@ -22,9 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmdflow._tensors import flat
 from mmdflow.kernels.distances import EXACT_DIM
-from mmdflow.ops.profiles import Profile, Term
+from mmdflow.ops.profiles import Profile
 
 #: Points between two additions to the totals, which are as dear as a hundred others on GPUs with few float64 units.
 CHUNK = 512
@@ -38,23 +37,10 @@ _PRECISION = threading.Lock()
 TILE = 1024
 
 
-def sums(
-    term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return sum_j weights_j k(z_i, points_j), [n], and sum_j weights_j grad_1 k(z_i, points_j), shaped like z, in one pass.
-
-    Each is None unless asked for.
-    """
-    x, y, w = (t.detach().contiguous() for t in (flat(z), flat(points), weights))
-    add = _directly if x.shape[1] <= EXACT_DIM else _by_products
-    value = x.new_zeros(len(x), dtype=torch.float64) if values else None
-    slope = torch.zeros_like(x, dtype=torch.float64) if slopes else None
+def add(profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor | None, slopes: Tensor | None) -> None:
+    """Add sum_j weights_j value(|x_i - y_j|^2) to `values` [n], and with slope and (x_i - y_j) to `slopes` [n, d], in float64."""
     with torch.cuda.device_of(x):
-        add(term.profile, x, y, w, value, slope)
-    return (
-        None if value is None else value.mul_(term.value_factor).to(z.dtype),
-        None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),
-    )
+        (_directly if x.shape[1] <= EXACT_DIM else _by_products)(profile, x, y, weights, values, slopes)
 
 
 def _directly(

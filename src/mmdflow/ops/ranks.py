@@ -17,8 +17,6 @@ from mmdflow.ops import numba_hadamard, numba_ranks, slices, threads
 BLOCK, WIDE_BLOCK = 2**20, 2**22
 #: The same for each of several threads: torch's own threads spin for milliseconds after a product before they leave their cores.
 SHARED_BLOCK = 2**22
-
-
 #: Projections on a block of structured directions at most, 256 MB; more are formed by products.
 STRUCTURED_BLOCK = 2**26
 
@@ -35,6 +33,11 @@ class Points(NamedTuple):
     mean: float
     limit: float
 
+    @property
+    def size(self) -> int:
+        """N, how many points there are in all."""
+        return sum(part.shape[1] for part in self.parts)
+
 
 def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], norms: Tensor) -> Points:
     """Return the measure x - y of points [n, d] and weights [n] each, seen from z (None: from x).
@@ -43,7 +46,7 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     """
     parts = (x[0], y[0]) if z is None else (z, x[0], y[0])
     limit = slices.bin_limit(norms, x[0].shape[1])
-    norms = norms if z is None else torch.cat([z.norm(dim=1), norms])
+    norms = norms if z is None else torch.cat([slices.norms(z), norms])
     even = z is None and all(_even(weights) for _, weights in (x, y))
     weights = None
     if not even:
@@ -80,9 +83,9 @@ def slopes(
     total = torch.zeros_like(points.parts[0])
     if not math.isfinite(points.radius):
         return total.fill_(math.nan).T, math.nan
-    bounds, works = np.zeros(len(xi)), _Works(sum(part.shape[1] for part in points.parts))
+    bounds, works = np.zeros(len(xi)), _Works(points.size)
     limit = points.limit
-    if structure is not None and structure[0].shape[2] * sum(part.shape[1] for part in points.parts) > STRUCTURED_BLOCK:
+    if structure is not None and structure[0].shape[2] * points.size > STRUCTURED_BLOCK:
         structure = None
     for start, directions, block in _blocks(xi, points, half, projected, structure):
         values = block.numpy()
@@ -115,7 +118,7 @@ def slopes(
 
 def potentials(xi: Tensor, points: Points) -> Tensor:
     """Return the sum over directions of the potential at all points, [N]."""
-    size = sum(part.shape[1] for part in points.parts)
+    size = points.size
     if not math.isfinite(points.radius):
         return xi.new_full((size,), math.nan)
     weights, (radius, scale) = points.weights, _grid(points)
@@ -167,7 +170,7 @@ def _blocks(
     structure: tuple[Tensor, Tensor] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Project all points on a few directions at a time: where the block starts, its directions, the projections [p, N]."""
-    size = sum(part.shape[1] for part in points.parts)
+    size = points.size
     if structure is not None:
         signs, scales = structure
         buffer = xi.new_empty(min(len(xi), signs.shape[2]), size)

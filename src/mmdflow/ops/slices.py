@@ -17,6 +17,8 @@ from torch import Tensor
 Sum: TypeAlias = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
+#: Sizes of points whose squares, and grids between them, float32 can hold.
+USUAL = 1e-18, 1e18
 #: Dimensions up to which products with a few directions are quicker with one coordinate after the other in memory.
 NARROW = 64
 #: Bins of binned ranks: of measures of many points, and of fewer than `FEW`.
@@ -117,6 +119,12 @@ class Ordered:
                 return below, not_above
             not_above = not_above + close.long()
         return below, torch.searchsorted(self.values, z + self.tie, right=True)
+
+
+def norms(points: Tensor) -> Tensor:
+    """Return |x_i| of points [n, d], also where squares leave the range of numbers; torch's own is slow across memory."""
+    found = points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
+    return found if USUAL[0] < float(found.max()) < USUAL[1] else points.double().norm(dim=1).to(points.dtype)
 
 
 def bins(size: int) -> int:
