@@ -73,7 +73,8 @@ def sample_diffusion(
         particles: the source, [n, *event], N(0, I).
         num_levels: steps, a divisor of 1000.
         sampler: "ancestral" or "ddim".
-        clip: bound on the entries of the predicted clean sample.
+        clip: bound on the entries of the predicted clean sample; DDIM's noise is then the one that goes with it, without which
+            particles off the path run away.
         generator: of the ancestral sampler's noise.
         callback: called after each step with (steps done, particles).
 
@@ -88,7 +89,7 @@ def sample_diffusion(
         if sampler == "ancestral":
             x = scheduler.step(noise, step, x, generator=generator).prev_sample
         else:
-            x = scheduler.step(noise, step, x, eta=0.0).prev_sample
+            x = scheduler.step(noise, step, x, eta=0.0, use_clipped_model_output=clip is not None).prev_sample
         _after(x, t, done, callback)
     return x, num_levels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.recipes.schema import FeaturesSpec, Recipe
 
 
+@runtime_checkable
 class Pipeline(Protocol):
     """A trained model: called with a number of particles and the options of its sampler, it returns samples."""
 
