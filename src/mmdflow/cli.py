@@ -110,20 +110,23 @@ def _resume(arguments: list[str]) -> None:
     _run(_recipe(parser, parse(parser, [f"--config={folder / 'recipe.yaml'}"])), folder)
 
 
+_FLAGS = ("--overwrite", "--help")  # the options of `train` that take no value
+
+
 def _recipe_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
     """Return the file of the recipe among the arguments of `train`, None where none is named, and the other arguments."""
     from mmdflow.recipes import recipe_path
 
-    flags, found = ("--overwrite", "--help", "-h"), None
+    found = None
     for i, argument in enumerate(arguments):
         before = arguments[i - 1] if i else ""
-        is_value = before.startswith("-") and "=" not in before and before not in flags
+        is_value = "=" not in before and (before == "-o" or before.startswith("--")) and before not in _FLAGS
         if not is_value and not argument.startswith("-"):
             return recipe_path(argument), [*arguments[:i], *arguments[i + 1 :]]
         if is_value and before == "--config":
-            found = argument, [*arguments[: i - 1], *arguments[i + 1 :]]
+            found = found or (argument, [*arguments[: i - 1], *arguments[i + 1 :]])
         elif argument.startswith("--config="):
-            found = argument.removeprefix("--config="), [*arguments[:i], *arguments[i + 1 :]]
+            found = found or (argument.removeprefix("--config="), [*arguments[:i], *arguments[i + 1 :]])
     return (None, arguments) if found is None else (recipe_path(found[0]), found[1])
 
 

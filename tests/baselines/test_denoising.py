@@ -1,5 +1,6 @@
 """Denoisers against closed forms: for data N(m, s^2 I) the best noise and velocity predictors are linear and known."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -169,7 +170,7 @@ def moments_of_the_chain(path, num_levels):
     """Mean and standard deviation after ancestral steps from N(0, 1): each step is linear with Gaussian noise."""
     levels = torch.linspace(1, 0, num_levels + 1, dtype=torch.float64)
     mean, variance = torch.zeros(3, dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    for t, after in zip(levels[:-1], levels[1:], strict=True):
+    for t, after in itertools.pairwise(levels):
         bar, before = path.alpha(t).square(), path.alpha(after).square()
         beta = 1 - bar / before
         of_clean, of_noisy = (
