@@ -149,7 +149,8 @@ def _system(file: Path | None) -> str:
 def _train_parser(system: str = "dmmd") -> ArgumentParser:
     from mmdflow.recipes import RECIPES
 
-    parser = new_parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
+    what = "Train a model by a recipe (a name or a YAML file); every field of it is an option. "
+    parser = new_parser("train", what + f"The fields are those of {system}; with RECIPE, --help shows those of its system.")
     parser.add_argument("recipe", type=str, nargs="?", help="a recipe's name or a YAML file")
     parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
     parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")

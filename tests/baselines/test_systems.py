@@ -68,7 +68,7 @@ def test_recipes_are_on_equal_terms(data):
     ours = read(f"dmmd-{data}")
     for system in DENOISERS:
         recipe = read(f"{system}-{data}")
-        assert recipe.features == dataclasses.replace(ours.features, num_features=1)
+        assert recipe.features == dataclasses.replace(ours.features, num_features=1, gradient=None)
         assert recipe.data == ours.data
         assert recipe.evaluation == ours.evaluation
         assert recipe.batch_size == ours.batch_size
@@ -161,6 +161,7 @@ def test_help_is_of_the_recipe_s_system(capsys):
         (["ddpm-digits", "--sampling.sampler=heun"], "sampling.sampler = 'heun': must be one of 'ancestral', 'ddim'"),
         (["ddpm-digits", "--sampling.num_levels=30"], "sampling.num_levels = 30: must divide 1000"),
         (["ddpm-digits", "--features.num_features=4"], "features.num_features = 4: must be 1 for ddpm"),
+        (["ddpm-digits", "--features.gradient=semi"], "features.gradient = 'semi': not a field of ddpm"),
         (["flow-matching-digits", "--features.head=flat"], "features.head = 'flat': must be 'squared_residual'"),
         (["flow-matching-digits", "--sampling.clip=true"], "--sampling.clip: no such field"),
         (["flow-matching-digits", "dmmd-digits"], "recipe = 'dmmd-digits': a second one"),

@@ -99,13 +99,15 @@ class _DenoisingRecipe(Recipe):
     training: DenoisingTrainingSpec = field(default_factory=DenoisingTrainingSpec)
 
     def __post_init__(self) -> None:
-        """Check that the network's output is one event."""
+        """Check that the network's output is one event, and is given nothing that only features have."""
         for name, needed in (("num_features", 1), ("head", "squared_residual")):
             value = getattr(self.features, name)
             if value != needed:
                 raise InputError(
                     f"features.{name} = {value!r}: must be {needed!r} for {self.system}, whose output is an event"
                 )
+        if self.features.gradient is not None:
+            raise InputError(f"features.gradient = {self.features.gradient!r}: not a field of {self.system}")
 
     @property
     def batch_size(self) -> int:
