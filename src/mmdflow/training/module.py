@@ -73,6 +73,7 @@ class LossModule(L.LightningModule):
         self.ema.requires_grad_(False)
         self._learned = [learned]  # in a list: registered once, inside the loss
         self.seconds = 0.0
+        self.steps = 0
         self.trained_on = "cpu"
         self._since = time.monotonic()
 
@@ -89,6 +90,7 @@ class LossModule(L.LightningModule):
         """Step, then update the average."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self._learned[0])
+        self.steps = self.global_step
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
@@ -135,4 +137,5 @@ class LossModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
+        self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
