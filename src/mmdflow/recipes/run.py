@@ -114,7 +114,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
             if isinstance(part, FeatureNetwork):
                 part.enable_checkpointing()
     if spec.channels_last:
-        learned.to(memory_format=torch.channels_last)
+        learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = LossModule(
         loss,
         learned,
