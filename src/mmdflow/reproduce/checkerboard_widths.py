@@ -150,7 +150,9 @@ def run(
         progress=progress,
     )
     widths: dict[str, Width] = {name: _number(module) for name, module in learned.items()}
-    widths |= {f"width {w:g}": partial(_constant, w) for w in FIXED} | {INTERPOLATION: lambda t: 0.1 * (1 - t) + 0.5 * t}
+    widths |= {f"width {w:g}": partial(_constant, w) for w in FIXED} | {
+        INTERPOLATION: lambda t: 0.1 * (1 - t) + 0.5 * t
+    }
 
     generator = torch.Generator().manual_seed(seed)
     target, held_out, clean = (toy(DATA, num_samples, generator) for _ in range(3))
@@ -179,10 +181,10 @@ def run(
     )
     dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
     finding = (
-        f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}. From t = 1 to {T_MIN:g} sigma(t) goes "
-        f"from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the largest "
-        f"MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at most to "
-        f"{gan.widths[-1]:.2f}. Samples: {shown}."
+        f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}. From t = 1 to {T_MIN:g} sigma(t) "
+        f"goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the "
+        f"largest MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at "
+        f"most to {gan.widths[-1]:.2f}. Samples: {shown}."
     )
     figures = {
         "criteria": criteria,
