@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -206,6 +208,8 @@ class TestArrays:
         for name, count in (("train", 5), ("test", 2)):
             np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (count, 3, 8, 8), np.uint8))
         assert [len(images(tmp_path, split)) for split in ("train", "test")] == [5, 2]
+        with pytest.raises(InputError, match="is one file, all training data; split = 'test'"):
+            images(tmp_path / "train.npy", "test")
 
     def test_another_shape_or_range_is_told_with_what_is_wanted(self, tmp_path):
         np.save(tmp_path / "set.npy", np.zeros((2, 3, 28, 28), np.uint8))
@@ -281,3 +285,64 @@ class TestNamed:
         monkeypatch.setattr(datasets, "MAX_BYTES", 10_000)
         with pytest.raises(InputError, match=r"mmdflow.data.images\('cifar10'\) leaves it on disk"):
             load("cifar10", str(tmp_path / "cifar10"))
+
+
+class TestTables:
+    @pytest.fixture
+    def table(self, tmp_path, rng):
+        datasets = pytest.importorskip("datasets")
+        arrays = write_pictures(tmp_path / "png", 5, rng)
+        files = [str(file) for file in sorted((tmp_path / "png").iterdir())]
+        columns = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=5)})
+        table = datasets.Dataset.from_dict({"image": files, "label": [4, 3, 2, 1, 0]}, features=columns)
+        return arrays, table
+
+    def test_parquet_files_by_split(self, tmp_path, table):
+        arrays, table = table
+        (tmp_path / "set" / "data").mkdir(parents=True)
+        table.select([0, 1, 2]).to_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+        table.select([3, 4]).to_parquet(tmp_path / "set" / "data" / "validation-00000-of-00001.parquet")
+        train, test = images(tmp_path / "set"), images(tmp_path / "set", "test")
+        assert np.array_equal(bytes_of(train.tensor()), as_events(arrays[:3]))
+        assert np.array_equal(bytes_of(test.tensor()), as_events(arrays[3:]))
+        assert (train.labels.tolist(), test.labels.tolist()) == ([4, 3, 2], [1, 0])
+        one = images(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", size=6)
+        assert one.event_shape == (3, 6, 6)
+        with pytest.raises(InputError, match="has the parts train: must have one of test"):
+            images(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", "test")
+
+    def test_saved_data_sets(self, tmp_path, table):
+        import datasets
+
+        arrays, table = table
+        datasets.DatasetDict({"train": table}).save_to_disk(str(tmp_path / "both"))
+        table.save_to_disk(str(tmp_path / "one"))
+        for name in ("both", "one"):
+            found = images(tmp_path / name)
+            assert np.array_equal(bytes_of(found.tensor()), as_events(arrays))
+            assert found.labels.tolist() == [4, 3, 2, 1, 0]
+        with pytest.raises(InputError, match="has the parts train: must have one of test, .* as split = 'test'"):
+            images(tmp_path / "both", "test")
+
+    def test_corrupt_rows_are_named_and_skipped_with_their_labels(self, tmp_path, table):
+        _, table = table
+        (tmp_path / "png" / "002.png").write_bytes(b"no picture")
+        table.to_parquet(tmp_path / "set.parquet")
+        with pytest.raises(InputError, match="set.parquet, row 2: not a readable picture"):
+            images(tmp_path / "set.parquet")
+        assert images(tmp_path / "set.parquet", corrupt="skip").labels.tolist() == [4, 3, 1, 0]
+
+    def test_a_table_without_pictures(self, tmp_path):
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "set.parquet")
+        with pytest.raises(InputError, match="has none of its columns text for images: must have one"):
+            images(tmp_path / "set.parquet")
+        (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+        with pytest.raises(InputError, match="bad.parquet: not a readable data set"):
+            images(tmp_path / "bad.parquet")
+
+    def test_without_the_package_it_says_how_to_get_it(self, tmp_path, monkeypatch):
+        (tmp_path / "set.parquet").write_bytes(b"PAR1")
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(ImportError, match=r"pip install 'mmdflow\[hub\]'"):
+            images(tmp_path / "set.parquet")

@@ -61,7 +61,7 @@ def images(
     It may be: a folder of pictures (sorted by path, sub-folders included); CIFAR-10's binary batches; an array in a .npy or
     .npz file (bytes, [n, h, w], [n, h, w, c] or [n, c, h, w]; of an .npz `images`, and `labels` where there are any); parquet
     files or a saved Hugging Face data set (with `datasets` installed). In a folder the parts are folders or files named train
-    and test (or val); a folder without such names is all training data.
+    and test (or val); a file, or a folder without such names, is all training data.
 
     Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
     bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
@@ -123,9 +123,13 @@ def _read(
     path: Path, split: str, decode: Callable[[Encoded], tuple[NDArray[np.uint8], Tensor | None, int]]
 ) -> tuple[NDArray[np.generic], Tensor | None, int]:
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
+        if split != "train":
+            raise InputError(
+                f"{path}: is one file, all training data; split = {split!r} needs a folder of train and test"
+            )
         return *_array(path), 0
     if is_table(path):
-        return decode(table_pictures(path, split, SPLITS[split]))
+        return decode(table_pictures(path, split, SPLITS))
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, nor one of {', '.join(NAMED)}")
     if is_cifar(path):

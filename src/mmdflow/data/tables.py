@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def is_table(path: Path) -> bool:
     return _is_saved(path) or bool(_parquet(path))
 
 
-def table_pictures(path: Path, split: str, names: Sequence[str]) -> Encoded:
-    """Return the pictures of a split, known by one of `names`, and the labels where there is a column of them.
+def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) -> Encoded:
+    """Return the pictures of a split, known by any of the names that `splits` has for it, and labels where there are any.
 
     Raises:
         InputError: if the split or a column of images is missing, or the files cannot be read.
@@ -34,18 +35,16 @@ def table_pictures(path: Path, split: str, names: Sequence[str]) -> Encoded:
     except ImportError:
         raise ImportError(f"{path}: parquet and Hugging Face data need datasets: pip install 'mmdflow[hub]'") from None
     try:
-        if _is_saved(path):
-            table = datasets.load_from_disk(str(path))
-            if isinstance(table, dict):  # a DatasetDict is one
-                table = _of_split(table, path, split, names)
-        else:
-            files = [path] if path.is_file() else _parquet(path)
-            parts = {name: [str(f) for f in files if f.stem.split("-")[0] == name] for name in names}
-            chosen = _of_split({k: v for k, v in parts.items() if v}, path, split, names) if len(files) > 1 else files
-            table = datasets.Dataset.from_parquet([str(file) for file in chosen])
+        parts = _saved_parts(path) if _is_saved(path) else _parquet_parts(path, splits)
+        name = next((name for name in splits[split] if name in parts), None)
+        if name is not None:
+            table = parts[name]()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: not a readable data set ({reason})") from error
+    if name is None:
+        allowed = ", ".join(splits[split])
+        raise InputError(f"{path}: has the parts {', '.join(parts)}: must have one of {allowed}, as split = {split!r}")
     columns = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
     if len(columns) != 1:
         found = ", ".join(columns) or "none"
@@ -67,13 +66,25 @@ def table_pictures(path: Path, split: str, names: Sequence[str]) -> Encoded:
     )
 
 
-def _of_split(parts: dict[str, Any], path: Path, split: str, names: Sequence[str]) -> Any:
-    for name in names:
-        if name in parts:
-            return parts[name]
-    raise InputError(
-        f"{path}: has the parts {', '.join(parts) or 'none'}: must have one of {', '.join(names)}, as split = {split!r}"
-    )
+def _saved_parts(path: Path) -> dict[str, Callable[[], Any]]:
+    """Return what reads each part of a saved data set; one without parts is all training data."""
+    import datasets
+
+    saved = datasets.load_from_disk(str(path))
+    parts = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    return {name: partial(parts.__getitem__, name) for name in parts}
+
+
+def _parquet_parts(path: Path, splits: Mapping[str, Sequence[str]]) -> dict[str, Callable[[], Any]]:
+    """Return what reads each part of parquet files, by the first word of their names; without such names all is training data."""
+    import datasets
+
+    files = [path] if path.is_file() else _parquet(path)
+    known = [name for names in splits.values() for name in names]
+    named = {name: [str(file) for file in files if file.stem.split("-")[0] == name] for name in known}
+    parts = {name: some for name, some in named.items() if some and not path.is_file()}
+    parts = parts or {"train": [str(file) for file in files]}
+    return {name: partial(datasets.Dataset.from_parquet, some) for name, some in parts.items()}
 
 
 def _is_saved(path: Path) -> bool:
