@@ -19,18 +19,18 @@ FIRST_WIDTH = 1.0
 
 
 class LearnedWidth(nn.Module):
-    """sigma(t; theta) = FIRST_WIDTH exp(net(t)): a positive function of the noise level, 1 at every t to begin with."""
+    """sigma(t; theta) = FIRST_WIDTH exp(net(t, log t)): positive for t in (0, 1], and FIRST_WIDTH at every t to begin with."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         last = nn.Linear(width, 1)
-        self.net = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
+        self.net = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
     def forward(self, t: Tensor) -> Tensor:
         """Return the width at noise level t, a scalar each."""
-        return FIRST_WIDTH * self.net(2 * t.reshape(1) - 1).exp().squeeze()
+        return FIRST_WIDTH * self.net(torch.stack([2 * t - 1, t.log() + 1])).exp().squeeze()
 
 
 def learn_width(

@@ -21,6 +21,10 @@ again near t = 0); the verdict is "seen" if all five hold for "DMMD":
 - samples_best: DMMD's samples have the smallest sliced W_2 to held-out data and the largest share in the dark squares, against
   every other flow (the normalised one aside) and the MMD-GAN's generator.
 
+After looks at seed 0 the settings were changed, not the criteria: the penalty's weight from 1 to 0.1, Adam's step sizes, steps
+of training and flow, and log t beside t as the network's input (with t alone sigma(0.02) stayed above 0.24 and the first,
+fourth and fifth criterion failed).
+
 The outliers that the paper mentions are counted, not judged: particles more than `FAR` from the board.
 """
 
@@ -55,7 +59,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "num_samples": 2000,
         "num_particles": 1000,
         "num_flow_levels": 50,
-        "steps_per_level": 5,
+        "steps_per_level": 10,
         "step_sizes": [1.0, 3.0],
     },
     "full": {
@@ -67,7 +71,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "num_samples": 5000,
         "num_particles": 5000,
         "num_flow_levels": 100,
-        "steps_per_level": 10,
+        "steps_per_level": 20,
         "step_sizes": [0.3, 1.0, 3.0],
     },
 }
@@ -167,8 +171,10 @@ def run(
     samples["MMD-GAN"] = gan.draw(num_particles, generator)
     quality = {name: judge(x, held_out) for name, x in samples.items()}
 
+    shape = shape_of_width(curves["DMMD"], grid)
     criteria = {
-        **judge_width(curves["DMMD"], grid),
+        "width_falls": shape["fall"] <= 0.8 and shape["rank_correlation"] >= 0.9,
+        "sharp_transition": shape["transition"] <= 0.25,
         "gan_width_falls": gan_width_falls(gan.widths, curves["DMMD"]),
         "discrepancy_like_interpolation": like_interpolation(discrepancies),
         "samples_best": samples_best(quality),
@@ -184,10 +190,12 @@ def run(
         f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}. From t = 1 to {T_MIN:g} sigma(t) "
         f"goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the "
         f"largest MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at "
-        f"most to {gan.widths[-1]:.2f}. Samples: {shown}."
+        f"most to {gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
+        f"half of its range in {100 * shape['transition']:.0f} percent of that of t. Samples: {shown}."
     )
     figures = {
         "criteria": criteria,
+        "shape_of_width": shape,
         "levels": _rounded(grid),
         "widths": {name: _rounded(curve) for name, curve in curves.items()},
         "widths_of_largest_mmd2": _rounded(best_widths),
@@ -251,15 +259,20 @@ def judge(x: Tensor, held_out: Tensor) -> dict[str, float]:
     }
 
 
-def judge_width(curve: Sequence[float], grid: Sequence[float]) -> dict[str, bool]:
-    """Return whether a width falls as t -> 0, and whether it does so sharply: see the module's criteria."""
+def shape_of_width(curve: Sequence[float], grid: Sequence[float]) -> dict[str, float]:
+    """Return what the first two criteria need of sigma on a grid of levels.
+
+    `fall` is sigma at the lowest level over that at the highest, `rank_correlation` that of sigma with t, and `transition` the
+    shortest part of the range of t over which half of sigma's range is crossed.
+    """
     sigma, t = torch.tensor(curve), torch.tensor(grid)
     ranks = torch.stack([sigma.argsort().argsort(), t.argsort().argsort()]).double()
     crossing = (sigma[:, None] - sigma[None, :]).abs() >= (sigma.max() - sigma.min()) / 2
     shortest = float((t[:, None] - t[None, :]).abs()[crossing].min())
     return {
-        "width_falls": curve[0] <= 0.8 * curve[-1] and float(torch.corrcoef(ranks)[0, 1]) >= 0.9,
-        "sharp_transition": shortest <= (grid[-1] - grid[0]) / 4,
+        "fall": curve[0] / curve[-1],
+        "rank_correlation": float(torch.corrcoef(ranks)[0, 1]),
+        "transition": shortest / (grid[-1] - grid[0]),
     }
 
 
