@@ -27,7 +27,7 @@ TINY = {
     "steps_per_level": 2,
     "step_sizes": [0.5, 1.0],
 }
-GRID = torch.linspace(0.02, 1, 33)
+GRID = torch.linspace(0.02, 1, 33, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
