@@ -25,7 +25,7 @@ NOTES = {
     "indistinguishable": "where a seed fails see the p-values of real target samples in its JSON: they may fail too",
     "student-teacher": "the claim has two parts: better than the plain flow, and better than Sobolev descent",
     "sliced-distances": "the constant of the lower bound is our own derivation",
-    "checkerboard-widths": "one of five criteria: sigma(t) falls sharply near t = 0; DMMD has the sharpest squares, but more outliers",
+    "checkerboard-widths": "one of five criteria; sigma(t) falls sharply near t = 0, DMMD has the sharpest squares, but outliers",
     "shape-transfer": "the claim is our reading of the authors' notebook",
 }
 # When criteria and settings were fixed, by the same notes; all others were not written down before looking at results.

@@ -30,7 +30,7 @@ The outliers that the paper mentions are counted, not judged: particles more tha
 Seen at the small scale in seeds 0 to 2: sigma(t) falls to between 0.15 and 0.22 of its value at t = 1, nearly all of it below
 t = 0.2, where the widths of the largest MMD^2 fall too; above, where P_t is as good as noise, it is flat and declines by a few
 percent, which spoils the rank correlation. DMMD has the largest share in the dark squares, but more outliers than wide kernels,
-which cost it the sliced W_2. MMD-GAN's width falls from 1 to about 0.3, sigma(t) from 0.4 to below 0.1: little of that is shared.
+which cost it the sliced W_2. MMD-GAN's width falls from 1 to about 0.25, sigma(t) from 0.37 to below 0.1: little is shared.
 """
 
 from __future__ import annotations
