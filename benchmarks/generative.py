@@ -103,7 +103,7 @@ SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "digits-stability": None, "
 def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
     if (folder / "pipeline").exists():
         return
-    parser = _train_parser(recipe_name) if _train_parser.__code__.co_argcount else _train_parser()
+    parser = _train_parser(recipe_name.rsplit("-", 1)[0])
     fixed = [f"--training.seed={seed}", "--training.sample_every=0", "--training.checkpoint_every=1000000"]
     if seconds is not None:
         fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
