@@ -1,11 +1,11 @@
-"""DMMD against its own parts, the paper's recipe, DDPM and flow matching: equal seconds of training, one classifier, several seeds.
+"""DMMD against its own parts, the paper's recipe, DDPM and flow matching, at equal seconds of training, by one classifier.
 
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 
-Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion. Every run is `mmdflow train RECIPE` with the options that
-its row names and `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged
-by the same classifier with every sampler of its row.
-Finished runs are kept, so that an interrupted suite goes on; the report holds every finished run of the suite.
+Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion. Every run is `mmdflow train RECIPE` with the options
+that its row names and `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is
+judged by the same classifier with every sampler of its row. Finished runs are kept, so that an interrupted suite goes on; the
+report holds every finished run of the suite.
 """
 
 import argparse

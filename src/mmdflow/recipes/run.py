@@ -125,6 +125,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         max_steps=spec.max_steps,
         max_seconds=spec.max_seconds,
         ema_decay=spec.ema_decay,
+        precision=spec.precision,
         seed=spec.seed,
         log_every=spec.log_every,
     )
@@ -144,7 +145,6 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         checkpoint_every=spec.checkpoint_every,
         gradient_clip=spec.gradient_clip,
         accelerator=spec.accelerator,
-        precision=spec.precision,
         progress=progress,
     )
     fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])

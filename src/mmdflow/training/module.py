@@ -44,6 +44,7 @@ class LossModule(L.LightningModule):
         max_steps: where the linear decay reaches 0.
         max_seconds: where it reaches 0 if that comes first, in seconds of training over all resumes; None for no bound.
         ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
+        precision: "float32", or "bfloat16": autocast, with matrix products and convolutions in bfloat16 and weights in float32.
         seed: of every random draw of the training steps.
         log_every: steps between logged values.
     """
@@ -60,6 +61,7 @@ class LossModule(L.LightningModule):
         max_steps: int,
         max_seconds: float | None = None,
         ema_decay: float,
+        precision: str = "float32",
         seed: int,
         log_every: int,
     ) -> None:
@@ -67,6 +69,7 @@ class LossModule(L.LightningModule):
         self.loss = loss
         self.step_size, self.betas, self.weight_decay = step_size, betas, weight_decay
         self.warmup_steps, self.max_steps, self.max_seconds = warmup_steps, max_steps, max_seconds
+        self.lowered = precision == "bfloat16"
         self.seed, self.log_every = seed, log_every
 
         def average(averaged: Any, current: Any, count: Any) -> None:
@@ -84,7 +87,9 @@ class LossModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
-        terms: Terms = self.loss(batch, step_generator(self.seed, step, self.device, self.global_rank))
+        generator = step_generator(self.seed, step, self.device, self.global_rank)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
+            terms: Terms = self.loss(batch, generator)
         terms.check_finite()
         if step % self.log_every == 0:
             self.log_dict(terms.scalars(), prog_bar=True)

@@ -36,7 +36,6 @@ class TrainOptions:
         checkpoint_every: steps between checkpoints.
         gradient_clip: bound on the norm of the gradient.
         accelerator: Lightning's: auto, cpu, gpu; one device.
-        precision: "float32", or "bfloat16": matrix products and convolutions in bfloat16, weights and sums in float32.
         progress: show a bar.
     """
 
@@ -45,7 +44,6 @@ class TrainOptions:
     checkpoint_every: int = 500
     gradient_clip: float = 5.0
     accelerator: str = "auto"
-    precision: str = "float32"
     progress: bool = True
 
 
@@ -97,7 +95,6 @@ def fit(
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=1,
-        precision="bf16-mixed" if options.precision == "bfloat16" else "32-true",
         max_steps=options.max_steps,
         max_epochs=-1,
         gradient_clip_val=options.gradient_clip,
