@@ -1,19 +1,33 @@
 """DMMD: Deep MMD gradient flow without adversarial training (Galashov, de Bortoli, Gretton, ICLR 2025)."""
 
+from mmdflow.dmmd.base import BASES, base_config, base_kernel
+from mmdflow.dmmd.conditions import Known
 from mmdflow.dmmd.loss import PENALTY_POINTS, DMMDLoss, LossTerms
 from mmdflow.dmmd.means import TargetMeans, target_means
-from mmdflow.dmmd.pipeline import DMMDOutput, DMMDPipeline, SamplerDefaults
+from mmdflow.dmmd.monitor import Recorder
+from mmdflow.dmmd.pipeline import DMMDOutput, DMMDPipeline
+from mmdflow.dmmd.references import TargetSamples
 from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
+from mmdflow.dmmd.settings import INTEGRATORS, NAMES, SamplerDefaults, check_step_size
 
 __all__ = [
+    "BASES",
+    "INTEGRATORS",
+    "NAMES",
     "PENALTY_POINTS",
     "SAMPLERS",
     "DMMDLoss",
     "DMMDOutput",
     "DMMDPipeline",
+    "Known",
     "LossTerms",
+    "Recorder",
     "SamplerDefaults",
     "TargetMeans",
+    "TargetSamples",
+    "base_config",
+    "base_kernel",
+    "check_step_size",
     "distance_steps",
     "noise_levels",
     "sample",
