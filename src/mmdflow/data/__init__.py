@@ -2,6 +2,7 @@
 
 from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
+from mmdflow.data.images import read_images, read_samples
 from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
 
@@ -14,7 +15,9 @@ __all__ = [
     "density_points",
     "load",
     "read_idx",
+    "read_images",
     "read_points",
+    "read_samples",
     "save_points",
     "toy",
 ]

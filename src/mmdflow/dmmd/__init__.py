@@ -2,13 +2,14 @@
 
 from mmdflow.dmmd.base import BASES, base_config, base_kernel
 from mmdflow.dmmd.conditions import Known
+from mmdflow.dmmd.levels import check_classes
 from mmdflow.dmmd.loss import PENALTY_POINTS, DMMDLoss, LossTerms
 from mmdflow.dmmd.means import TargetMeans, target_means
 from mmdflow.dmmd.monitor import Recorder
 from mmdflow.dmmd.pipeline import DMMDOutput, DMMDPipeline
 from mmdflow.dmmd.references import TargetSamples
 from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
-from mmdflow.dmmd.settings import INTEGRATORS, NAMES, SamplerDefaults, check_step_size
+from mmdflow.dmmd.settings import INTEGRATORS, NAMES, SamplerDefaults
 
 __all__ = [
     "BASES",
@@ -27,7 +28,7 @@ __all__ = [
     "TargetSamples",
     "base_config",
     "base_kernel",
-    "check_step_size",
+    "check_classes",
     "distance_steps",
     "noise_levels",
     "sample",

@@ -115,9 +115,7 @@ class LevelSamples:
         if kind == "exact":
             return MMD(clean, self.base, target_weights=weights)
         if kind == "approximate":
-            return PotentialEnergy(
-                KernelWitness(self.base, torch.cat([noisy, clean]), torch.cat([weights, -weights]))
-            )
+            return PotentialEnergy(KernelWitness(self.base, torch.cat([noisy, clean]), torch.cat([weights, -weights])))
         return PotentialEnergy(Alone(self.base, KernelWitness(self.base, clean, weights)))
 
     def mismatch(self, phi: Float[Tensor, "n K"], shares: Float[Tensor, " C"] | None = None) -> tuple[float, float]:

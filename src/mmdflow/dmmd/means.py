@@ -75,7 +75,9 @@ class TargetMeans:
             InputError: if t lies outside the grid.
         """
         i, weight = self._position(t)
-        return torch.lerp(self.clean[i], self.clean[i + 1], weight), torch.lerp(self.noisy[i], self.noisy[i + 1], weight)
+        return torch.lerp(self.clean[i], self.clean[i + 1], weight), torch.lerp(
+            self.noisy[i], self.noisy[i + 1], weight
+        )
 
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelMeans:
         """Return what is known at level t, through the kernel's base; `chunk_size` is for targets that embed samples."""

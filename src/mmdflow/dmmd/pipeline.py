@@ -120,7 +120,9 @@ class DMMDPipeline:
             )
         width = self.means.clean.shape[1]
         if width != self.features.num_features:
-            raise InputError(f"target means have {width} features: must have {self.features.num_features}, the network's")
+            raise InputError(
+                f"target means have {width} features: must have {self.features.num_features}, the network's"
+            )
 
     @property
     def features(self) -> FeatureNetwork:

@@ -114,12 +114,16 @@ def sample(
     _checks.count("steps_per_level", steps_per_level)
     _checks.count("final_steps", final_steps, 0)
     if len(levels) != len(step_sizes) or not levels:
-        raise InputError(f"step_sizes has {len(step_sizes)} entries: must have {len(levels)}, one a level (at least one)")
+        raise InputError(
+            f"step_sizes has {len(step_sizes)} entries: must have {len(levels)}, one a level (at least one)"
+        )
     if final_steps:
         _checks.positive("final_step_size", math.nan if final_step_size is None else final_step_size)
     lam = math.inf if whitening is None else whitening
     if math.isfinite(lam) and not target.whitenable:
-        raise InputError(f"whitening = {lam:g}: needs target means with covariances (target_means(..., covariances=True))")
+        raise InputError(
+            f"whitening = {lam:g}: needs target means with covariances (target_means(..., covariances=True))"
+        )
     classes = target.num_classes
     if labels is not None and classes == 0:
         raise InputError("labels: need target means of classes (target_means(..., labels=...))")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +76,7 @@ class SamplerDefaults:
         _checks.count("final_steps", self.final_steps, 0)
         _checks.choice("sampler", self.sampler, SAMPLERS)
         _checks.choice("integrator", self.integrator, INTEGRATORS)
-        check_step_size("step_size", self.step_size, self.num_levels)
+        _checks.step_sizes("step_size", self.step_size, self.num_levels)
         for name in ("step_scale", "final_step_size", "max_slope"):
             if getattr(self, name) is not None:
                 _checks.positive(name, getattr(self, name))
@@ -156,14 +155,3 @@ class Plan:
     step_sizes: list[float]
     final_level: float
     final_step_size: float
-
-
-def check_step_size(field: str, value: float | Sequence[float] | None, num_levels: int) -> None:
-    """Raise InputError unless `value` is None, a positive number, or one for each level."""
-    if isinstance(value, list | tuple):
-        for eta in value:
-            _checks.positive(field, eta)
-        if len(value) != num_levels:
-            raise InputError(f"{field} has {len(value)} entries: must be a number, or one a level, {num_levels} here")
-    elif value is not None:
-        _checks.positive(field, value)

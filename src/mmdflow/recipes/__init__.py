@@ -5,6 +5,7 @@ This module imports nothing heavy, so that `mmdflow train --help` is quick; `rec
 
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
+    BaseSpec,
     DataSpec,
     EvaluationSpec,
     FeaturesSpec,
@@ -17,6 +18,7 @@ from mmdflow.recipes.schema import (
 )
 
 __all__ = [
+    "BaseSpec",
     "DataSpec",
     "DivergenceSpec",
     "EvaluationSpec",

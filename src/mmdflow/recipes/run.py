@@ -23,7 +23,16 @@ from tqdm.auto import tqdm
 import mmdflow
 from mmdflow import _checks, data, metrics, plots
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
-from mmdflow.dmmd import DMMDLoss, DMMDPipeline, SamplerDefaults, TargetMeans, target_means
+from mmdflow.dmmd import (
+    DMMDLoss,
+    DMMDPipeline,
+    SamplerDefaults,
+    TargetMeans,
+    TargetSamples,
+    base_kernel,
+    check_classes,
+    target_means,
+)
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
 from mmdflow.noise import NoiseConditionalKernel, schedule
@@ -64,7 +73,8 @@ def build_loss(recipe: Recipe, dataset: data.DataSet) -> DMMDLoss:
     """Return the loss around a new network, initialised by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        kernel = NoiseConditionalKernel(build_features(recipe.features, dataset.event_shape))
+        network = build_features(recipe.features, dataset.event_shape)
+    kernel = NoiseConditionalKernel(network, base_kernel(recipe.base.config()))
     return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **asdict(recipe.loss))
 
 
@@ -79,10 +89,21 @@ def build_check(recipe: Recipe) -> None:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
-    final = recipe.sampling.final_level
-    if final is not None:
-        _checks.interval("sampling.final_level", final, recipe.loss.t_min, recipe.loss.t_max)
+    for name in ("final_level", "t_min", "t_max"):
+        if (t := getattr(recipe.sampling, name)) is not None:
+            _checks.interval(f"sampling.{name}", t, recipe.loss.t_min, recipe.loss.t_max)
+    if recipe.sampling.whitening is not None and recipe.base.name != "linear":
+        raise InputError(
+            f"sampling.whitening = {recipe.sampling.whitening!r} with base.name = {recipe.base.name!r}: must be left out; "
+            f"only the linear base has covariances"
+        )
+    _defaults(recipe.sampling)
     dataset = load_data(recipe)
+    if recipe.sampling.class_means:
+        labels = _target_events(recipe, dataset, recipe.sampling)[1]
+        if labels is None:
+            raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
+        check_classes(labels)
     count = 4 * recipe.loss.num_levels
     rows = torch.arange(count) % len(dataset.train)
     build_loss(recipe, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
@@ -150,7 +171,10 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
             "mean_events": 1000,
             "num_levels": 20,
             "steps_per_level": 1,
+            "class_means": False,
         }
+        if isinstance(recipe.sampling.step_size, list):
+            few["step_size"] = None
         quick = replace(recipe.sampling, **few, sampler="approximate", final_steps=0)
         try:
             pipeline = _pipeline(recipe, loss, averaged, dataset, quick, {})
@@ -193,27 +217,55 @@ def _pipeline(
     """Return the pipeline of the averaged weights, with target means computed now."""
     training = averaged.training
     averaged.eval()
-    events = dataset.train
-    if spec.mean_events is not None:
-        chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))
-        events = events[chosen[: spec.mean_events]]
-    levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
+    means = _target(recipe, loss, averaged, dataset, spec, progress)
+    averaged.train(training)
+    scale, defaults = recipe.data.scale, _defaults(spec)
+    return DMMDPipeline(
+        averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
+    )
+
+
+def _target(
+    recipe: Recipe,
+    loss: DMMDLoss,
+    averaged: NoiseConditionalKernel,
+    dataset: data.DataSet,
+    spec: SamplingSpec,
+    progress: bool,
+) -> TargetMeans | TargetSamples:
+    """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
+    events, labels = _target_events(recipe, dataset, spec)
+    events = events.to(next(averaged.parameters()).device)
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    if not averaged.base.finite:
+        span = {"t_min": loss.t_min, "t_max": loss.t_max}
+        return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
     with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
-        means: TargetMeans = target_means(
+        return target_means(
             averaged,
             loss.schedule,
-            _batches(events.to(next(averaged.parameters()).device)),
-            levels,
+            _batches(events),
+            torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
             noise_repeats=spec.mean_noise_repeats,
-            generator=torch.Generator().manual_seed(recipe.training.seed),
+            labels=labels,
+            covariances=spec.whitening is not None,
+            generator=generator,
             callback=lambda count: bar.update(count - bar.n),
         )
-    averaged.train(training)
-    names = SamplerDefaults.__dataclass_fields__
-    defaults = SamplerDefaults(**{k: v for k, v in asdict(spec).items() if k in names})
-    return DMMDPipeline(
-        averaged, loss.schedule, recipe.schedule, means, loss.second_moment, recipe.data.scale, defaults, provenance
-    )
+
+
+def _target_events(recipe: Recipe, dataset: data.DataSet, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
+    """Return the training events that target means or references are made of, and their labels if classes are asked for."""
+    events, labels = dataset.train, dataset.train_labels if spec.class_means else None
+    size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
+    if size is None:
+        return events, labels
+    chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+    return events[chosen], None if labels is None else labels[chosen]
+
+
+def _defaults(spec: SamplingSpec) -> SamplerDefaults:
+    return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})
 
 
 def _batches(events: Tensor, size: int = 1024) -> Iterator[Tensor]:
