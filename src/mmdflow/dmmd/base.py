@@ -32,7 +32,7 @@ def base_config(kernel: Kernel) -> dict[str, Any]:
         members = [base_config(member) for member in kernel.members()]
         return {"name": "mixture", "members": members, "weights": list(kernel.weights)}
     raise InputError(
-        f"base kernel = {type(kernel).__name__}: cannot be stored; must be Linear, Gaussian, RationalQuadratic or a Mixture of these"
+        f"base kernel = {type(kernel).__name__}: cannot be stored; must be Linear, Gaussian, RationalQuadratic or a Mixture"
     )
 
 

@@ -154,7 +154,8 @@ class Alone:
 class Grouped(Divergence):
     """Particles of every class flow as a group of their own: F = sum_c n_c/n F_c, guided away from all data's flow.
 
-    (1 + guidance) sum_c n_c/n F_c(class c) - guidance F(all), as classifier-free guidance (Ho and Salimans 2022) does with scores.
+    (1 + guidance) sum_c n_c/n F_c(class c) - guidance F(all), as classifier-free guidance does with scores
+    (Ho and Salimans 2022).
 
     Args:
         members: F_c of every class.
@@ -176,7 +177,7 @@ class Grouped(Divergence):
     def forward(self, x: Float[Tensor, "n K"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F; particles have equal weights."""
         groups = [(member, self.labels == c) for c, member in self.members.items()]
-        parts = [rows.sum() / len(x) * member(x[rows]) for member, rows in groups if bool(rows.any())]
+        parts = [int(rows.sum()) / len(x) * member(x[rows]) for member, rows in groups if bool(rows.any())]
         total = (1 + self.guidance) * torch.stack(parts).sum()
         return total if self.everything is None else total - self.guidance * self.everything(x)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from mmdflow import _checks
 from mmdflow.dmmd.levels import LevelMeans, check_classes
@@ -148,58 +149,49 @@ def target_means(
             belong to it.
     """
     _checks.count("noise_repeats", noise_repeats)
-    classes = 0 if labels is None else check_classes(labels)
-    count, sums = 0, _Sums(classes, covariances)
+    members = None if labels is None else one_hot(labels.cpu(), check_classes(labels)).double()
+    count, totals = 0, dict[str, Tensor]()
     for batch in batches:
-        own = None if labels is None else labels[count : count + len(batch)]
-        if own is not None and len(own) != len(batch):
-            raise InputError(f"labels has {len(labels)} entries: must have one an event; there are more events")
+        own = None if members is None else members[count : count + len(batch)]
+        if members is not None and count + len(batch) > len(members):
+            raise InputError(f"labels are {len(members)} in number: must be one an event; there are more events")
         noises = [normal_like(batch, generator) for _ in range(noise_repeats)]
-        clean_rows, noisy_rows = [], []
+        rows = []
         for t in levels:
             k = kernel.at(t)
             level = t.to(batch).expand(len(batch))
-            clean_rows.append(_embed(k, batch))
-            noisy_rows.append(sum(_embed(k, schedule.add_noise(batch, e, level)) for e in noises) / noise_repeats)
-        sums.add(torch.stack(clean_rows), torch.stack(noisy_rows), own)
+            noised = [_embed(k, schedule.add_noise(batch, e, level)) for e in noises]
+            rows.append(_sums(_embed(k, batch), torch.stack(noised).mean(0), own, covariances))
+        for name in rows[0]:
+            new = torch.stack([row[name] for row in rows], 1 if name.startswith("class") else 0)
+            totals[name] = totals.get(name, 0) + new
         count += len(batch)
         like = batch
         if callback is not None:
             callback(count)
     if count == 0:
         raise InputError("batches is empty: must hold at least one batch of data")
-    if labels is not None and len(labels) != count:
-        raise InputError(f"labels has {len(labels)} entries: must have {count}, one an event")
-    return TargetMeans(levels.to(like.device), **{name: m.to(like) for name, m in sums.means(count).items()})
+    if members is not None and len(members) != count:
+        raise InputError(f"labels are {len(members)} in number: must be {count}, one an event")
+    means = {name: total / count for name, total in totals.items()}
+    if members is not None:
+        shares = members.mean(0)[:, None, None]
+        means |= {name: means[name] / shares for name in ("class_clean", "class_noisy")}
+    if covariances:
+        means["covariance"] = means["covariance"] - means["clean"][:, :, None] * means["clean"][:, None]
+    return TargetMeans(levels.to(like.device), **{name: value.to(like) for name, value in means.items()})
 
 
-class _Sums:
-    """Sums over the data, in float64 on the CPU: not every device has float64."""
-
-    def __init__(self, classes: int, covariances: bool) -> None:
-        self.classes, self.covariances = classes, covariances
-        self.total: dict[str, Tensor] = {}
-        self.counts = torch.zeros(classes, dtype=torch.float64)
-
-    def add(self, clean: Float[Tensor, "T n K"], noisy: Float[Tensor, "T n K"], labels: Tensor | None) -> None:
-        new = {"clean": clean.sum(1), "noisy": noisy.sum(1)}
-        if labels is not None:
-            members = torch.nn.functional.one_hot(labels.cpu(), self.classes).double()
-            self.counts += members.sum(0)
-            new["class_clean"] = torch.einsum("nc,tnk->ctk", members, clean)
-            new["class_noisy"] = torch.einsum("nc,tnk->ctk", members, noisy)
-        if self.covariances:
-            new["covariance"] = clean.mT @ clean
-        self.total = {name: self.total.get(name, 0) + value for name, value in new.items()}
-
-    def means(self, count: int) -> dict[str, Tensor]:
-        means = {name: value / count for name, value in self.total.items()}
-        for name in ("class_clean", "class_noisy"):
-            if name in means:
-                means[name] = self.total[name] / self.counts[:, None, None]
-        if self.covariances:
-            means["covariance"] = means["covariance"] - means["clean"][:, :, None] * means["clean"][:, None]
-        return means
+def _sums(
+    clean: Float[Tensor, "n K"], noisy: Float[Tensor, "n K"], members: Float[Tensor, "n C"] | None, covariances: bool
+) -> dict[str, Tensor]:
+    """Return the sums over events that `TargetMeans` is made of, at one level."""
+    sums = {"clean": clean.sum(0), "noisy": noisy.sum(0)}
+    if members is not None:
+        sums |= {"class_clean": members.T @ clean, "class_noisy": members.T @ noisy}
+    if covariances:
+        sums["covariance"] = clean.T @ clean
+    return sums
 
 
 def _embed(kernel: Kernel, x: Tensor) -> Tensor:
@@ -207,4 +199,4 @@ def _embed(kernel: Kernel, x: Tensor) -> Tensor:
         raise InputError(
             "the base kernel has no finite feature map: target means need a linear base kernel (others take TargetSamples)"
         )
-    return kernel.embed(x).cpu().double()
+    return kernel.embed(x).cpu().double()  # not every device has float64

@@ -220,8 +220,8 @@ class DMMDPipeline:
             chunk_size=chunk_size,
             whitening=whitening,
             guidance=guidance,
-        ).within(*target.t_range)
-        plan = how.plan(self.schedule, self.second_moment, math.prod(self.event_shape))
+        )
+        plan = how.plan(target.t_range, self.schedule, self.second_moment, math.prod(self.event_shape))
         source = self._source(num_particles, particles, noise_source, plan.levels[0], generator)
         n = len(source)
         classes = None if labels is None else check_labels(labels, n, target, source.device)

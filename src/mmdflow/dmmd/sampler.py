@@ -127,7 +127,7 @@ def sample(
     classes = target.num_classes
     if labels is not None and classes == 0:
         raise InputError("labels: need target means of classes (target_means(..., labels=...))")
-    shares = None if labels is None else labels.bincount(minlength=classes) / len(labels)
+    shares = None if labels is None else labels.bincount(minlength=classes).to(particles) / len(labels)
 
     def divergence(t: float, kind: str, watched: Recorder | None) -> LevelDivergence:
         here = target.level(kernel, t, chunk_size)

@@ -114,25 +114,20 @@ class SamplerDefaults:
             given["sampler"] = _checks.choice("sampler", sampler, (*SAMPLERS, *NAMES))
         return replace(self, **given)
 
-    def within(self, low: float, high: float) -> SamplerDefaults:
-        """Return the settings with t_min and t_max filled in; raise InputError where they leave the trained range."""
-        filled = {}
-        for name, default in (("t_min", low), ("t_max", high), ("final_level", None)):
+    def plan(self, t_range: tuple[float, float], schedule: Schedule, second_moment: float, event_size: int) -> Plan:
+        """Return the levels and step sizes of a run; raise InputError where a level leaves the trained range."""
+        low, high = t_range
+        for name in ("t_min", "t_max", "final_level"):
             t = getattr(self, name)
             if t is not None and not low - 1e-6 <= t <= high + 1e-6:
                 raise InputError(
                     f"{name} = {t!r}: must be in [{low:.4g}, {high:.4g}], the noise levels of the model's target means"
                 )
-            filled[name] = default if t is None else t
-        if filled["t_min"] > filled["t_max"]:
-            raise InputError(f"t_min = {filled['t_min']!r}: must not be above t_max = {filled['t_max']!r}")
-        return replace(self, **filled)
-
-    def plan(self, schedule: Schedule, second_moment: float, event_size: int) -> Plan:
-        """Return the levels and step sizes of a run between t_min and t_max, both given."""
-        assert self.t_min is not None
-        assert self.t_max is not None
-        levels = noise_levels(self.num_levels, self.t_min, self.t_max)
+        t_min = low if self.t_min is None else self.t_min
+        t_max = high if self.t_max is None else self.t_max
+        if t_min > t_max:
+            raise InputError(f"t_min = {t_min!r}: must not be above t_max = {t_max!r}")
+        levels = noise_levels(self.num_levels, t_min, t_max)
         if self.step_size is None:
             walk = distance_steps(schedule, levels, second_moment, event_size, self.step_scale)
             steps = [eta * (1 - self.momentum) / self.steps_per_level for eta in walk]
