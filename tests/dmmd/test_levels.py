@@ -11,7 +11,7 @@ from mmdflow.dmmd.levels import Grouped, LevelDivergence, LevelMeans, features_a
 from mmdflow.features import MLPFeatures
 
 SCHEDULE = LinearSchedule()
-LEVELS = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
+LEVELS = torch.linspace(0.1, 1.0, 4, dtype=torch.float64)
 RUN = {"levels": (0.9, 0.5, 0.2), "step_sizes": (0.3, 0.2, 0.1)}
 FINAL = {"final_steps": 2, "final_step_size": 0.4, "final_level": 0.3}
 FLOWS = [("exact", None), ("approximate", None), ("approximate", "exact"), ("exact", "approximate")]
@@ -31,7 +31,7 @@ def classes(n=40, count=3):
 
 
 def means(k, **settings):
-    return target_means(k, SCHEDULE, data().split(7), LEVELS, generator=torch.Generator().manual_seed(3), **settings)
+    return target_means(k, SCHEDULE, data().split(25), LEVELS, generator=torch.Generator().manual_seed(3), **settings)
 
 
 def references(n=40, **settings):
@@ -83,7 +83,7 @@ def test_exact_sampler_with_a_gaussian_base_is_equation_10():
 
 
 @pytest.mark.parametrize(("sampler", "final"), FLOWS)
-@pytest.mark.parametrize("chunk", [1, 4, 6, 100])
+@pytest.mark.parametrize("chunk", [1, 4])
 def test_chunks_change_nothing(sampler, final, chunk):
     k, z = kernel(), data(6, seed=5)
     target = means(k, labels=classes(), covariances=True)
@@ -158,8 +158,8 @@ def test_no_guidance_and_one_class_are_the_plain_flow():
 def test_covariances_are_those_of_the_clean_features():
     k = kernel()
     target = means(k, covariances=True)
-    phi = k.features(data(), LEVELS[4].expand(40))
-    torch.testing.assert_close(target.covariance[4], torch.cov(phi.T, correction=0))
+    phi = k.features(data(), LEVELS[2].expand(40))
+    torch.testing.assert_close(target.covariance[2], torch.cov(phi.T, correction=0))
 
 
 def test_whitening_in_closed_form():
