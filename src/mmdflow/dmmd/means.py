@@ -104,7 +104,8 @@ class TargetMeans:
         t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
         if len(self.levels) == 1:
             return -1, 0.0
-        i = int(torch.searchsorted(self.levels, torch.tensor(t, dtype=self.levels.dtype, device=self.levels.device)))
+        position = torch.tensor(t, dtype=self.levels.dtype, device=self.levels.device)
+        i = int(torch.searchsorted(self.levels.contiguous(), position))
         i = max(i - 1, 0)
         return i, (t - float(self.levels[i])) / float(self.levels[i + 1] - self.levels[i])
 
