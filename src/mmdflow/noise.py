@@ -161,5 +161,37 @@ class NoiseConditionalGaussian(NoiseConditionalKernel):
         return Gaussian(self.width(t))
 
 
+class NoiseConditionalWitness(NoiseConditionalKernel):
+    r"""A learned witness h(x, t) = <phi(x, t), a_t> for KL lower bounds (DMMD paper, section D), with its linear kernel.
+
+    a_t is read off sines and cosines of t, and 1 at the start.
+
+    Args:
+        features: phi(x, t), [n, *event], [n] -> [n, num_features].
+        num_features: K.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: Callable[[Tensor, Tensor], Tensor] | None, num_features: int) -> None:
+        super().__init__(features)
+        self.register_buffer("frequencies", math.pi * torch.arange(1, 9) / 2, persistent=False)
+        self.read_out = nn.Linear(16, _checks.count("num_features", num_features))
+        nn.init.zeros_(self.read_out.weight)
+        nn.init.ones_(self.read_out.bias)
+
+    def direction(self, t: Float[Tensor, " L"]) -> Float[Tensor, "L K"]:
+        """Return a_t."""
+        angles = t[:, None] * self.frequencies
+        direction: Tensor = self.read_out(torch.cat([angles.sin(), angles.cos()], 1))
+        return direction
+
+
+def clamped_exp(h: Tensor, most: float = 15.0) -> Tensor:
+    """Return e^h, continued by its tangent above `most`, so that neither it nor its slope overflows."""
+    within = h.clamp_max(most)
+    return within.exp() * (1 + h - within)
+
+
 def _identity(x: Tensor, t: Tensor) -> Tensor:
     return x

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from mmdflow import (
+    KALE,
+    MMD,
     DivergedError,
     DMMDLoss,
     Gaussian,
@@ -18,7 +20,7 @@ from mmdflow import (
 from mmdflow.dmmd.loss import PAIRINGS
 from mmdflow.features import MLPFeatures
 from mmdflow.functional import mmd2
-from mmdflow.noise import NoiseConditionalGaussian
+from mmdflow.noise import NoiseConditionalGaussian, NoiseConditionalWitness
 
 
 class PairwiseLinear(Kernel):
@@ -49,7 +51,7 @@ def seeded(seed=1):
 POINTS = [("path", 1.0), ("noisy", 1.0), ("interpolate", 0.0)]
 
 
-@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("pairing", ["disjoint", "paired"])
 @pytest.mark.parametrize(("points", "displacement"), POINTS)
 def test_fast_path_equals_pairwise_path(points, displacement, pairing):
     settings = {"penalty_points": points, "displacement_weight": displacement, "l2_weight": 0.1, "pairing": pairing}
@@ -95,6 +97,43 @@ def test_paired_mmd_is_the_mean_over_pairs_of_different_events():
         grams = [a @ b.T for a, b in ((noisy, noisy), (x.flatten(1), x.flatten(1)), (noisy, x.flatten(1)))]
         expected = grams[0][different].mean() + grams[1][different].mean() - 2 * grams[2][different].mean()
         torch.testing.assert_close(terms.mmd2[level], expected)
+
+
+@pytest.mark.parametrize("points", ["path", "noisy"])
+@pytest.mark.parametrize("head", ["flat", "squared_residual"])
+def test_shared_features_give_the_loss_that_features_of_their_own_give(points, head):
+    """Computed again with features evaluated apart: the noisy mean must not feel the gradient in the penalty's points."""
+    features = MLPFeatures((3, 2), 5, head, width=16, depth=1).double()
+    loss = make(features, pairing="shared", penalty_points=points, displacement_weight=0.5, l2_weight=0.1)
+    terms = loss(batch(), seeded())
+    terms.total.backward()
+    found = [p.grad.clone() for p in features.parameters()]
+    features.zero_grad()
+    generator, clean = seeded(), batch()
+    levels = loss._draw_levels(clean, generator)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    weight = torch.rand(48, generator=generator, dtype=clean.dtype)
+    weight[::2] = 1
+    total = 0.0
+    for i, (x, e) in enumerate(zip(clean.split(12), noise.split(12), strict=True)):
+        t = levels[i].expand(12)
+        noisy = LinearSchedule().add_noise(x, e, t)
+        w = torch.ones(12, dtype=x.dtype) if points == "noisy" else weight[12 * i : 12 * i + 12]
+        z = torch.lerp(x, noisy, w[:, None, None]).requires_grad_()
+        a, b = features(noisy[::2], t[::2]), features(x[::2], t[::2])
+        (gradient,) = torch.autograd.grad((features(z, t) @ (a.mean(0) - b.mean(0))).sum(), z, create_graph=True)
+        gradient = gradient.flatten(1)
+        distance = math.sqrt(6) * LinearSchedule().displacement(levels[i], 1.0)
+        different = ~torch.eye(6, dtype=torch.bool)
+        value = ((a @ a.T) + (b @ b.T) - (a @ b.T) - (b @ a.T))[different].mean() / distance
+        torch.testing.assert_close(terms.mmd2[i], value.detach())
+        unit = (gradient.norm(dim=1) - 1).square().mean()
+        displacement = (gradient - (noisy - x).flatten(1) / distance).square().sum(1).mean()
+        total = total + (-value + unit + 0.5 * displacement + 0.1 * torch.cat([a, b]).square().mean()) / 4
+    torch.testing.assert_close(terms.total, total)
+    total.backward()
+    for p, expected in zip(features.parameters(), found, strict=True):
+        torch.testing.assert_close(p.grad, expected, rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -147,6 +186,78 @@ def test_invariant_under_orthogonal_maps_of_the_features():
     plain = make(features, l2_weight=0.2)(batch(), seeded())
     turned = make(lambda x, t: features(x, t) @ rotation, l2_weight=0.2)(batch(), seeded())
     torch.testing.assert_close(plain.total, turned.total, rtol=1e-10, atol=1e-12)
+
+
+def kl_loss(objective, ridge, features, count, **settings):
+    kernel = NoiseConditionalWitness(features, count).double()
+    return DMMDLoss(
+        kernel,
+        LinearSchedule(),
+        second_moment=1.0,
+        num_levels=1,
+        objective=objective,
+        ridge=ridge,
+        unit_weight=0.0,
+        normalize=False,
+        pairing="paired",
+        t_min=0.5,
+        t_max=0.5 + 1e-12,
+        **settings,
+    )
+
+
+def fitted(objective, ridge, steps=60):
+    """The bound of one batch after its read-out is fitted, with the batch's noisy and clean features."""
+    features = MLPFeatures((3, 2), 4, "flat", width=16, depth=1).double().requires_grad_(False)
+    loss = kl_loss(objective, ridge, features, 4)
+    optimiser = torch.optim.LBFGS(loss.kernel.read_out.parameters(), line_search_fn="strong_wolfe", max_iter=steps)
+
+    def closure():
+        optimiser.zero_grad()
+        total = loss(batch(), seeded()).total
+        total.backward()
+        return total
+
+    for _ in range(5):
+        optimiser.step(closure)
+    generator = seeded()
+    levels = loss._draw_levels(batch(), generator)
+    noisy = LinearSchedule().add_noise(
+        batch(), torch.randn(batch().shape, dtype=torch.float64, generator=generator), levels.expand(48)
+    )
+    t = levels.expand(48)
+    return -loss(batch(), seeded()).total.detach(), features(noisy, t), features(batch(), t)
+
+
+@pytest.mark.parametrize("objective", ["kl", "reverse-kl"])
+@pytest.mark.parametrize("ridge", [0.1, 3.0])
+def test_kl_bound_of_fixed_features_with_a_ridge_is_kale(objective, ridge):
+    bound, noisy, clean = fitted(objective, ridge)
+    upper, lower = (noisy, clean) if objective == "kl" else (clean, noisy)
+    torch.testing.assert_close(bound, KALE(lower, Linear(), ridge)(upper), rtol=1e-5, atol=1e-7)
+
+
+def test_kl_bound_tends_to_half_mmd_as_the_ridge_grows():
+    bound, noisy, clean = fitted("kl", 1e5)
+    torch.testing.assert_close(bound, MMD(clean, Linear())(noisy), rtol=1e-3, atol=1e-6)
+
+
+def test_kl_bound_does_not_overflow():
+    features = MLPFeatures((3, 2), 4, "flat", width=16, depth=1).double()
+    loss = kl_loss("reverse-kl", 0.0, lambda x, t: 1e4 * features(x, t), 4, displacement_weight=1.0)
+    terms = loss(batch(), seeded())
+    terms.total.backward()
+    terms.check_finite()
+    assert all(torch.isfinite(p.grad).all() for p in features.parameters())
+
+
+def test_semi_gradient_holds_the_residual_fixed():
+    features = MLPFeatures((3, 2), 3, "squared_residual", "semi", width=16, depth=1).double()
+    x, t = batch(5).requires_grad_(), torch.full((5,), 0.3, dtype=torch.float64)
+    weights = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((features(x, t) @ weights).sum(), x)
+    residual = x.unsqueeze(1) - features.outputs(x, t)
+    torch.testing.assert_close(gradient, 6**-0.75 * (residual * weights[:, None, None]).sum(1))
 
 
 @pytest.mark.parametrize("head", ["flat", "squared_residual"])
@@ -214,6 +325,9 @@ def test_non_finite_term_is_named_with_its_level():
         ({"penalty_points": "interpolate", "displacement_weight": 1.0}, "must be 'path' or 'noisy'"),
         ({"t_min": 0.5, "t_max": 0.4}, "t_max = 0.4"),
         ({"second_moment": 0.0}, "second_moment = 0.0"),
+        ({"objective": "kl"}, "needs a NoiseConditionalWitness"),
+        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path' or 'noisy'"),
+        ({"pairing": "shared", "base": Gaussian(1.0)}, "use 'paired'"),
     ],
 )
 def test_bad_input(change, message, unchecked):

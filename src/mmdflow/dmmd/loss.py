@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -11,54 +10,15 @@ from torch import Tensor, nn
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along, device_of
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.dmmd.terms import LossTerms, participation
+from mmdflow.errors import InputError
 from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
-from mmdflow.noise import NoiseConditionalKernel, Schedule
+from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp
 
 PENALTY_POINTS = ("path", "interpolate", "noisy")
-PAIRINGS = ("disjoint", "paired")
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """The loss and its parts at each of the L noise levels of a step.
-
-    Attributes:
-        total: the scalar to minimise.
-        levels: the noise levels t, [L].
-        mmd2: the unbiased MMD^2 between noisy and clean samples, in units of the distance between them if normalised, [L].
-        unit: mean (|grad f| - 1)^2, [L].
-        displacement: mean |grad f - n|^2, n the unit step from clean to noisy, [L].
-        l2: mean squared feature, [L].
-        slope: mean |grad f|, [L].
-        participation: participation ratio of the clean features' covariance, (tr C)^2 / tr C^2, between 1 (collapsed) and K.
-    """
-
-    total: Float[Tensor, ""]
-    levels: Float[Tensor, " L"]
-    mmd2: Float[Tensor, " L"]
-    unit: Float[Tensor, " L"]
-    displacement: Float[Tensor, " L"]
-    l2: Float[Tensor, " L"]
-    slope: Float[Tensor, " L"]
-    participation: Float[Tensor, ""]
-
-    def scalars(self) -> dict[str, float]:
-        """Return the mean over levels of every part, as numbers to log."""
-        names = ("mmd2", "unit", "displacement", "l2", "slope")
-        means = {name: float(getattr(self, name).mean()) for name in names}
-        return {"loss": float(self.total.detach()), **means, "participation": float(self.participation)}
-
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the first part that is not finite and its noise level."""
-        if bool(torch.isfinite(self.total)):
-            return
-        for name in ("mmd2", "unit", "displacement", "l2"):
-            bad = ~torch.isfinite(getattr(self, name))
-            if bool(bad.any()):
-                raise DivergedError(f"loss term {name} became non-finite at noise level t = {self.levels[bad][0]:.4f}")
-        raise DivergedError("the loss became non-finite although every term is finite")
+PAIRINGS = ("disjoint", "paired", "shared")
+OBJECTIVES = ("mmd", "kl", "reverse-kl")
 
 
 class DMMDLoss(nn.Module):
@@ -67,24 +27,32 @@ class DMMDLoss(nn.Module):
     A batch of n * num_levels clean events gives every level its own n events. With ``pairing="disjoint"`` half of them stay
     clean and the other half are noised, so the two samples of the MMD are independent. With ``"paired"`` each event is used
     clean and noised, and the cross term of the MMD leaves out the pairs of an event with itself, which keeps it unbiased; the
-    mean difference has less noise. The witness of the penalties is f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with
-    gradients through both means.
+    mean difference has less noise. ``"shared"`` is paired over the half of the events whose penalty point is x_t itself, so that
+    one evaluation of the features serves penalty and mean; it costs least. The witness of the penalties is
+    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means.
+
+    With ``objective="kl"`` the MMD gives way to the lower bound of a Kullback-Leibler divergence (DMMD paper, section D; Glaser,
+    Arbel, Gretton 2021), of a learned witness h(., t):
+    KL(P_t | P) >= (1 + lambda) (1 + E_{P_t} h - E_P e^h - lambda/2 |a_t|^2), along whose h the particles flow; with
+    ``"reverse-kl"`` KL(P | P_t) >= (1 + lambda) (1 + E_P h - E_{P_t} e^h - lambda/2 |a_t|^2), along -e^h.
 
     Args:
-        kernel: the noise-conditional kernel whose parameters are learned.
+        kernel: the noise-conditional kernel whose parameters are learned; a `NoiseConditionalWitness` for the KL bounds.
         schedule: the forward diffusion.
         second_moment: mean square of the data's entries, for the distance d_t from clean to noisy.
+        objective: "mmd", "kl" or "reverse-kl", see above.
+        ridge: lambda of the KL bounds.
         num_levels: noise levels a step, drawn one in each of as many equal strata of [t_min, t_max].
-        mmd_weight: weight of the MMD.
+        mmd_weight: weight of the MMD, or of the KL bound.
         unit_weight: weight of mean (|grad f| - 1)^2, the paper's penalty.
         displacement_weight: weight of mean |grad f - n|^2, n = (x_t - x_0) / (sqrt(D) d_t). Ours: the witness gradient is told
             where to point, not only how long to be.
         l2_weight: weight of the mean squared feature on clean and noisy samples.
         penalty_points: where the penalties hold: "path" = x_t for half of the events, uniform on the segment from
             x_0 to its own x_t for the others; "interpolate" = uniform between a clean and an independent noisy sample (WGAN-GP);
-            "noisy" = x_t (training on these alone explodes when sampled).
+            "noisy" = x_t (training on these alone explodes when sampled, unless the features' gradient is "semi").
         normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
-        pairing: "disjoint" or "paired", see above.
+        pairing: "disjoint", "paired" or "shared", see above.
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
@@ -99,6 +67,8 @@ class DMMDLoss(nn.Module):
         schedule: Schedule,
         *,
         second_moment: float,
+        objective: str = "mmd",
+        ridge: float = 0.0,
         num_levels: int = 16,
         mmd_weight: float = 1.0,
         unit_weight: float = 1.0,
@@ -114,6 +84,12 @@ class DMMDLoss(nn.Module):
         super().__init__()
         self.kernel, self.schedule = kernel, schedule
         self.second_moment = _checks.positive("second_moment", second_moment)
+        self.objective = _checks.choice("objective", objective, OBJECTIVES)
+        if objective != "mmd" and not isinstance(kernel, NoiseConditionalWitness):
+            raise InputError(
+                f"objective = {objective!r} with kernel = {type(kernel).__name__}: needs a NoiseConditionalWitness"
+            )
+        self.ridge = _checks.non_negative("ridge", ridge)
         self.num_levels = _checks.count("num_levels", num_levels)
         self.mmd_weight = _checks.non_negative("mmd_weight", mmd_weight)
         self.unit_weight = _checks.non_negative("unit_weight", unit_weight)
@@ -124,6 +100,8 @@ class DMMDLoss(nn.Module):
             raise InputError("penalty_points = 'interpolate' with displacement_weight > 0: must be 'path' or 'noisy'")
         self.normalize = normalize
         self.pairing = _checks.choice("pairing", pairing, PAIRINGS)
+        if (pairing, penalty_points) == ("shared", "interpolate"):
+            raise InputError("pairing = 'shared' with penalty_points = 'interpolate': must be 'path' or 'noisy'")
         self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
         self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
         self.level_power = _checks.positive("level_power", level_power)
@@ -144,42 +122,59 @@ class DMMDLoss(nn.Module):
         levels = self._draw_levels(clean, generator)
         t = levels.repeat_interleave(n)
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
-        by_level = (count, n, *clean.shape[1:])
-        split = n // 2 if self.pairing == "disjoint" else n  # clean events of a level in the MMD; as many noisy ones
-        samples = torch.cat([clean.view(by_level)[:, :split], noisy.view(by_level)[:, n - split :]], 1)
-        phi = self.kernel.features(samples.flatten(0, 1), levels.repeat_interleave(2 * split)).view(
-            count, 2 * split, -1
-        )
-        points = self._points(clean, noisy, samples, generator).requires_grad_()
-        phi_points = self.kernel.features(points, t).view(count, n, -1)
-        discrepancy, witness = self._mmd(phi[:, :split], phi[:, split:], phi_points, levels)
-
-        (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=learning)
+        points, phi_points, phi_clean, phi_noisy = self._features(clean, noisy, levels, generator)
+        if self.objective == "mmd":
+            gain, witness, slopes = self._mmd(phi_clean, phi_noisy, phi_points, levels)
+        else:
+            gain, witness, slopes = self._kl_bound(phi_clean, phi_noisy, phi_points, levels)
+        (gradient,) = torch.autograd.grad(witness, points, slopes, create_graph=learning)
         gradient = gradient.flatten(1)
         slope = (gradient.square().sum(1) + 1e-12).sqrt()
         distance = math.sqrt(gradient.shape[1]) * self.schedule.displacement(levels, self.second_moment)
         direction = (noisy - clean).flatten(1) / distance.repeat_interleave(n)[:, None]
         unit = (slope - 1).square().view(count, n).mean(1)
         displacement = (gradient - direction).square().sum(1).view(count, n).mean(1)
-        l2 = phi.square().mean((1, 2))
+        l2 = torch.cat([phi_clean, phi_noisy], 1).square().mean((1, 2))
         if self.normalize:
-            discrepancy = discrepancy / distance
+            gain = gain / distance
         total = (
-            -self.mmd_weight * discrepancy
+            -self.mmd_weight * gain
             + self.unit_weight * unit
             + self.displacement_weight * displacement
             + self.l2_weight * l2
         ).mean()
+        difference = (phi_noisy.mean(1) - phi_clean.mean(1)).detach().square().sum(1)
         return LossTerms(
             total=total if learning else total.detach(),
             levels=levels,
-            mmd2=discrepancy.detach(),
+            mmd2=gain.detach(),
             unit=unit.detach(),
             displacement=displacement.detach(),
             l2=l2.detach(),
             slope=slope.detach().view(count, n).mean(1),
-            participation=_participation(phi[:, :split].detach()),
+            contrast=difference / (l2.detach() * phi_clean.shape[2]).clamp_min(torch.finfo(l2.dtype).tiny),
+            participation=participation(phi_clean.detach()),
         )
+
+    def _features(
+        self, clean: Tensor, noisy: Tensor, levels: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the penalty's points, [B, *event], and the features of points, clean and noisy samples, each [L, *, K]."""
+        count, n = len(levels), len(clean) // len(levels)
+        by_level = (count, n, *clean.shape[1:])
+        t = levels.repeat_interleave(n)
+        if self.pairing == "shared":
+            points = self._points(clean, noisy, None, generator).requires_grad_()
+            phi_points = self.kernel.features(points, t).view(count, n, -1)
+            halved = clean.view(by_level)[:, ::2].flatten(0, 1)
+            phi_clean = self.kernel.features(halved, levels.repeat_interleave(n // 2)).view(count, n // 2, -1)
+            return points, phi_points, phi_clean, phi_points[:, ::2]
+        split = n // 2 if self.pairing == "disjoint" else n  # clean events of a level in the MMD; as many noisy ones
+        samples = torch.cat([clean.view(by_level)[:, :split], noisy.view(by_level)[:, n - split :]], 1)
+        phi = self.kernel.features(samples.flatten(0, 1), levels.repeat_interleave(2 * split))
+        phi_clean, phi_noisy = phi.view(count, 2 * split, -1).split(split, 1)
+        points = self._points(clean, noisy, samples, generator).requires_grad_()
+        return points, self.kernel.features(points, t).view(count, n, -1), phi_clean, phi_noisy
 
     def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
         device = device_of(generator, clean.device)
@@ -188,13 +183,17 @@ class DMMDLoss(nn.Module):
         uniform = (stratum + jitter) / self.num_levels
         return self.t_min + (self.t_max - self.t_min) * uniform**self.level_power
 
-    def _points(self, clean: Tensor, noisy: Tensor, samples: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the penalty's points, one an event, with no gradient."""
+    def _points(
+        self, clean: Tensor, noisy: Tensor, samples: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return the penalty's points, one an event, with no gradient; x_t itself at every other event."""
         if self.penalty_points == "noisy":
             return noisy.detach().clone()
         device = device_of(generator, clean.device)
         weight = torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
-        if self.penalty_points == "interpolate":  # each level's clean samples paired with its noisy ones, twice over
+        if (
+            samples is not None and self.penalty_points == "interpolate"
+        ):  # each level's clean samples paired with its noisy ones, twice over
             half, each = samples.shape[1] // 2, len(clean) // len(samples)
             start = torch.cat([samples[:, :half]] * 2, 1)[:, :each].reshape(clean.shape)
             end = torch.cat([samples[:, half:].flip(1)] * 2, 1)[:, :each].reshape(clean.shape)
@@ -203,17 +202,23 @@ class DMMDLoss(nn.Module):
             weight[::2] = 1
         return torch.lerp(start, end, along(weight, clean)).detach()
 
-    def _mmd(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the unbiased MMD^2 of each level, [L], and the witness at the points, [L, n], all given as features."""
+    def _mmd(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the unbiased MMD^2 of each level, [L], values at the points, and the weights that make them the witness.
+
+        The weights are kept apart because they hold the noisy mean, whose samples may be among the points: the gradient in
+        the points must not reach them.
+        """
         psi = self._finite(torch.cat([clean, noisy, points], 1), levels)
         if psi is not None:
             n = clean.shape[1]
             clean, noisy, points = psi[:, :n], psi[:, n : 2 * n], psi[:, 2 * n :]
             difference = noisy.mean(1) - clean.mean(1)
             cross = (clean.sum(1) * noisy.sum(1)).sum(1)
-            if self.pairing == "paired":
+            if self.pairing != "disjoint":
                 cross = (cross - (clean * noisy).sum((1, 2))) * n / (n - 1)
-            return _within(clean) + _within(noisy) - 2 * cross / n**2, (points * difference[:, None]).sum(2)
+            return _within(clean) + _within(noisy) - 2 * cross / n**2, points, difference[:, None].expand_as(points)
+        if self.pairing == "shared":
+            raise InputError("pairing = 'shared': needs a base kernel with finite features (linear); use 'paired'")
         discrepancies, witnesses = [], []
         weights = torch.cat([noisy.new_full((noisy.shape[1],), 1.0), clean.new_full((clean.shape[1],), -1.0)])
         for c, x, z, t in zip(clean, noisy, points, levels, strict=True):
@@ -224,7 +229,20 @@ class DMMDLoss(nn.Module):
                 value = value + 2 * (gram.diagonal().mean() - gram.mean()) / (len(c) - 1)
             discrepancies.append(value)
             witnesses.append(ops.kernel_sum(base, z, torch.cat([x, c]), weights / len(c)))
-        return torch.stack(discrepancies), torch.stack(witnesses)
+        witness = torch.stack(witnesses)
+        return torch.stack(discrepancies), witness, torch.ones_like(witness)
+
+    def _kl_bound(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_mmd`, for the lower bound of KL(P_t | P) or KL(P | P_t)."""
+        assert isinstance(self.kernel, NoiseConditionalWitness)
+        direction = self.kernel.direction(levels)[:, None]
+        upper, lower, at = ((phi * direction).sum(2) for phi in (noisy, clean, points))
+        if self.objective == "reverse-kl":
+            upper, lower = lower, upper
+        ridge = self.ridge / 2 * direction.square().sum((1, 2))
+        bound = (1 + self.ridge) * (1 + upper.mean(1) - clamped_exp(lower).mean(1) - ridge)
+        witness = -clamped_exp(at) if self.objective == "reverse-kl" else at
+        return bound, witness, torch.ones_like(at)
 
     def _finite(self, phi: Tensor, levels: Tensor) -> Tensor | None:
         """Return the base kernels' feature maps of phi, [L, *, K'], where they have finite ones."""
@@ -238,10 +256,3 @@ def _within(psi: Tensor) -> Tensor:
     """Return mean over pairs i != j of <psi_i, psi_j> in O(n) (SYSTEMS row 0): [L, n, K] -> [L]."""
     n = psi.shape[1]
     return (psi.sum(1).square().sum(1) - psi.square().sum((1, 2))) / (n * (n - 1))
-
-
-def _participation(phi: Tensor) -> Tensor:
-    """Return (tr C)^2 / tr C^2 of the covariance of [L, n, K] features within levels; 0 where it vanishes."""
-    centred = (phi - phi.mean(1, keepdim=True)).flatten(0, 1)
-    covariance = centred.T @ centred
-    return covariance.trace().square() / covariance.square().sum().clamp_min(torch.finfo(phi.dtype).tiny)

@@ -14,6 +14,7 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 
 HEADS = ("flat", "squared_residual")
+GRADIENTS = ("full", "semi")
 
 
 class FeatureNetwork(nn.Module):
@@ -28,13 +29,19 @@ class FeatureNetwork(nn.Module):
         event_shape: the shape of an event.
         num_features: K.
         head: one of `HEADS`.
+        gradient: "full", or "semi" (squared residual only): the gradient in x holds u_k fixed, so that it is
+            D^(-3/4) (x - u_k) instead of D^(-3/4) (1 - J_k^T) (x - u_k). One forward of the network instead of a forward and a
+            backward, and no double backward in training; the velocity is then not the gradient of a function. Ours.
     """
 
-    def __init__(self, event_shape: Sequence[int], num_features: int, head: str) -> None:
+    def __init__(self, event_shape: Sequence[int], num_features: int, head: str, gradient: str = "full") -> None:
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
         self.num_features = _checks.count("num_features", num_features)
         self.head = _checks.choice("head", head, HEADS)
+        self.gradient = _checks.choice("gradient", gradient, GRADIENTS)
+        if (head, gradient) == ("flat", "semi"):
+            raise InputError("gradient = 'semi' with head = 'flat': needs head = 'squared_residual'")
 
     @property
     def event_size(self) -> int:
@@ -43,7 +50,12 @@ class FeatureNetwork(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
-        return {"event_shape": list(self.event_shape), "num_features": self.num_features, "head": self.head}
+        return {
+            "event_shape": list(self.event_shape),
+            "num_features": self.num_features,
+            "head": self.head,
+            "gradient": self.gradient,
+        }
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
         """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
@@ -51,7 +63,7 @@ class FeatureNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
         """Return phi(x_i, t_i)."""
-        out = self.outputs(x, t)
+        out = self.outputs(x.detach() if self.gradient == "semi" else x, t)
         if self.head == "flat":
             return out
         return self.event_size**0.25 / 2 * (x.unsqueeze(1) - out).square().flatten(2).mean(2)

@@ -32,11 +32,12 @@ class ConvFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
+        gradient: str = "full",
         channels: tuple[int, ...] | list[int] = (32, 64),
         blocks: int = 1,
         patch: int = 1,
     ) -> None:
-        super().__init__(event_shape, num_features, head)
+        super().__init__(event_shape, num_features, head, gradient)
         self.blocks, self.patch = _checks.count("blocks", blocks), _checks.count("patch", patch)
         self.channels = image_channels(self.event_shape, channels, self.patch)
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())

@@ -34,11 +34,12 @@ class MLPFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
+        gradient: str = "full",
         width: int = 256,
         depth: int = 2,
         fourier: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head)
+        super().__init__(event_shape, num_features, head, gradient)
         self.width, self.depth = _checks.count("width", width), _checks.count("depth", depth)
         self.embedding = LevelEmbedding(32)
         self.level = nn.Linear(32, width * (depth + 1))

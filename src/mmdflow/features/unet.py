@@ -33,12 +33,13 @@ class UNetFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
+        gradient: str = "full",
         channels: tuple[int, ...] | list[int] = (32, 64),
         attention: tuple[bool, ...] | list[bool] | None = None,
         layers: int = 1,
         groups: int = 8,
     ) -> None:
-        super().__init__(event_shape, num_features, head)
+        super().__init__(event_shape, num_features, head, gradient)
         try:
             from diffusers import UNet2DModel
             from diffusers.models.attention_processor import AttnProcessor

@@ -37,6 +37,7 @@ class FeaturesSpec:
         network: mlp, conv or unet.
         head: squared_residual (ours) or flat.
         num_features: K.
+        gradient: full, or semi (squared_residual): u_k held fixed in the gradient, about a third of the cost.
         width: units a layer (mlp).
         fourier: frequencies of sines of the entries beside the event (mlp).
         depth: hidden layers (mlp).
@@ -51,6 +52,7 @@ class FeaturesSpec:
     network: Literal["mlp", "conv", "unet"] = "mlp"
     head: Literal["squared_residual", "flat"] = "squared_residual"
     num_features: int = 4
+    gradient: Literal["full", "semi"] | None = None
     width: int | None = None
     fourier: int | None = None
     depth: int | None = None
@@ -146,7 +148,7 @@ class LossSpec:
     l2_weight: float = 0.0
     penalty_points: Literal["path", "interpolate", "noisy"] = "path"
     normalize: bool = True
-    pairing: Literal["disjoint", "paired"] = "disjoint"
+    pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
     t_min: float = 0.02
     t_max: float = 1.0
     level_power: float = 1.0

@@ -1,0 +1,67 @@
+"""What the loss of DMMD returns: its parts at every noise level, and the monitors that tell collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow.errors import DivergedError
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The loss and its parts at each of the L noise levels of a step.
+
+    Attributes:
+        total: the scalar to minimise.
+        levels: the noise levels t, increasing, [L].
+        mmd2: the unbiased MMD^2 between noisy and clean samples, or the KL bound; in units of the distance between them if
+            normalised, [L].
+        unit: mean (|grad f| - 1)^2, [L].
+        displacement: mean |grad f - n|^2, n the unit step from clean to noisy, [L].
+        l2: mean squared feature, [L].
+        slope: mean |grad f|, [L].
+        contrast: |mean noisy phi - mean clean phi|^2 / E |phi|^2: the share of the features that tells noise from data, [L].
+        participation: participation ratio of the clean features' covariance, (tr C)^2 / tr C^2, between 1 (collapsed) and K.
+    """
+
+    total: Float[Tensor, ""]
+    levels: Float[Tensor, " L"]
+    mmd2: Float[Tensor, " L"]
+    unit: Float[Tensor, " L"]
+    displacement: Float[Tensor, " L"]
+    l2: Float[Tensor, " L"]
+    slope: Float[Tensor, " L"]
+    contrast: Float[Tensor, " L"]
+    participation: Float[Tensor, ""]
+
+    def scalars(self) -> dict[str, float]:
+        """Return numbers to log: the mean over levels of every part, and slope and MMD^2 of the lowest and highest level."""
+        names = ("mmd2", "unit", "displacement", "l2", "slope", "contrast")
+        means = {name: float(getattr(self, name).mean()) for name in names}
+        ends = {
+            f"{name}_{end}": float(getattr(self, name)[i])
+            for name in ("mmd2", "slope")
+            for end, i in (("low", 0), ("high", -1))
+        }
+        return {"loss": float(self.total.detach()), **means, "participation": float(self.participation), **ends}
+
+    def check_finite(self) -> None:
+        """Raise `DivergedError` naming the first part that is not finite and its noise level."""
+        if bool(torch.isfinite(self.total)):
+            return
+        for name in ("mmd2", "unit", "displacement", "l2"):
+            bad = ~torch.isfinite(getattr(self, name))
+            if bool(bad.any()):
+                raise DivergedError(f"loss term {name} became non-finite at noise level t = {self.levels[bad][0]:.4f}")
+        raise DivergedError("the loss became non-finite although every term is finite")
+
+
+def participation(phi: Float[Tensor, "L n K"]) -> Float[Tensor, ""]:
+    """Return (tr C)^2 / tr C^2 of the covariance of the features within levels; 0 where it vanishes."""
+    centred = (phi - phi.mean(1, keepdim=True)).flatten(0, 1)
+    covariance = centred.T @ centred
+    return covariance.trace().square() / covariance.square().sum().clamp_min(torch.finfo(phi.dtype).tiny)
