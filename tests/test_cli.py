@@ -245,9 +245,9 @@ def test_unwritable_places(run_folder, tmp_path, capsys):
 
 
 def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypatch):
-    from mmdflow.recipes import run
+    from mmdflow import DMMDLoss
 
-    forward = run.DMMDLoss.forward
+    forward = DMMDLoss.forward
     calls = iter(range(100))
 
     def interrupting(self, *args, **kwargs):
@@ -255,12 +255,12 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypat
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
+    monkeypatch.setattr(DMMDLoss, "forward", interrupting)
     folder, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
     assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == 130
     assert signal.getsignal(signal.SIGINT) is handler
     assert f"go on with: mmdflow train --resume {folder}" in capsys.readouterr().err
-    monkeypatch.setattr(run.DMMDLoss, "forward", forward)
+    monkeypatch.setattr(DMMDLoss, "forward", forward)
     assert main(["train", "--resume", str(folder)]) == 0
 
 

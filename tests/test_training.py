@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdflow import DivergedError, DMMDPipeline, InputError
-from mmdflow.recipes import DataSpec, EvaluationSpec, FeaturesSpec, LossSpec, Recipe, SamplingSpec, TrainingSpec
+from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError
+from mmdflow.recipes import DataSpec, DMMDRecipe, EvaluationSpec, FeaturesSpec, LossSpec, SamplingSpec, TrainingSpec
 from mmdflow.training import StepBatches, step_generator
 
 pytest.importorskip("lightning")
 from mmdflow.recipes import run
+from mmdflow.recipes.systems import build_features
 from mmdflow.training.run import read_checkpoint
 
-RECIPE = Recipe(
+RECIPE = DMMDRecipe(
     data=DataSpec("digits"),
     features=FeaturesSpec("mlp", width=16, depth=1, num_features=2),
     loss=LossSpec(num_levels=4, displacement_weight=1.0),
@@ -78,7 +79,7 @@ def crash():
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, how, saved):
     whole = train(tmp_path / "whole")
     stop_at = {"step": 7}
-    forward = run.DMMDLoss.forward
+    forward = DMMDLoss.forward
 
     def interrupting(self, *args, **kwargs):
         stop_at["step"] -= 1
@@ -86,11 +87,11 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypa
             how()
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(run.DMMDLoss, "forward", interrupting)
+    monkeypatch.setattr(DMMDLoss, "forward", interrupting)
     with pytest.raises((KeyboardInterrupt, OSError)):
         train(tmp_path / "parts")
     assert read_checkpoint(tmp_path / "parts")["global_step"] == saved
-    monkeypatch.setattr(run.DMMDLoss, "forward", forward)
+    monkeypatch.setattr(DMMDLoss, "forward", forward)
     resumed = train(tmp_path / "parts")
     assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     optimisers = [read_checkpoint(tmp_path / name)["optimizer_states"][0]["state"] for name in ("whole", "parts")]
@@ -150,7 +151,7 @@ def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path, attempt):
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    forward = run.DMMDLoss.forward
+    forward = DMMDLoss.forward
     calls = itertools.count()
 
     def poisoned(self, *args, **kwargs):
@@ -161,7 +162,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monk
             )
         return terms
 
-    monkeypatch.setattr(run.DMMDLoss, "forward", poisoned)
+    monkeypatch.setattr(DMMDLoss, "forward", poisoned)
     with pytest.raises(
         DivergedError, match=r"step 8: loss term displacement became non-finite at noise level t = 0\.\d+; lower"
     ):
@@ -189,7 +190,7 @@ def test_checkpoint_of_another_network_is_told(tmp_path):
 
 
 def test_two_resumes_from_one_step_keep_both_logs(tmp_path, monkeypatch):
-    monkeypatch.setattr(run.DMMDLoss, "forward", lambda *a, **k: crash())
+    monkeypatch.setattr(DMMDLoss, "forward", lambda *a, **k: crash())
     for _ in range(2):
         with pytest.raises(OSError, match="the disk is gone"):
             train(tmp_path / "run")
@@ -269,13 +270,13 @@ def test_recipes_check_their_numbers(spec, fields, message, unchecked):
 
 def test_fields_of_another_network_are_refused():
     with pytest.raises(InputError, match="features.blocks = 2: not a field of the mlp network"):
-        run.build_features(FeaturesSpec("mlp", blocks=2), (1, 8, 8))
+        build_features(FeaturesSpec("mlp", blocks=2), (1, 8, 8))
 
 
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
     from mmdflow._options import parse
-    from mmdflow.cli import _recipe, _train_parser
+    from mmdflow.cli import _recipe, _system, _train_parser
     from mmdflow.recipes import recipe_names, recipe_path
 
     def stand_in(name, path=None):
@@ -287,10 +288,9 @@ def test_every_recipe_builds(monkeypatch):
     names = recipe_names()
     assert {"dmmd-digits", "dmmd-mnist", "dmmd-fashion", "dmmd-checkerboard"} <= set(names)
     for name in names:
-        parser = _train_parser()
+        parser = _train_parser(_system(recipe_path(name)))
         recipe = _recipe(parser, parse(parser, [f"--config={recipe_path(name)}"]))
         loss = run.build_loss(recipe, data.load(recipe.data.name))
-        size = recipe.training.events_per_level * recipe.loss.num_levels
-        loss(data.load(recipe.data.name).train[:size]).total.backward()
+        loss(data.load(recipe.data.name).train[: recipe.batch_size]).total.backward()
         assert recipe.description, name
         assert Path(recipe_path(name)).stem == name

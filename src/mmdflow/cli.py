@@ -76,18 +76,16 @@ def _fail(error: BaseException | str, code: int) -> int:
 
 def _train(arguments: list[str]) -> None:
     from mmdflow.errors import InputError
-    from mmdflow.recipes import recipe_path
 
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
         _resume(arguments)
         return
-    parser = _train_parser()
-    options = parse(parser, arguments)
-    if options.recipe is not None:  # its fields first, the command line's over them
-        rest = list(arguments)
-        rest.remove(options.recipe)
-        options = parse(parser, [f"--config={recipe_path(options.recipe)}", *rest])
-    elif not options.config:
+    file, rest = _recipe_file(arguments)
+    parser = _train_parser(_system(file))
+    options = parse(parser, rest if file is None else [f"--config={file}", *rest])  # the command line's over the file's
+    if options.recipe is not None:
+        raise InputError(f"recipe = {options.recipe!r}: a second one; must be one")
+    if not options.config:
         raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
     if options.output is None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
@@ -108,26 +106,65 @@ def _resume(arguments: list[str]) -> None:
     folder = Path(parse(parser, arguments).resume)
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"resume = {folder}: holds no run (recipe.yaml is missing)")
-    parser = _train_parser()
+    parser = _train_parser(_system(folder / "recipe.yaml"))
     _run(_recipe(parser, parse(parser, [f"--config={folder / 'recipe.yaml'}"])), folder)
 
 
-def _train_parser() -> ArgumentParser:
-    from mmdflow.recipes import Recipe
+_FLAGS = ("--overwrite", "--help")  # the options of `train` that take no value
 
-    parser = new_parser("train", "Train a model by a recipe (a name or a YAML file); every field of it is an option.")
+
+def _recipe_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """Return the file of the recipe among the arguments of `train`, None where none is named, and the other arguments."""
+    from mmdflow.recipes import recipe_path
+
+    found = None
+    for i, argument in enumerate(arguments):
+        before = arguments[i - 1] if i else ""
+        is_value = "=" not in before and (before == "-o" or before.startswith("--")) and before not in _FLAGS
+        if not is_value and not argument.startswith("-"):
+            return recipe_path(argument), [*arguments[:i], *arguments[i + 1 :]]
+        if is_value and before == "--config":
+            found = found or (argument, [*arguments[: i - 1], *arguments[i + 1 :]])
+        elif argument.startswith("--config="):
+            found = found or (argument.removeprefix("--config="), [*arguments[:i], *arguments[i + 1 :]])
+    return (None, arguments) if found is None else (recipe_path(found[0]), found[1])
+
+
+def _system(file: Path | None) -> str:
+    """Return the system that a recipe's file names; dmmd where it names none, or is no YAML, of which the parser complains."""
+    import yaml
+
+    from mmdflow.recipes import RECIPES
+
+    if file is None:
+        return "dmmd"
+    try:
+        fields = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return "dmmd"
+    name = fields.get("system", "dmmd") if isinstance(fields, dict) else "dmmd"
+    return _checks.choice("system", name, RECIPES)
+
+
+def _train_parser(system: str = "dmmd") -> ArgumentParser:
+    from mmdflow.recipes import RECIPES
+
+    what = "Train a model by a recipe (a name or a YAML file); every field of it is an option. "
+    parser = new_parser(
+        "train", what + f"The fields are those of {system}; with RECIPE, --help shows those of its system."
+    )
     parser.add_argument("recipe", type=str, nargs="?", help="a recipe's name or a YAML file")
     parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
     parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(RECIPES[system])
     return parser
 
 
 def _recipe(parser: ArgumentParser, options: Namespace) -> Any:
-    from mmdflow.recipes import Recipe
+    from mmdflow.recipes import RECIPES
 
-    return fill(Recipe, parser, options)
+    return fill(RECIPES[options.system], parser, options)
 
 
 def _run(recipe: Any, folder: Path) -> None:
@@ -149,10 +186,11 @@ def _sampler_parser(command: str, description: str) -> ArgumentParser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
     parser = new_parser(command, description)
     parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
-    names = "dmmd, a-dmmd, a-dmmd-a, a-dmmd-e, dmmd-e"
+    names = "or by the paper's names: dmmd, a-dmmd, a-dmmd-a, a-dmmd-e, dmmd-e"
+    others = "ddpm: ancestral or ddim; flow-matching: euler or heun"
     options: list[tuple[str, Any, str]] = [
-        ("sampler", str, f"exact (particles interact), approximate (each on its own), or a name of the paper: {names}"),
-        ("num_levels", int, "noise levels T"),
+        ("sampler", str, f"dmmd: exact (particles interact), approximate (each on its own), {names}; {others}"),
+        ("num_levels", int, "noise levels T: the steps from noise to data"),
         ("steps_per_level", int, "flow steps a level"),
         (
             "step_size",
@@ -189,20 +227,40 @@ _HOW = (
     ),
     *("whitening", "guidance", "final_steps", "final_sampler"),
 )
+#: Options of `sample` alone, and the settings of a pipeline that they stand for.
+_GIVEN = {
+    "source": "particles",
+    "noise_source": "noise_source",
+    "labels": "labels",
+    "known": "known",
+    "mask": "mask",
+    "monitor": "monitor",
+}
 
 
 def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
+    import inspect
+
     import torch
 
-    from mmdflow.dmmd import DMMDPipeline
     from mmdflow.errors import InputError
+    from mmdflow.recipes.systems import load_pipeline
 
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device = {options.device!r}: not usable here ({str(error).splitlines()[0]})") from None
-    pipeline = DMMDPipeline.from_pretrained(options.model, options.device)
-    return pipeline, {name: options[name] for name in _HOW if options[name] is not None}
+    pipeline = load_pipeline(options.model, options.device)
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    given = {name: options.get(name) for name in (*_HOW, *_GIVEN)}
+    asked = [name for name, value in given.items() if value is not None and value is not False]
+    for name in asked:
+        if name not in taken and _GIVEN.get(name) not in taken:
+            mine = ", ".join(own for own in _HOW if own in taken)
+            raise InputError(
+                f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"
+            )
+    return pipeline, {name: options[name] for name in asked if name in _HOW}
 
 
 def _sample(arguments: list[str]) -> None:
@@ -245,7 +303,6 @@ def _sample(arguments: list[str]) -> None:
             options.num_samples or 64,
             generator=generator,
             return_trajectory=animate,
-            monitor=options.monitor is not None,
             progress=True,
             **how,
             **_given(options, pipeline),
@@ -286,20 +343,22 @@ def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
     from mmdflow import data
     from mmdflow.errors import InputError
 
-    parameter, event = next(pipeline.features.parameters()), pipeline.event_shape
-    channels = event[0] if len(event) == 3 else 1
-    given: dict[str, Any] = {"noise_source": options.noise_source}
+    def read(name: str) -> Any:
+        return data.read_samples(name, channels).to(options.device, torch.float32)
+
+    channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
+    given: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
     if options.source is not None:
-        particles = data.read_samples(options.source, channels).to(parameter)
+        particles = read(options.source)
         if options.num_samples is not None and options.num_samples > len(particles):
             raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
         given["particles"] = particles[: options.num_samples]
     if options.known is not None:
-        known, mask = (data.read_samples(name, channels).to(parameter) for name in (options.known, options.mask))
+        known, mask = read(options.known), read(options.mask)
         given["known"] = known
         given["mask"] = mask != 0 if options.mask.lower().endswith(data.POINT_FILES) else mask > 0
     if options.labels is not None:
-        given["labels"] = torch.as_tensor(options.labels, device=parameter.device)
+        given["labels"] = torch.as_tensor(options.labels, device=options.device)
     return given
 
 

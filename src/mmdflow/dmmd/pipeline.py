@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._files import new_folder, read_json, shipped_models
+from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
 from mmdflow.dmmd.base import base_config, base_kernel
 from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
 from mmdflow.dmmd.means import TargetMeans
@@ -27,44 +24,23 @@ from mmdflow.dmmd.references import TargetSamples
 from mmdflow.dmmd.sampler import sample
 from mmdflow.dmmd.settings import SamplerDefaults
 from mmdflow.errors import DivergedError, InputError
-from mmdflow.features import NETWORKS, FeatureNetwork
+from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
 from mmdflow.types import SamplingMonitor
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-FORMAT = 1
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _MEANS, _SAMPLES = "target_means.safetensors", "target_samples.safetensors"
 
 
 @dataclass(frozen=True)
-class DMMDOutput:
-    """What a pipeline returns.
+class DMMDOutput(SampleOutput):
+    """What a DMMD pipeline returns: `particles`, `nfe`, `trajectory`, `images`; NFE counts witness gradients.
 
     Attributes:
-        particles: [n, *event]; images lie in [-1, 1].
-        nfe: evaluations of the witness gradient per particle that were made.
-        trajectory: the particles at the start and after every noise level, [S, n, *event], when asked for.
         monitor: what the run looked like at each noise level, when asked for.
     """
 
-    particles: Float[Tensor, "n *event"]
-    nfe: int
-    trajectory: Float[Tensor, "S n *event"] | None = None
     monitor: SamplingMonitor | None = None
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """The particles as PIL images (events [1 or 3, height, width])."""
-        from PIL import Image
-
-        if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
-            raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
-        pixels = ((self.particles.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
 @dataclass(frozen=True)
@@ -315,12 +291,8 @@ class DMMDPipeline:
         Raises:
             InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
         """
-        network = self.features
-        name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
         config = {
-            "format": FORMAT,
             "system": "dmmd",
-            "features": {"network": name, **network.config()},
             "base_kernel": base_config(self.kernel.base),
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
@@ -328,13 +300,10 @@ class DMMDPipeline:
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        with new_folder(path, overwrite=overwrite) as folder:
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / _WEIGHTS)
-            if self.means is not None:
-                file = folder / (_SAMPLES if isinstance(self.means, TargetSamples) else _MEANS)
-                save_file({k: v.contiguous() for k, v in self.means.tensors().items()}, file)
-            (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        return Path(path)
+        target = {}
+        if self.means is not None:
+            target[_SAMPLES if isinstance(self.means, TargetSamples) else _MEANS] = self.means.tensors()
+        return save_pipeline(path, self.features, config, target, overwrite=overwrite)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DMMDPipeline:
@@ -345,22 +314,13 @@ class DMMDPipeline:
         Raises:
             InputError: if there is none, or a file is missing or corrupt.
         """
-        folder = _find(path)
-        config = read_json(folder / _CONFIG)
-        try:
-            if config["format"] != FORMAT or config["system"] != "dmmd":
-                raise InputError(
-                    f"{folder / _CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of 'dmmd'"
-                )
-            arguments = dict(config["features"])
-            network = NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
+        folder = find_folder(path)
+        with open_config(folder, "dmmd") as config:
             path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
             base = config["base_kernel"]
+            base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
             pipeline = cls(
-                kernel=NoiseConditionalKernel(
-                    _fill(network, _load(folder / _WEIGHTS), folder / _WEIGHTS),
-                    base_kernel({"name": base} if isinstance(base, str) else base),  # a name only, in older folders
-                ),
+                kernel=NoiseConditionalKernel(load_network(folder, config), base),
                 schedule=path_of_noise,
                 schedule_name=config["schedule"],
                 means=_load_target(folder, path_of_noise),
@@ -369,53 +329,16 @@ class DMMDPipeline:
                 defaults=SamplerDefaults(**config["sampler"]),
                 provenance=config["provenance"],
             )
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{folder / _CONFIG}: damaged or from another version ({error})") from error
         return pipeline.to(device)
-
-
-def _find(path: str | Path) -> Path:
-    shipped = shipped_models()
-    candidates = [Path(path), Path(path) / "pipeline"]
-    if str(path) in shipped:
-        candidates.append(shipped[str(path)])
-    for folder in candidates:
-        if (folder / _CONFIG).is_file():
-            return folder
-    raise InputError(
-        f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {', '.join(shipped)}"
-    )
 
 
 def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples | None:
     if (folder / _SAMPLES).is_file():
-        return TargetSamples.from_tensors(_load(folder / _SAMPLES), noise)
-    return TargetMeans(**_load(folder / _MEANS)) if (folder / _MEANS).is_file() else None
+        return TargetSamples.from_tensors(load_tensors(folder / _SAMPLES), noise)
+    return TargetMeans(**load_tensors(folder / _MEANS)) if (folder / _MEANS).is_file() else None
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
     said = ("not enough memory", "can't allocate", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; the folder is not a whole pipeline") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Module:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: does not fit the network in {_CONFIG} ({reason})") from error
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise InputError(f"{path}: holds NaN or infinite weights")
-    return network.eval().requires_grad_(False)

@@ -1,14 +1,25 @@
 """Recipes: YAML files, the typed dataclasses they fill, and the only place that turns names into objects.
 
-This module imports nothing heavy, so that `mmdflow train --help` is quick; `recipes.run` does the wiring.
+This module imports nothing heavy, so that `mmdflow train --help` is quick; `recipes.run` and `recipes.systems` do the wiring.
 """
 
+from mmdflow.recipes.denoising_schema import (
+    DDPMLossSpec,
+    DDPMRecipe,
+    DDPMSamplingSpec,
+    DenoisingTrainingSpec,
+    FlowMatchingLossSpec,
+    FlowMatchingRecipe,
+    FlowMatchingSamplingSpec,
+)
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
     DataSpec,
+    DMMDRecipe,
     EvaluationSpec,
     FeaturesSpec,
+    LoopSpec,
     LossSpec,
     Recipe,
     SamplingSpec,
@@ -17,13 +28,30 @@ from mmdflow.recipes.schema import (
     recipe_path,
 )
 
+#: The systems: the name in a recipe's `system` -> the fields it takes. `recipes.systems.SYSTEMS` builds them.
+RECIPES: dict[str, type[Recipe]] = {
+    "dmmd": DMMDRecipe,
+    "ddpm": DDPMRecipe,
+    "flow-matching": FlowMatchingRecipe,
+}
+
 __all__ = [
+    "RECIPES",
     "BaseSpec",
+    "DDPMLossSpec",
+    "DDPMRecipe",
+    "DDPMSamplingSpec",
+    "DMMDRecipe",
     "DataSpec",
+    "DenoisingTrainingSpec",
     "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",
+    "FlowMatchingLossSpec",
+    "FlowMatchingRecipe",
+    "FlowMatchingSamplingSpec",
     "FlowSpec",
+    "LoopSpec",
     "LossSpec",
     "Recipe",
     "SamplingSpec",

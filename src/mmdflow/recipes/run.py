@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -17,26 +16,15 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import mmdflow
 from mmdflow import _checks, data, metrics, plots
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
-from mmdflow.dmmd import (
-    DMMDLoss,
-    DMMDPipeline,
-    SamplerDefaults,
-    TargetMeans,
-    TargetSamples,
-    base_kernel,
-    check_classes,
-    target_means,
-)
 from mmdflow.errors import DivergedError, InputError
-from mmdflow.features import NETWORKS, FeatureNetwork
-from mmdflow.noise import NoiseConditionalKernel, schedule
-from mmdflow.recipes.schema import FeaturesSpec, Recipe, SamplingSpec
+from mmdflow.recipes.schema import Recipe
+from mmdflow.recipes.systems import SYSTEMS, Pipeline, load_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +38,6 @@ _RUN_FILES = {
 }
 
 
-def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureNetwork:
-    """Return the feature network of a recipe; fields that its kind does not take are refused."""
-    given = {k: v for k, v in asdict(spec).items() if v is not None and k != "network"}
-    network = NETWORKS[spec.network]
-    allowed = set(network.__init__.__annotations__)
-    for name in given:
-        if name not in allowed:
-            raise InputError(f"features.{name} = {given[name]!r}: not a field of the {spec.network} network")
-    return network(event_shape, **given)
-
-
 def load_data(recipe: Recipe) -> data.DataSet:
     """Return the data of a recipe, scaled as it says."""
     dataset = data.load(recipe.data.name, recipe.data.path)
@@ -69,13 +46,9 @@ def load_data(recipe: Recipe) -> data.DataSet:
     return dataset if scale == 1 else replace(dataset, train=dataset.train * scale, test=dataset.test * scale)
 
 
-def build_loss(recipe: Recipe, dataset: data.DataSet) -> DMMDLoss:
+def build_loss(recipe: Recipe, dataset: data.DataSet) -> nn.Module:
     """Return the loss around a new network, initialised by the recipe's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        network = build_features(recipe.features, dataset.event_shape)
-    kernel = NoiseConditionalKernel(network, base_kernel(recipe.base.config()))
-    return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **asdict(recipe.loss))
+    return SYSTEMS[recipe.system].loss(recipe, dataset)
 
 
 def build_check(recipe: Recipe) -> None:
@@ -89,23 +62,8 @@ def build_check(recipe: Recipe) -> None:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
-    for name in ("final_level", "t_min", "t_max"):
-        if (t := getattr(recipe.sampling, name)) is not None:
-            _checks.interval(f"sampling.{name}", t, recipe.loss.t_min, recipe.loss.t_max)
-    if recipe.sampling.whitening is not None and recipe.base.name != "linear":
-        raise InputError(
-            f"sampling.whitening = {recipe.sampling.whitening!r} with base.name = {recipe.base.name!r}: must be left out; "
-            f"only the linear base has covariances"
-        )
-    _defaults(recipe.sampling)
     dataset = load_data(recipe)
-    if recipe.sampling.class_means:
-        labels = _target_events(recipe, dataset, recipe.sampling)[1]
-        if labels is None:
-            raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
-        check_classes(labels)
-    count = 4 * recipe.loss.num_levels
-    rows = torch.arange(count) % len(dataset.train)
+    rows = torch.arange(recipe.smallest_batch) % len(dataset.train)
     build_loss(recipe, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
 
 
@@ -135,23 +93,23 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     write_json(folder / PROVENANCE_FILE, _provenance())
 
 
-def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipeline:
+def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     """Train in a run folder made by `open_run`, going on from its checkpoint; leave `pipeline/` there and return it.
 
     A finished run is returned as it is.
     """
     if (folder / "pipeline").is_dir():
-        return DMMDPipeline.from_pretrained(folder / "pipeline")
+        return load_pipeline(folder / "pipeline")
     from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit
 
     origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
     make_folder(folder / "checkpoints")
     dataset = load_data(recipe)
-    spec = recipe.training
-    loss = build_loss(recipe, dataset)
+    spec, system = recipe.training, SYSTEMS[recipe.system]
+    loss = system.loss(recipe, dataset)
     module = LossModule(
         loss,
-        loss.kernel,
+        system.learned(loss),
         step_size=spec.step_size,
         betas=spec.betas,
         weight_decay=spec.weight_decay,
@@ -162,29 +120,17 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
         log_every=spec.log_every,
     )
     averaged = module.ema.module
-    assert isinstance(averaged, NoiseConditionalKernel)
 
     def draw(step: int) -> None:
-        few: dict[str, Any] = {
-            "mean_levels": 21,
-            "mean_noise_repeats": 1,
-            "mean_events": 1000,
-            "num_levels": 20,
-            "steps_per_level": 1,
-            "class_means": False,
-        }
-        if isinstance(recipe.sampling.step_size, list):
-            few["step_size"] = None
-        quick = replace(recipe.sampling, **few, sampler="approximate", final_steps=0)
         try:
-            pipeline = _pipeline(recipe, loss, averaged, dataset, quick, {})
+            pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
             out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
             plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
         except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
             log.warning("no picture of step %d: %s", step, error)
 
     options = TrainOptions(
-        batch_size=spec.events_per_level * recipe.loss.num_levels,
+        batch_size=recipe.batch_size,
         max_steps=spec.max_steps,
         checkpoint_every=spec.checkpoint_every,
         gradient_clip=spec.gradient_clip,
@@ -200,80 +146,13 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> DMMDPipelin
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
     }
-    pipeline = _pipeline(recipe, loss, averaged, dataset, recipe.sampling, provenance, progress)
+    pipeline = system.pipeline(recipe, loss, averaged, dataset, provenance, progress=progress)
     pipeline.save_pretrained(folder / "pipeline", overwrite=True)
     return pipeline
 
 
-def _pipeline(
-    recipe: Recipe,
-    loss: DMMDLoss,
-    averaged: NoiseConditionalKernel,
-    dataset: data.DataSet,
-    spec: SamplingSpec,
-    provenance: dict[str, Any],
-    progress: bool = False,
-) -> DMMDPipeline:
-    """Return the pipeline of the averaged weights, with target means computed now."""
-    training = averaged.training
-    averaged.eval()
-    means = _target(recipe, loss, averaged, dataset, spec, progress)
-    averaged.train(training)
-    scale, defaults = recipe.data.scale, _defaults(spec)
-    return DMMDPipeline(
-        averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
-    )
-
-
-def _target(
-    recipe: Recipe,
-    loss: DMMDLoss,
-    averaged: NoiseConditionalKernel,
-    dataset: data.DataSet,
-    spec: SamplingSpec,
-    progress: bool,
-) -> TargetMeans | TargetSamples:
-    """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
-    events, labels = _target_events(recipe, dataset, spec)
-    events = events.to(next(averaged.parameters()).device)
-    generator = torch.Generator().manual_seed(recipe.training.seed)
-    if not averaged.base.finite:
-        span = {"t_min": loss.t_min, "t_max": loss.t_max}
-        return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
-    with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
-        return target_means(
-            averaged,
-            loss.schedule,
-            _batches(events),
-            torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
-            noise_repeats=spec.mean_noise_repeats,
-            labels=labels,
-            covariances=spec.whitening is not None,
-            generator=generator,
-            callback=lambda count: bar.update(count - bar.n),
-        )
-
-
-def _target_events(recipe: Recipe, dataset: data.DataSet, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
-    """Return the training events that target means or references are made of, and their labels if classes are asked for."""
-    events, labels = dataset.train, dataset.train_labels if spec.class_means else None
-    size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
-    if size is None:
-        return events, labels
-    chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
-    return events[chosen], None if labels is None else labels[chosen]
-
-
-def _defaults(spec: SamplingSpec) -> SamplerDefaults:
-    return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})
-
-
-def _batches(events: Tensor, size: int = 1024) -> Iterator[Tensor]:
-    yield from events.split(size)
-
-
 def draw_samples(
-    pipeline: DMMDPipeline, num_samples: int, particles_per_run: int, seed: int, progress: bool = False, **how: Any
+    pipeline: Pipeline, num_samples: int, particles_per_run: int, seed: int, progress: bool = False, **how: Any
 ) -> tuple[Tensor, int]:
     """Return `num_samples` samples, flowed in runs of `particles_per_run`, and the NFE of a run."""
     _checks.count("num_samples", num_samples)
@@ -290,7 +169,7 @@ def draw_samples(
 
 
 def evaluate(
-    pipeline: DMMDPipeline,
+    pipeline: Pipeline,
     *,
     num_samples: int | None = None,
     particles_per_run: int | None = None,
@@ -310,7 +189,7 @@ def evaluate(
         report_file: JSON file to write the report to, before the figure is drawn.
         figure: a picture to draw of the report.
         progress: show bars.
-        how: sampler options, as of `DMMDPipeline.__call__`.
+        how: sampler options, as of the pipeline's `__call__`.
     """
     try:
         source, settings = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]

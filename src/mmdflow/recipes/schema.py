@@ -164,12 +164,11 @@ class LossSpec:
 
 
 @dataclass(frozen=True)
-class TrainingSpec:
-    """The training loop.
+class LoopSpec:
+    """The training loop, as far as every system has it.
 
     Attributes:
         max_steps: optimiser steps.
-        events_per_level: events a noise level has in a step, see loss.pairing; even, at least 4.
         step_size: AdamW's peak learning rate; decays linearly to 0.
         betas: AdamW's.
         weight_decay: AdamW's.
@@ -184,7 +183,6 @@ class TrainingSpec:
     """
 
     max_steps: int = 10_000
-    events_per_level: int = 8
     step_size: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -203,13 +201,28 @@ class TrainingSpec:
             _checks.count(f"training.{name}", getattr(self, name))
         for name in ("warmup_steps", "seed", "sample_every"):
             _checks.count(f"training.{name}", getattr(self, name), 0)
-        if _checks.count("training.events_per_level", self.events_per_level, 4) % 2:
-            raise InputError(f"training.events_per_level = {self.events_per_level}: must be even")
         _checks.non_negative("training.weight_decay", self.weight_decay)
         for name in ("step_size", "gradient_clip"):
             _checks.positive(f"training.{name}", getattr(self, name))
         for beta in (*self.betas, self.ema_decay):
             _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
+
+
+@dataclass(frozen=True)
+class TrainingSpec(LoopSpec):
+    """The training loop of DMMD.
+
+    Attributes:
+        events_per_level: events a noise level has in a step, see loss.pairing; even, at least 4.
+    """
+
+    events_per_level: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        if _checks.count("training.events_per_level", self.events_per_level, 4) % 2:
+            raise InputError(f"training.events_per_level = {self.events_per_level}: must be even")
 
 
 @dataclass(frozen=True)
@@ -312,31 +325,73 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of a run: data, network, loss, training, sampling, evaluation.
+    """What the recipe of every system has; its own adds the schedule, loss and sampling that it takes.
 
     Attributes:
         description: what it is and what it costs, in a line.
-        system: the method; dmmd.
-        schedule: the forward diffusion: linear, vp, cosine or ddpm.
+        system: the method, one of `mmdflow.recipes.RECIPES`.
         data: the data set.
-        features: the feature network.
-        base: the base kernel on features.
-        loss: the loss.
+        features: the network.
         training: the training loop.
-        sampling: target means and sampler.
         evaluation: the evaluation.
     """
 
     description: str = ""
-    system: Literal["dmmd"] = "dmmd"
-    schedule: Literal["linear", "vp", "cosine", "ddpm"] = "linear"
+    system: str = ""
     data: DataSpec = field(default_factory=DataSpec)
     features: FeaturesSpec = field(default_factory=FeaturesSpec)
-    base: BaseSpec = field(default_factory=BaseSpec)
-    loss: LossSpec = field(default_factory=LossSpec)
-    training: TrainingSpec = field(default_factory=TrainingSpec)
-    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    training: LoopSpec = field(default_factory=LoopSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+
+    @property
+    def batch_size(self) -> int:
+        """Events a step."""
+        raise NotImplementedError
+
+    @property
+    def smallest_batch(self) -> int:
+        """Events with which the loss can be tried out."""
+        return 1
+
+
+@dataclass(frozen=True)
+class DMMDRecipe(Recipe):
+    """All of a DMMD run.
+
+    Attributes:
+        system: dmmd.
+        schedule: the forward diffusion: linear, vp, cosine or ddpm.
+        base: the base kernel on features.
+        training: the training loop.
+        loss: the loss.
+        sampling: target means and sampler.
+    """
+
+    system: Literal["dmmd"] = "dmmd"
+    schedule: Literal["linear", "vp", "cosine", "ddpm"] = "linear"
+    base: BaseSpec = field(default_factory=BaseSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    loss: LossSpec = field(default_factory=LossSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+    def __post_init__(self) -> None:
+        """Check what the parts say of each other."""
+        for name in ("final_level", "t_min", "t_max"):
+            if (t := getattr(self.sampling, name)) is not None:
+                _checks.interval(f"sampling.{name}", t, self.loss.t_min, self.loss.t_max)
+        if self.sampling.whitening is not None and self.base.name != "linear":
+            raise InputError(
+                f"sampling.whitening = {self.sampling.whitening!r} with base.name = {self.base.name!r}: must be left out; only "
+                f"the linear base has covariances"
+            )
+
+    @property
+    def batch_size(self) -> int:  # noqa: D102
+        return self.training.events_per_level * self.loss.num_levels
+
+    @property
+    def smallest_batch(self) -> int:  # noqa: D102
+        return 4 * self.loss.num_levels
 
 
 def recipe_names() -> list[str]:

@@ -1,0 +1,142 @@
+"""What every pipeline shares: the folder it is saved in (safetensors and JSON, no pickle), and what sampling returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow._files import new_folder, read_json, shipped_models
+from mmdflow.errors import InputError
+from mmdflow.features import NETWORKS, FeatureNetwork
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """What a pipeline returns.
+
+    Attributes:
+        particles: [n, *event]; images lie in [-1, 1].
+        nfe: evaluations of the network per particle that were made.
+        trajectory: the particles at the start and after every noise level, [S, n, *event], when asked for.
+    """
+
+    particles: Float[Tensor, "n *event"]
+    nfe: int
+    trajectory: Float[Tensor, "S n *event"] | None = None
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The particles as PIL images (events [1 or 3, height, width])."""
+        from PIL import Image
+
+        if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
+            raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
+        pixels = ((self.particles.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+def find_folder(path: str | Path) -> Path:
+    """Return the pipeline folder that a path or a shipped model's name stands for.
+
+    Raises:
+        InputError: if there is none.
+    """
+    shipped = shipped_models()
+    candidates = [Path(path), Path(path) / "pipeline"]
+    if str(path) in shipped:
+        candidates.append(shipped[str(path)])
+    for folder in candidates:
+        if (folder / CONFIG).is_file():
+            return folder
+    raise InputError(
+        f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {', '.join(shipped)}"
+    )
+
+
+@contextmanager
+def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
+    """Yield the config of a pipeline folder; what goes wrong with it inside the block becomes one line.
+
+    Raises:
+        InputError: if it is missing, damaged, or of another format or system than `systems`.
+    """
+    config = read_json(folder / CONFIG)
+    try:
+        if config["format"] != FORMAT or config["system"] not in systems:
+            needed = " or ".join(map(repr, systems))
+            raise InputError(
+                f"{folder / CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of {needed}"
+            )
+        yield config
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / CONFIG}: damaged or from another version ({error})") from error
+
+
+def save_pipeline(
+    path: str | Path,
+    network: FeatureNetwork,
+    config: dict[str, Any],
+    tensors: Mapping[str, dict[str, Tensor]] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a network, its config and further files of tensors to a new folder; it appears whole or not at all.
+
+    Raises:
+        InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+    """
+    name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
+    config = {"format": FORMAT, "system": config["system"], "features": {"network": name, **network.config()}} | config
+    with new_folder(path, overwrite=overwrite) as folder:
+        for file, values in {WEIGHTS: network.state_dict(), **(tensors or {})}.items():
+            save_file({k: v.contiguous() for k, v in values.items()}, folder / file)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    return Path(path)
+
+
+def load_network(folder: Path, config: dict[str, Any]) -> FeatureNetwork:
+    """Return the network of a pipeline folder, frozen."""
+    arguments = dict(config["features"])
+    network = NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
+    path = folder / WEIGHTS
+    try:
+        network.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: does not fit the network in {CONFIG} ({reason})") from error
+    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+        raise InputError(f"{path}: holds NaN or infinite weights")
+    return network.eval().requires_grad_(False)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        InputError: if it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the folder is not a whole pipeline") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error

@@ -1,0 +1,205 @@
+"""A trained denoiser as one object and one folder: weights, schedule, sampler defaults, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mmdflow import _checks
+from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
+from mmdflow.baselines.denoising.loss import check_network, check_prediction
+from mmdflow.baselines.denoising.samplers import DIFFUSION_SAMPLERS, ODE_SAMPLERS, sample_diffusion, sample_ode
+from mmdflow.features import FeatureNetwork
+from mmdflow.flows import normal_like
+from mmdflow.noise import SCHEDULES, Schedule, schedule
+
+#: What a system predicts, by the name that recipes and saved pipelines use.
+SYSTEMS = {"ddpm": "noise", "flow-matching": "velocity"}
+_SAMPLERS = {"noise": DIFFUSION_SAMPLERS, "velocity": ODE_SAMPLERS}
+
+
+@dataclass(frozen=True)
+class DenoisingDefaults:
+    """How a pipeline samples when it is not told otherwise.
+
+    Attributes:
+        num_levels: steps from noise to data.
+        sampler: "ancestral" or "ddim" (noise), "euler" or "heun" (velocity).
+        clip: keep the predicted clean sample in [-1, 1] (noise; for images), as Ho et al. do.
+    """
+
+    num_levels: int
+    sampler: str
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        _checks.count("num_levels", self.num_levels)
+
+
+@dataclass(frozen=True)
+class DenoisingPipeline:
+    """A trained denoiser with all that sampling needs.
+
+    Attributes:
+        network: the network whose event-shaped output is the prediction.
+        schedule: the forward diffusion, with its name in `schedule_name`.
+        schedule_name: one of vp, ddpm, cosine (noise) or linear (velocity).
+        prediction: "noise" (DDPM) or "velocity" (flow matching).
+        defaults: how to sample when not told otherwise.
+        levels: the lowest and highest noise level that the network was trained at; it is asked for none outside.
+        data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
+        provenance: what made it: recipe, command, commit, seconds, versions.
+    """
+
+    network: FeatureNetwork
+    schedule: Schedule
+    schedule_name: str
+    prediction: str
+    defaults: DenoisingDefaults
+    levels: tuple[float, float] = (0.0, 1.0)
+    data_scale: float = 1.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        check_network(self.network)
+        check_prediction(self.prediction, self.schedule)
+        _checks.choice("sampler", self.defaults.sampler, _SAMPLERS[self.prediction])
+        _checks.positive("data_scale", self.data_scale)
+
+    @property
+    def system(self) -> str:
+        """The system's name: ddpm or flow-matching."""
+        return next(name for name, prediction in SYSTEMS.items() if prediction == self.prediction)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.network.event_shape
+
+    def to(self, device: torch.device | str) -> DenoisingPipeline:
+        """Return the pipeline on a device."""
+        return replace(self, network=self.network.to(device))
+
+    def predict(self, x: Float[Tensor, "n *event"], t: float) -> Float[Tensor, "n *event"]:
+        """Return the noise in particles of level t, or their velocity; in the model's units."""
+        level = min(max(t, self.levels[0]), self.levels[1])
+        return self.network.outputs(x, x.new_full((len(x),), level))[:, 0]
+
+    def __call__(
+        self,
+        num_particles: int = 64,
+        num_levels: int | None = None,
+        sampler: str | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        particles: Float[Tensor, "n *event"] | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+    ) -> SampleOutput:
+        """Sample. What is None is taken from `defaults`.
+
+        Args:
+            num_particles: samples; they do not interact.
+            num_levels: steps from noise to data; for a noise predictor a divisor of 1000, such as 100 or 1000.
+            sampler: "ancestral" or "ddim" (noise), "euler" or "heun" (velocity; two evaluations a step).
+            generator: of the initial noise, and of the ancestral sampler's.
+            particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
+            return_trajectory: keep the particles after every step.
+            progress: show a bar over the steps.
+
+        Raises:
+            InputError: for impossible settings.
+            DivergedError: when particles become non-finite.
+        """
+        count = _checks.count("num_levels", self.defaults.num_levels if num_levels is None else num_levels)
+        how = _checks.choice("sampler", sampler or self.defaults.sampler, _SAMPLERS[self.prediction])
+        source = self._source(num_particles, particles, generator)
+        frames = [source]
+        with tqdm(total=count, disable=not progress, desc="sample", unit="level") as bar:
+
+            def after_level(done: int, x: Tensor) -> None:
+                bar.update()
+                if return_trajectory:
+                    frames.append(x)
+
+            x, nfe = self._run(source, count, how, generator, after_level)
+        x = x / self.data_scale
+        if len(self.event_shape) == 3:
+            x = x.clamp(-1, 1)
+        return SampleOutput(x, nfe, torch.stack(frames) / self.data_scale if return_trajectory else None)
+
+    def _run(
+        self,
+        source: Tensor,
+        count: int,
+        sampler: str,
+        generator: torch.Generator | None,
+        callback: Callable[[int, Tensor], None],
+    ) -> tuple[Tensor, int]:
+        if self.prediction == "velocity":
+            return sample_ode(self.predict, source, num_levels=count, sampler=sampler, callback=callback)
+        return sample_diffusion(
+            self.predict,
+            self.schedule,
+            source,
+            num_levels=count,
+            sampler=sampler,
+            clip=self.data_scale if self.defaults.clip else None,
+            generator=generator,
+            callback=callback,
+        )
+
+    def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        like = next(self.network.parameters())
+        if particles is not None:
+            _checks.points("particles", particles, self.event_shape)
+            _checks.alike("particles", particles, like)
+            return particles * self.data_scale
+        return normal_like(like.new_empty(_checks.count("num_particles", count), *self.event_shape), generator)
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
+
+        Raises:
+            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+        """
+        config = {
+            "system": self.system,
+            "schedule": self.schedule_name,
+            "levels": list(self.levels),
+            "data_scale": self.data_scale,
+            "sampler": asdict(self.defaults),
+            "provenance": self.provenance,
+        }
+        return save_pipeline(path, self.network, config, overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DenoisingPipeline:
+        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
+
+        Raises:
+            InputError: if there is none, or a file is missing or corrupt.
+        """
+        folder = find_folder(path)
+        with open_config(folder, *SYSTEMS) as config:
+            low, high = config["levels"]
+            pipeline = cls(
+                network=load_network(folder, config),
+                schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
+                schedule_name=config["schedule"],
+                prediction=SYSTEMS[config["system"]],
+                defaults=DenoisingDefaults(**config["sampler"]),
+                levels=(float(low), float(high)),
+                data_scale=config["data_scale"],
+                provenance=config["provenance"],
+            )
+        return pipeline.to(device)
