@@ -286,20 +286,22 @@ def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
     from mmdflow import data
     from mmdflow.errors import InputError
 
-    parameter, event = next(pipeline.features.parameters()), pipeline.event_shape
-    channels = event[0] if len(event) == 3 else 1
+    def read(name: str) -> Any:
+        return data.read_samples(name, channels).to(options.device, torch.float32)
+
+    channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
     given: dict[str, Any] = {"noise_source": options.noise_source}
     if options.source is not None:
-        particles = data.read_samples(options.source, channels).to(parameter)
+        particles = read(options.source)
         if options.num_samples is not None and options.num_samples > len(particles):
             raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
         given["particles"] = particles[: options.num_samples]
     if options.known is not None:
-        known, mask = (data.read_samples(name, channels).to(parameter) for name in (options.known, options.mask))
+        known, mask = read(options.known), read(options.mask)
         given["known"] = known
         given["mask"] = mask != 0 if options.mask.lower().endswith(data.POINT_FILES) else mask > 0
     if options.labels is not None:
-        given["labels"] = torch.as_tensor(options.labels, device=parameter.device)
+        given["labels"] = torch.as_tensor(options.labels, device=options.device)
     return given
 
 

@@ -35,9 +35,7 @@ def means(k, **settings):
 
 
 def references(n=40, **settings):
-    return TargetSamples.draw(
-        data(n), SCHEDULE, t_min=0.1, generator=torch.Generator().manual_seed(3), **settings
-    )
+    return TargetSamples.draw(data(n), SCHEDULE, t_min=0.1, generator=torch.Generator().manual_seed(3), **settings)
 
 
 class Plain(Linear):
@@ -54,7 +52,10 @@ def test_references_with_a_linear_kernel_agree_with_the_means(sampler, final):
     noises = refs.noise
     rows = [
         [fast.features(x, t.expand(40)).mean(0) for t in exact_levels for x in [refs.clean]],
-        [fast.features(SCHEDULE.add_noise(refs.clean, noises, t.expand(40)), t.expand(40)).mean(0) for t in exact_levels],
+        [
+            fast.features(SCHEDULE.add_noise(refs.clean, noises, t.expand(40)), t.expand(40)).mean(0)
+            for t in exact_levels
+        ],
     ]
     known = TargetMeans(exact_levels, *(torch.stack(r) for r in rows))
     how = {"sampler": sampler, "final_sampler": final, **RUN, **FINAL}
@@ -96,7 +97,9 @@ def test_chunks_change_nothing(sampler, final, chunk):
         assert nfe_parts == nfe == 8
     general = kernel(Gaussian(1.0))
     whole, _ = sample(general, references(), z, **how)
-    torch.testing.assert_close(sample(general, references(), z, **how, chunk_size=chunk)[0], whole, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        sample(general, references(), z, **how, chunk_size=chunk)[0], whole, rtol=1e-11, atol=1e-12
+    )
 
 
 def test_one_at_a_time_does_not_depend_on_batch_mates():
@@ -180,7 +183,9 @@ def test_whitening_in_closed_form():
     torch.testing.assert_close(slope(1e12), difference)
     torch.testing.assert_close(slope(math.inf), difference)
     tiny = 1e-9
-    torch.testing.assert_close(slope(tiny) / tiny, scale * torch.linalg.solve(covariance, difference), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        slope(tiny) / tiny, scale * torch.linalg.solve(covariance, difference), rtol=1e-6, atol=0
+    )
 
 
 def test_monitor_is_what_it_says_and_costs_nothing():

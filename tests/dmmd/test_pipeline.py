@@ -97,7 +97,10 @@ def test_distance_schedule_is_split_among_the_steps_of_a_level(pipeline):
         ({"whitening": 1.0}, "whitening = 1: needs target means with covariances"),
         ({"guidance": -1.0}, "guidance = -1.0"),
         ({"noise_source": True}, "noise_source = True without particles"),
-        ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles have shape \[2, 1, 9, 9\], range \[0, 0\]: must be \[n, 1, 8, 8\]"),
+        (
+            {"particles": torch.zeros(2, 1, 9, 9)},
+            r"particles have shape \[2, 1, 9, 9\], range \[0, 0\]: must be \[n, 1, 8, 8\]",
+        ),
         ({"particles": torch.zeros(0, 1, 8, 8)}, r"shape \[0, 1, 8, 8\]"),
         ({"particles": torch.full((2, 1, 8, 8), 255.0)}, r"range \[255, 255\]: must be \[n, 1, 8, 8\], in \[-10, 10\]"),
         ({"particles": torch.full((2, 1, 8, 8), 1.5), "noise_source": True}, r"range \[1.5, 1.5\]: .*in \[-1, 1\]"),
@@ -142,7 +145,9 @@ def test_range_of_levels_and_steps(pipeline):
     torch.testing.assert_close(given.particles, out.particles)
     slow = [eta / 2 for eta in walk]
     settings = {"t_min": 0.1, "t_max": 0.6, "num_levels": 3, "final_steps": 0, "momentum": 0.5}
-    torch.testing.assert_close(draw(pipeline, **settings, step_size=slow).particles, draw(pipeline, **settings).particles)
+    torch.testing.assert_close(
+        draw(pipeline, **settings, step_size=slow).particles, draw(pipeline, **settings).particles
+    )
 
 
 def test_any_source(pipeline):

@@ -222,9 +222,7 @@ def test_known_entries_walk_back_on_their_noise_and_arrive():
     free, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,))
     start = torch.cat([(0.1 * values + 0.9 * noise)[:, :1], z[:, 1:]], 1)
     held, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,), known=known)
-    torch.testing.assert_close(
-        held[:, 1:], run(kernel, means, start, sampler="approximate", levels=(0.9,))[0][:, 1:]
-    )
+    torch.testing.assert_close(held[:, 1:], run(kernel, means, start, sampler="approximate", levels=(0.9,))[0][:, 1:])
     assert (held[:, 1:] - free[:, 1:]).abs().max() > 1e-3
 
 
