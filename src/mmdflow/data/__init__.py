@@ -2,7 +2,7 @@
 
 from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
-from mmdflow.data.images import read_images, read_samples
+from mmdflow.data.pictures import read_images, read_samples
 from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
 
