@@ -57,6 +57,37 @@ def test_config_rebuilds_the_network(network, event, extra, head, generator):
     torch.testing.assert_close(twin(x, t), features(x, t))
 
 
+@networks
+@heads
+def test_checkpointing_changes_no_gradient(network, event, extra, head, generator):
+    features = build(network, event, extra, head).double()
+    x = torch.randn(3, *event, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def gradients():
+        features.zero_grad()
+        phi = features(x, torch.full((3,), 0.5, dtype=torch.float64))
+        (grad,) = torch.autograd.grad(phi.sum(), x, create_graph=True)
+        (grad.square().sum() + phi.square().sum()).backward()
+        return [p.grad.clone() for p in features.parameters()]
+
+    plain = gradients()
+    features.enable_checkpointing()
+    for a, b in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@networks
+def test_autocast_gives_features_of_the_events_type(network, event, extra, generator):
+    features = build(network, event, extra, "squared_residual")
+    x, t = torch.randn(3, *event, generator=generator, requires_grad=True), torch.full((3,), 0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        phi = features(x, t)
+        (grad,) = torch.autograd.grad(phi.sum(), x, create_graph=True)
+        grad.square().sum().backward()
+    assert phi.dtype == grad.dtype == torch.float32
+    torch.testing.assert_close(phi, features(x, t), rtol=0.05, atol=0.05)
+
+
 def test_squared_residual_is_its_formula(generator):
     features = build(MLPFeatures, (1, 8, 8), {"width": 16}, "squared_residual")
     x, t = torch.randn(4, 1, 8, 8, generator=generator), torch.rand(4, generator=generator)

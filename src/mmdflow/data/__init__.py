@@ -1,7 +1,9 @@
-"""Data sets: embedded digits, IDX files (MNIST, Fashion-MNIST), toy 2-D distributions, points from files and pictures."""
+"""Data sets: embedded digits, IDX files (MNIST, Fashion-MNIST), images, toy 2-D distributions, points from files and pictures."""
 
 from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
+from mmdflow.data.image_set import ImageSet
+from mmdflow.data.image_sources import images
 from mmdflow.data.pictures import read_images, read_samples
 from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
@@ -11,8 +13,10 @@ __all__ = [
     "POINT_FILES",
     "TOYS",
     "DataSet",
+    "ImageSet",
     "check_points_file",
     "density_points",
+    "images",
     "load",
     "read_idx",
     "read_images",

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.data.idx import read_idx
+from mmdflow.data.image_set import ImageSet
+from mmdflow.data.image_sources import DATA_VARIABLE, NAMED, images
 from mmdflow.data.toy import TOYS, toy
 from mmdflow.errors import InputError
 
-#: Variable that names the folder in which data sets lie, each in a folder of its name (mnist/, fashion-mnist/).
-DATA_VARIABLE = "MMDFLOW_DATA"
+#: Bytes that a data set of images may take in memory as float32.
+MAX_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ def load(name: str, path: str | None = None) -> DataSet:
     """Load a data set.
 
     Args:
-        name: one of `DATASETS`: digits, mnist, fashion, or a toy distribution.
-        path: the folder of the IDX files of mnist or fashion. When None they are looked for in the folder that MMDFLOW_DATA
-            names and, with `datasets` installed, downloaded from the Hugging Face hub.
+        name: one of `DATASETS`: digits, mnist, fashion, cifar10, celeba64, church64, or a toy distribution.
+        path: the folder of the IDX files of mnist or fashion, or anything that `images` reads for the other images. When None
+            they are looked for in the folder that MMDFLOW_DATA names; mnist and fashion are, with `datasets` installed,
+            downloaded from the Hugging Face hub.
 
     Raises:
-        InputError: for an unknown name, or files that are missing or corrupt.
+        InputError: for an unknown name, files that are missing or corrupt, or images that take more than 4 GiB in memory:
+            those are for `images`.
 
     Example:
         >>> load("digits").train.shape
@@ -121,12 +125,12 @@ def _idx_file(folder: Path, stem: str) -> Path:
 
 def _from_arrays(name: str, arrays: list[NDArray[np.uint8]], source: str) -> DataSet:
     parts = []
-    for images, labels in (arrays[:2], arrays[2:]):
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or len(images) == 0:
+    for pixels, labels in (arrays[:2], arrays[2:]):
+        if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels) or len(pixels) == 0:
             raise InputError(
-                f"{source}: {list(images.shape)} images with {list(labels.shape)} labels do not belong together"
+                f"{source}: {list(pixels.shape)} images with {list(labels.shape)} labels do not belong together"
             )
-        parts.append(torch.from_numpy(images[:, None].astype(np.float32) / 127.5 - 1))
+        parts.append(torch.from_numpy(pixels[:, None].astype(np.float32) / 127.5 - 1))
         parts.append(torch.from_numpy(labels.astype(np.int64)))
     return DataSet(name, parts[0], parts[2], parts[1], parts[3], source)
 
@@ -150,6 +154,21 @@ def _from_hub(name: str, repository: str) -> DataSet:
     return _from_arrays(name, arrays, f"Hugging Face hub: {repository}")
 
 
+def _images(name: str, path: str | None) -> DataSet:
+    known = NAMED[name]
+    sets: list[ImageSet] = []
+    for split in ("train", "test"):
+        sets.append(images(name if path is None else path, split, known.size, crop=known.crop))
+    needed = sum(4 * len(part) * int(np.prod(part.event_shape)) for part in sets)
+    if needed > MAX_BYTES:
+        raise InputError(
+            f"data = {name!r}: takes {needed / 2**30:.1f} GiB in memory: must be at most {MAX_BYTES / 2**30:g}; "
+            f"mmdflow.data.images({name!r}) leaves it on disk"
+        )
+    train, test = sets
+    return DataSet(name, train.tensor(), test.tensor(), train.labels, test.labels, train.source)
+
+
 def _toy(name: str, path: str | None) -> DataSet:
     train = toy(name, 50_000, torch.Generator().manual_seed(0))
     test = toy(name, 10_000, torch.Generator().manual_seed(1))
@@ -160,5 +179,6 @@ DATASETS: dict[str, Callable[[str | None], DataSet]] = {
     "digits": _digits,
     "mnist": partial(_idx, "mnist"),
     "fashion": partial(_idx, "fashion"),
+    **{name: partial(_images, name) for name in NAMED},
     **{name: partial(_toy, name) for name in TOYS},
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
@@ -38,6 +39,7 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
         self.num_features = _checks.count("num_features", num_features)
+        self.checkpointing = False
         self.head = _checks.choice("head", head, HEADS)
         self.gradient = _checks.choice("gradient", gradient, GRADIENTS)
         if (head, gradient) == ("flat", "semi"):
@@ -48,6 +50,10 @@ class FeatureNetwork(nn.Module):
         """The number of entries of an event, D."""
         return math.prod(self.event_shape)
 
+    def enable_checkpointing(self) -> None:
+        """From now on keep no activations inside blocks while training, but compute them again in the backward pass."""
+        self.checkpointing = True
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
         return {
@@ -57,13 +63,20 @@ class FeatureNetwork(nn.Module):
             "gradient": self.gradient,
         }
 
+    def checkpoint(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Return block(*inputs); while training with `checkpointing`, its activations are computed again when needed."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False)  # reentrant has no double backward
+            return recomputed
+        return block(*inputs)
+
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
         """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
         """Return phi(x_i, t_i)."""
-        out = self.outputs(x.detach() if self.gradient == "semi" else x, t)
+        out = self.outputs(x.detach() if self.gradient == "semi" else x, t).to(x.dtype)  # autocast may have lowered it
         if self.head == "flat":
             return out
         return self.event_size**0.25 / 2 * (x.unsqueeze(1) - out).square().flatten(2).mean(2)

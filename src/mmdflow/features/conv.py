@@ -66,12 +66,13 @@ class ConvFeatures(FeatureNetwork):
             h = F.avg_pool2d(h, 2) if i else h
             assert isinstance(stage, nn.ModuleList)
             for block in stage:
-                h = block(h, level)
+                h = self.checkpoint(block, h, level)
             skips.append(h)
         if self.head == "flat":
             return self.read_out(F.silu(h).mean((2, 3)))
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            h = block(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1), level)
+            joined = torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1)
+            h = self.checkpoint(block, joined, level)
         maps = F.pixel_shuffle(self.read_out(F.silu(h)), self.patch)
         return maps.view(len(x), self.num_features, *self.event_shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ class MLPFeatures(FeatureNetwork):
             h = torch.cat([h, angles.sin(), angles.cos()], 1)
         h = self.stem(h) + at_stem
         for first, second, level in zip(self.first, self.second, at_blocks, strict=True):
-            h = h + second(F.silu(first(h) + level))
+            h = self.checkpoint(partial(_residual, first, second), h, level)
         out = self.read_out(F.silu(h))
         return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)
+
+
+def _residual(first: nn.Module, second: nn.Module, h: Tensor, level: Tensor) -> Tensor:
+    out: Tensor = h + second(F.silu(first(h) + level))
+    return out

@@ -72,6 +72,9 @@ class UNetFeatures(FeatureNetwork):
                 module.set_processor(AttnProcessor())
         self.read_out = nn.Linear(maps, num_features) if self.head == "flat" else nn.Identity()
 
+    def enable_checkpointing(self) -> None:  # noqa: D102
+        self.network.enable_gradient_checkpointing()
+
     def config(self) -> dict[str, Any]:  # noqa: D102
         return {
             **super().config(),

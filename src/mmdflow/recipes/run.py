@@ -23,6 +23,7 @@ import mmdflow
 from mmdflow import _checks, data, metrics, plots
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
 from mmdflow.errors import DivergedError, InputError
+from mmdflow.features import FeatureNetwork
 from mmdflow.recipes.schema import Recipe
 from mmdflow.recipes.systems import SYSTEMS, Pipeline, load_pipeline
 
@@ -107,14 +108,22 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     dataset = load_data(recipe)
     spec, system = recipe.training, SYSTEMS[recipe.system]
     loss = system.loss(recipe, dataset)
+    learned = system.learned(loss)
+    if spec.checkpointing:
+        for part in learned.modules():
+            if isinstance(part, FeatureNetwork):
+                part.enable_checkpointing()
+    if spec.channels_last:
+        learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = LossModule(
         loss,
-        system.learned(loss),
+        learned,
         step_size=spec.step_size,
         betas=spec.betas,
         weight_decay=spec.weight_decay,
         warmup_steps=spec.warmup_steps,
         max_steps=spec.max_steps,
+        max_seconds=spec.max_seconds,
         ema_decay=spec.ema_decay,
         seed=spec.seed,
         log_every=spec.log_every,
@@ -135,6 +144,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         checkpoint_every=spec.checkpoint_every,
         gradient_clip=spec.gradient_clip,
         accelerator=spec.accelerator,
+        precision=spec.precision,
         progress=progress,
     )
     fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])
@@ -142,7 +152,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         **origin,
         "device": str(module.trained_on),
         "data": {"name": dataset.name, "path": recipe.data.path, "source": dataset.source},
-        "steps": spec.max_steps,
+        "steps": module.steps,
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
     }

@@ -128,19 +128,23 @@ class LossSpec:
     """The loss of DMMD; see `mmdflow.DMMDLoss`.
 
     Attributes:
+        objective: mmd, or the lower bound kl (noised from clean) or reverse-kl (clean from noised).
+        ridge: lambda of the KL bounds.
         num_levels: noise levels a step.
-        mmd_weight: weight of the MMD.
+        mmd_weight: weight of the MMD, or of the bound.
         unit_weight: weight of the unit-slope penalty (the paper's).
         displacement_weight: weight of the displacement penalty (ours).
         l2_weight: weight of the mean squared features.
         penalty_points: path, interpolate or noisy.
         normalize: divide each level's MMD by its distance.
-        pairing: disjoint (clean and noised events differ) or paired (each event is both).
+        pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: below 1 draws more high noise levels, 1 uniform ones.
     """
 
+    objective: Literal["mmd", "kl", "reverse-kl"] = "mmd"
+    ridge: float = 0.0
     num_levels: int = 16
     mmd_weight: float = 1.0
     unit_weight: float = 1.0
@@ -156,7 +160,7 @@ class LossSpec:
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.count("loss.num_levels", self.num_levels)
-        for name in ("mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
+        for name in ("ridge", "mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
             _checks.non_negative(f"loss.{name}", getattr(self, name))
         _checks.positive("loss.level_power", self.level_power)
         _checks.interval("loss.t_min", self.t_min, 0.0, 1.0, "[)")
@@ -169,6 +173,8 @@ class LoopSpec:
 
     Attributes:
         max_steps: optimiser steps.
+        max_seconds: seconds of training after which it stops if it is not done, with the step size decayed to 0 by then; equal
+            times for systems of unequal cost. No bound by default.
         step_size: AdamW's peak learning rate; decays linearly to 0.
         betas: AdamW's.
         weight_decay: AdamW's.
@@ -180,9 +186,13 @@ class LoopSpec:
         checkpoint_every: steps between checkpoints.
         sample_every: steps between grids of samples; 0 for none.
         accelerator: auto, cpu or gpu.
+        precision: float32, or bfloat16 for matrix products and convolutions (autocast).
+        checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
+        channels_last: keep images and weights channels last, which some devices convolve faster.
     """
 
     max_steps: int = 10_000
+    max_seconds: float | None = None
     step_size: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -194,6 +204,9 @@ class LoopSpec:
     checkpoint_every: int = 500
     sample_every: int = 2000
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -202,7 +215,7 @@ class LoopSpec:
         for name in ("warmup_steps", "seed", "sample_every"):
             _checks.count(f"training.{name}", getattr(self, name), 0)
         _checks.non_negative("training.weight_decay", self.weight_decay)
-        for name in ("step_size", "gradient_clip"):
+        for name in ("step_size", "gradient_clip", *(["max_seconds"] if self.max_seconds is not None else [])):
             _checks.positive(f"training.{name}", getattr(self, name))
         for beta in (*self.betas, self.ema_decay):
             _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")

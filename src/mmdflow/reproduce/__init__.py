@@ -25,6 +25,7 @@ NAMES = (
     "shape-transfer",
     "mode-seeking",
     "adaptive-bandwidth",
+    "checkerboard-widths",
     "sliced-cost",
     "sliced-distances",
     "sliced-momentum",

@@ -38,6 +38,7 @@ class LossModule(L.LightningModule):
         weight_decay: AdamW's.
         warmup_steps: steps of linear warm-up.
         max_steps: where the linear decay reaches 0.
+        max_seconds: where it reaches 0 if that comes first, in seconds of training over all resumes; None for no bound.
         ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
         seed: of every random draw of the training steps.
         log_every: steps between logged values.
@@ -53,6 +54,7 @@ class LossModule(L.LightningModule):
         weight_decay: float,
         warmup_steps: int,
         max_steps: int,
+        max_seconds: float | None = None,
         ema_decay: float,
         seed: int,
         log_every: int,
@@ -60,7 +62,7 @@ class LossModule(L.LightningModule):
         super().__init__()
         self.loss = loss
         self.step_size, self.betas, self.weight_decay = step_size, betas, weight_decay
-        self.warmup_steps, self.max_steps = warmup_steps, max_steps
+        self.warmup_steps, self.max_steps, self.max_seconds = warmup_steps, max_steps, max_seconds
         self.seed, self.log_every = seed, log_every
 
         def average(averaged: Any, current: Any, count: Any) -> None:
@@ -71,6 +73,7 @@ class LossModule(L.LightningModule):
         self.ema.requires_grad_(False)
         self._learned = [learned]  # in a list: registered once, inside the loss
         self.seconds = 0.0
+        self.steps = 0
         self.trained_on = "cpu"
         self._since = time.monotonic()
 
@@ -87,6 +90,7 @@ class LossModule(L.LightningModule):
         """Step, then update the average."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self._learned[0])
+        self.steps = self.global_step
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
@@ -94,13 +98,30 @@ class LossModule(L.LightningModule):
         optimiser = torch.optim.AdamW(
             parameters, self.step_size, betas=self.betas, weight_decay=self.weight_decay, fused=True
         )
-        warmup, total = self.warmup_steps, self.max_steps
 
         def factor(step: int) -> float:
-            return min((step + 1) / (warmup + 1), max(0.0, 1 - step / total))
+            done = step / self.max_steps
+            if self.max_seconds is not None:
+                done = max(done, self.elapsed / self.max_seconds)
+            return min((step + 1) / (self.warmup_steps + 1), max(0.0, 1 - done))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training until now, over all resumes."""
+        return self.seconds + time.monotonic() - self._since
+
+    @property
+    def finished(self) -> bool:
+        """Whether the time is up."""
+        return self.max_seconds is not None and self.elapsed >= self.max_seconds
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop when the time is up."""
+        if self.finished:
+            self.trainer.should_stop = True
 
     def on_train_start(self) -> None:
         """Start the clock."""
@@ -116,4 +137,5 @@ class LossModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
+        self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])

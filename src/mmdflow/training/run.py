@@ -36,6 +36,7 @@ class TrainOptions:
         checkpoint_every: steps between checkpoints.
         gradient_clip: bound on the norm of the gradient.
         accelerator: Lightning's: auto, cpu, gpu; one device.
+        precision: "float32", or "bfloat16": matrix products and convolutions in bfloat16, weights and sums in float32.
         progress: show a bar.
     """
 
@@ -44,6 +45,7 @@ class TrainOptions:
     checkpoint_every: int = 500
     gradient_clip: float = 5.0
     accelerator: str = "auto"
+    precision: str = "float32"
     progress: bool = True
 
 
@@ -84,7 +86,8 @@ def fit(
     if checkpoint is not None:
         start = int(checkpoint["global_step"])
         _load(module, checkpoint, folder)
-        if start >= options.max_steps:
+        done = module.max_seconds is not None and float(checkpoint["mmdflow_seconds"]) >= module.max_seconds
+        if start >= options.max_steps or done:
             module.on_load_checkpoint(checkpoint)
             return module
     batches = StepBatches(data, options.batch_size, module.seed, start)
@@ -94,6 +97,7 @@ def fit(
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=1,
+        precision="bf16-mixed" if options.precision == "bfloat16" else "32-true",
         max_steps=options.max_steps,
         max_epochs=-1,
         gradient_clip_val=options.gradient_clip,

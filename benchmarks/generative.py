@@ -1,0 +1,240 @@
+"""DMMD against its own parts, the paper's recipe, DDPM and flow matching: equal seconds of training, one classifier, several seeds.
+
+python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
+
+Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion. Every run is `mmdflow train RECIPE` with the options that
+its row names and `--training.max_seconds=S`, on one thread, and is judged by the same classifier with every sampler of its row.
+Finished runs are kept, so that an interrupted suite goes on; the report holds every finished run of the suite.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mmdflow._options import parse
+from mmdflow.cli import _recipe, _train_parser
+from mmdflow.recipes import recipe_path, run
+from mmdflow.recipes.systems import load_pipeline
+
+EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
+BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
+KEYS = (
+    "classifier_fd",
+    "sliced_w2",
+    "mmd_p_value",
+    "nearest_train_distance",
+    "class_histogram",
+    "classifier_confidence",
+)
+
+#: What the paper's recipe is in our terms: flat head, unit penalty on interpolates, VP path, plain MMD, disjoint halves.
+PAPER = [
+    "--features.head=flat",
+    "--features.num_features=128",
+    "--features.gradient=full",
+    "--loss.mmd_weight=1",
+    "--loss.unit_weight=0.3",
+    "--loss.displacement_weight=0",
+    "--loss.penalty_points=interpolate",
+    "--loss.pairing=disjoint",
+    "--loss.normalize=false",
+    "--loss.level_power=1",
+    "--schedule=vp",
+    "--sampling.final_steps=0",
+    "--training.step_size=0.001",
+]
+FULL = ["--features.gradient=full", "--loss.penalty_points=path", "--loss.mmd_weight=0.1"]
+SEMI = ["--features.gradient=semi", "--loss.penalty_points=noisy", "--loss.mmd_weight=0"]
+
+
+def rivals(data: str) -> dict:
+    return {
+        "DMMD, ours": (f"dmmd-{data}", [], BOTH),
+        "DDPM": (f"ddpm-{data}", [], {"ancestral 100": {}, "ddim 100": {"sampler": "ddim"}}),
+        "flow matching": (
+            f"flow-matching-{data}",
+            [],
+            {"heun 50": {}, "euler 100": {"sampler": "euler", "num_levels": 100}},
+        ),
+        "DMMD, the paper's recipe": (f"dmmd-{data}", PAPER, BOTH),
+    }
+
+
+def ablation(*changes: str) -> tuple:
+    return ("dmmd-digits", [*FULL, *changes], BOTH)
+
+
+SUITES = {
+    "digits": rivals("digits"),
+    "mnist": rivals("mnist"),
+    "fashion": rivals("fashion"),
+    "digits-ablation": {
+        "full gradient, displacement, straight path, MMD weight 0.1, K = 4": ablation(),
+        "semi-gradient, no MMD term": ("dmmd-digits", SEMI, BOTH),
+        "head: flat, K = 128": ablation("--features.head=flat", "--features.num_features=128"),
+        "penalty: unit, MMD weight 1": ablation(
+            "--loss.unit_weight=1", "--loss.displacement_weight=0", "--loss.mmd_weight=1"
+        ),
+        "penalty: unit + 0.3 displacement, MMD weight 1": ablation(
+            "--loss.unit_weight=1", "--loss.displacement_weight=0.3", "--loss.mmd_weight=1"
+        ),
+        "path: VP": ablation("--schedule=vp"),
+        "MMD weight 1": ablation("--loss.mmd_weight=1"),
+        "MMD weight 0": ablation("--loss.mmd_weight=0"),
+        "heads: K = 1": ablation("--features.num_features=1"),
+        "heads: K = 16": ablation("--features.num_features=16"),
+        "no final steps": ablation("--sampling.final_steps=0"),
+        "the paper's recipe": ("dmmd-digits", PAPER, BOTH),
+        "the paper's, squared-residual head, K = 4": (
+            "dmmd-digits",
+            [*PAPER, "--features.head=squared_residual", "--features.num_features=4"],
+            BOTH,
+        ),
+        "the paper's, straight path": ("dmmd-digits", [*PAPER, "--schedule=linear"], BOTH),
+        "the paper's, displacement penalty": (
+            "dmmd-digits",
+            [*PAPER, "--loss.unit_weight=0", "--loss.displacement_weight=1", "--loss.penalty_points=path"],
+            BOTH,
+        ),
+    },
+    "digits-stability": {
+        "full gradient, 20 000 steps": ("dmmd-digits", [*FULL, "--training.max_steps=20000"], BOTH),
+        "the recipe's defaults, 20 000 steps": ("dmmd-digits", ["--training.max_steps=20000"], BOTH),
+    },
+}
+SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "digits-stability": None, "mnist": 600.0, "fashion": 600.0}
+
+
+def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
+    if (folder / "pipeline").exists():
+        return
+    parser = _train_parser(recipe_name.rsplit("-", 1)[0])
+    fixed = [f"--training.seed={seed}", "--training.sample_every=0", "--training.checkpoint_every=1000000"]
+    if seconds is not None:
+        fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
+    recipe = _recipe(parser, parse(parser, [f"--config={recipe_path(recipe_name)}", *options, *fixed]))
+    run.build_check(recipe)
+    run.open_run(recipe, folder, overwrite=True)
+    run.train(recipe, folder, progress=False)
+
+
+def losses(folder: Path) -> dict:
+    """The logged values at the end, and the extremes over training, of the monitors of collapse and divergence."""
+    import csv
+
+    rows = [row for file in sorted(folder.glob("logs/*/metrics.csv")) for row in csv.DictReader(file.open())]
+    found = {}
+    for key in ("loss", "slope", "contrast", "participation"):
+        values = [float(row[key]) for row in rows if row.get(key)]
+        if values:
+            found[key] = {"first": values[0], "last": values[-1], "least": min(values), "most": max(values)}
+    return found
+
+
+def measure(suite: str, name: str, seed: int, seconds: float | None, folder: Path, num_samples: int | None) -> dict:
+    result = folder / "row.json"
+    if result.exists():
+        return json.loads(result.read_text())
+    recipe_name, options, samplers = SUITES[suite][name]
+    train(recipe_name, options, seconds, seed, folder)
+    pipeline = load_pipeline(folder)
+    made = pipeline.provenance
+    row = {
+        "row": name,
+        "seed": seed,
+        "recipe": recipe_name,
+        "options": options,
+        "steps": made["steps"],
+        "train_seconds": made["train_seconds"],
+        "commit": made["commit"],
+        "parameters": sum(p.numel() for p in _network(pipeline).parameters()),
+        "monitors": losses(folder),
+        "samplers": {},
+    }
+    for sampler, how in samplers.items():
+        figure = folder / f"{sampler.replace(' ', '-')}.png"
+        report = run.evaluate(pipeline, num_samples=num_samples, figure=figure, **how)
+        row["samplers"][sampler] = {
+            **{key: report.get(key) for key in KEYS},
+            "nfe": report["nfe"],
+            "sample_seconds": report["sample_seconds"],
+            "num_samples": report["num_samples"],
+        }
+        row["reference"] = {k: v for k, v in report.items() if k.endswith(("_reference", "_random_split"))}
+        row["classifier"] = report["classifier"]
+    result.write_text(json.dumps(row, indent=1) + "\n")
+    return row
+
+
+def _network(pipeline):
+    return pipeline.features if hasattr(pipeline, "features") else pipeline.network
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Mean and spread over seeds of every row and sampler."""
+    table = []
+    for name in dict.fromkeys(row["row"] for row in rows):
+        of_row = [row for row in rows if row["row"] == name]
+        for sampler in of_row[0]["samplers"]:
+            values = [row["samplers"][sampler]["classifier_fd"] for row in of_row]
+            table.append(
+                {
+                    "row": name,
+                    "sampler": sampler,
+                    "seeds": [row["seed"] for row in of_row],
+                    "classifier_fd": values,
+                    "mean": statistics.fmean(values),
+                    "spread": statistics.stdev(values) if len(values) > 1 else None,
+                    "nfe": of_row[0]["samplers"][sampler]["nfe"],
+                    "steps": statistics.fmean(row["steps"] for row in of_row),
+                    "train_seconds": statistics.fmean(row["train_seconds"] for row in of_row),
+                }
+            )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--num-samples", type=int)
+    parser.add_argument("--runs")
+    parser.add_argument("--output")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seconds = SECONDS[options.suite] if options.seconds is None else options.seconds
+    runs = Path(options.runs or f"runs/{options.suite}")
+    output = Path(options.output or f"results/dmmd-{options.suite}.json")
+    names = list(SUITES[options.suite])
+    for seed in options.seeds:
+        for name in options.rows or names:
+            row = measure(options.suite, name, seed, seconds, runs / f"{names.index(name)}-{seed}", options.num_samples)
+            found = ", ".join(f"{k} {v['classifier_fd']:.2f} (NFE {v['nfe']})" for k, v in row["samplers"].items())
+            print(f"seed {seed}  {row['steps']:6d} steps {row['train_seconds']:6.0f} s  {name}: {found}", flush=True)
+            rows = [json.loads(file.read_text()) for file in sorted(runs.glob("*/row.json"))]
+            rows = [r for r in rows if r["row"] in names]
+            rows.sort(key=lambda r: (names.index(r["row"]), r["seed"]))
+            report = {
+                "command": f"python benchmarks/generative.py {options.suite}",
+                "seconds": seconds,
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": f"{platform.machine()}, 1 thread a run, torch {torch.__version__}, Python {platform.python_version()}",
+                "reference": rows[0]["reference"],
+                "classifier": rows[0]["classifier"],
+                "summary": summary(rows),
+                "rows": [{k: v for k, v in r.items() if k not in ("reference", "classifier")} for r in rows],
+            }
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

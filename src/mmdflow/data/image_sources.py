@@ -1,0 +1,188 @@
+"""One way to open a data set of images, by name or by path."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow.data.cifar import is_cifar, read_cifar
+from mmdflow.data.decode import CORRUPT, PICTURES, Encoded, decoded
+from mmdflow.data.image_set import ImageSet
+from mmdflow.data.tables import is_table, table_pictures
+from mmdflow.errors import InputError
+
+#: Variable that names the folder in which data sets lie, each in a folder of its name.
+DATA_VARIABLE = "MMDFLOW_DATA"
+#: Parts of a data set, and the names of folders or files that hold them.
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+_BROKEN = (zipfile.BadZipFile,)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set known by name: its size, what is cut out of larger images, and what to put where."""
+
+    size: int
+    crop: int | None
+    wanted: str
+
+
+NAMED = {
+    "cifar10": Named(32, None, "the binary version's data_batch_1.bin ... data_batch_5.bin and test_batch.bin"),
+    "celeba64": Named(
+        64, 140, "img_align_celeba/*.jpg and list_eval_partition.txt, or folders train/ and test/ of images"
+    ),
+    "church64": Named(64, None, "folders train/ and test/ (or val/) of images exported from church_outdoor"),
+}
+
+
+def images(
+    name_or_path: str | Path,
+    split: str = "train",
+    size: int | None = None,
+    *,
+    channels: int = 3,
+    crop: int | None = None,
+    flip: bool = False,
+    corrupt: str = "refuse",
+    progress: bool = False,
+) -> ImageSet:
+    """Return a data set of images.
+
+    It may be: a folder of pictures (sorted by path, sub-folders included); CIFAR-10's binary batches; an array in a .npy or
+    .npz file (bytes, [n, h, w], [n, h, w, c] or [n, c, h, w]; of an .npz `images`, and `labels` where there are any); parquet
+    files or a saved Hugging Face data set (with `datasets` installed). In a folder the parts are folders or files named train
+    and test (or val); a file, or a folder without such names, is all training data.
+
+    Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
+    bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
+
+    Args:
+        name_or_path: cifar10, celeba64 or church64 (folders of that name where MMDFLOW_DATA points), or a path.
+        split: train or test.
+        size: side of the images; as they are when None. The named sets have theirs.
+        channels: 1 for grey, 3 for colour; pictures are converted.
+        crop: side of the centred square, at most the shorter side; the shorter side when None. celeba64 has 140.
+        flip: whether to hold mirror images too, see `ImageSet`.
+        corrupt: "refuse" an unreadable picture by its name, or "skip" and count it.
+        progress: show a bar while pictures are decoded.
+
+    Raises:
+        InputError: if nothing is there, a picture is unreadable, or shapes do not fit.
+    """
+    _checks.choice("split", split, SPLITS)
+    _checks.choice("corrupt", corrupt, CORRUPT)
+    if channels not in (1, 3):
+        raise InputError(f"channels = {channels!r}: must be 1 or 3")
+    for field, value in (("size", size), ("crop", crop)):
+        if value is not None:
+            _checks.count(field, value)
+    path = Path(name_or_path)
+    if str(name_or_path) in NAMED:
+        known = NAMED[str(name_or_path)]
+        path = named_folder(str(name_or_path))
+        size, crop = size or known.size, crop or known.crop
+
+    def decode(pictures: Encoded) -> tuple[NDArray[np.uint8], Tensor | None, int]:
+        return decoded(pictures, size=size, crop=crop, channels=channels, corrupt=corrupt, progress=progress)
+
+    pixels, labels, skipped = _read(path, split, decode)
+    found = ImageSet(pixels, labels, source=f"{path} ({split})", flip=flip, skipped=skipped)
+    wanted = (channels, size or found.event_shape[1], size or found.event_shape[2])
+    if found.event_shape != wanted:
+        raise InputError(
+            f"{found.source}: holds images {list(found.event_shape)}: must be {list(wanted)}; arrays are not resized"
+        )
+    return found
+
+
+def named_folder(name: str) -> Path:
+    """Return the folder of a named data set.
+
+    Raises:
+        InputError: if there is none; says what to put where.
+    """
+    root = os.environ.get(DATA_VARIABLE)
+    where = Path(root) / name if root else Path("$" + DATA_VARIABLE) / name
+    if root is None or not where.is_dir():
+        unset = f" ({DATA_VARIABLE} is not set)" if root is None else ""
+        raise InputError(f"data = {name!r}: no folder {where}{unset}; put there {NAMED[name].wanted}")
+    return where
+
+
+def _read(
+    path: Path, split: str, decode: Callable[[Encoded], tuple[NDArray[np.uint8], Tensor | None, int]]
+) -> tuple[NDArray[np.generic], Tensor | None, int]:
+    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
+        if split != "train":
+            raise InputError(
+                f"{path}: is one file, all training data; split = {split!r} needs a folder of train and test"
+            )
+        return *_array(path), 0
+    if is_table(path):
+        return decode(table_pictures(path, split, SPLITS))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, nor one of {', '.join(NAMED)}")
+    if is_cifar(path):
+        return *read_cifar(path, split), 0
+    part = _part(path, split)
+    if part.is_file():
+        return *_array(part), 0
+    files = sorted(f for f in part.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith("."))
+    if (path / "list_eval_partition.txt").is_file():
+        files = _celeba(files, path / "list_eval_partition.txt", split)
+    if not files:
+        raise InputError(f"{part}: holds no pictures ({', '.join(sorted(PICTURES))}) for split = {split!r}")
+    return decode(Encoded.files(files, part))
+
+
+def _part(path: Path, split: str) -> Path:
+    """Return the folder or file of a split in a folder; the folder itself where it has no parts."""
+    for name in SPLITS[split]:
+        for candidate in (path / name, path / f"{name}.npz", path / f"{name}.npy"):
+            if candidate.exists():
+                return candidate
+    parts = [name for names in SPLITS.values() for name in names if (path / name).is_dir()]
+    if parts or (split == "test" and not (path / "list_eval_partition.txt").is_file()):
+        raise InputError(
+            f"{path}: holds no folder {split}/ (nor {split}.npz, {split}.npy), asked for by split = {split!r}"
+        )
+    return path
+
+
+def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
+    """Return CelebA's files of a split: 0 is training, 1 validation (left out), 2 test."""
+    rows = (line.split() for line in table.read_text().splitlines() if line.strip())
+    number = {"train": "0", "test": "2"}[split]
+    chosen = {row[0] for row in rows if len(row) == 2 and row[1] == number}
+    return [file for file in files if file.name in chosen]
+
+
+def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
+    """Return the images of an array file as [n, c, h, w], and labels."""
+    labels = None
+    try:
+        if path.suffix.lower() == ".npy":
+            pixels = np.load(path, mmap_mode="r")
+        else:
+            with np.load(path) as arrays:
+                key = "images" if "images" in arrays else next(iter(arrays))
+                pixels = arrays[key]
+                labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None
+    except (OSError, ValueError, LookupError, EOFError, *_BROKEN) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: not readable ({reason})") from error
+    if pixels.ndim == 3:
+        return pixels[:, None], labels
+    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        return pixels.transpose(0, 3, 1, 2), labels
+    return pixels, labels
