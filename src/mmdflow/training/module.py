@@ -90,7 +90,6 @@ class LossModule(L.LightningModule):
         """Step, then update the average."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self._learned[0])
-        self.steps = self.global_step
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
@@ -119,7 +118,8 @@ class LossModule(L.LightningModule):
         return self.max_seconds is not None and self.elapsed >= self.max_seconds
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Stop when the time is up."""
+        """Count the step; stop when the time is up."""
+        self.steps = self.global_step
         if self.finished:
             self.trainer.should_stop = True
 
