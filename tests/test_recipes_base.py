@@ -25,7 +25,12 @@ def train(folder, *options):
 
 
 def test_a_mixture_of_rational_quadratics(tmp_path):
-    options = ["--base.name=rational-quadratic", "--base.alphas=[0.1, 1, 10]", "--base.linear=1"]
+    options = [
+        "--base.name=rational-quadratic",
+        "--base.alphas=[0.1, 1, 10]",
+        "--base.linear=1",
+        "--loss.pairing=paired",
+    ]
     assert train(tmp_path / "run", *options, "--sampling.num_references=200", "--sampling.class_means=true") == 0
     pipe = DMMDPipeline.from_pretrained(tmp_path / "run")
     assert isinstance(pipe.means, TargetSamples)
