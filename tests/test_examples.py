@@ -13,6 +13,7 @@ SMALL = {
     "particle_flow": ["--num_steps=4", "--num_points=30", "--output=x.gif"],
     "noise_injection": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "dmmd_digits": ["--num_particles=5"],
+    "sampling_variants": ["--num_particles=5", "--output=x.png"],
     "divergences": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "sliced_mmd": ["--num_steps=4", "--num_points=30", "--output=x.png"],
     "many_particles": ["--num_steps=2", "--num_points=2000", "--output=x.png"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,17 @@ def alike(field: str, value: Tensor, target: Tensor) -> None:
 def finite(field: str, value: float) -> float:
     """Return `value` if it is a finite number."""
     return _number(field, value, math.isfinite, "a finite number")
+
+
+def step_sizes(field: str, value: float | Sequence[float] | None, num_levels: int) -> None:
+    """Raise InputError unless `value` is None, a positive number, or one for each noise level."""
+    if isinstance(value, list | tuple):
+        for number in value:
+            positive(field, number)
+        if len(value) != num_levels:
+            raise InputError(f"{field} has {len(value)} entries: must be a number, or one a level, {num_levels} here")
+    elif value is not None:
+        positive(field, value)  # type: ignore[arg-type]
 
 
 def schedule(

@@ -186,19 +186,56 @@ def _sampler_parser(command: str, description: str) -> ArgumentParser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
     parser = new_parser(command, description)
     parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
-    parser.add_argument("--sampler", type=str, help=_SAMPLERS)
-    parser.add_argument("--num_levels", type=int, help="noise levels T: the steps from noise to data")
-    parser.add_argument("--steps_per_level", type=int, help="flow steps a level")
-    parser.add_argument("--step_size", type=float, help="a constant step size instead of the distance schedule")
-    parser.add_argument("--final_steps", type=int, help="denoising steps after the last level")
-    parser.add_argument("--final_sampler", type=str, help="flow of the final steps: exact or approximate")
+    names = "or by the paper's names: dmmd, a-dmmd, a-dmmd-a, a-dmmd-e, dmmd-e"
+    others = "ddpm: ancestral or ddim; flow-matching: euler or heun"
+    options: list[tuple[str, Any, str]] = [
+        ("sampler", str, f"dmmd: exact (particles interact), approximate (each on its own), {names}; {others}"),
+        ("num_levels", int, "noise levels T: the steps from noise to data"),
+        ("steps_per_level", int, "flow steps a level"),
+        (
+            "step_size",
+            float | list[float],
+            "a constant step size, or [a, list] of one a level; else the distance schedule",
+        ),
+        ("t_min", float, "lowest noise level, in the trained range"),
+        ("t_max", float, "highest noise level, in the trained range"),
+        ("momentum", float, "momentum of the flow, in [0, 1)"),
+        ("integrator", str, "euler, nesterov or heun"),
+        ("chunk_size", int, "particles whose gradient is taken at once: less memory, the same samples"),
+        ("whitening", float, "lambda of the regularised witness; needs a model trained with it"),
+        ("guidance", float, "weight of a class's flow over that of all data, with --labels"),
+        ("final_steps", int, "denoising steps after the last level"),
+        ("final_sampler", str, "flow of the final steps: exact or approximate"),
+    ]
+    for name, kind, text in options:
+        parser.add_argument(f"--{name}", type=kind, help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
     return parser
 
 
-_SAMPLERS = """dmmd: exact (particles interact) or approximate (each on its own); ddpm: ancestral or ddim;
-flow-matching: euler or heun"""
-_HOW = ("sampler", "num_levels", "steps_per_level", "step_size", "final_steps", "final_sampler")
+_HOW = (
+    *(
+        "sampler",
+        "num_levels",
+        "steps_per_level",
+        "step_size",
+        "t_min",
+        "t_max",
+        "momentum",
+        "integrator",
+        "chunk_size",
+    ),
+    *("whitening", "guidance", "final_steps", "final_sampler"),
+)
+#: Options of `sample` alone, and the settings of a pipeline that they stand for.
+_GIVEN = {
+    "source": "particles",
+    "noise_source": "noise_source",
+    "labels": "labels",
+    "known": "known",
+    "mask": "mask",
+    "monitor": "monitor",
+}
 
 
 def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
@@ -215,52 +252,114 @@ def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"device = {options.device!r}: not usable here ({str(error).splitlines()[0]})") from None
     pipeline = load_pipeline(options.model, options.device)
     taken = inspect.signature(type(pipeline).__call__).parameters
-    how = {name: options[name] for name in _HOW if options[name] is not None}
-    for name, value in how.items():
-        if name not in taken:
+    given = {name: options.get(name) for name in (*_HOW, *_GIVEN)}
+    asked = [name for name, value in given.items() if value is not None and value is not False]
+    for name in asked:
+        if name not in taken and _GIVEN.get(name) not in taken:
             mine = ", ".join(own for own in _HOW if own in taken)
-            raise InputError(f"{name} = {value!r}: the sampler of this model has no such setting; it has {mine}")
-    return pipeline, how
+            raise InputError(
+                f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"
+            )
+    return pipeline, {name: options[name] for name in asked if name in _HOW}
 
 
 def _sample(arguments: list[str]) -> None:
-    from mmdflow.errors import InputError
+    from mmdflow.errors import DivergedError, InputError
 
     parser = _sampler_parser("sample", "Draw samples; show them as a picture, as an animation of the flow, save them.")
-    parser.add_argument("-n", "--num_samples", type=int, default=64, help="how many; they flow together")
+    parser.add_argument("-n", "--num_samples", type=int, help="how many; they flow together. 64, or all of a source")
     parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
     parser.add_argument("--save", type=str, help="a .npz file of the samples: key `samples`, [n, *event]")
-    parser.add_argument("--seed", type=int, default=0, help="of the initial noise")
+    parser.add_argument("--source", type=str, help="particles to start from: .npz, .npy, .pt, or a folder of pictures")
+    parser.add_argument("--noise_source", action="store_true", help="noise the source forward to t_max first")
+    parser.add_argument("--labels", type=int | list[int], help="a class for all samples, or a [list] of one a sample")
+    parser.add_argument("--known", type=str, help="an event whose masked part is kept: a picture, .npz, .npy or .pt")
+    parser.add_argument("--mask", type=str, help="where it is known: white in a picture, non-zero in an array")
+    parser.add_argument("--monitor", type=str, help="what the run looks like at each level, as a picture or .json")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     options = parse(parser, arguments)
     if options.output is None and options.save is None:
         raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
     if options.save is not None and not options.save.endswith(".npz"):
         raise InputError(f"save = {options.save!r}: must end in .npz")
+    if (options.known is None) != (options.mask is None):
+        raise InputError(f"{'known' if options.known is None else 'mask'} is missing: --known and --mask go together")
 
-    import numpy as np
     import torch
 
     from mmdflow import plots
-    from mmdflow._checks import count
-    from mmdflow._files import new_file
 
-    count("num_samples", options.num_samples)
+    if options.num_samples is not None:
+        _checks.count("num_samples", options.num_samples)
     if options.output is not None:
         plots.check_output(options.output)
-    generator = torch.Generator().manual_seed(count("seed", options.seed, 0))
+    if options.monitor is not None:
+        plots.check_monitor_file(options.monitor)
+    generator = torch.Generator().manual_seed(_checks.count("seed", options.seed, 0))
     pipeline, how = _load(options)
     animate = options.output is not None and plots.is_animation(options.output)
-    out = pipeline(options.num_samples, generator=generator, return_trajectory=animate, progress=True, **how)
-    if options.save is not None:
-        with new_file(options.save) as aside:
-            np.savez_compressed(aside, samples=out.particles.cpu().numpy())
-        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
+    try:
+        out = pipeline(
+            options.num_samples or 64,
+            generator=generator,
+            return_trajectory=animate,
+            progress=True,
+            **how,
+            **_given(options, pipeline),
+        )
+    except DivergedError as error:
+        if error.particles is None:
+            raise
+        still = None if str(options.output).lower().endswith(".mp4") else options.output
+        kept = _show(options.save, still, error.particles)
+        raise DivergedError(f"{error}. The last finite particles: {', '.join(kept) or 'not saved'}") from error
+    _show(options.save, None if animate else options.output, out.particles)
     if animate:
         plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
-    elif options.output is not None:
-        plots.save_samples(out.particles.cpu(), options.output)
+    if options.monitor is not None:
+        plots.save_monitor(out.monitor, options.monitor)
+        print(options.monitor)
+    if options.save is not None:
+        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
     if options.output is not None:
-        print(f"{options.output}: {options.num_samples} samples, NFE {out.nfe}")
+        print(f"{options.output}: {len(out.particles)} samples, NFE {out.nfe}")
+
+
+def _show(save: str | None, picture: str | None, particles: Any) -> list[str]:
+    """Save particles as an array, as a picture, or both; return the files written."""
+    from mmdflow import data, plots
+
+    if save is not None:
+        data.save_points(particles, save)
+    if picture is not None:
+        plots.save_samples(particles.cpu(), picture)
+    return [name for name in (save, picture) if name is not None]
+
+
+def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
+    """Return what a run is given beside noise, from the files and labels that the options name."""
+    import torch
+
+    from mmdflow import data
+    from mmdflow.errors import InputError
+
+    def read(name: str) -> Any:
+        return data.read_samples(name, channels).to(options.device, torch.float32)
+
+    channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
+    given: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
+    if options.source is not None:
+        particles = read(options.source)
+        if options.num_samples is not None and options.num_samples > len(particles):
+            raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
+        given["particles"] = particles[: options.num_samples]
+    if options.known is not None:
+        known, mask = read(options.known), read(options.mask)
+        given["known"] = known
+        given["mask"] = mask != 0 if options.mask.lower().endswith(data.POINT_FILES) else mask > 0
+    if options.labels is not None:
+        given["labels"] = torch.as_tensor(options.labels, device=options.device)
+    return given
 
 
 def _evaluate(arguments: list[str]) -> None:

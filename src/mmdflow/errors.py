@@ -1,9 +1,24 @@
 """The library's errors. Every message is one line."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class InputError(ValueError):
     """Bad input. The message names the field, the value and what is allowed."""
 
 
 class DivergedError(RuntimeError):
-    """A computation became non-finite. The message says where, and what to change."""
+    """A computation became non-finite. The message says where, and what to change.
+
+    Attributes:
+        particles: the last finite particles, [n, *event], where a sampler kept them; else None.
+    """
+
+    def __init__(self, message: str, particles: Tensor | None = None) -> None:
+        super().__init__(message)
+        self.particles = particles

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mmdflow._files import make_folder, new_file
+from mmdflow._files import make_folder, new_file, write_json
 from mmdflow.errors import InputError
+from mmdflow.types import SamplingMonitor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,6 +183,43 @@ def save_report(
         )
         axes[3].legend(frameon=False)
     save_picture(_to_image(figure), path)
+
+
+def save_monitor(monitor: SamplingMonitor, path: str | Path) -> None:
+    """Save what a sampling run looked like: curves over the noise level as a picture, or the numbers as .json."""
+    if Path(path).suffix.lower() == ".json":
+        columns = monitor.columns()
+        write_json(path, {k: [v if math.isfinite(v) else None for v in values] for k, values in columns.items()})
+        return
+    figure, axes = _figure(4, (15, 3.4))
+    t = monitor.levels.tolist()
+    panels = (
+        ("slope |grad f|", monitor.slope, "linear"),
+        ("mismatch / (noisy to clean)", monitor.relative_mismatch, "log"),
+        ("participation ratio", monitor.participation, "linear"),
+        ("share of shortened gradients", monitor.limited, "linear"),
+    )
+    for ax, (title, values, scale) in zip(axes, panels, strict=True):
+        ax.plot(t, values.tolist(), marker=".", markersize=4)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("noise level t")
+        if scale == "log" and bool((values > 0).any()):
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
+        ax.invert_xaxis()  # as a run goes
+    save_picture(_to_image(figure), path)
+
+
+def check_monitor_file(path: str | Path) -> None:
+    """Raise InputError where `save_monitor` cannot write, before the run that it would show."""
+    if Path(path).suffix.lower() == ".json":
+        make_folder(Path(path).parent)
+        return
+    if is_animation(path):
+        raise InputError(f"{path}: a monitor is a picture (.png, ...) or .json")
+    check_output(path)
+    check_matplotlib()
 
 
 def draw(drawing: Callable[[Figure], None], size: tuple[float, float] = (12.0, 4.0)) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import torch
@@ -37,3 +37,29 @@ class FlowResult:
     times: Float[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     weights: Float[Tensor, " n"] | None = None
     report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SamplingMonitor:
+    """What a DMMD sampling run looked like at each of its noise levels, from the first, t_max.
+
+    Attributes:
+        levels: the noise levels t, [T].
+        slope: mean |grad f| over particles and steps, before it was limited, [T].
+        mismatch: MMD^2 between the particles that enter the level and the noised data P_t, [T]; for a linear base
+            |mean phi(Z, t) - mean phi(X_t, t)|^2.
+        relative_mismatch: the same, in units of the MMD^2 between noised and clean data, [T].
+        participation: participation ratio of the entering particles' features, between 1 (one direction) and K, [T].
+        limited: share of gradients that were shortened to max_slope, [T].
+    """
+
+    levels: Float[Tensor, " T"]
+    slope: Float[Tensor, " T"]
+    mismatch: Float[Tensor, " T"]
+    relative_mismatch: Float[Tensor, " T"]
+    participation: Float[Tensor, " T"]
+    limited: Float[Tensor, " T"]
+
+    def columns(self) -> dict[str, list[float]]:
+        """Return the columns as lists of numbers, for JSON."""
+        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmdflow import DMMDPipeline, InputError, LinearSchedule, NoiseConditionalKernel
-from mmdflow.dmmd import SamplerDefaults, distance_steps, target_means
+from mmdflow import DivergedError, DMMDPipeline, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
+from mmdflow.dmmd import SamplerDefaults, TargetSamples, distance_steps, noise_levels, target_means
 from mmdflow.features import NETWORKS, MLPFeatures
 
 
@@ -85,12 +85,191 @@ def test_distance_schedule_is_split_among_the_steps_of_a_level(pipeline):
         ({"num_particles": 2, "num_levels": -1}, "num_levels = -1"),
         ({"num_particles": 2, "sampler": "aproximate"}, "did you mean 'approximate'"),
         ({"num_particles": 2, "step_size": -0.1}, "step_size = -0.1"),
-        ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
+        ({"sampler": "a-dmmd-a", "final_sampler": "exact"}, "the name sets it"),
+        ({"t_max": 1.5}, "t_max = 1.5"),
+        ({"t_min": 0.01}, r"t_min = 0.01: must be in \[0.02, 1\], the noise levels of the model's target means"),
+        ({"t_min": 0.5, "t_max": 0.4}, "t_min = 0.5: must not be above t_max = 0.4"),
+        ({"step_size": [0.1, 0.2]}, "step_size has 2 entries: must be a number, or one a level, 4 here"),
+        ({"step_size": [0.1, -0.2, 0.1, 0.1]}, "step_size = -0.2"),
+        ({"momentum": 0.5, "integrator": "heun"}, "momentum = 0.5 with integrator = 'heun'"),
+        ({"integrator": "nesterov"}, "momentum = 0"),
+        ({"chunk_size": 0}, "chunk_size = 0"),
+        ({"whitening": 1.0}, "whitening = 1: needs target means with covariances"),
+        ({"guidance": -1.0}, "guidance = -1.0"),
+        ({"noise_source": True}, "noise_source = True without particles"),
+        (
+            {"particles": torch.zeros(2, 1, 9, 9)},
+            r"particles have shape \[2, 1, 9, 9\], range \[0, 0\]: must be \[n, 1, 8, 8\]",
+        ),
+        ({"particles": torch.zeros(0, 1, 8, 8)}, r"shape \[0, 1, 8, 8\]"),
+        ({"particles": torch.full((2, 1, 8, 8), 255.0)}, r"range \[255, 255\]: must be \[n, 1, 8, 8\], in \[-10, 10\]"),
+        ({"particles": torch.full((2, 1, 8, 8), 1.5), "noise_source": True}, r"range \[1.5, 1.5\]: .*in \[-1, 1\]"),
+        ({"particles": torch.full((2, 1, 8, 8), float("nan"))}, r"range \[nan, nan\]"),
+        ({"particles": torch.zeros(2, 1, 8, 8, dtype=torch.float64)}, "particles are torch.float64"),
+        ({"labels": 1}, "train with --sampling.class_means=true"),
+        ({"known": torch.zeros(1, 8, 8)}, "mask is missing"),
+        ({"known": torch.zeros(1, 8, 8), "mask": torch.ones(1, 8, 8)}, "mask has dtype torch.float32"),
+        ({"known": torch.zeros(8, 8), "mask": torch.ones(8, 8) > 0}, r"known has shape \[8, 8\]: must be \[1, 8, 8\]"),
+        ({"known": torch.zeros(1, 8, 8), "mask": torch.ones(7) > 0}, r"mask has shape \[7\]: must broadcast"),
+        ({"known": torch.full((1, 8, 8), 9.0), "mask": torch.ones(8) > 0}, r"known holds 9: must be in \[-1, 1\]"),
     ],
 )
 def test_bad_settings(pipeline, change, message, unchecked):
     with pytest.raises(InputError, match=message):
         pipeline(**change)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("dmmd", {"sampler": "exact", "final_steps": 0}),
+        ("a-DMMD", {"sampler": "approximate", "final_steps": 0}),
+        ("a-dmmd-a", {"sampler": "approximate", "final_sampler": "approximate", "final_steps": 2}),
+        ("a-DMMD-e", {"sampler": "approximate", "final_sampler": "exact", "final_steps": 2}),
+        ("DMMD-e", {"sampler": "exact", "final_sampler": "exact", "final_steps": 2}),
+    ],
+)
+def test_names_of_the_paper(pipeline, name, plain):
+    pipeline = replace(pipeline, defaults=SamplerDefaults(num_levels=2, final_steps=5, final_sampler="approximate"))
+    out = draw(pipeline, sampler=name)
+    assert torch.equal(out.particles, draw(pipeline, **plain).particles)
+    assert out.nfe == 2 + plain["final_steps"]
+    assert draw(pipeline, sampler=name, final_steps=1).nfe == 3
+
+
+def test_range_of_levels_and_steps(pipeline):
+    out = draw(pipeline, t_min=0.1, t_max=0.6, num_levels=3, final_steps=0)
+    levels = noise_levels(3, 0.1, 0.6)
+    walk = distance_steps(LinearSchedule(), levels, 0.3, 64)
+    given = draw(pipeline, t_min=0.1, t_max=0.6, num_levels=3, final_steps=0, step_size=walk)
+    torch.testing.assert_close(given.particles, out.particles)
+    slow = [eta / 2 for eta in walk]
+    settings = {"t_min": 0.1, "t_max": 0.6, "num_levels": 3, "final_steps": 0, "momentum": 0.5}
+    torch.testing.assert_close(
+        draw(pipeline, **settings, step_size=slow).particles, draw(pipeline, **settings).particles
+    )
+
+
+def test_any_source(pipeline):
+    source = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    out = draw(pipeline, particles=source, t_max=0.5, return_trajectory=True)
+    assert torch.equal(out.trajectory[0], source)
+    noised = draw(pipeline, particles=source, t_max=0.5, noise_source=True, return_trajectory=True)
+    noise = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(noised.trajectory[0], 0.5 * source + 0.5 * noise)
+    again = draw(pipeline, particles=noised.trajectory[0], t_max=0.5)
+    torch.testing.assert_close(again.particles, noised.particles)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_known_entries_come_back_exactly(pipeline, scale):
+    pipeline = replace(pipeline, data_scale=scale)
+    known = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, :4] = True
+    known[:, :, 4:] = float("nan")  # of no interest
+    out = draw(pipeline, known=known, mask=mask, chunk_size=2)
+    assert torch.equal(out.particles[..., :4], known[..., :4].expand(3, 1, 8, 4))
+    assert torch.isfinite(out.particles).all()
+    several = torch.rand(3, 1, 8, 8)
+    assert torch.equal(draw(pipeline, known=several, mask=torch.tensor(True)).particles, several)
+
+
+def test_classes(pipeline, unchecked):
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    levels = torch.linspace(0.02, 1, 5)
+    means = target_means(pipeline.kernel, LinearSchedule(), [x], levels, labels=torch.arange(12) % 3)
+    pipeline = replace(pipeline, means=means)
+    one = draw(pipeline, labels=1).particles
+    assert torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 1])).particles)
+    assert not torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 2]), guidance=2.0).particles)
+    for labels, message in (
+        (3, r"labels lie in \[3, 3\]: must be classes 0 to 2"),
+        (torch.tensor([0, 1]), r"labels have shape \[2\]: must be \[3\]"),
+        (torch.tensor([0.5, 1, 1]), "labels have dtype torch.float32"),
+    ):
+        with pytest.raises(InputError, match=message):
+            draw(pipeline, labels=labels)
+
+
+def test_monitor(pipeline):
+    out = draw(pipeline, monitor=True)
+    assert torch.equal(out.particles, draw(pipeline).particles)
+    assert out.nfe == draw(pipeline).nfe
+    columns = out.monitor.columns()
+    assert columns["levels"] == pytest.approx(noise_levels(4, 0.02, 1.0))
+    assert all(len(values) == 4 for values in columns.values())
+    assert draw(pipeline).monitor is None
+
+
+def test_everything_that_sampling_needs_is_stored(pipeline, tmp_path):
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    labels, levels = torch.arange(12) % 3, torch.linspace(0.02, 1, 5)
+    means = target_means(pipeline.kernel, LinearSchedule(), [x], levels, labels=labels, covariances=True)
+    steps = SamplerDefaults(num_levels=2, step_size=[0.2, 0.1], whitening=0.5, guidance=1.0, chunk_size=2, momentum=0.2)
+    replace(pipeline, means=means, defaults=steps).save_pretrained(tmp_path / "means")
+    loaded = DMMDPipeline.from_pretrained(tmp_path / "means")
+    assert loaded.defaults == steps
+    expected = draw(replace(pipeline, means=means, defaults=steps), labels=2).particles
+    assert torch.equal(draw(loaded, labels=2).particles, expected)
+    assert torch.equal(
+        draw(loaded, whitening=float("inf")).particles,
+        draw(replace(loaded, defaults=replace(steps, whitening=None))).particles,
+    )
+
+    kernel = NoiseConditionalKernel(pipeline.features, Gaussian(2.0) + Gaussian(0.5))
+    references = TargetSamples.draw(x, LinearSchedule(), t_min=0.02, labels=labels)
+    general = replace(pipeline, kernel=kernel, means=references)
+    general.save_pretrained(tmp_path / "samples")
+    loaded = DMMDPipeline.from_pretrained(tmp_path / "samples")
+    assert "target_samples.safetensors" in {f.name for f in (tmp_path / "samples").iterdir()}
+    assert torch.equal(draw(loaded, labels=2).particles, draw(general, labels=2).particles)
+    with pytest.raises(InputError, match="target means with base kernel Mixture: must be TargetSamples"):
+        replace(general, means=means)
+    with pytest.raises(InputError, match=r"target samples have event shape \[64\]"):
+        replace(general, means=TargetSamples.draw(x.flatten(1), LinearSchedule()))
+
+
+def test_sampling_without_target_means_says_what_to_run(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "p")
+    (tmp_path / "p" / "target_means.safetensors").unlink()
+    loaded = DMMDPipeline.from_pretrained(tmp_path / "p")
+    assert loaded.means is None
+    with pytest.raises(InputError, match=r"holds no target means: .*mmdflow\.dmmd\.target_means.*train --resume"):
+        draw(loaded)
+    assert torch.equal(draw(replace(loaded, means=pipeline.means)).particles, draw(pipeline).particles)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_out_of_memory_says_what_halves_it(pipeline, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(pipeline.features, "forward", full)
+    with pytest.raises(InputError, match="out of memory with 40 particles, 40 at once: chunk_size = 20 halves it"):
+        pipeline(40)
+    with pytest.raises(InputError, match="6 at once: chunk_size = 3"):
+        pipeline(40, chunk_size=6)
+    monkeypatch.setattr(pipeline.features, "forward", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        pipeline(2)
+
+
+def test_particles_that_are_kept_have_the_units_of_the_data(pipeline):
+    scaled = replace(pipeline, data_scale=0.5)
+    steps = [0.1, 3e38, 0.1, 0.1]
+    with pytest.raises(DivergedError, match="noise level t = ") as caught:
+        draw(scaled, step_size=steps)
+    with pytest.raises(DivergedError) as plain:
+        draw(pipeline, step_size=steps)
+    torch.testing.assert_close(caught.value.particles, 2 * plain.value.particles)
 
 
 def test_folder_in_use_is_not_overwritten_unasked(pipeline, tmp_path):
@@ -124,7 +303,7 @@ def damage(folder, how):
             means |= {k: torch.zeros(5, 3) for k in ("clean", "noisy")}
         save_file(means, folder / "target_means.safetensors")
     elif how == "missing":
-        (folder / "target_means.safetensors").unlink()
+        (folder / "model.safetensors").unlink()
     elif how == "truncated":
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:100])
@@ -143,7 +322,7 @@ def damage(folder, how):
         ("moment", "second_moment = -1"),
         ("nan", "target means: clean holds NaN"),
         ("width", "target means have 3 features: must have 2"),
-        ("missing", "target_means.safetensors: missing"),
+        ("missing", "model.safetensors: missing"),
         ("truncated", "model.safetensors: not a readable safetensors file"),
         ("other", "model.safetensors: does not fit the network"),
     ],

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmdflow import DivergedError, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
-from mmdflow.dmmd import TargetMeans, distance_steps, noise_levels, sample, target_means
+from mmdflow.dmmd import Known, TargetMeans, distance_steps, noise_levels, sample, target_means
 from mmdflow.features import MLPFeatures
 
 LEVELS = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
@@ -170,15 +170,76 @@ def test_slopes_can_be_bounded():
     torch.testing.assert_close(free, run(kernel, means, z, (0.5,))[0])
 
 
+def test_momentum_goes_on_from_level_to_level():
+    """Heavy ball on features x, whose witness is the same at every level: v <- g + m v."""
+    kernel, events = NoiseConditionalKernel(lambda x, t: x), data()
+    z = data(9, seed=5) + 4
+    out, nfe = run(kernel, means_of(kernel, events), z, momentum=0.5)
+    gap, v = z.mean(0) - events.mean(0), 0
+    for _ in range(3):
+        v = gap + 0.5 * v
+        gap = gap - 0.1 * v
+    torch.testing.assert_close(out.mean(0) - events.mean(0), gap)
+    assert nfe == 3
+
+
+def test_nesterov_looks_ahead():
+    kernel, events = NoiseConditionalKernel(lambda x, t: x), data()
+    z = data(9, seed=5) + 4
+    out, _ = run(kernel, means_of(kernel, events), z, momentum=0.5, integrator="nesterov")
+    gap, v = z.mean(0) - events.mean(0), torch.zeros(3, dtype=torch.float64)
+    for _ in range(3):
+        v = gap - 0.1 * 0.5 * v + 0.5 * v
+        gap = gap - 0.1 * v
+    torch.testing.assert_close(out.mean(0) - events.mean(0), gap)
+
+
+@pytest.mark.parametrize("sampler", ["exact", "approximate"])
+def test_heun_evaluates_twice_at_the_level_of_its_step(sampler):
+    kernel = network()
+    means, z = means_of(kernel), data(6, seed=5)
+    out, nfe = run(kernel, means, z, sampler=sampler, integrator="heun", final_steps=1, final_step_size=0.2)
+    assert nfe == 2 * 3 + 1
+    for t in (0.9, 0.5, 0.2):
+        first = run(kernel, means, z, (t,), sampler=sampler)[0] - z
+        second = run(kernel, means, z + first, (t,), sampler=sampler)[0] - (z + first)
+        z = z + (first + second) / 2
+    torch.testing.assert_close(out, run(kernel, means, z, (0.2,), eta=0.2, sampler=sampler)[0])
+
+
+def test_known_entries_walk_back_on_their_noise_and_arrive():
+    kernel = network()
+    means, z = means_of(kernel), data(6, seed=5)
+    values, noise = data(6, seed=8), data(6, seed=9)
+    mask = torch.tensor([True, False, False]).expand(6, 3)
+    seen = []
+    known = Known(values, mask, noise, SCHEDULE)
+    settings = {"known": known, "final_steps": 2, "final_step_size": 0.4, "steps_per_level": 2}
+    out, _ = run(kernel, means, z, callback=lambda done, x: seen.append(x), **settings)
+    for x, t in zip(seen, (0.5, 0.2, 0.0, 0.0), strict=True):
+        torch.testing.assert_close(x[:, 0], (1 - t) * values[:, 0] + t * noise[:, 0])
+    assert torch.equal(out[:, 0], values[:, 0])
+    free, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,))
+    start = torch.cat([(0.1 * values + 0.9 * noise)[:, :1], z[:, 1:]], 1)
+    held, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,), known=known)
+    torch.testing.assert_close(held[:, 1:], run(kernel, means, start, sampler="approximate", levels=(0.9,))[0][:, 1:])
+    assert (held[:, 1:] - free[:, 1:]).abs().max() > 1e-3
+
+
 def test_noise_levels_go_down():
     assert noise_levels(3, 0.2, 1.0) == pytest.approx([1.0, 0.6, 0.2])
     assert noise_levels(1, 0.2, 1.0) == [1.0]
 
 
-def test_explosion_names_the_level():
+def test_explosion_names_the_level_and_keeps_the_last_finite_particles():
     kernel = NoiseConditionalKernel(lambda x, t: x)
-    with pytest.raises(DivergedError, match=r"noise level t = 0\.5000: particles became non-finite"):
-        sample(kernel, means_of(kernel), data(3) + 100, levels=[0.9, 0.5], step_sizes=[0.1, 1e308])
+    means, z = means_of(kernel), data(3) + 100
+    with pytest.raises(DivergedError, match=r"noise level t = 0\.5000: particles became non-finite") as caught:
+        sample(kernel, means, z, levels=[0.9, 0.5], step_sizes=[0.1, 1e308])
+    assert torch.equal(caught.value.particles, run(kernel, means, z, (0.9,))[0])
+    with pytest.raises(DivergedError, match=r"noise level t = 0\.3000") as caught:
+        run(kernel, means, z, (0.9,), final_steps=2, final_step_size=1e308, final_level=0.3)
+    assert torch.equal(caught.value.particles, run(kernel, means, z, (0.9,))[0])
 
 
 @pytest.mark.parametrize(
@@ -189,6 +250,9 @@ def test_explosion_names_the_level():
         ({"final_steps": -1}, "final_steps = -1"),
         ({"final_steps": 1}, "final_step_size = nan"),
         ({"levels": (0.05,)}, "noise level t = 0.05"),
+        ({"levels": ()}, "step_sizes has 0 entries"),
+        ({"integrator": "rk4"}, "integrator = 'rk4'"),
+        ({"momentum": 1.0}, "momentum = 1.0"),
     ],
 )
 def test_bad_input(change, message, unchecked):

@@ -4,6 +4,7 @@ from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.image_sources import images
+from mmdflow.data.pictures import read_images, read_samples
 from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
 
@@ -18,7 +19,9 @@ __all__ = [
     "images",
     "load",
     "read_idx",
+    "read_images",
     "read_points",
+    "read_samples",
     "save_points",
     "toy",
 ]

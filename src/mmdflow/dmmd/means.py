@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from mmdflow import _checks
+from mmdflow.dmmd.levels import LevelMeans, check_classes
 from mmdflow.errors import InputError
 from mmdflow.flows import normal_like
 from mmdflow.kernels import Kernel
@@ -24,22 +26,48 @@ class TargetMeans:
         levels: increasing noise levels, [T].
         clean: mean psi(x_0, t), [T, K].
         noisy: mean psi(x_t, t), [T, K].
+        class_clean: mean psi(x_0, t) of every class, [C, T, K], or None.
+        class_noisy: mean psi(x_t, t) of every class, [C, T, K], or None.
+        covariance: covariance of psi(x_0, t), [T, K, K], for whitened witnesses, or None.
     """
 
     levels: Float[Tensor, " T"]
     clean: Float[Tensor, "T K"]
     noisy: Float[Tensor, "T K"]
+    class_clean: Float[Tensor, "C T K"] | None = None
+    class_noisy: Float[Tensor, "C T K"] | None = None
+    covariance: Float[Tensor, "T K K"] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, order and finiteness."""
         shapes = [list(m.shape) for m in (self.levels, self.clean, self.noisy)]
         if len(shapes[0]) != 1 or len(shapes[1]) != 2 or shapes[1] != shapes[2] or shapes[0][0] != shapes[1][0]:
             raise InputError(f"target means have shapes {shapes}: must be [T], [T, K] and [T, K]")
+        of_classes = [None if m is None else list(m.shape) for m in (self.class_clean, self.class_noisy)]
+        if of_classes[0] != of_classes[1] or (of_classes[0] is not None and of_classes[0][1:] != shapes[1]):
+            raise InputError(f"target means of classes have shapes {of_classes}: must both be [C, T, K], or both None")
+        if self.covariance is not None and list(self.covariance.shape) != [*shapes[1], shapes[1][1]]:
+            raise InputError(f"target covariances have shape {list(self.covariance.shape)}: must be [T, K, K]")
         if bool((self.levels.diff() <= 0).any()):
             raise InputError(f"levels = {self.levels.tolist()[:5]}...: must increase")
-        for field in ("levels", "clean", "noisy"):
-            if not bool(torch.isfinite(getattr(self, field)).all()):
+        for field, value in self.tensors().items():
+            if not bool(torch.isfinite(value).all()):
                 raise InputError(f"target means: {field} holds NaN or infinite entries")
+
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """The lowest and the highest noise level."""
+        return float(self.levels[0]), float(self.levels[-1])
+
+    @property
+    def num_classes(self) -> int:
+        """The classes with means of their own, C; 0 for none."""
+        return 0 if self.class_clean is None else len(self.class_clean)
+
+    @property
+    def whitenable(self) -> bool:
+        """Whether there are covariances."""
+        return self.covariance is not None
 
     def at(self, t: float) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
         """Return the clean and the noisy mean at level t: as stored on the grid, linear in t between.
@@ -47,21 +75,48 @@ class TargetMeans:
         Raises:
             InputError: if t lies outside the grid.
         """
-        low, high = float(self.levels[0]), float(self.levels[-1])
+        i, weight = self._position(t)
+        return torch.lerp(self.clean[i], self.clean[i + 1], weight), torch.lerp(
+            self.noisy[i], self.noisy[i + 1], weight
+        )
+
+    def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelMeans:
+        """Return what is known at level t, through the kernel's base; `chunk_size` is for targets that embed samples."""
+        i, weight = self._position(t)
+
+        def between(x: Tensor | None, dim: int) -> Tensor | None:
+            return None if x is None else torch.lerp(x.select(dim, i), x.select(dim, i + 1), weight)
+
+        clean, noisy = self.at(t)
+        return LevelMeans(
+            kernel.base_at(torch.as_tensor(t)),
+            clean,
+            noisy,
+            between(self.class_clean, 1),
+            between(self.class_noisy, 1),
+            between(self.covariance, 0),
+        )
+
+    def _position(self, t: float) -> tuple[int, float]:
+        """Return i and w so that t lies w of the way from level i to level i + 1."""
+        low, high = self.t_range
         slack = 1e-6  # float32 levels
         t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
-        i = int(torch.searchsorted(self.levels, torch.tensor(t, dtype=self.levels.dtype, device=self.levels.device)))
-        if i == 0:
-            return self.clean[0], self.noisy[0]
-        weight = (t - float(self.levels[i - 1])) / float(self.levels[i] - self.levels[i - 1])
-        return (
-            torch.lerp(self.clean[i - 1], self.clean[i], weight),
-            torch.lerp(self.noisy[i - 1], self.noisy[i], weight),
-        )
+        if len(self.levels) == 1:
+            return -1, 0.0
+        position = torch.tensor(t, dtype=self.levels.dtype, device=self.levels.device)
+        i = int(torch.searchsorted(self.levels.contiguous(), position))
+        i = max(i - 1, 0)
+        return i, (t - float(self.levels[i])) / float(self.levels[i + 1] - self.levels[i])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
 
     def to(self, device: torch.device | str) -> TargetMeans:
         """Return the means on a device."""
-        return TargetMeans(self.levels.to(device), self.clean.to(device), self.noisy.to(device))
+        return TargetMeans(**{name: value.to(device) for name, value in self.tensors().items()})
 
 
 @torch.no_grad()
@@ -72,6 +127,8 @@ def target_means(
     levels: Float[Tensor, " T"],
     *,
     noise_repeats: int = 1,
+    labels: Int[Tensor, " N"] | None = None,
+    covariances: bool = False,
     generator: torch.Generator | None = None,
     callback: Callable[[int], object] | None = None,
 ) -> TargetMeans:
@@ -83,34 +140,64 @@ def target_means(
         batches: the data, in batches [n, *event].
         levels: increasing noise levels in [0, 1], [T].
         noise_repeats: draws of noise an event; the same draws serve every level, so that the means are smooth in t.
+        labels: classes 0, 1, ... of the data in the order of the batches, for means of every class.
+        covariances: whether to keep the covariance of clean features, for whitened witnesses.
         generator: of the noise.
         callback: called with the events done after every batch.
 
     Raises:
-        InputError: for a base kernel with no finite feature map, levels that do not increase, or no data.
+        InputError: for a base kernel with no finite feature map, levels that do not increase, no data, or labels that do not
+            belong to it.
     """
     _checks.count("noise_repeats", noise_repeats)
-    count, clean_sum, noisy_sum = 0, torch.zeros(()), torch.zeros(())
+    members = None if labels is None else one_hot(labels.cpu(), check_classes(labels)).double()
+    count, totals = 0, dict[str, Tensor]()
     for batch in batches:
+        own = None if members is None else members[count : count + len(batch)]
+        if members is not None and count + len(batch) > len(members):
+            raise InputError(f"labels are {len(members)} in number: must be one an event; there are more events")
         noises = [normal_like(batch, generator) for _ in range(noise_repeats)]
-        clean_rows, noisy_rows = [], []
+        rows = []
         for t in levels:
             k = kernel.at(t)
             level = t.to(batch).expand(len(batch))
-            clean_rows.append(_mean_sum(k, batch))
-            noised = [_mean_sum(k, schedule.add_noise(batch, e, level)) for e in noises]
-            noisy_rows.append(torch.stack(noised).mean(0))
-        clean_sum, noisy_sum = clean_sum + torch.stack(clean_rows), noisy_sum + torch.stack(noisy_rows)
+            noised = [_embed(k, schedule.add_noise(batch, e, level)) for e in noises]
+            rows.append(_sums(_embed(k, batch), torch.stack(noised).mean(0), own, covariances))
+        for name in rows[0]:
+            new = torch.stack([row[name] for row in rows], 1 if name.startswith("class") else 0)
+            totals[name] = totals.get(name, 0) + new
         count += len(batch)
         like = batch
         if callback is not None:
             callback(count)
     if count == 0:
         raise InputError("batches is empty: must hold at least one batch of data")
-    return TargetMeans(levels.to(like.device), (clean_sum / count).to(like), (noisy_sum / count).to(like))
+    if members is not None and len(members) != count:
+        raise InputError(f"labels are {len(members)} in number: must be {count}, one an event")
+    means = {name: total / count for name, total in totals.items()}
+    if members is not None:
+        shares = members.mean(0)[:, None, None]
+        means |= {name: means[name] / shares for name in ("class_clean", "class_noisy")}
+    if covariances:
+        means["covariance"] = means["covariance"] - means["clean"][:, :, None] * means["clean"][:, None]
+    return TargetMeans(levels.to(like.device), **{name: value.to(like) for name, value in means.items()})
 
 
-def _mean_sum(kernel: Kernel, x: Tensor) -> Tensor:
+def _sums(
+    clean: Float[Tensor, "n K"], noisy: Float[Tensor, "n K"], members: Float[Tensor, "n C"] | None, covariances: bool
+) -> dict[str, Tensor]:
+    """Return the sums over events that `TargetMeans` is made of, at one level."""
+    sums = {"clean": clean.sum(0), "noisy": noisy.sum(0)}
+    if members is not None:
+        sums |= {"class_clean": members.T @ clean, "class_noisy": members.T @ noisy}
+    if covariances:
+        sums["covariance"] = clean.T @ clean
+    return sums
+
+
+def _embed(kernel: Kernel, x: Tensor) -> Tensor:
     if not kernel.finite:
-        raise InputError("the base kernel has no finite feature map: target means need a linear base kernel")
-    return kernel.embed(x).sum(0).cpu().double()  # not every device has float64
+        raise InputError(
+            "the base kernel has no finite feature map: target means need a linear base kernel (others take TargetSamples)"
+        )
+    return kernel.embed(x).cpu().double()  # not every device has float64

@@ -3,78 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
+from mmdflow.dmmd.base import base_config, base_kernel
+from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
 from mmdflow.dmmd.means import TargetMeans
-from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
-from mmdflow.errors import InputError
+from mmdflow.dmmd.monitor import Recorder
+from mmdflow.dmmd.references import TargetSamples
+from mmdflow.dmmd.sampler import sample
+from mmdflow.dmmd.settings import SamplerDefaults
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
+from mmdflow.types import SamplingMonitor
 
-_MEANS = "target_means.safetensors"
-
-
-@dataclass(frozen=True)
-class SamplerDefaults:
-    """How a pipeline samples when it is not told otherwise.
-
-    Attributes:
-        num_levels: noise levels T, uniform from t_max to t_min.
-        steps_per_level: flow steps at each, N_s.
-        step_size: a constant eta (the paper), or None for the distance schedule (ours): one walk back along the path.
-        step_scale: multiplies the distance schedule.
-        sampler: "exact" or "approximate".
-        final_steps: denoising steps after the last level (DMMD paper, section 4, final denoising).
-        final_sampler: "exact", "approximate" or None for the sampler's own.
-        final_step_size: eta of the final steps, or None for the distance that their level stands for.
-        final_level: noise level of the final steps, or None for t_min.
-        max_slope: bound on a particle's |grad f|, or None. Squared-residual features grow off the path; one particle that
-            runs away shifts the mean of all others in the exact flow.
-    """
-
-    num_levels: int = 50
-    steps_per_level: int = 1
-    step_size: float | None = None
-    step_scale: float = 1.0
-    sampler: str = "exact"
-    final_steps: int = 0
-    final_sampler: str | None = None
-    final_step_size: float | None = None
-    final_level: float | None = None
-    max_slope: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        _checks.count("num_levels", self.num_levels)
-        _checks.count("steps_per_level", self.steps_per_level)
-        _checks.count("final_steps", self.final_steps, 0)
-        _checks.positive("step_scale", self.step_scale)
-        _checks.choice("sampler", self.sampler, SAMPLERS)
-        if self.step_size is not None:
-            _checks.positive("step_size", self.step_size)
-        if self.final_step_size is not None:
-            _checks.positive("final_step_size", self.final_step_size)
-        if self.max_slope is not None:
-            _checks.positive("max_slope", self.max_slope)
-        if self.final_level is not None:
-            _checks.interval("final_level", self.final_level, 0.0, 1.0)
-        if self.final_sampler is not None:
-            _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
+_MEANS, _SAMPLES = "target_means.safetensors", "target_samples.safetensors"
 
 
 @dataclass(frozen=True)
 class DMMDOutput(SampleOutput):
-    """What a DMMD pipeline returns: `particles`, `nfe`, `trajectory`, `images`; NFE counts witness gradients."""
+    """What a DMMD pipeline returns: `particles`, `nfe`, `trajectory`, `images`; NFE counts witness gradients.
+
+    Attributes:
+        monitor: what the run looked like at each noise level, when asked for.
+    """
+
+    monitor: SamplingMonitor | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +48,12 @@ class DMMDPipeline:
     """A trained noise-conditional kernel with all that sampling needs.
 
     Attributes:
-        kernel: the kernel; its features are one of `mmdflow.features.NETWORKS`, its base is linear.
+        kernel: the kernel; its features are one of `mmdflow.features.NETWORKS`, its base is linear or one of
+            `mmdflow.dmmd.base_config`.
         schedule: the forward diffusion, with its name in `schedule_name`.
         schedule_name: one of vp, ddpm, cosine, linear.
-        means: the target's mean embeddings by noise level.
+        means: what is known of the target: its mean embeddings by noise level (linear base), or samples of it (any base).
+            Without, nothing can be sampled.
         second_moment: mean square of the data's entries, scaled.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         defaults: how to sample when not told otherwise.
@@ -103,7 +71,7 @@ class DMMDPipeline:
     kernel: NoiseConditionalKernel
     schedule: Schedule
     schedule_name: str
-    means: TargetMeans
+    means: TargetMeans | TargetSamples | None
     second_moment: float
     data_scale: float = 1.0
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
@@ -113,12 +81,21 @@ class DMMDPipeline:
         """Check that the parts belong together."""
         _checks.positive("second_moment", self.second_moment)
         _checks.positive("data_scale", self.data_scale)
+        if self.means is None or not isinstance(self.kernel.features, FeatureNetwork):
+            return
+        if isinstance(self.means, TargetSamples):
+            if tuple(self.means.clean.shape[1:]) != self.event_shape:
+                raise InputError(
+                    f"target samples have event shape {list(self.means.clean.shape[1:])}: must be {list(self.event_shape)}"
+                )
+            return
+        if not self.kernel.base.finite:
+            raise InputError(
+                f"target means with base kernel {type(self.kernel.base).__name__}: must be TargetSamples; it has no finite "
+                f"feature map"
+            )
         width = self.means.clean.shape[1]
-        if (
-            self.kernel.base.finite
-            and isinstance(self.kernel.features, FeatureNetwork)
-            and width != self.features.num_features
-        ):
+        if width != self.features.num_features:
             raise InputError(
                 f"target means have {width} features: must have {self.features.num_features}, the network's"
             )
@@ -137,20 +114,33 @@ class DMMDPipeline:
 
     def to(self, device: torch.device | str) -> DMMDPipeline:
         """Return the pipeline on a device."""
-        return replace(self, kernel=self.kernel.to(device), means=self.means.to(device))
+        means = None if self.means is None else self.means.to(device)
+        return replace(self, kernel=self.kernel.to(device), means=means)
 
     def __call__(
         self,
         num_particles: int = 64,
         num_levels: int | None = None,
         steps_per_level: int | None = None,
-        step_size: float | None = None,
+        step_size: float | Sequence[float] | None = None,
         sampler: str | None = None,
         final_steps: int | None = None,
         final_sampler: str | None = None,
         generator: torch.Generator | None = None,
         *,
+        t_min: float | None = None,
+        t_max: float | None = None,
+        momentum: float | None = None,
+        integrator: str | None = None,
+        chunk_size: int | None = None,
+        whitening: float | None = None,
         particles: Float[Tensor, "n *event"] | None = None,
+        noise_source: bool = False,
+        labels: Int[Tensor, " n"] | int | None = None,
+        guidance: float | None = None,
+        known: Float[Tensor, "*any"] | None = None,
+        mask: Bool[Tensor, "*part"] | None = None,
+        monitor: bool = False,
         return_trajectory: bool = False,
         progress: bool = False,
     ) -> DMMDOutput:
@@ -160,43 +150,65 @@ class DMMDPipeline:
             num_particles: N_p; with the exact sampler the particles interact (the paper uses 200).
             num_levels: noise levels T.
             steps_per_level: flow steps a level N_s; T x N_s is the NFE.
-            step_size: a constant eta.
-            sampler: "exact" or "approximate".
+            step_size: a constant eta, or one a level.
+            sampler: "exact" or "approximate"; or a name of the paper, which sets the final steps too: "dmmd", "a-dmmd" (none),
+                "a-dmmd-a", "a-dmmd-e", "dmmd-e" (2 unless given).
             final_steps: denoising steps after the last level.
             final_sampler: the flow of the final steps.
-            generator: of the initial noise.
+            generator: of the initial noise, and of a source's or known entries' noise.
+            t_min: lowest noise level, in the trained range.
+            t_max: highest noise level, at which the source is taken to be.
+            momentum: of the flow.
+            integrator: "euler", "nesterov" or "heun".
+            chunk_size: particles whose gradient is taken at once: bounds memory, changes nothing else.
+            whitening: lambda of the regularised witness; infinity for the plain one.
             particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
+            noise_source: noise the source forward to t_max first (SDEdit, Meng et al. 2022); images then lie in [-1, 1].
+            labels: the class of every particle, [n], or of all; needs target means of classes.
+            guidance: weight g of (1 + g) class flow - g unconditional flow.
+            known: values of known entries, [*event] or [n, *event]; they come back as they are.
+            mask: True where known; broadcasts to [n, *event].
+            monitor: watch the run level by level; costs no evaluations.
             return_trajectory: keep the particles after every level.
             progress: show a bar over the noise levels.
 
         Raises:
-            InputError: for impossible settings.
-            DivergedError: when particles become non-finite.
+            InputError: for impossible settings, a pipeline with no target means, or too little memory.
+            DivergedError: when particles become non-finite; it holds the last finite ones.
         """
-        asked: dict[str, Any] = {
-            "num_levels": num_levels,
-            "steps_per_level": steps_per_level,
-            "step_size": step_size,
-            "sampler": sampler,
-            "final_steps": final_steps,
-            "final_sampler": final_sampler,
-        }
-        how = replace(self.defaults, **{k: v for k, v in asked.items() if v is not None})
-        source = self._source(num_particles, particles, generator)
-        t_min, t_max = float(self.means.levels[0]), float(self.means.levels[-1])
-        levels = noise_levels(how.num_levels, t_min, t_max)
-        size = math.prod(self.event_shape)
-        if how.step_size is None:
-            walk = distance_steps(self.schedule, levels, self.second_moment, size, how.step_scale)
-            steps = [eta / how.steps_per_level for eta in walk]
-        else:
-            steps = [how.step_size] * len(levels)
-        last = levels[-1] if how.final_level is None else how.final_level
-        final = how.final_step_size
-        if final is None:
-            final = distance_steps(self.schedule, [last], self.second_moment, size)[0]
-        frames = [source]
-        with tqdm(total=len(levels) + bool(how.final_steps), disable=not progress, desc="sample", unit="level") as bar:
+        target = self.means
+        if target is None:
+            raise InputError(
+                "the pipeline holds no target means: sampling needs them; compute them with mmdflow.dmmd.target_means and "
+                "dataclasses.replace(pipeline, means=...), or delete the run's pipeline/ and `mmdflow train --resume RUN`"
+            )
+        how = self.defaults.asked(
+            sampler,
+            num_levels=num_levels,
+            steps_per_level=steps_per_level,
+            step_size=list(step_size) if isinstance(step_size, Sequence) else step_size,
+            final_steps=final_steps,
+            final_sampler=final_sampler,
+            t_min=t_min,
+            t_max=t_max,
+            momentum=momentum,
+            integrator=integrator,
+            chunk_size=chunk_size,
+            whitening=whitening,
+            guidance=guidance,
+        )
+        plan = how.plan(target.t_range, self.schedule, self.second_moment, math.prod(self.event_shape))
+        source = self._source(num_particles, particles, noise_source, plan.levels[0], generator)
+        n = len(source)
+        classes = None if labels is None else check_labels(labels, n, target, source.device)
+        given = check_known(known, mask, n, self.event_shape, source)
+        fixed = None
+        if given is not None:
+            fixed = Known(given[0] * self.data_scale, given[1], normal_like(source, generator), self.schedule)
+        recorder = Recorder() if monitor else None
+        frames = [source if fixed is None else fixed.at(plan.levels[0], source)]
+        total = len(plan.levels) + bool(how.final_steps)
+        with tqdm(total=total, disable=not progress, desc="sample", unit="level") as bar, self._told(n, how):
 
             def after_level(done: int, x: Tensor) -> None:
                 bar.update()
@@ -205,31 +217,73 @@ class DMMDPipeline:
 
             x, nfe = sample(
                 self.kernel,
-                self.means,
+                target,
                 source,
-                levels=levels,
-                step_sizes=steps,
+                levels=plan.levels,
+                step_sizes=plan.step_sizes,
                 steps_per_level=how.steps_per_level,
                 sampler=how.sampler,
                 final_steps=how.final_steps,
                 final_sampler=how.final_sampler,
-                final_step_size=final,
-                final_level=last,
+                final_step_size=plan.final_step_size,
+                final_level=plan.final_level,
                 max_slope=how.max_slope,
+                momentum=how.momentum,
+                integrator=how.integrator,
+                chunk_size=how.chunk_size,
+                whitening=how.whitening,
+                labels=classes,
+                guidance=how.guidance,
+                known=fixed,
+                recorder=recorder,
                 callback=after_level,
             )
         x = x / self.data_scale
         if len(self.event_shape) == 3:
             x = x.clamp(-1, 1)
-        return DMMDOutput(x, nfe, torch.stack(frames) / self.data_scale if return_trajectory else None)
+        if given is not None:  # to the last bit
+            x = torch.where(given[1], given[0], x)
+        return DMMDOutput(
+            x,
+            nfe,
+            torch.stack(frames) / self.data_scale if return_trajectory else None,
+            None if recorder is None else recorder.result(),
+        )
 
-    def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        if particles is not None:
-            _checks.points("particles", particles, self.event_shape)
-            _checks.alike("particles", particles, self.means.clean)
-            return particles * self.data_scale
-        _checks.count("num_particles", count)
-        return normal_like(self.means.clean.new_empty(count, *self.event_shape), generator)
+    def _source(
+        self,
+        count: int,
+        particles: Tensor | None,
+        noise_source: bool,
+        t_max: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        like = next(self.features.parameters())
+        if particles is None:
+            if noise_source:
+                raise InputError("noise_source = True without particles: give the source, particles=[n, *event]")
+            _checks.count("num_particles", count)
+            return normal_like(like.new_empty(count, *self.event_shape), generator)
+        check_source(particles, self.event_shape, like, self.data_scale, clean=noise_source)
+        x = particles.detach() * self.data_scale
+        if not noise_source:
+            return x
+        return self.schedule.add_noise(x, normal_like(x, generator), x.new_full((len(x),), t_max))
+
+    @contextmanager
+    def _told(self, n: int, how: SamplerDefaults) -> Iterator[None]:
+        """Tell what to change where memory runs out; give particles that are kept in the data's own units."""
+        try:
+            yield
+        except DivergedError as error:
+            kept = None if error.particles is None else error.particles / self.data_scale
+            raise DivergedError(str(error), kept) from error
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            size = min(n, how.chunk_size or n)
+            advice = f"chunk_size = {size // 2} halves it" if size > 1 else "no chunk_size is smaller"
+            raise InputError(f"out of memory with {n} particles, {size} at once: {advice}") from error
 
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
@@ -239,33 +293,52 @@ class DMMDPipeline:
         """
         config = {
             "system": "dmmd",
-            "base_kernel": "linear",
+            "base_kernel": base_config(self.kernel.base),
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
             "data_scale": self.data_scale,
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        means = {"levels": self.means.levels, "clean": self.means.clean, "noisy": self.means.noisy}
-        return save_pipeline(path, self.features, config, {_MEANS: means}, overwrite=overwrite)
+        target = {}
+        if self.means is not None:
+            target[_SAMPLES if isinstance(self.means, TargetSamples) else _MEANS] = self.means.tensors()
+        return save_pipeline(path, self.features, config, target, overwrite=overwrite)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DMMDPipeline:
         """Load a pipeline from a folder, a run folder that holds `pipeline/`, or a shipped model's name.
+
+        A folder without target means is loaded, and refuses to sample.
 
         Raises:
             InputError: if there is none, or a file is missing or corrupt.
         """
         folder = find_folder(path)
         with open_config(folder, "dmmd") as config:
+            path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
+            base = config["base_kernel"]
+            base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
             pipeline = cls(
-                kernel=NoiseConditionalKernel(load_network(folder, config)),
-                schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
+                kernel=NoiseConditionalKernel(load_network(folder, config), base),
+                schedule=path_of_noise,
                 schedule_name=config["schedule"],
-                means=TargetMeans(**load_tensors(folder / _MEANS)),
+                means=_load_target(folder, path_of_noise),
                 second_moment=config["second_moment"],
                 data_scale=config["data_scale"],
                 defaults=SamplerDefaults(**config["sampler"]),
                 provenance=config["provenance"],
             )
         return pipeline.to(device)
+
+
+def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples | None:
+    if (folder / _SAMPLES).is_file():
+        return TargetSamples.from_tensors(load_tensors(folder / _SAMPLES), noise)
+    return TargetMeans(**load_tensors(folder / _MEANS)) if (folder / _MEANS).is_file() else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    said = ("not enough memory", "can't allocate", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -1,4 +1,4 @@
-"""Sampling: the same flow once per noise level (DMMD paper, Algorithm 2 and section 5)."""
+"""Sampling: one flow whose divergence goes down the noise levels (DMMD paper, Algorithm 2 and section 5)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import along
-from mmdflow.divergences import MMD, Divergence, PotentialEnergy
+from mmdflow.divergences import Divergence
+from mmdflow.dmmd.conditions import Known
+from mmdflow.dmmd.levels import LevelDivergence, features_at, level_flow
 from mmdflow.dmmd.means import TargetMeans
+from mmdflow.dmmd.monitor import Recorder
+from mmdflow.dmmd.references import TargetSamples
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
-from mmdflow.kernels import Kernel
 from mmdflow.noise import NoiseConditionalKernel, Schedule
-from mmdflow.witness import EmbeddingWitness
 
 SAMPLERS = ("exact", "approximate")
 
@@ -39,62 +40,24 @@ def distance_steps(
     return (scale * math.sqrt(event_size) * steps).tolist()
 
 
-class _OwnMean:
-    """V(z) = 1/2 |psi(z) - mean|^2: the exact flow of a single particle, whose own embedding is the particles' mean."""
+class _Descent(Divergence):
+    """The divergence of the level that a run has reached; a callback of the flow moves it on."""
 
-    def __init__(self, kernel: Kernel, mean: Tensor) -> None:
-        self.kernel, self.mean = kernel, mean
-
-    def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
-        return (self.kernel.embed(z) - self.mean).square().sum(1) / 2
-
-    def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            return torch.autograd.grad(self(z).sum(), z)[0]
-
-
-class _Limited(Divergence):
-    """Another divergence whose velocity is no faster than a bound, particle by particle."""
-
-    def __init__(self, inner: Divergence, max_slope: float) -> None:
+    def __init__(self, make: Callable[[float], LevelDivergence], event_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.inner, self.max_slope, self.event_shape = inner, max_slope, inner.event_shape
+        self.make, self.event_shape = make, event_shape
+        self.level = math.nan
 
-    def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
-        return self.inner(x, weights)
+    def enter(self, t: float) -> None:
+        self.level, self.here = t, self.make(t)
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
-        velocity = self.inner.velocity(x, at, weights)
-        return velocity * along((self.max_slope / velocity.flatten(1).norm(dim=1)).clamp_max(1), velocity)
-
-
-def level_divergence(
-    kernel: NoiseConditionalKernel, means: TargetMeans, t: float, sampler: str, event_shape: tuple[int, ...]
-) -> Divergence:
-    """Return the divergence whose flow a sampler follows at noise level t.
-
-    exact: 1/2 MMD^2 of the particles to the clean data (eq. 9-10); approximate: the potential
-    <psi(z), mean psi(X_t) - mean psi(X_0)> (eq. 13), in which particles do not see each other; single: the exact flow of each
-    particle on its own, as the final steps of a-DMMD-e use.
-    """
-    k = kernel.at(t)
-    clean, noisy = means.at(t)
-    if sampler == "exact":
-        return MMD.from_mean_embedding(clean, k, event_shape)
-    if sampler == "approximate":
-        return PotentialEnergy(EmbeddingWitness(k, noisy - clean), event_shape)
-    return PotentialEnergy(_OwnMean(k, clean), event_shape)
+    def velocity(self, x: Tensor, at: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        return self.here.velocity(x, at, weights)
 
 
 def sample(
     kernel: NoiseConditionalKernel,
-    means: TargetMeans,
+    target: TargetMeans | TargetSamples,
     particles: Float[Tensor, "n *event"],
     *,
     levels: Sequence[float],
@@ -106,51 +69,137 @@ def sample(
     final_step_size: float | None = None,
     final_level: float | None = None,
     max_slope: float | None = None,
+    momentum: float = 0.0,
+    integrator: str = "euler",
+    chunk_size: int | None = None,
+    whitening: float | None = None,
+    labels: Int[Tensor, " n"] | None = None,
+    guidance: float = 0.0,
+    known: Known | None = None,
+    recorder: Recorder | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Float[Tensor, "n *event"], int]:
-    """Run one flow a noise level, from noise to data; return the particles and the evaluations made (NFE).
+    """Flow down the noise levels, from noise to data; return the particles and the evaluations made (NFE).
 
     Args:
-        kernel: the trained noise-conditional kernel (linear base).
-        means: the target's mean embeddings.
+        kernel: the trained noise-conditional kernel.
+        target: the target's mean embeddings (linear base), or samples of it (any base).
         particles: the source, [n, *event], usually N(0, I).
         levels: noise levels, from high to low.
         step_sizes: eta at each level, shared by its steps.
         steps_per_level: N_s.
         sampler: "exact" (particles interact) or "approximate" (each on its own).
-        final_steps: denoising steps after the last level.
+        final_steps: denoising steps after the last level, explicit Euler's.
         final_sampler: the flow of the final steps: "approximate", or "exact": with all particles after the exact sampler
             (DMMD-e), with each particle on its own after the approximate one (a-DMMD-e). Default: the sampler's.
         final_step_size: eta of the final steps; needed if there are any.
         final_level: noise level of the final steps; the last one by default.
         max_slope: bound on a particle's |grad f|; longer gradients are shortened to it.
+        momentum: of the flow; what is left of it goes on from level to level.
+        integrator: of the flow; both evaluations of "heun" are at the level that the step starts at.
+        chunk_size: particles whose gradient is taken at once. It changes nothing but memory, and the exact flow's time, which
+            then embeds the particles once more, without gradients, for their mean.
+        whitening: lambda of the regularised witness; needs the target's covariances.
+        labels: the particles' classes, [n]; each class is a group of its own.
+        guidance: weight of the class's flow over that of all data.
+        known: entries to keep, see `Known`.
+        recorder: takes in what the run looks like; costs no evaluations.
         callback: called after each level with (levels done, particles).
 
     Raises:
-        DivergedError: when particles become non-finite; names the level.
+        DivergedError: when particles become non-finite; names the level and holds the last finite particles.
     """
     _checks.choice("sampler", sampler, SAMPLERS)
     final = _checks.choice("final_sampler", final_sampler or sampler, SAMPLERS)
     _checks.count("steps_per_level", steps_per_level)
     _checks.count("final_steps", final_steps, 0)
-    if len(levels) != len(step_sizes):
-        raise InputError(f"step_sizes has {len(step_sizes)} entries: must have {len(levels)}, one a level")
-    event = tuple(particles.shape[1:])
-    stages = [(t, eta, steps_per_level, sampler) for t, eta in zip(levels, step_sizes, strict=True)]
+    if len(levels) != len(step_sizes) or not levels:
+        raise InputError(
+            f"step_sizes has {len(step_sizes)} entries: must have {len(levels)}, one a level (at least one)"
+        )
     if final_steps:
-        eta = _checks.positive("final_step_size", math.nan if final_step_size is None else final_step_size)
-        how = "single" if (final, sampler) == ("exact", "approximate") else final
-        stages.append((levels[-1] if final_level is None else final_level, eta, final_steps, how))
-    nfe = 0
-    for i, (t, eta, steps, how) in enumerate(stages):
-        divergence = level_divergence(kernel, means, t, how, event)
-        if max_slope is not None:
-            divergence = _Limited(divergence, max_slope)
-        try:
-            result = flow(divergence, particles, step_size=eta, num_steps=steps, evaluate=False)
-        except DivergedError as error:
-            raise DivergedError(f"noise level t = {t:.4f}: {error}") from error
-        particles, nfe = result.particles, nfe + result.nfe
-        if callback is not None:
-            callback(i + 1, particles)
-    return particles, nfe
+        _checks.positive("final_step_size", math.nan if final_step_size is None else final_step_size)
+    lam = math.inf if whitening is None else whitening
+    if math.isfinite(lam) and not target.whitenable:
+        raise InputError(
+            f"whitening = {lam:g}: needs target means with covariances (target_means(..., covariances=True))"
+        )
+    classes = target.num_classes
+    if labels is not None and classes == 0:
+        raise InputError("labels: need target means of classes (target_means(..., labels=...))")
+    shares = None if labels is None else labels.bincount(minlength=classes).to(particles) / len(labels)
+
+    def divergence(t: float, kind: str, watched: Recorder | None) -> LevelDivergence:
+        here = target.level(kernel, t, chunk_size)
+        if watched is not None:
+            watched.enter(t, max_slope)
+        return LevelDivergence(
+            features_at(kernel.features, t),
+            level_flow(here, kind, labels, classes, guidance, lam),
+            interacting=kind == "exact",
+            event_shape=event,
+            chunk_size=chunk_size,
+            max_slope=max_slope,
+            watch=None if watched is None else lambda phi, slope: watched.watch(here, shares, phi, slope),
+        )
+
+    event = tuple(particles.shape[1:])
+    descent = _Descent(lambda t: divergence(t, sampler, recorder), event)
+    descent.enter(levels[0])
+    kept = particles if known is None else known.at(levels[0], particles)
+
+    def after_step(step: int, x: Tensor) -> Tensor | None:
+        nonlocal kept
+        i, ended = (step - 1) // steps_per_level, step % steps_per_level == 0
+        _check_finite(x, kept, levels[i], step_sizes[i])
+        after = (*levels, 0.0)[i + ended]
+        if known is not None:
+            x = known.at(after, x)
+        kept = x
+        if ended and callback is not None:
+            callback(i + 1, x)
+        if ended and i + 1 < len(levels):
+            descent.enter(after)
+        return None if known is None else x
+
+    result = flow(
+        descent,
+        kept,
+        step_size=lambda step: step_sizes[step // steps_per_level],
+        num_steps=len(levels) * steps_per_level,
+        momentum=momentum,
+        integrator=integrator,
+        evaluate=False,
+        callback=after_step,
+    )
+    if final_steps == 0:
+        return result.particles, result.nfe
+    assert final_step_size is not None
+    t, eta = levels[-1] if final_level is None else final_level, final_step_size
+
+    def after_final_step(step: int, x: Tensor) -> Tensor | None:
+        nonlocal kept
+        _check_finite(x, kept, t, eta)
+        kept = x if known is None else known.at(0.0, x)
+        return None if known is None else kept
+
+    how = "single" if (final, sampler) == ("exact", "approximate") else final
+    last = flow(
+        divergence(t, how, None),
+        result.particles,
+        step_size=eta,
+        num_steps=final_steps,
+        evaluate=False,
+        callback=after_final_step,
+    )
+    if callback is not None:
+        callback(len(levels) + 1, last.particles)
+    return last.particles, result.nfe + last.nfe
+
+
+def _check_finite(x: Tensor, kept: Tensor, t: float, step_size: float) -> None:
+    if not bool(torch.isfinite(x).all()):
+        raise DivergedError(
+            f"noise level t = {t:.4f}: particles became non-finite: lower step_size ({step_size:g} here) or set max_slope",
+            kept,
+        )

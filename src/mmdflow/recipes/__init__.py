@@ -14,6 +14,7 @@ from mmdflow.recipes.denoising_schema import (
 )
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
+    BaseSpec,
     DataSpec,
     DMMDRecipe,
     EvaluationSpec,
@@ -36,6 +37,7 @@ RECIPES: dict[str, type[Recipe]] = {
 
 __all__ = [
     "RECIPES",
+    "BaseSpec",
     "DDPMLossSpec",
     "DDPMRecipe",
     "DDPMSamplingSpec",

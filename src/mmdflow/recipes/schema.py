@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
@@ -71,6 +71,56 @@ class FeaturesSpec:
                 _checks.count(f"features.{name}", getattr(self, name))
         for channels in self.channels or []:
             _checks.count("features.channels", channels)
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """The base kernel on features. Others than linear sample towards reference events instead of mean features.
+
+    Attributes:
+        name: linear (the paper's experiments), gaussian or rational-quadratic.
+        bandwidths: of gaussian, one or a sum of several; 1 by default.
+        alphas: of rational-quadratic, one or a sum of several; 1 by default.
+        scale: of rational-quadratic; 1 by default.
+        linear: weight of a linear kernel that is added to the others.
+    """
+
+    name: Literal["linear", "gaussian", "rational-quadratic"] = "linear"
+    bandwidths: list[float] | None = None
+    alphas: list[float] | None = None
+    scale: float | None = None
+    linear: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        used = {"gaussian": ("bandwidths",), "rational-quadratic": ("alphas", "scale")}.get(self.name, ())
+        for name in ("bandwidths", "alphas", "scale"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if name not in used:
+                raise InputError(f"base.{name} = {value!r}: not a field of base.name = {self.name!r}")
+            values = value if isinstance(value, list) else [value]
+            if not values:
+                raise InputError(f"base.{name} = []: must hold at least one number")
+            for number in values:
+                _checks.positive(f"base.{name}", number)
+        _checks.non_negative("base.linear", self.linear)
+        if self.linear > 0 and self.name == "linear":
+            raise InputError(f"base.linear = {self.linear!r}: is added to a base.name other than 'linear'")
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that `mmdflow.dmmd.base_kernel` takes."""
+        if self.name == "linear":
+            return {"name": "linear"}
+        if self.name == "gaussian":
+            members: list[dict[str, Any]] = [{"name": self.name, "bandwidth": b} for b in self.bandwidths or [1.0]]
+        else:
+            members = [{"name": self.name, "alpha": a, "scale": self.scale or 1.0} for a in self.alphas or [1.0]]
+        weights = [1.0] * len(members)
+        if self.linear > 0:
+            members, weights = [*members, {"name": "linear"}], [*weights, self.linear]
+        return members[0] if len(members) == 1 else {"name": "mixture", "members": members, "weights": weights}
 
 
 @dataclass(frozen=True)
@@ -196,9 +246,11 @@ class SamplingSpec:
         mean_levels: noise levels at which target means are stored; between them they are interpolated.
         mean_noise_repeats: draws of noise an event for the means of noised data.
         mean_events: training events used for the means; all when not given.
+        class_means: whether to store target means of every class, for samples of asked classes.
+        num_references: training events kept as references, for base kernels other than linear.
         num_levels: noise levels of a sampling run.
         steps_per_level: flow steps a level.
-        step_size: a constant step (the paper), or not given for the distance schedule (ours).
+        step_size: a constant step (the paper), a list of one a level, or not given for the distance schedule (ours).
         step_scale: multiplies the distance schedule.
         sampler: exact or approximate.
         final_steps: denoising steps at the end.
@@ -206,14 +258,23 @@ class SamplingSpec:
         final_step_size: step of the final steps.
         final_level: noise level of the final steps; the lowest by default.
         max_slope: bound on a particle's |grad f|; none by default.
+        t_min: lowest noise level of a run; the lowest trained one by default.
+        t_max: highest noise level of a run; the highest trained one by default.
+        momentum: of the flow.
+        integrator: euler, nesterov or heun.
+        chunk_size: particles whose gradient is taken at once; all by default.
+        whitening: lambda of the whitened witness, for which covariances are stored; the plain witness by default.
+        guidance: weight of a class's flow over that of all data, for runs with labels.
     """
 
     mean_levels: int = 101
     mean_noise_repeats: int = 4
     mean_events: int | None = None
+    class_means: bool = False
+    num_references: int = 1000
     num_levels: int = 50
     steps_per_level: int = 1
-    step_size: float | None = None
+    step_size: float | list[float] | None = None
     step_scale: float = 1.0
     sampler: Literal["exact", "approximate"] = "exact"
     final_steps: int = 0
@@ -221,19 +282,37 @@ class SamplingSpec:
     final_step_size: float | None = None
     final_level: float | None = None
     max_slope: float | None = None
+    t_min: float | None = None
+    t_max: float | None = None
+    momentum: float = 0.0
+    integrator: Literal["euler", "nesterov", "heun"] = "euler"
+    chunk_size: int | None = None
+    whitening: float | None = None
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.count("sampling.mean_levels", self.mean_levels, 2)
         _checks.count("sampling.final_steps", self.final_steps, 0)
-        for name in ("mean_noise_repeats", "mean_events", "num_levels", "steps_per_level"):
+        for name in (
+            "mean_noise_repeats",
+            "mean_events",
+            "num_references",
+            "num_levels",
+            "steps_per_level",
+            "chunk_size",
+        ):
             if getattr(self, name) is not None:
                 _checks.count(f"sampling.{name}", getattr(self, name))
-        for name in ("step_size", "step_scale", "final_step_size", "max_slope"):
+        for name in ("step_scale", "final_step_size", "max_slope", "whitening"):
             if getattr(self, name) is not None:
                 _checks.positive(f"sampling.{name}", getattr(self, name))
-        if self.final_level is not None:
-            _checks.interval("sampling.final_level", self.final_level, 0.0, 1.0)
+        _checks.step_sizes("sampling.step_size", self.step_size, self.num_levels)
+        for name in ("final_level", "t_min", "t_max"):
+            if getattr(self, name) is not None:
+                _checks.interval(f"sampling.{name}", getattr(self, name), 0.0, 1.0)
+        _checks.interval("sampling.momentum", self.momentum, 0.0, 1.0, "[)")
+        _checks.non_negative("sampling.guidance", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -295,6 +374,7 @@ class DMMDRecipe(Recipe):
     Attributes:
         system: dmmd.
         schedule: the forward diffusion: linear, vp, cosine or ddpm.
+        base: the base kernel on features.
         training: the training loop.
         loss: the loss.
         sampling: target means and sampler.
@@ -302,15 +382,21 @@ class DMMDRecipe(Recipe):
 
     system: Literal["dmmd"] = "dmmd"
     schedule: Literal["linear", "vp", "cosine", "ddpm"] = "linear"
+    base: BaseSpec = field(default_factory=BaseSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     loss: LossSpec = field(default_factory=LossSpec)
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
     def __post_init__(self) -> None:
         """Check what the parts say of each other."""
-        final = self.sampling.final_level
-        if final is not None:
-            _checks.interval("sampling.final_level", final, self.loss.t_min, self.loss.t_max)
+        for name in ("final_level", "t_min", "t_max"):
+            if (t := getattr(self.sampling, name)) is not None:
+                _checks.interval(f"sampling.{name}", t, self.loss.t_min, self.loss.t_max)
+        if self.sampling.whitening is not None and self.base.name != "linear":
+            raise InputError(
+                f"sampling.whitening = {self.sampling.whitening!r} with base.name = {self.base.name!r}: must be left out; only "
+                f"the linear base has covariances"
+            )
 
     @property
     def batch_size(self) -> int:  # noqa: D102

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmdflow.training.batches import step_generator
 
-
 #: Measures the seconds of training; benchmarks on shared machines put the process's own time here.
 clock = time.monotonic
 

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mmdflow.data import DataSet
-from mmdflow.dmmd import DMMDLoss, DMMDPipeline, SamplerDefaults, target_means
+from mmdflow.dmmd import (
+    DMMDLoss,
+    DMMDPipeline,
+    SamplerDefaults,
+    TargetMeans,
+    TargetSamples,
+    base_kernel,
+    check_classes,
+    target_means,
+)
+from mmdflow.errors import InputError
 from mmdflow.noise import NoiseConditionalKernel, schedule
 from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
 from mmdflow.recipes.systems.base import System, new_features
@@ -22,7 +32,8 @@ class DMMD(System):
     """DMMD."""
 
     def loss(self, recipe: DMMDRecipe, dataset: DataSet) -> DMMDLoss:  # noqa: D102
-        kernel = NoiseConditionalKernel(new_features(recipe, dataset))
+        _check(recipe, dataset)
+        kernel = NoiseConditionalKernel(new_features(recipe, dataset), base_kernel(recipe.base.config()))
         return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **asdict(recipe.loss))
 
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
@@ -42,25 +53,11 @@ class DMMD(System):
         spec = _preview(recipe.sampling) if preview else recipe.sampling
         training = averaged.training
         averaged.eval()
-        events = dataset.train
-        if spec.mean_events is not None:
-            chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))
-            events = events[chosen[: spec.mean_events]]
-        with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
-            means = target_means(
-                averaged,
-                loss.schedule,
-                _batches(events.to(next(averaged.parameters()).device)),
-                torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
-                noise_repeats=spec.mean_noise_repeats,
-                generator=torch.Generator().manual_seed(recipe.training.seed),
-                callback=lambda count: bar.update(count - bar.n),
-            )
+        means = _target(recipe, loss, averaged, dataset, spec, progress)
         averaged.train(training)
-        names = SamplerDefaults.__dataclass_fields__
-        defaults = SamplerDefaults(**{k: v for k, v in asdict(spec).items() if k in names})
+        scale, defaults = recipe.data.scale, _defaults(spec)
         return DMMDPipeline(
-            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, recipe.data.scale, defaults, provenance
+            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
         )
 
     def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102
@@ -73,11 +70,66 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
         mean_levels=21,
         mean_noise_repeats=1,
         mean_events=1000,
+        class_means=False,
         num_levels=20,
+        step_size=None if isinstance(spec.step_size, list) else spec.step_size,
         steps_per_level=1,
         sampler="approximate",
         final_steps=0,
     )
+
+
+def _check(recipe: DMMDRecipe, dataset: DataSet) -> None:
+    """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
+    _defaults(recipe.sampling)
+    if recipe.sampling.class_means:
+        labels = _target_events(recipe, dataset, recipe.sampling)[1]
+        if labels is None:
+            raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
+        check_classes(labels)
+
+
+def _target(
+    recipe: DMMDRecipe,
+    loss: DMMDLoss,
+    averaged: NoiseConditionalKernel,
+    dataset: DataSet,
+    spec: SamplingSpec,
+    progress: bool,
+) -> TargetMeans | TargetSamples:
+    """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
+    events, labels = _target_events(recipe, dataset, spec)
+    events = events.to(next(averaged.parameters()).device)
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    if not averaged.base.finite:
+        span = {"t_min": loss.t_min, "t_max": loss.t_max}
+        return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
+    with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
+        return target_means(
+            averaged,
+            loss.schedule,
+            _batches(events),
+            torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
+            noise_repeats=spec.mean_noise_repeats,
+            labels=labels,
+            covariances=spec.whitening is not None,
+            generator=generator,
+            callback=lambda count: bar.update(count - bar.n),
+        )
+
+
+def _target_events(recipe: DMMDRecipe, dataset: DataSet, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
+    """Return the training events that target means or references are made of, and their labels if classes are asked for."""
+    events, labels = dataset.train, dataset.train_labels if spec.class_means else None
+    size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
+    if size is None:
+        return events, labels
+    chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+    return events[chosen], None if labels is None else labels[chosen]
+
+
+def _defaults(spec: SamplingSpec) -> SamplerDefaults:
+    return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})
 
 
 def _batches(events: Tensor, size: int = 1024) -> Iterator[Tensor]:

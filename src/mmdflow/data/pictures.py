@@ -1,0 +1,56 @@
+"""Images from picture files, and samples of either kind from one path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from mmdflow.data.points import POINT_FILES, read_points
+from mmdflow.errors import InputError
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def read_images(path: str | Path, channels: int) -> Float[Tensor, "n c h w"]:
+    """Read a picture, or all pictures of a folder in the order of their names, as images in [-1, 1].
+
+    Args:
+        path: a picture of any kind that Pillow reads, or a folder of pictures of one size; other files in it are refused.
+        channels: 1 (grey) or 3 (colour).
+
+    Raises:
+        InputError: for what is missing, no picture, or of another size than the first.
+    """
+    if channels not in _MODES:
+        raise InputError(f"channels = {channels!r}: pictures have 1 or 3")
+    path = Path(path)
+    files = sorted(f for f in path.iterdir() if not f.name.startswith(".")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: holds no picture")
+    images = [_image(file, channels) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            shapes = [list(x.shape[1:]) for x in (image, images[0])]
+            raise InputError(f"{file}: is {shapes[0]} pixels: must be {shapes[1]}, as {files[0].name} is")
+    return torch.stack(images)
+
+
+def read_samples(path: str | Path, channels: int) -> Float[Tensor, "n *event"]:
+    """Read samples from a file of points (see `read_points`), a picture or a folder of pictures (see `read_images`)."""
+    return read_points(path) if Path(path).suffix.lower() in POINT_FILES else read_images(path, channels)
+
+
+def _image(file: Path, channels: int) -> Tensor:
+    try:
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture.convert(_MODES[channels]), np.float32) / 127.5 - 1
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise InputError(f"{file}: not a readable picture ({error})") from error
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
