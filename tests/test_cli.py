@@ -274,3 +274,35 @@ def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "train", explode)
     assert "noise level" in complaint(capsys, ["train", "dmmd-digits", f"--output={tmp_path / 'run'}"], code=1)
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("objective", ["kl", "reverse-kl"])
+def test_a_kl_bound_trains_and_samples(objective, tmp_path, capsys):
+    run = tmp_path / "run"
+    bound = [f"--loss.objective={objective}", "--sampling.sampler=approximate"]
+    assert main(["train", "dmmd-digits", f"--output={run}", *QUICK, *bound]) == 0
+    assert main(["sample", str(run), "-n", "3", "--save", str(tmp_path / "s.npz")]) == 0
+    assert np.load(tmp_path / "s.npz")["samples"].shape == (3, 1, 8, 8)
+    refused = ["train", "dmmd-digits", f"--output={tmp_path / 'other'}", *QUICK, bound[0]]
+    assert "sampling.sampler = 'exact' with loss.objective" in complaint(capsys, refused)
+    refused = [*refused, bound[1], "--base.name=gaussian"]
+    assert "base.name = 'gaussian' with loss.objective" in complaint(capsys, refused)
+
+
+def test_memory_and_precision_options_train(tmp_path):
+    run = tmp_path / "run"
+    options = ["--training.precision=bfloat16", "--training.checkpointing=true", "--training.channels_last=true"]
+    assert main(["train", "dmmd-digits", f"--output={run}", *QUICK, *options]) == 0
+    assert main(["sample", str(run), "-n", "3", "--save", str(tmp_path / "s.npz")]) == 0
+
+
+def test_training_by_time_ends_in_time_and_resumes_as_finished(tmp_path):
+    run = tmp_path / "run"
+    options = ["--training.max_steps=100000", "--training.max_seconds=1"]
+    assert main(["train", "dmmd-digits", f"--output={run}", *QUICK[1:], *options]) == 0
+    made = json.loads((run / "pipeline" / "config.json").read_text())["provenance"]
+    assert 1 <= made["train_seconds"] < 20
+    assert 0 < made["steps"] < 100_000
+    shutil.rmtree(run / "pipeline")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert json.loads((run / "pipeline" / "config.json").read_text())["provenance"]["steps"] == made["steps"]

@@ -2,6 +2,7 @@
 
 from mmdflow.dmmd.base import BASES, base_config, base_kernel
 from mmdflow.dmmd.conditions import Known
+from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.levels import check_classes
 from mmdflow.dmmd.loss import OBJECTIVES, PENALTY_POINTS, DMMDLoss
 from mmdflow.dmmd.means import TargetMeans, target_means
@@ -28,6 +29,7 @@ __all__ = [
     "SamplerDefaults",
     "TargetMeans",
     "TargetSamples",
+    "TargetWitness",
     "base_config",
     "base_kernel",
     "check_classes",

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.means import TargetMeans
 from mmdflow.dmmd.references import TargetSamples
 from mmdflow.errors import InputError
@@ -69,7 +70,7 @@ def check_source(
 
 
 def check_labels(
-    labels: Int[Tensor, " n"] | int, n: int, target: TargetMeans | TargetSamples, device: torch.device
+    labels: Int[Tensor, " n"] | int, n: int, target: TargetMeans | TargetSamples | TargetWitness, device: torch.device
 ) -> Int[Tensor, " n"]:
     """Return one class a particle, of those that the target knows apart."""
     if target.num_classes == 0:

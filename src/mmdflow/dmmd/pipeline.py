@@ -18,6 +18,7 @@ from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
 from mmdflow.dmmd.base import base_config, base_kernel
 from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
+from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.means import TargetMeans
 from mmdflow.dmmd.monitor import Recorder
 from mmdflow.dmmd.references import TargetSamples
@@ -29,7 +30,8 @@ from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
 from mmdflow.types import SamplingMonitor
 
-_MEANS, _SAMPLES = "target_means.safetensors", "target_samples.safetensors"
+_MEANS, _SAMPLES, _WITNESS = "target_means.safetensors", "target_samples.safetensors", "target_witness.safetensors"
+_FILES: dict[type, str] = {TargetMeans: _MEANS, TargetSamples: _SAMPLES, TargetWitness: _WITNESS}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class DMMDPipeline:
     kernel: NoiseConditionalKernel
     schedule: Schedule
     schedule_name: str
-    means: TargetMeans | TargetSamples | None
+    means: TargetMeans | TargetSamples | TargetWitness | None
     second_moment: float
     data_scale: float = 1.0
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
@@ -89,12 +91,12 @@ class DMMDPipeline:
                     f"target samples have event shape {list(self.means.clean.shape[1:])}: must be {list(self.event_shape)}"
                 )
             return
-        if not self.kernel.base.finite:
+        if isinstance(self.means, TargetMeans) and not self.kernel.base.finite:
             raise InputError(
                 f"target means with base kernel {type(self.kernel.base).__name__}: must be TargetSamples; it has no finite "
                 f"feature map"
             )
-        width = self.means.clean.shape[1]
+        width = (self.means.direction if isinstance(self.means, TargetWitness) else self.means.clean).shape[1]
         if width != self.features.num_features:
             raise InputError(
                 f"target means have {width} features: must have {self.features.num_features}, the network's"
@@ -302,7 +304,7 @@ class DMMDPipeline:
         }
         target = {}
         if self.means is not None:
-            target[_SAMPLES if isinstance(self.means, TargetSamples) else _MEANS] = self.means.tensors()
+            target[_FILES[type(self.means)]] = self.means.tensors()
         return save_pipeline(path, self.features, config, target, overwrite=overwrite)
 
     @classmethod
@@ -332,7 +334,9 @@ class DMMDPipeline:
         return pipeline.to(device)
 
 
-def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples | None:
+def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples | TargetWitness | None:
+    if (folder / _WITNESS).is_file():
+        return TargetWitness.from_tensors(load_tensors(folder / _WITNESS))
     if (folder / _SAMPLES).is_file():
         return TargetSamples.from_tensors(load_tensors(folder / _SAMPLES), noise)
     return TargetMeans(**load_tensors(folder / _MEANS)) if (folder / _MEANS).is_file() else None

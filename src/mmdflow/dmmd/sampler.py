@@ -12,6 +12,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.divergences import Divergence
 from mmdflow.dmmd.conditions import Known
+from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.levels import LevelDivergence, features_at, level_flow
 from mmdflow.dmmd.means import TargetMeans
 from mmdflow.dmmd.monitor import Recorder
@@ -57,7 +58,7 @@ class _Descent(Divergence):
 
 def sample(
     kernel: NoiseConditionalKernel,
-    target: TargetMeans | TargetSamples,
+    target: TargetMeans | TargetSamples | TargetWitness,
     particles: Float[Tensor, "n *event"],
     *,
     levels: Sequence[float],

@@ -18,12 +18,13 @@ from mmdflow.dmmd import (
     SamplerDefaults,
     TargetMeans,
     TargetSamples,
+    TargetWitness,
     base_kernel,
     check_classes,
     target_means,
 )
 from mmdflow.errors import InputError
-from mmdflow.noise import NoiseConditionalKernel, schedule
+from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
 from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
 from mmdflow.recipes.systems.base import System, new_features
 
@@ -33,7 +34,10 @@ class DMMD(System):
 
     def loss(self, recipe: DMMDRecipe, dataset: DataSet) -> DMMDLoss:  # noqa: D102
         _check(recipe, dataset)
-        kernel = NoiseConditionalKernel(new_features(recipe, dataset), base_kernel(recipe.base.config()))
+        features = new_features(recipe, dataset)
+        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()))
+        if recipe.loss.objective != "mmd":
+            kernel = NoiseConditionalWitness(features, features.num_features)
         return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **asdict(recipe.loss))
 
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
@@ -82,6 +86,17 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
 def _check(recipe: DMMDRecipe, dataset: DataSet) -> None:
     """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
     _defaults(recipe.sampling)
+    if recipe.loss.objective != "mmd":
+        if recipe.base.name != "linear":
+            raise InputError(
+                f"base.name = {recipe.base.name!r} with loss.objective = {recipe.loss.objective!r}: must be linear"
+            )
+        samplers = {recipe.sampling.sampler, recipe.sampling.final_sampler or recipe.sampling.sampler}
+        if samplers - {"approximate", "a-dmmd", "a-dmmd-a"}:
+            raise InputError(
+                f"sampling.sampler = {recipe.sampling.sampler!r} with loss.objective = {recipe.loss.objective!r}: must be "
+                "approximate, as sampling.final_sampler; a learned witness does not see the particles"
+            )
     if recipe.sampling.class_means:
         labels = _target_events(recipe, dataset, recipe.sampling)[1]
         if labels is None:
@@ -96,8 +111,11 @@ def _target(
     dataset: DataSet,
     spec: SamplingSpec,
     progress: bool,
-) -> TargetMeans | TargetSamples:
+) -> TargetMeans | TargetSamples | TargetWitness:
     """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
+    if isinstance(averaged, NoiseConditionalWitness):
+        levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
+        return TargetWitness.of(averaged, levels, loss.objective == "reverse-kl")
     events, labels = _target_events(recipe, dataset, spec)
     events = events.to(next(averaged.parameters()).device)
     generator = torch.Generator().manual_seed(recipe.training.seed)
