@@ -283,6 +283,8 @@ def test_a_kl_bound_trains_and_samples(objective, tmp_path, capsys):
     assert main(["train", "dmmd-digits", f"--output={run}", *QUICK, *bound]) == 0
     assert main(["sample", str(run), "-n", "3", "--save", str(tmp_path / "s.npz")]) == 0
     assert np.load(tmp_path / "s.npz")["samples"].shape == (3, 1, 8, 8)
+    assert (run / "curves.png").stat().st_size > 10_000
+    capsys.readouterr()
     refused = ["train", "dmmd-digits", f"--output={tmp_path / 'other'}", *QUICK, bound[0]]
     assert "sampling.sampler = 'exact' with loss.objective" in complaint(capsys, refused)
     refused = [*refused, bound[1], "--base.name=gaussian"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +209,35 @@ def save_monitor(monitor: SamplingMonitor, path: str | Path) -> None:
             ax.set_ylim(bottom=0)
         ax.invert_xaxis()  # as a run goes
     save_picture(_to_image(figure), path)
+
+
+def save_curves(log: Mapping[str, Mapping[int, float]], path: str | Path) -> None:
+    """Draw everything that a training run logged against its steps, in panels of their own.
+
+    Args:
+        log: value by step, by name, as `mmdflow.training.read_log` gives it.
+        path: of the picture.
+
+    Raises:
+        InputError: if nothing was logged.
+    """
+    if not log:
+        raise InputError("log is empty: must hold values of at least one step")
+
+    def fill(figure: Figure) -> None:
+        columns = min(4, len(log))
+        axes = figure.subplots(math.ceil(len(log) / columns), columns, squeeze=False).flatten()
+        for panel, (name, values) in zip(axes, log.items(), strict=False):
+            steps, heights = list(values), list(values.values())
+            panel.plot(steps, heights, linewidth=0.8, marker="." if len(steps) < 10 else None)
+            if min(heights) > 0 and max(heights) > 50 * min(heights):
+                panel.set_yscale("log")
+            panel.set_title(name, fontsize=9)
+            panel.tick_params(labelsize=7)
+        for panel in axes[len(log) :]:
+            panel.axis("off")
+
+    save_picture(draw(fill, (12.0, 2.4 * math.ceil(len(log) / 4))), path)
 
 
 def check_monitor_file(path: str | Path) -> None:

@@ -35,7 +35,7 @@ _RUN_FILES = {
     RECIPE_FILE,
     PROVENANCE_FILE,
     *("checkpoints", "logs", "tensorboard", "samples", "pipeline"),
-    *("metrics.json", "report.png", "samples.png", "samples.npz", "flow.gif", "flow.mp4"),
+    *("metrics.json", "report.png", "curves.png", "samples.png", "samples.npz", "flow.gif", "flow.mp4"),
 }
 
 
@@ -101,7 +101,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     """
     if (folder / "pipeline").is_dir():
         return load_pipeline(folder / "pipeline")
-    from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit
+    from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit, read_log
 
     origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
     make_folder(folder / "checkpoints")
@@ -158,6 +158,10 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     }
     pipeline = system.pipeline(recipe, loss, averaged, dataset, provenance, progress=progress)
     pipeline.save_pretrained(folder / "pipeline", overwrite=True)
+    try:
+        plots.save_curves(read_log(folder), folder / "curves.png")
+    except (InputError, ImportError, OSError) as error:  # a picture is not worth a run
+        log.warning("no picture of the training: %s", error)
     return pipeline
 
 

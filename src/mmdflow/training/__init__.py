@@ -3,7 +3,7 @@
 from mmdflow.training.batches import StepBatches, step_generator
 from mmdflow.training.callbacks import Checkpoints, SampleGrids, StepProgress
 from mmdflow.training.module import LossModule
-from mmdflow.training.run import TrainOptions, fit
+from mmdflow.training.run import TrainOptions, fit, read_log
 
 __all__ = [
     "Checkpoints",
@@ -13,5 +13,6 @@ __all__ = [
     "StepProgress",
     "TrainOptions",
     "fit",
+    "read_log",
     "step_generator",
 ]

@@ -69,7 +69,7 @@ class LossModule(L.LightningModule):
         self.step_size, self.betas, self.weight_decay = step_size, betas, weight_decay
         self.warmup_steps, self.max_steps, self.max_seconds = warmup_steps, max_steps, max_seconds
         self.lowered = precision == "bfloat16"
-        self.seed, self.log_every = seed, log_every
+        self.seed, self.log_every = seed, min(log_every, max_steps)
 
         def average(averaged: Any, current: Any, count: Any) -> None:
             step = float(count)
@@ -90,7 +90,7 @@ class LossModule(L.LightningModule):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
             terms: Terms = self.loss(batch, generator)
         terms.check_finite()
-        if step % self.log_every == 0:
+        if (step + 1) % self.log_every == 0:  # when the trainer writes
             self.log_dict(terms.scalars(), prog_bar=True)
         return terms.total
 

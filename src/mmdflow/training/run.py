@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import logging
 import pickle
@@ -69,6 +70,20 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}); remove it to start again") from error
 
 
+def read_log(folder: Path) -> dict[str, dict[int, float]]:
+    """Return what a run logged, over all its resumes: value by step, by name."""
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted((folder / "logs").glob("*/metrics.csv")):
+        with file.open(newline="") as opened:
+            for row in csv.DictReader(opened):
+                step = int(row.pop("step"))
+                row.pop("epoch", None)
+                for name, value in row.items():
+                    if value:
+                        found.setdefault(name, {})[step] = float(value)
+    return {name: dict(sorted(values.items())) for name, values in found.items()}
+
+
 def fit(
     module: LossModule, data: Tensor, folder: Path, options: TrainOptions, callbacks: Sequence[L.Callback] = ()
 ) -> LossModule:
@@ -104,7 +119,7 @@ def fit(
             *callbacks,
         ],
         logger=_loggers(folder, start),
-        log_every_n_steps=1,
+        log_every_n_steps=module.log_every,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
