@@ -298,6 +298,25 @@ def test_memory_and_precision_options_train(tmp_path):
     assert main(["sample", str(run), "-n", "3", "--save", str(tmp_path / "s.npz")]) == 0
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_trains_the_same(tmp_path):
+    """In processes of its own: the tests' run-time checks cannot be compiled."""
+    semi = [*QUICK, "--features.gradient=semi", "--loss.mmd_weight=0", "--loss.penalty_points=noisy"]
+    samples = []
+    for name in ("eager", "compiled"):
+        run, file = str(tmp_path / name), str(tmp_path / f"{name}.npz")
+        compiled = f"--training.compile={str(name == 'compiled').lower()}"
+        for arguments in (["train", "dmmd-digits", "-o", run, *semi, compiled], ["sample", run, "-n3", "--save", file]):
+            subprocess.run([sys.executable, "-m", "mmdflow", *arguments], check=True, capture_output=True)
+        samples.append(np.load(file)["samples"])
+    np.testing.assert_allclose(*samples, atol=1e-3)
+
+
+def test_compiling_the_full_gradient_is_refused(tmp_path, capsys):
+    refused = ["train", "dmmd-digits", f"--output={tmp_path / 'full'}", *QUICK, "--training.compile=true"]
+    assert "training.compile = True with features.gradient = 'full': must be 'semi'" in complaint(capsys, refused)
+
+
 def test_training_by_time_ends_in_time_and_resumes_as_finished(tmp_path):
     run = tmp_path / "run"
     options = ["--training.max_steps=100000", "--training.max_seconds=1"]

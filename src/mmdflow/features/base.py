@@ -54,6 +54,13 @@ class FeatureNetwork(nn.Module):
         """From now on keep no activations inside blocks while training, but compute them again in the backward pass."""
         self.checkpointing = True
 
+    def enable_compilation(self) -> None:
+        """From now on evaluate `outputs` through torch.compile, which fuses what is between the products.
+
+        Compiled functions have no double backward: not for training with the full gradient.
+        """
+        self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
         return {

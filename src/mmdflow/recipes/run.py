@@ -109,10 +109,10 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     spec, system = recipe.training, SYSTEMS[recipe.system]
     loss = system.loss(recipe, dataset)
     learned = system.learned(loss)
+    networks = [part for part in learned.modules() if isinstance(part, FeatureNetwork)]
     if spec.checkpointing:
-        for part in learned.modules():
-            if isinstance(part, FeatureNetwork):
-                part.enable_checkpointing()
+        for network in networks:
+            network.enable_checkpointing()
     if spec.channels_last:
         learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = LossModule(
@@ -130,6 +130,9 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         log_every=spec.log_every,
     )
     averaged = module.ema.module
+    if spec.compile:  # after the average was copied, which stays as it is
+        for network in networks:
+            network.enable_compilation()
 
     def draw(step: int) -> None:
         try:

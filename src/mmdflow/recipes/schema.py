@@ -188,6 +188,7 @@ class LoopSpec:
         accelerator: auto, cpu or gpu.
         precision: float32, or bfloat16 for matrix products and convolutions (autocast).
         checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
+        compile: evaluate the network through torch.compile; not with the full gradient, which needs a double backward.
         channels_last: keep images and weights channels last, which some devices convolve faster.
     """
 
@@ -206,6 +207,7 @@ class LoopSpec:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
+    compile: bool = False
     channels_last: bool = False
 
     def __post_init__(self) -> None:

@@ -86,6 +86,11 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
 def _check(recipe: DMMDRecipe, dataset: DataSet) -> None:
     """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
     _defaults(recipe.sampling)
+    if recipe.training.compile and recipe.features.gradient != "semi":
+        raise InputError(
+            f"training.compile = True with features.gradient = {recipe.features.gradient or 'full'!r}: must be 'semi'; "
+            "compiled networks have no double backward"
+        )
     if recipe.loss.objective != "mmd":
         if recipe.base.name != "linear":
             raise InputError(
