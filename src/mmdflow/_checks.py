@@ -81,6 +81,17 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
     return value
 
 
+def images(field: str, value: Tensor, event: tuple[int, ...]) -> Tensor:
+    """Return `value` if it is a batch of images of that event shape, in [-1, 1]."""
+    low, high = (float(v) for v in value.aminmax())
+    if tuple(value.shape[1:]) != event or not -1 <= low <= high <= 1:
+        raise InputError(
+            f"{field} has event shape {list(value.shape[1:])}, range [{low:g}, {high:g}]: the recipe needs {list(event)}, in "
+            f"[-1, 1]"
+        )
+    return value
+
+
 def weights(field: str, value: Tensor | None, points: Tensor) -> Tensor:
     """Return one weight a point, non-negative with sum 1; uniform for None, and scaled to sum 1 otherwise."""
     import torch

@@ -3,13 +3,14 @@
 from mmdflow.data.datasets import DATASETS, DataSet, load
 from mmdflow.data.idx import read_idx
 from mmdflow.data.image_set import ImageSet
-from mmdflow.data.image_sources import images
+from mmdflow.data.image_sources import NAMED, images
 from mmdflow.data.pictures import read_images, read_samples
 from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
 from mmdflow.data.toy import TOYS, toy
 
 __all__ = [
     "DATASETS",
+    "NAMED",
     "POINT_FILES",
     "TOYS",
     "DataSet",

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import mmdflow
-from mmdflow import _checks, data, metrics, plots
+from mmdflow import _checks, metrics, plots
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
+from mmdflow.data import DataSet
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
-from mmdflow.recipes.schema import Recipe
+from mmdflow.recipes.data import ImageData, judged_data, load_data
+from mmdflow.recipes.schema import DataSpec, Recipe
 from mmdflow.recipes.systems import SYSTEMS, Pipeline, load_pipeline
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,7 @@ _RUN_FILES = {
 }
 
 
-def load_data(recipe: Recipe) -> data.DataSet:
-    """Return the data of a recipe, scaled as it says."""
-    dataset = data.load(recipe.data.name, recipe.data.path)
-    _checks.points("data", dataset.train)
-    scale = recipe.data.scale
-    return dataset if scale == 1 else replace(dataset, train=dataset.train * scale, test=dataset.test * scale)
-
-
-def build_loss(recipe: Recipe, dataset: data.DataSet) -> nn.Module:
+def build_loss(recipe: Recipe, dataset: DataSet | ImageData) -> nn.Module:
     """Return the loss around a new network, initialised by the recipe's seed."""
     return SYSTEMS[recipe.system].loss(recipe, dataset)
 
@@ -63,7 +57,7 @@ def build_check(recipe: Recipe) -> None:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
-    dataset = load_data(recipe)
+    dataset = load_data(recipe.data)
     rows = torch.arange(recipe.smallest_batch) % len(dataset.train)
     build_loss(recipe, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
 
@@ -105,7 +99,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
 
     origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
     make_folder(folder / "checkpoints")
-    dataset = load_data(recipe)
+    dataset = load_data(recipe.data)
     spec, system = recipe.training, SYSTEMS[recipe.system]
     loss = system.loss(recipe, dataset)
     learned = system.learned(loss)
@@ -154,7 +148,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     provenance = {
         **origin,
         "device": str(module.trained_on),
-        "data": {"name": dataset.name, "path": recipe.data.path, "source": dataset.source},
+        "data": {**asdict(recipe.data), "source": dataset.source},
         "steps": module.steps,
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
@@ -210,12 +204,12 @@ def evaluate(
     """
     try:
         source, settings = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]
-        name, path = source["name"], source["path"]
+        spec = DataSpec(**{name: source[name] for name in ("name", "path", "size", "channels") if name in source})
     except (KeyError, TypeError):
         raise InputError(
             "the pipeline's provenance names no data set and recipe: it cannot be evaluated by name"
         ) from None
-    dataset = data.load(name, path)
+    dataset = judged_data(spec)
     asked = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
     settings = {k: settings[k] if v is None else v for k, v in asked.items()}
     start = time.perf_counter()
@@ -230,6 +224,8 @@ def evaluate(
     defaults = asdict(pipeline.defaults)
     report |= {
         "data": dataset.source,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
         "nfe": nfe,
         "sampler": how.get("sampler") or defaults["sampler"],
         "particles_per_run": settings["particles_per_run"],

@@ -9,24 +9,48 @@ from typing import Any, Literal
 from mmdflow import _checks
 from mmdflow.errors import InputError
 
+#: Names of image sets that are not held in memory; "images" is any folder or file that `mmdflow.data.images` reads.
+IMAGE_SETS = ("cifar10", "celeba64", "church64", "images")
+
 
 @dataclass(frozen=True)
 class DataSpec:
     """The data set.
 
     Attributes:
-        name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel.
-        path: folder of the IDX files; by default found through MMDFLOW_DATA or the hub.
+        name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel; cifar10, celeba64,
+            church64 or images (which needs a path), whose images are decoded by the batch.
+        path: folder of the IDX files, or what holds the images; by default found through MMDFLOW_DATA or the hub.
         scale: factor of the data while it is trained on and flowed to; samples are given in the data's own units.
+        size: side of the images, of image sets; the named ones have theirs, others keep what they have.
+        channels: 1 for grey images, 3 for colour, of image sets; 3 by default.
+        flip: whether to train on mirror images too, of image sets.
     """
 
     name: str = "digits"
     path: str | None = None
     scale: float = 1.0
+    size: int | None = None
+    channels: int | None = None
+    flip: bool = False
 
     def __post_init__(self) -> None:
-        """Check the number."""
+        """Check the numbers, and what image sets have and others have not."""
         _checks.positive("data.scale", self.scale)
+        if self.size is not None:
+            _checks.count("data.size", self.size)
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"data.channels = {self.channels!r}: must be 1 or 3")
+        if self.name not in IMAGE_SETS:
+            for name in ("size", "channels", "flip"):
+                if value := getattr(self, name):
+                    allowed = ", ".join(IMAGE_SETS)
+                    raise InputError(f"data.{name} = {value!r} with data.name = {self.name!r}: is for {allowed}")
+            return
+        if self.scale != 1:
+            raise InputError(f"data.scale = {self.scale:g} with data.name = {self.name!r}: must be 1")
+        if self.name == "images" and self.path is None:
+            raise InputError("data.path is missing with data.name = 'images': give the folder or file of the images")
 
 
 @dataclass(frozen=True)

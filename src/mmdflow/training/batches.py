@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,19 +18,37 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu", str
     return torch.Generator(device).manual_seed(mixed)
 
 
+@runtime_checkable
+class ImageEvents(Protocol):
+    """Images in [-1, 1] that are decoded when they are asked for, by a tensor of indices."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an image."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the images of an index, [k]."""
+        ...
+
+
 class StepBatches(IterableDataset[Tensor]):
     """An endless stream of batches from epochs of seeded permutations, starting at any step.
 
     Args:
-        data: [n, *event], in memory.
+        data: [n, *event], in memory, or images that are decoded, and checked, by the batch.
         batch_size: events a batch; may exceed n.
         seed: of the permutations.
         start: the first step, for a resume.
     """
 
-    def __init__(self, data: Tensor, batch_size: int, seed: int = 0, start: int = 0) -> None:
+    def __init__(self, data: Tensor | ImageEvents, batch_size: int, seed: int = 0, start: int = 0) -> None:
         super().__init__()
-        self.data = _checks.points("data", data)
+        self.data = _checks.points("data", data) if isinstance(data, Tensor) else data
         self.batch_size = _checks.count("batch_size", batch_size)
         self.seed, self.start = seed, _checks.count("start", start, 0)
 
@@ -42,8 +61,12 @@ class StepBatches(IterableDataset[Tensor]):
             while len(order) < self.batch_size:
                 epoch += 1
                 order = torch.cat([order, self._order(epoch)])
-            yield self.data[order[: self.batch_size]]
+            yield self._batch(order[: self.batch_size])
             order = order[self.batch_size :]
+
+    def _batch(self, rows: Tensor) -> Tensor:
+        batch = self.data[rows]
+        return batch if isinstance(self.data, Tensor) else _checks.images("data", batch, self.data.event_shape)
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.data), generator=step_generator(self.seed, epoch, stream=1 << 20))

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdflow.errors import DivergedError, InputError
-from mmdflow.training.batches import StepBatches
+from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.module import LossModule
 
@@ -85,7 +85,11 @@ def read_log(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def fit(
-    module: LossModule, data: Tensor, folder: Path, options: TrainOptions, callbacks: Sequence[L.Callback] = ()
+    module: LossModule,
+    data: Tensor | ImageEvents,
+    folder: Path,
+    options: TrainOptions,
+    callbacks: Sequence[L.Callback] = (),
 ) -> LossModule:
     """Train in `folder`, from its last checkpoint when there is one; the result does not depend on interruptions.
 

@@ -13,6 +13,7 @@ from mmdflow._pretrained import SampleOutput
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
+from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.schema import FeaturesSpec, Recipe
 
 
@@ -42,7 +43,7 @@ class Pipeline(Protocol):
 class System(Protocol):
     """How a method is built from a recipe of its kind."""
 
-    def loss(self, recipe: Any, dataset: DataSet) -> nn.Module:
+    def loss(self, recipe: Any, dataset: DataSet | ImageData) -> nn.Module:
         """Return the loss module around a new network, initialised by the recipe's seed."""
         ...
 
@@ -55,7 +56,7 @@ class System(Protocol):
         recipe: Any,
         loss: Any,
         averaged: Any,
-        dataset: DataSet,
+        dataset: DataSet | ImageData,
         provenance: dict[str, Any],
         *,
         preview: bool = False,
@@ -80,7 +81,7 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
     return network(event_shape, **given)
 
 
-def new_features(recipe: Recipe, dataset: DataSet) -> FeatureNetwork:
+def new_features(recipe: Recipe, dataset: DataSet | ImageData) -> FeatureNetwork:
     """Return a new network for the data, initialised by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)

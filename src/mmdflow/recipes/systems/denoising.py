@@ -14,6 +14,7 @@ from mmdflow.baselines.denoising.pipeline import SYSTEMS
 from mmdflow.data import DataSet
 from mmdflow.features import FeatureNetwork
 from mmdflow.noise import schedule
+from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.denoising_schema import DDPMRecipe, FlowMatchingRecipe
 from mmdflow.recipes.systems.base import System, new_features
 
@@ -23,7 +24,7 @@ _PREVIEW_LEVELS = 25  # a divisor of 1000
 class Denoising(System):
     """DDPM, or flow matching, as the recipe says."""
 
-    def loss(self, recipe: DDPMRecipe | FlowMatchingRecipe, dataset: DataSet) -> DenoisingLoss:  # noqa: D102
+    def loss(self, recipe: DDPMRecipe | FlowMatchingRecipe, dataset: DataSet | ImageData) -> DenoisingLoss:  # noqa: D102
         network = new_features(recipe, dataset)
         prediction = SYSTEMS[recipe.system]
         return DenoisingLoss(network, schedule(recipe.schedule), prediction=prediction, **asdict(recipe.loss))
@@ -36,7 +37,7 @@ class Denoising(System):
         recipe: DDPMRecipe | FlowMatchingRecipe,
         loss: DenoisingLoss,
         averaged: FeatureNetwork,
-        dataset: DataSet,
+        dataset: DataSet | ImageData,
         provenance: dict[str, Any],
         *,
         preview: bool = False,

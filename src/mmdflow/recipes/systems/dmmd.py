@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mmdflow.dmmd import (
 )
 from mmdflow.errors import InputError
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
+from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
 from mmdflow.recipes.systems.base import System, new_features
 
@@ -32,7 +33,7 @@ from mmdflow.recipes.systems.base import System, new_features
 class DMMD(System):
     """DMMD."""
 
-    def loss(self, recipe: DMMDRecipe, dataset: DataSet) -> DMMDLoss:  # noqa: D102
+    def loss(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> DMMDLoss:  # noqa: D102
         _check(recipe, dataset)
         features = new_features(recipe, dataset)
         kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()))
@@ -48,7 +49,7 @@ class DMMD(System):
         recipe: DMMDRecipe,
         loss: DMMDLoss,
         averaged: NoiseConditionalKernel,
-        dataset: DataSet,
+        dataset: DataSet | ImageData,
         provenance: dict[str, Any],
         *,
         preview: bool = False,
@@ -83,7 +84,7 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
     )
 
 
-def _check(recipe: DMMDRecipe, dataset: DataSet) -> None:
+def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
     _defaults(recipe.sampling)
     if recipe.training.compile and recipe.features.gradient != "semi":
@@ -103,7 +104,7 @@ def _check(recipe: DMMDRecipe, dataset: DataSet) -> None:
                 "approximate, as sampling.final_sampler; a learned witness does not see the particles"
             )
     if recipe.sampling.class_means:
-        labels = _target_events(recipe, dataset, recipe.sampling)[1]
+        labels = _target_rows(recipe, dataset, recipe.sampling)[1]
         if labels is None:
             raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
         check_classes(labels)
@@ -113,7 +114,7 @@ def _target(
     recipe: DMMDRecipe,
     loss: DMMDLoss,
     averaged: NoiseConditionalKernel,
-    dataset: DataSet,
+    dataset: DataSet | ImageData,
     spec: SamplingSpec,
     progress: bool,
 ) -> TargetMeans | TargetSamples | TargetWitness:
@@ -121,17 +122,18 @@ def _target(
     if isinstance(averaged, NoiseConditionalWitness):
         levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
         return TargetWitness.of(averaged, levels, loss.objective == "reverse-kl")
-    events, labels = _target_events(recipe, dataset, spec)
-    events = events.to(next(averaged.parameters()).device)
+    rows, labels = _target_rows(recipe, dataset, spec)
+    device = next(averaged.parameters()).device
     generator = torch.Generator().manual_seed(recipe.training.seed)
     if not averaged.base.finite:
         span = {"t_min": loss.t_min, "t_max": loss.t_max}
+        events = dataset.train[rows].to(device)
         return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
-    with tqdm(total=len(events), desc="target means", unit="event", disable=not progress) as bar:
+    with tqdm(total=len(rows), desc="target means", unit="event", disable=not progress) as bar:
         return target_means(
             averaged,
             loss.schedule,
-            _batches(events),
+            (dataset.train[part].to(device) for part in rows.split(_batch_size(dataset.event_shape))),
             torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
             noise_repeats=spec.mean_noise_repeats,
             labels=labels,
@@ -141,19 +143,20 @@ def _target(
         )
 
 
-def _target_events(recipe: DMMDRecipe, dataset: DataSet, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
-    """Return the training events that target means or references are made of, and their labels if classes are asked for."""
-    events, labels = dataset.train, dataset.train_labels if spec.class_means else None
+def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
+    """Return which training events target means or references are made of, and their labels if classes are asked for."""
+    count, labels = len(dataset.train), dataset.train_labels if spec.class_means else None
     size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
     if size is None:
-        return events, labels
-    chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
-    return events[chosen], None if labels is None else labels[chosen]
+        return torch.arange(count), labels
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+    return rows, None if labels is None else labels[rows]
 
 
 def _defaults(spec: SamplingSpec) -> SamplerDefaults:
     return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})
 
 
-def _batches(events: Tensor, size: int = 1024) -> Iterator[Tensor]:
-    yield from events.split(size)
+def _batch_size(event_shape: tuple[int, ...]) -> int:
+    """Return the events to embed at once: a million entries, which bounds the network's activations."""
+    return max(1, min(1024, 2**20 // math.prod(event_shape)))
