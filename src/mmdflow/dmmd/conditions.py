@@ -101,6 +101,9 @@ def check_known(
         missing = "known" if known is None else "mask"
         raise InputError(f"{missing} is missing: known values and their mask (True = known) go together")
     whole = (n, *event_shape)
+    for name, value in (("known", known), ("mask", mask)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name}: must be a torch.Tensor, got {type(value).__name__}")
     if mask.dtype != torch.bool:
         raise InputError(f"mask has dtype {mask.dtype}: must be torch.bool, True where known")
     if tuple(known.shape) not in (whole, event_shape, (1, *event_shape)):

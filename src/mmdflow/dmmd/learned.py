@@ -80,6 +80,8 @@ class TargetWitness:
         """Check that the parts belong together."""
         if self.levels.ndim != 1 or self.direction.ndim != 2 or len(self.levels) != len(self.direction):
             raise InputError(f"direction has shape {list(self.direction.shape)}: must be [{self.levels.numel()}, K]")
+        if len(self.levels) < 2 or bool((self.levels.diff() <= 0).any()):
+            raise InputError(f"levels = {self.levels.tolist()[:5]}...: must be at least 2 that increase")
         _checks.points("direction", self.direction)
 
     @classmethod

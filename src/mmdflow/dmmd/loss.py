@@ -123,6 +123,14 @@ class DMMDLoss(nn.Module):
         t = levels.repeat_interleave(n)
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
         points, phi_points, phi_clean, phi_noisy = self._features(clean, noisy, levels, generator)
+        with torch.autocast(clean.device.type, enabled=False):  # it is for the network alone
+            return self._judge(clean, noisy, levels, (points, phi_points, phi_clean, phi_noisy), learning)
+
+    def _judge(
+        self, clean: Tensor, noisy: Tensor, levels: Tensor, found: tuple[Tensor, Tensor, Tensor, Tensor], learning: bool
+    ) -> LossTerms:
+        points, phi_points, phi_clean, phi_noisy = found
+        count, n = len(levels), len(clean) // len(levels)
         if self.objective == "mmd":
             gain, witness, slopes = self._mmd(phi_clean, phi_noisy, phi_points, levels)
         else:

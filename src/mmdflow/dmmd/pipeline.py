@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,9 @@ class DMMDPipeline:
         return self.features.event_shape
 
     def to(self, device: torch.device | str) -> DMMDPipeline:
-        """Return the pipeline on a device."""
+        """Return the pipeline on a device; this one stays where it is."""
         means = None if self.means is None else self.means.to(device)
-        return replace(self, kernel=self.kernel.to(device), means=means)
+        return replace(self, kernel=deepcopy(self.kernel).to(device), means=means)
 
     def __call__(
         self,
@@ -202,6 +203,8 @@ class DMMDPipeline:
         plan = how.plan(target.t_range, self.schedule, self.second_moment, math.prod(self.event_shape))
         source = self._source(num_particles, particles, noise_source, plan.levels[0], generator)
         n = len(source)
+        if guidance and labels is None:
+            raise InputError(f"guidance = {guidance!r} without labels: must come with the classes that it guides to")
         classes = None if labels is None else check_labels(labels, n, target, source.device)
         given = check_known(known, mask, n, self.event_shape, source)
         fixed = None

@@ -139,6 +139,11 @@ class SamplerDefaults:
         final = self.final_step_size
         if final is None:
             final = distance_steps(schedule, [final_level], second_moment, event_size)[0]
+            if self.final_steps and final <= 0:
+                raise InputError(
+                    f"final_level = {final_level!r} with final_steps = {self.final_steps}: has steps of size 0; must be above 0, "
+                    "or give final_step_size"
+                )
         return Plan(levels, steps, final_level, final)
 
 

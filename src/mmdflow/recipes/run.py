@@ -58,8 +58,10 @@ def build_check(recipe: Recipe) -> None:
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
     dataset = load_data(recipe.data)
-    rows = torch.arange(recipe.smallest_batch) % len(dataset.train)
-    build_loss(recipe, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
+    smallest = recipe.smallest()
+    rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
+    with torch.no_grad():
+        build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
 
 
 def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
@@ -103,10 +105,6 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     spec, system = recipe.training, SYSTEMS[recipe.system]
     loss = system.loss(recipe, dataset)
     learned = system.learned(loss)
-    networks = [part for part in learned.modules() if isinstance(part, FeatureNetwork)]
-    if spec.checkpointing:
-        for network in networks:
-            network.enable_checkpointing()
     if spec.channels_last:
         learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = LossModule(
@@ -124,15 +122,18 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         log_every=spec.log_every,
     )
     averaged = module.ema.module
-    if spec.compile:  # after the average was copied, which stays as it is
-        for network in networks:
+    for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
+        if spec.checkpointing:  # not of the average, which was copied above
+            network.enable_checkpointing()
+        if spec.compile:
             network.enable_compilation()
 
     def draw(step: int) -> None:
         try:
-            pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
-            out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
-            plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
+            with module.pause():
+                pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
+                out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
+                plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
         except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
             log.warning("no picture of step %d: %s", step, error)
 
@@ -153,7 +154,9 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
     }
-    pipeline = system.pipeline(recipe, loss, averaged, dataset, provenance, progress=progress)
+    if spec.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
+        averaged.to("cuda")
+    pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")
     pipeline.save_pretrained(folder / "pipeline", overwrite=True)
     try:
         plots.save_curves(read_log(folder), folder / "curves.png")
@@ -228,6 +231,7 @@ def evaluate(
         "num_test": len(dataset.test),
         "nfe": nfe,
         "sampler": how.get("sampler") or defaults["sampler"],
+        "settings": {**defaults, **how},
         "particles_per_run": settings["particles_per_run"],
         "seed": settings["seed"],
         "sample_seconds": round(seconds, 3),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -389,8 +389,12 @@ class Recipe:
 
     @property
     def smallest_batch(self) -> int:
-        """Events with which the loss can be tried out."""
+        """Events with which the loss of `smallest` can be tried out."""
         return 1
+
+    def smallest(self) -> Recipe:
+        """Return the recipe of the least loss of the same kind, to try its settings out."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -430,7 +434,10 @@ class DMMDRecipe(Recipe):
 
     @property
     def smallest_batch(self) -> int:  # noqa: D102
-        return 4 * self.loss.num_levels
+        return 4
+
+    def smallest(self) -> DMMDRecipe:  # noqa: D102
+        return replace(self, loss=replace(self.loss, num_levels=1))
 
 
 def recipe_names() -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import lightning as L
@@ -81,7 +83,7 @@ class LossModule(L.LightningModule):
         self.seconds = 0.0
         self.steps = 0
         self.trained_on = "cpu"
-        self._since = clock()
+        self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
@@ -118,7 +120,7 @@ class LossModule(L.LightningModule):
     @property
     def elapsed(self) -> float:
         """Seconds of training until now, over all resumes."""
-        return self.seconds + clock() - self._since
+        return self.seconds + (0.0 if self._since is None else clock() - self._since)
 
     @property
     def finished(self) -> bool:
@@ -137,10 +139,19 @@ class LossModule(L.LightningModule):
         cuda = self.device.type == "cuda"
         self.trained_on = torch.cuda.get_device_name(self.device) if cuda else str(self.device)
 
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keep the clock still meanwhile: for pictures."""
+        self.seconds, self._since = self.elapsed, None
+        try:
+            yield
+        finally:
+            self._since = clock()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the clock: `seconds` of training so far, over all resumes."""
-        now = clock()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.seconds = self.elapsed
+        self._since = None if self._since is None else clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

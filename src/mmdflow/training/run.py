@@ -76,6 +76,8 @@ def read_log(folder: Path) -> dict[str, dict[int, float]]:
     for file in sorted((folder / "logs").glob("*/metrics.csv")):
         with file.open(newline="") as opened:
             for row in csv.DictReader(opened):
+                if None in row.values() or not row.get("step"):  # a line that a kill cut short
+                    continue
                 step = int(row.pop("step"))
                 row.pop("epoch", None)
                 for name, value in row.items():

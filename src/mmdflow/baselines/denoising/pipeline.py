@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ class DenoisingPipeline:
         return self.network.event_shape
 
     def to(self, device: torch.device | str) -> DenoisingPipeline:
-        """Return the pipeline on a device."""
-        return replace(self, network=self.network.to(device))
+        """Return the pipeline on a device; this one stays where it is."""
+        return replace(self, network=deepcopy(self.network).to(device))
 
     def predict(self, x: Float[Tensor, "n *event"], t: float) -> Float[Tensor, "n *event"]:
         """Return the noise in particles of level t, or their velocity; in the model's units."""

@@ -35,6 +35,10 @@ class Pipeline(Protocol):
         """Sample: a number of particles, then what the system's sampler takes."""
         ...
 
+    def to(self, device: torch.device | str) -> Pipeline:
+        """Return it on a device."""
+        ...
+
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write it to a new folder."""
         ...

@@ -97,8 +97,13 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
             raise InputError(
                 f"base.name = {recipe.base.name!r} with loss.objective = {recipe.loss.objective!r}: must be linear"
             )
-        samplers = {recipe.sampling.sampler, recipe.sampling.final_sampler or recipe.sampling.sampler}
-        if samplers - {"approximate", "a-dmmd", "a-dmmd-a"}:
+        for name in ("whitening", "class_means", "guidance"):
+            if getattr(recipe.sampling, name):
+                raise InputError(
+                    f"sampling.{name} = {getattr(recipe.sampling, name)!r} with loss.objective = {recipe.loss.objective!r}: must "
+                    "be left out; a learned witness has no target means"
+                )
+        if {recipe.sampling.sampler, recipe.sampling.final_sampler or recipe.sampling.sampler} != {"approximate"}:
             raise InputError(
                 f"sampling.sampler = {recipe.sampling.sampler!r} with loss.objective = {recipe.loss.objective!r}: must be "
                 "approximate, as sampling.final_sampler; a learned witness does not see the particles"
@@ -128,6 +133,7 @@ def _target(
     if not averaged.base.finite:
         span = {"t_min": loss.t_min, "t_max": loss.t_max}
         events = dataset.train[rows].to(device)
+        labels = None if labels is None else labels.to(device)
         return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
     with tqdm(total=len(rows), desc="target means", unit="event", disable=not progress) as bar:
         return target_means(
