@@ -54,6 +54,7 @@ def test_a_table_is_written_with_published_figures_marked(tmp_path, monkeypatch,
     assert report["seen"] == all(report["figures"]["criteria"].values())
     assert report["figures"]["judge" if name != "table3" else "judges"]
     page = (tmp_path / f"{name}.md").read_text()
+    assert report["table"] in page
     assert "(not comparable)" in page
     assert f"**Verdict: {'seen' if report['seen'] else 'not seen'}.**" in page
     assert (tmp_path / f"{name}.png").stat().st_size > 5000

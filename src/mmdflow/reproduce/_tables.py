@@ -42,7 +42,7 @@ def bars(axes: Axes, measured: Mapping[str, Measured], unit: str, held_out: floa
     axes.barh(names, [m.mean for m in values], xerr=errors, color="tab:blue", alpha=0.7)
     axes.axvline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
     axes.invert_yaxis()
-    axes.set(xlabel=unit)
+    axes.set(xlabel=f"{unit} (± 2 standard errors)")
     axes.legend(frameon=False, fontsize=8)
 
 

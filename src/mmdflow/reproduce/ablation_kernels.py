@@ -27,7 +27,7 @@ TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "data": "digits",
-        "seconds": 35.0,
+        "seconds": 30.0,
         "num_references": 500,
         "num_samples": 359,
         "draws": 3,

@@ -67,20 +67,21 @@ def reproduce(
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
-    write_json(folder / f"{name}.json", report)
     if outcome.table is not None:
+        report["table"] = outcome.table
         with new_file(folder / f"{name}.md") as aside:
-            aside.write_text(_page(report, outcome.table))
+            aside.write_text(_page(report))
+    write_json(folder / f"{name}.json", report)
     plots.save_picture(plots.draw(outcome.draw), folder / f"{name}.png")
     return report
 
 
-def _page(report: dict[str, Any], table: str) -> str:
+def _page(report: dict[str, Any]) -> str:
     verdict = "seen" if report["seen"] else "not seen"
     where = f"`{report['command']}`: {report['seconds']:.0f} s, {report['machine']}, torch {report['torch']}."
     parts = (
         f"# {report['name']}",
-        table,
+        report["table"],
         f"**Claim.** {report['claim']}.",
         f"**Verdict: {verdict}.** {report['finding']}",
         where,

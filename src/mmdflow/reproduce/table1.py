@@ -28,10 +28,10 @@ TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "data": "digits",
-        "seconds": 50.0,
+        "seconds": 40.0,
         "paper_step_size": 1e-3,
         "num_samples": 359,
-        "draws": 4,
+        "draws": 3,
         "particles": 359,
         "flow_matching": True,
     },

@@ -29,9 +29,9 @@ TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "data": ["digits", "mnist", "fashion"],
-        "seconds": 200.0,
+        "seconds": 150.0,
         "num_samples": 359,
-        "draws": 3,
+        "draws": 2,
         "particles": 359,
     },
     "full": {
