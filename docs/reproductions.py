@@ -80,8 +80,8 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
         f"Read it with care. The sections show seed 0; the table has seeds {listed(runs)}, all at scale {listed(scales)} "
         f"(minutes on a CPU, smaller than the papers' settings). {always} of {len(reproduce.NAMES)} claims were seen in every "
         f"seed that was run. Only for sliced-cost and sliced-distances was the criterion written before looking at results, and "
-        f"for indistinguishable the test's level; for checkerboard-widths, the tables and the ablations the criteria, but not the "
-        f"settings. For "
+        f"for indistinguishable the test's level; for checkerboard-widths, the tables and the ablations the criteria, but not "
+        f"the settings. For "
         f"{listed(CHANGED)} settings or criteria were changed after a first look. The docstrings in `src/mmdflow/reproduce` say "
         f"which settings are the papers' and which are ours. *Not seen* means that the criterion was not met here, not that the "
         f"paper is wrong.",

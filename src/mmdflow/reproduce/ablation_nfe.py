@@ -101,10 +101,12 @@ def run(
         "does not improve past 250": not any(lower(m, best) for (t, s), m in cells.items() if t * s > ENOUGH),
     }
     along = ", ".join(f"{t}: {cells[t, 1]}" for t in levels)
+    enough = next(t for t in levels if not lower(cells[USUAL, 1], cells[t, 1]))
     cell = min(cells, key=lambda key: cells[key].mean)
     finding = (
-        f"{judge.unit} by T with one step a level: {along}; the best cell is T = {cell[0]}, N_s = {cell[1]} ({cells[cell]}), the "
-        f"best of at most {ENOUGH} evaluations {best}; held-out images {held_out:.3g}; {source}. "
+        f"{judge.unit} by T with one step a level: {along}; from T = {enough} on it is not worse than at "
+        f"{USUAL}; the best cell is T = {cell[0]}, N_s = {cell[1]} ({cells[cell]}), the best of at most "
+        f"{ENOUGH} evaluations {best}; held-out images {held_out:.3g}; {source}. "
         + "; ".join(f"{name}: {'seen' if holds else 'not seen'}" for name, holds in criteria.items())
         + "."
     )
@@ -113,6 +115,7 @@ def run(
         "model": source,
         "judge": judge.name,
         "held_out": held_out,
+        "fewest_levels_not_worse": enough,
         "cells": {f"T = {t}, N_s = {s}": m.plain for (t, s), m in cells.items()},
     }
     lines: list[list[object]] = [[t, *(str(cells[t, s]) for s in steps), FIDS.get(t, NONE)] for t in levels]
@@ -144,5 +147,5 @@ def _draw(
         ax.errorbar([m.nfe for m in row], [m.mean for m in row], yerr=errors, marker="o", capsize=3, label=f"N_s = {s}")
     ax.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
     ax.axvline(ENOUGH, color="0.8", lw=1)
-    ax.set(xscale="log", yscale="log", xlabel="NFE", ylabel=unit)
+    ax.set(xscale="log", ylim=(0, None), xlabel="NFE", ylabel=f"{unit} (± 2 standard errors)")
     ax.legend(frameon=False)

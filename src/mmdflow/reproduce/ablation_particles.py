@@ -210,5 +210,5 @@ def _draw(
     right.errorbar(list(rows), [m.mean for m in rows.values()], yerr=errors, marker="o", capsize=3, label="exact")
     right.axhline(approximate.mean, color="tab:orange", label="approximate")
     right.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
-    right.set(xscale="log", yscale="log", xlabel="N_p", ylabel=unit)
+    right.set(xscale="log", yscale="log", xlabel="N_p", ylabel=f"{unit} (± 2 standard errors)")
     right.legend(frameon=False)
