@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError
+from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError, data
 from mmdflow.recipes import DataSpec, DMMDRecipe, EvaluationSpec, FeaturesSpec, LossSpec, SamplingSpec, TrainingSpec
 from mmdflow.training import StepBatches, step_generator
 
@@ -207,14 +207,14 @@ def test_a_picture_that_fails_does_not_stop_training(tmp_path, monkeypatch, capl
 
 
 def test_data_with_nan_is_refused(tmp_path, monkeypatch):
-    real = run.data.load
+    real = data.load
 
     def poisoned(*args):
         dataset = real(*args)
         dataset.train[3, 0, 2, 2] = float("nan")
         return dataset
 
-    monkeypatch.setattr(run.data, "load", poisoned)
+    monkeypatch.setattr(data, "load", poisoned)
     with pytest.raises(InputError, match="data holds 1 NaN or infinite entries"):
         train(tmp_path / "run")
 

@@ -523,7 +523,8 @@ def _reproduce(arguments: list[str]) -> None:
         print(f"claim:   {report['claim']}")
         print(f"finding: {report['finding']}")
         print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")
-        print(f"written: {folder / name}.png, {folder / name}.json")
+        endings = ["png", "json", *(["md"] if "table" in report else [])]
+        print("written: " + ", ".join(f"{folder / name}.{ending}" for ending in endings))
 
 
 def _recipes(arguments: list[str]) -> None:

@@ -3,13 +3,14 @@
 from mmdflow.metrics.classifier import Classifier, train_classifier
 from mmdflow.metrics.frechet import frechet_distance
 from mmdflow.metrics.neighbours import nearest_distances
-from mmdflow.metrics.report import evaluate_samples
+from mmdflow.metrics.report import eight_bits, evaluate_samples
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import StopWhenIndistinguishable, gaussian_scales, mmd_test
 
 __all__ = [
     "Classifier",
     "StopWhenIndistinguishable",
+    "eight_bits",
     "evaluate_samples",
     "frechet_distance",
     "gaussian_scales",

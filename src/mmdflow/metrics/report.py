@@ -53,7 +53,7 @@ def evaluate_samples(
     _checks.points("samples", samples, train.shape[1:])
     generator = torch.Generator().manual_seed(seed)
     if samples.ndim == 4:
-        samples, train, test = (((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1 for x in (samples, train, test))
+        samples, train, test = (eight_bits(x) for x in (samples, train, test))
     size = min(len(samples), len(test))
     subsets = samples[: len(samples) // size * size].split(size)
     reference = test[torch.randperm(len(test), generator=generator)[:size]]
@@ -84,6 +84,11 @@ def evaluate_samples(
         "class_histogram": _histogram(probabilities),
         "class_histogram_reference": _histogram(expected),
     }
+
+
+def eight_bits(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Return images clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
 def _random_split(features: Tensor, size: int, generator: torch.Generator) -> float:

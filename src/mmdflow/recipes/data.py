@@ -64,14 +64,15 @@ def judged_data(spec: DataSpec) -> DataSet:
     """Return the data to judge samples by, in its own units; of an image set at most `JUDGED` images a part, always the same."""
     if spec.name not in IMAGE_SETS:
         return data.load(spec.name, spec.path)
-    parts, labels = [], []
-    for split in ("train", "test"):
-        found = _images(spec, split)
-        rows = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:JUDGED]
-        parts.append(found[rows])
-        labels.append(None if found.labels is None else found.labels[rows])
-        source = found.source
-    return DataSet(spec.name, *parts, *labels, source)
+    images = _images(spec, "train")
+    (train, train_labels), (test, test_labels) = _some(images), _some(_images(spec, "test"))
+    return DataSet(spec.name, train, test, train_labels, test_labels, images.source)
+
+
+def _some(images: ImageSet) -> tuple[Tensor, Tensor | None]:
+    """Return at most `JUDGED` images and their labels."""
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:JUDGED]
+    return images[rows], None if images.labels is None else images.labels[rows]
 
 
 def _images(spec: DataSpec, split: str, *, flip: bool = False) -> ImageSet:

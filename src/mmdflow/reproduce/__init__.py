@@ -2,7 +2,7 @@
 
 A reproduction is a module with TITLE (one line for lists), SCALES ("small", minutes on 2 CPU cores, and "full", the paper's
 settings: keyword arguments of `run`), and `run(*, seed, progress, **settings) -> Outcome`. Its name on the command line is its
-file's, with hyphens.
+file's, with hyphens. One with TRAINS = True is given `runs` besides: the folder in which it trains models, and finds them again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ NAMES = (
     "mode-seeking",
     "adaptive-bandwidth",
     "checkerboard-widths",
+    "table1",
+    "table2",
+    "table3",
+    "ablation-nfe",
+    "ablation-particles",
+    "ablation-kernels",
     "sliced-cost",
     "sliced-distances",
     "sliced-momentum",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmdflow import __version__, _checks, plots
-from mmdflow._files import commit, make_folder, write_json
+from mmdflow._files import commit, make_folder, new_file, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ class Outcome:
         finding: one sentence with the figures that decide it.
         figures: every figure that was measured, as plain numbers, lists and dictionaries.
         draw: fills an empty matplotlib figure.
+        table: a Markdown table, for those that make a table.
     """
 
     claim: str
@@ -36,18 +37,20 @@ class Outcome:
     finding: str
     figures: Mapping[str, Any]
     draw: Callable[[Figure], None]
+    table: str | None = None
 
 
 def reproduce(
     name: str, experiment: ModuleType, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:
-    """Run an experiment; write NAME.png and NAME.json into `folder`; return what the JSON holds."""
+    """Run an experiment; write NAME.png, NAME.json and, of a table, NAME.md into `folder`; return what the JSON holds."""
     settings = experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)]
     _checks.count("seed", seed, 0)
     make_folder(folder)
     plots.check_matplotlib()
     start = time.perf_counter()
-    outcome = experiment.run(seed=seed, progress=progress, **settings)
+    runs = {"runs": folder / "runs"} if getattr(experiment, "TRAINS", False) else {}
+    outcome = experiment.run(seed=seed, progress=progress, **runs, **settings)
     report = {
         "name": name,
         "claim": outcome.claim,
@@ -64,6 +67,23 @@ def reproduce(
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
+    if outcome.table is not None:
+        report["table"] = outcome.table
+        with new_file(folder / f"{name}.md") as aside:
+            aside.write_text(_page(report))
     write_json(folder / f"{name}.json", report)
     plots.save_picture(plots.draw(outcome.draw), folder / f"{name}.png")
     return report
+
+
+def _page(report: dict[str, Any]) -> str:
+    verdict = "seen" if report["seen"] else "not seen"
+    where = f"`{report['command']}`: {report['seconds']:.0f} s, {report['machine']}, torch {report['torch']}."
+    parts = (
+        f"# {report['name']}",
+        report["table"],
+        f"**Claim.** {report['claim']}.",
+        f"**Verdict: {verdict}.** {report['finding']}",
+        where,
+    )
+    return "\n\n".join(parts) + "\n"

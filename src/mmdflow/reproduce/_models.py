@@ -1,0 +1,212 @@
+"""Models for tables: trained once in a folder of runs and found again, sampled, judged by one measure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmdflow import metrics
+from mmdflow._files import shipped_models
+from mmdflow.metrics import eight_bits, frechet_distance, sliced_w2
+from mmdflow.recipes import DataSpec, Recipe, run
+from mmdflow.recipes.data import judged_data
+from mmdflow.recipes.read import read_recipe
+from mmdflow.recipes.systems import Pipeline, load_pipeline
+
+#: Steps that no budget of seconds allows.
+_ENDLESS = 10**7
+
+#: The paper's recipe in our terms, as changes of ours: flat features, unit penalty at interpolates, VP path, plain MMD of
+#: disjoint halves, uniform levels, no final steps. The penalty's weight and the number of features are ours.
+PAPER: dict[str, Any] = {
+    "schedule": "vp",
+    "features": {"head": "flat", "num_features": 128, "gradient": "full"},
+    "loss": {
+        "mmd_weight": 1.0,
+        "unit_weight": 0.3,
+        "displacement_weight": 0.0,
+        "penalty_points": "interpolate",
+        "pairing": "disjoint",
+        "normalize": False,
+        "level_power": 1.0,
+    },
+    "sampling": {"final_steps": 0, "final_sampler": None, "final_step_size": None, "final_level": None},
+}
+
+
+def trained(
+    name: str,
+    runs: Path,
+    *,
+    seed: int,
+    progress: bool,
+    seconds: float | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Pipeline:
+    """Return the pipeline of a recipe: reused where its run in `runs` is finished, gone on with where it is not, else trained.
+
+    Args:
+        name: of the recipe.
+        runs: folder of the runs; each has a folder whose name holds a hash of all that its recipe says.
+        seed: of the training.
+        progress: show bars.
+        seconds: of training, of this process's own time, which other programs do not lengthen; by default as many steps as the
+            recipe says.
+        changes: of the recipe's fields, as `read_recipe` takes them.
+    """
+    fields = dict(changes or {})
+    loop: dict[str, Any] = {"seed": seed, "sample_every": 0}
+    if seconds is not None:
+        loop |= {"max_seconds": seconds, "max_steps": _ENDLESS}
+    recipe = read_recipe(name, fields | {"training": {**fields.get("training", {}), **loop}})
+    folder = runs / f"{name}-{_digest(recipe)}"
+    if not (folder / run.RECIPE_FILE).exists():
+        run.build_check(recipe)
+        run.open_run(recipe, folder)
+    with _own_time():
+        run.train(recipe, folder, progress=progress)
+    return load_pipeline(
+        folder, "cuda" if recipe.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    )
+
+
+@contextmanager
+def _own_time() -> Iterator[None]:
+    """Measure the seconds of training in the time of this process, as `mmdflow.training.module.clock` allows."""
+    from mmdflow.training import module
+
+    before, module.clock = module.clock, time.process_time
+    try:
+        yield
+    finally:
+        module.clock = before
+
+
+def own_or_shipped(
+    data: str, runs: Path, *, seed: int, progress: bool, seconds: float | None = None
+) -> tuple[Pipeline, str]:
+    """Return DMMD's model of a data set, and where it is from: the shipped one, or one trained by the recipe."""
+    if data in shipped_models():
+        return load_pipeline(data), f"shipped model {data}"
+    pipeline = trained(f"dmmd-{data}", runs, seed=seed, progress=progress, seconds=seconds)
+    return pipeline, f"trained by dmmd-{data}" + ("" if seconds is None else f" for {seconds:g} s")
+
+
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:10]
+
+
+class Judge:
+    """The distance of samples to a data set's training images, after rounding to 8 bits.
+
+    With labels it is the Frechet distance (FD) in the features of the data's own classifier, without them the sliced W_2 of the
+    entries. Neither is FID. Images of an image set are `mmdflow.recipes.data.JUDGED` at most, always the same.
+
+    Args:
+        data: name of the data set.
+    """
+
+    def __init__(self, data: str) -> None:
+        dataset = judged_data(DataSpec(data))
+        self.data, self.test, self._train = data, dataset.test, eight_bits(dataset.train)
+        self._classifier = self._features = None
+        if dataset.train_labels is not None and dataset.test_labels is not None:
+            self._classifier = metrics.train_classifier(
+                dataset.train, dataset.train_labels, dataset.test, dataset.test_labels
+            )
+            self._features = self._classifier.features(self._train)
+
+    @property
+    def unit(self) -> str:
+        """What the distance is."""
+        return f"{self.data}, FD" if self._classifier is not None else f"{self.data}, sliced W_2"
+
+    @property
+    def name(self) -> str:
+        """What measures."""
+        return "sliced W_2 of the entries" if self._classifier is None else self._classifier.name
+
+    def __call__(self, samples: Tensor) -> float:
+        """Return the distance of samples."""
+        x = eight_bits(samples.cpu())
+        if self._classifier is None or self._features is None:
+            return sliced_w2(x, self._train, generator=torch.Generator().manual_seed(0))
+        return frechet_distance(self._classifier.features(x), self._features)
+
+    def held_out(self, count: int) -> float:
+        """Return the distance of as many held-out images, where there are so many."""
+        return self(self.test[:count])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Distances of independent draws of samples.
+
+    Attributes:
+        values: one a draw.
+        nfe: evaluations a sample.
+        samples: a few of the first draw.
+    """
+
+    values: list[float]
+    nfe: int
+    samples: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean over the draws."""
+        return statistics.fmean(self.values)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; nan for one draw."""
+        return standard_error(self.values)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return {"mean": self.mean, "standard_error": _or_none(self.error), "values": self.values, "nfe": self.nfe}
+
+    def __str__(self) -> str:
+        """Return mean and standard error."""
+        return f"{self.mean:.3g}" + (f" ± {self.error:.2g}" if math.isfinite(self.error) else "")
+
+
+def measure(
+    pipeline: Pipeline, judge: Judge, *, num_samples: int, draws: int, particles: int, seed: int, **how: Any
+) -> Measured:
+    """Judge `draws` draws of `num_samples` samples, flowed `particles` together; draw i of any model has the same seed."""
+    values, shown, nfe = [], torch.empty(0), 0
+    whole = math.ceil(num_samples / particles) * particles  # every run has all its particles
+    for i in range(draws):
+        samples, nfe = run.draw_samples(pipeline, whole, particles, 1000 * seed + i, **how)
+        values.append(judge(samples[:num_samples]))
+        shown = samples[:64] if i == 0 else shown
+    return Measured(values, nfe, shown)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean; nan for fewer than two values."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def lower(a: Measured, b: Measured) -> bool:
+    """Return whether a's distance is below b's by more than two standard errors of their paired differences."""
+    gains = [y - x for x, y in zip(a.values, b.values, strict=True)]
+    error = standard_error(gains)
+    return statistics.fmean(gains) > (2 * error if math.isfinite(error) else 0.0)
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
