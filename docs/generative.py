@@ -13,21 +13,23 @@ ROOT = Path(__file__).parent.parent
 def comparison(suite: str) -> str:
     """Return every row and sampler of a suite, with the mean and spread of its Frechet distance."""
     report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
-    lines = ["| row | sampler | NFE | steps | FD |", "|---|---|---|---|---|"]
+    lines = ["| row | sampler | NFE | steps | samples | FD |", "|---" * 6 + "|"]
+    counts = {(r["row"], sampler): s["num_samples"] for r in report["rows"] for sampler, s in r["samplers"].items()}
     for entry in report["summary"]:
         values = ", ".join(f"{value:.3g}" for value in entry["classifier_fd"])
         several = len(entry["classifier_fd"]) > 1
         found = f"**{entry['mean']:.3g}** +- {entry['spread']:.2g} ({values})" if several else f"**{values}**"
-        lines.append(f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f} | {found} |")
+        number = counts[entry["row"], entry["sampler"]]
+        lines.append(
+            f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f} | {number} | {found} |"
+        )
     held_out = report["reference"]["classifier_fd_reference"]
     split = report["reference"]["classifier_fd_random_split"]
     seconds = report["seconds"]
-    samples = report["rows"][0]["samplers"]
-    count = next(iter(samples.values()))["num_samples"]
     time = "the steps stated" if seconds is None else f"{seconds:.0f} s of one core a run"
     lines += [
         "",
-        f"*`{report['command']}`: {time}, {count} samples, mean +- standard deviation over seeds where there are",
+        f"*`{report['command']}`: {time}, mean +- standard deviation over seeds where there are",
         f"several; held-out data have FD {held_out:.3g}, random splits of all data {split:.3g}.*",
     ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmdflow import DMMDLoss
 from mmdflow.cli import main
 from mmdflow.data import ImageSet
 from mmdflow.errors import InputError
@@ -65,23 +66,30 @@ def test_an_interrupted_run_over_images_ends_as_an_uninterrupted_one(tmp_path, m
     pytest.importorskip("lightning")
     pytest.importorskip("diffusers")
     from mmdflow.recipes import run as runs
+    from mmdflow.training.run import read_checkpoint
 
     path = stand_ins(tmp_path / "images", 32)
-    options = [f"--data.path={path}", *QUICK, *QUICK_DMMD, "--training.precision=float32"]
+    options = [
+        f"--data.path={path}",
+        *QUICK,
+        *QUICK_DMMD,
+        "--training.precision=float32",
+        "--training.checkpoint_every=1",
+    ]
     assert main(["train", "dmmd-cifar10", f"--output={tmp_path / 'whole'}", *options]) == 0
-    read, asked = ImageSet.__getitem__, []
+    forward, steps = DMMDLoss.forward, []
 
-    def interrupted(self, index):
-        asked.append(len(index))
-        if len(asked) == 3:  # the check's batch, the first step's, then this
+    def interrupted(self, clean, generator=None):
+        steps.append(len(clean))
+        if len(steps) == 2:
             raise KeyboardInterrupt
-        return read(self, index)
+        return forward(self, clean, generator)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "build_check", lambda recipe: asked.append(0))
-        patch.setattr(ImageSet, "__getitem__", interrupted)
-        patch.setattr(ImageSet, "second_moment", 0.3)
+        patch.setattr(runs, "build_check", lambda recipe: None)
+        patch.setattr(DMMDLoss, "forward", interrupted)
         assert main(["train", "dmmd-cifar10", f"--output={tmp_path / 'cut'}", *options]) == 130
+    assert read_checkpoint(tmp_path / "cut")["global_step"] == 1
     assert not (tmp_path / "cut" / "pipeline").exists()
     assert main(["train", f"--resume={tmp_path / 'cut'}"]) == 0
     whole, cut = ((tmp_path / name / "pipeline" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
