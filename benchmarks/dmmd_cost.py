@@ -38,7 +38,7 @@ NETWORKS = {
         {"channels": [32, 64], "blocks": 2, "patch": 2},
         32,
     ),
-    "U-Net with attention, 32x32": (UNetFeatures, (3, 32, 32), {"channels": [32, 64], "attention": [False, True]}, 8),
+    "U-Net with attention, 32x32": (UNetFeatures, (3, 32, 32), {"channels": [32, 64], "attention": [False, True]}, 16),
 }
 FULL = {"penalty_points": "path", "mmd_weight": 0.1}
 SEMI = {"penalty_points": "noisy", "mmd_weight": 0.0}
