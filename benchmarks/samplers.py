@@ -42,7 +42,7 @@ def rows(data: DataSet) -> dict[str, dict]:
                 f", blurred digits refined from t = {t:g}": {
                     "t_max": t,
                     "noise_source": True,
-                    "particles": blurred(data.train[:N]),
+                    "particles": blurred(data.test[:N]),
                 }
                 for t in (0.3, 0.5, 0.7)
             },

@@ -287,6 +287,8 @@ def test_a_kl_bound_trains_and_samples(objective, tmp_path, capsys):
     capsys.readouterr()
     refused = ["train", "dmmd-digits", f"--output={tmp_path / 'other'}", *QUICK, bound[0]]
     assert "sampling.sampler = 'exact' with loss.objective" in complaint(capsys, refused)
+    whitened = [*refused, bound[1], "--sampling.whitening=1"]
+    assert "sampling.whitening = 1.0 with loss.objective" in complaint(capsys, whitened)
     refused = [*refused, bound[1], "--base.name=gaussian"]
     assert "base.name = 'gaussian' with loss.objective" in complaint(capsys, refused)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError, data
 from mmdflow.recipes import DataSpec, DMMDRecipe, EvaluationSpec, FeaturesSpec, LossSpec, SamplingSpec, TrainingSpec
@@ -20,7 +21,8 @@ from mmdflow.training import StepBatches, step_generator
 pytest.importorskip("lightning")
 from mmdflow.recipes import run
 from mmdflow.recipes.systems import build_features
-from mmdflow.training.run import read_checkpoint
+from mmdflow.training import LossModule, module
+from mmdflow.training.run import read_checkpoint, read_log
 
 RECIPE = DMMDRecipe(
     data=DataSpec("digits"),
@@ -204,6 +206,38 @@ def test_a_picture_that_fails_does_not_stop_training(tmp_path, monkeypatch, capl
     monkeypatch.setattr(run.plots, "save_samples", broken)
     train(tmp_path / "run")
     assert "no picture of step 4: no matplotlib" in caplog.text
+
+
+def test_the_log_is_what_was_measured_and_survives_a_cut_line(tmp_path):
+    train(tmp_path / "run")
+    log = read_log(tmp_path / "run")
+    assert list(log["loss"]) == [1, 3, 5, 7, 9, 11]
+    assert len(set(log["loss"].values())) == 6
+    with (tmp_path / "run/logs/from-step-0/metrics.csv").open("a") as file:
+        file.write("0.5,")
+    assert read_log(tmp_path / "run") == log
+
+
+def test_the_clock_stands_still_before_training_and_in_pauses(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module, "clock", lambda: now[0])
+    loss = nn.Linear(1, 1)
+    settings = {"step_size": 1.0, "betas": (0.9, 0.99), "weight_decay": 0.0, "warmup_steps": 0, "max_steps": 5}
+    watched = LossModule(loss, loss, **settings, max_seconds=10.0, ema_decay=0.9, seed=0, log_every=1)
+    now[0] = 100.0
+    assert watched.elapsed == 0.0
+    watched.on_train_start()
+    now[0] = 104.0
+    with watched.pause():
+        now[0] = 150.0
+        assert watched.elapsed == 4.0
+    now[0] = 155.0
+    saved = {"global_step": 3}
+    watched.on_save_checkpoint(saved)
+    assert saved["mmdflow_seconds"] == watched.elapsed == 9.0
+    assert not watched.finished
+    now[0] = 156.0
+    assert watched.finished
 
 
 def test_data_with_nan_is_refused(tmp_path, monkeypatch):

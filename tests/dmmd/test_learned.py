@@ -69,3 +69,10 @@ def test_a_pipeline_of_a_learned_witness_comes_back(tmp_path):
     a, b = (p(5, generator=torch.Generator().manual_seed(0), monitor=True, **how) for p in (pipe, twin))
     torch.testing.assert_close(a.particles, b.particles)
     assert a.nfe == 3
+
+
+@pytest.mark.parametrize("levels", [[0.5], [0.9, 0.1]])
+def test_a_grid_of_levels_must_increase(levels, unchecked):
+    levels = torch.tensor(levels, dtype=torch.float64)
+    with pytest.raises(InputError, match="must be at least 2 that increase"):
+        TargetWitness(levels, torch.ones(len(levels), 4, dtype=torch.float64))

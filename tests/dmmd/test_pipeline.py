@@ -137,6 +137,20 @@ def test_names_of_the_paper(pipeline, name, plain):
     assert draw(pipeline, sampler=name, final_steps=1).nfe == 3
 
 
+def test_settings_that_would_do_nothing_are_refused(pipeline):
+    with pytest.raises(InputError, match="guidance = 3.0 without labels"):
+        draw(pipeline, guidance=3.0)
+    low = TargetSamples.draw(torch.rand(4, 1, 8, 8), LinearSchedule(), t_min=0.0)
+    with pytest.raises(InputError, match="final_level = 0.0 with final_steps = 1: has steps of size 0"):
+        draw(replace(pipeline, means=low))
+
+
+def test_to_leaves_the_pipeline_where_it_is(pipeline):
+    twin = pipeline.to("meta")
+    assert {p.device.type for p in twin.features.parameters()} == {"meta"}
+    assert {p.device.type for p in pipeline.features.parameters()} == {"cpu"}
+
+
 def test_range_of_levels_and_steps(pipeline):
     out = draw(pipeline, t_min=0.1, t_max=0.6, num_levels=3, final_steps=0)
     levels = noise_levels(3, 0.1, 0.6)
