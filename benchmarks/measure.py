@@ -24,28 +24,30 @@ def points(n: int, dim: int) -> tuple[Tensor, Tensor]:
     return x, torch.randn(n, dim, generator=generator) + 0.5
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     def finish() -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return clock()
 
     start = finish()
     call()
     return finish() - start
 
 
-def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, limit: float) -> dict[str, dict[str, float]]:
+def interleaved(
+    calls: dict[str, Callable[[], Any]], repeats: int, limit: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, dict[str, float]]:
     """Time the calls in turns: A, B, A, B, ...; slow ones fewer than `repeats` times where that would pass the limit.
 
     Each is timed 3 times at least. First calls warm up; their time, which includes compilation, is reported apart.
     """
-    firsts = {name: seconds(call) for name, call in calls.items()}
+    firsts = {name: seconds(call, clock) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(repeats):
         for name, call in calls.items():
             if i < 3 or sum(times[name]) + times[name][-1] < limit:
-                times[name].append(seconds(call))
+                times[name].append(seconds(call, clock))
     return {
         name: {
             "ms": 1000 * statistics.median(taken),
