@@ -194,8 +194,8 @@ def test_recipes_are_read_with_changes():
 
 def test_the_paper_s_recipe_is_one():
     for data in ("digits", "cifar10"):
-        recipe = read_recipe(f"dmmd-{data}", _models.PAPER)
-        assert (recipe.features.head, recipe.loss.unit_weight, recipe.loss.displacement_weight) == ("flat", 0.3, 0)
+        recipe = read_recipe(f"dmmd-{data}", _models.paper_recipe(3.0, 1e-3))
+        assert (recipe.features.head, recipe.loss.unit_weight, recipe.loss.displacement_weight) == ("flat", 3, 0)
         assert recipe.base.name == "linear"
 
 

@@ -27,22 +27,29 @@ from mmdflow.recipes.systems import Pipeline, load_pipeline
 #: Steps that no budget of seconds allows.
 _ENDLESS = 10**7
 
-#: The paper's recipe in our terms, as changes of ours: flat features, unit penalty at interpolates, VP path, plain MMD of
-#: disjoint halves, uniform levels, no final steps. The penalty's weight and the number of features are ours.
-PAPER: dict[str, Any] = {
-    "schedule": "vp",
-    "features": {"head": "flat", "num_features": 128, "gradient": "full"},
-    "loss": {
-        "mmd_weight": 1.0,
-        "unit_weight": 0.3,
-        "displacement_weight": 0.0,
-        "penalty_points": "interpolate",
-        "pairing": "disjoint",
-        "normalize": False,
-        "level_power": 1.0,
-    },
-    "sampling": {"final_steps": 0, "final_sampler": None, "final_step_size": None, "final_level": None},
-}
+
+def paper_recipe(unit_weight: float, step_size: float) -> dict[str, Any]:
+    """Return the paper's recipe in our terms, as changes of ours.
+
+    Flat features, unit penalty at interpolates, VP path, plain MMD of disjoint halves, uniform levels, no final steps. The
+    weight of the penalty, the step size of the optimiser and the number of features are ours; the weight grows as the MMD^2 that
+    unit slope can reach, the root of the number of entries.
+    """
+    return {
+        "schedule": "vp",
+        "features": {"head": "flat", "num_features": 128, "gradient": "full"},
+        "loss": {
+            "mmd_weight": 1.0,
+            "unit_weight": unit_weight,
+            "displacement_weight": 0.0,
+            "penalty_points": "interpolate",
+            "pairing": "disjoint",
+            "normalize": False,
+            "level_power": 1.0,
+        },
+        "training": {"step_size": step_size},
+        "sampling": {"final_steps": 0, "final_sampler": None, "final_step_size": None, "final_level": None},
+    }
 
 
 def trained(

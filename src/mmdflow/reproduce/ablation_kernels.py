@@ -7,7 +7,9 @@ a linear part of weight 1. The widths are ours. All train on paired samples, sin
 penalty under kernels other than linear.
 
 The criterion, written down before looking: with neither sampler is any of the other base kernels better than the linear one
-by more than two standard errors of the paired differences over draws. One training seed.
+by more than two standard errors of the paired differences over draws. Where training is bounded by seconds, it holds against
+the linear one trained for as few steps too, added after a first look, in which the other kernels had made a third of the
+steps. One training seed.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ BASES: dict[str, dict[str, Any]] = {
     "RQ mixture": RQ,
     "RQ mixture + linear": RQ | {"linear": 1.0},
 }
+#: The linear base again, trained for as many steps as RBF's seconds allow: what is left of the difference is not cost.
+AS_FEW = "linear, RBF's steps"
 SAMPLERS = ("exact", "approximate")
 
 
@@ -87,10 +91,24 @@ def run(
     """
     judge = Judge(data)
     rows: dict[str, dict[str, Measured]] = {}
-    steps = {}
-    for name, base in BASES.items():
-        changes = {"base": base, "loss": {"pairing": "paired"}, "sampling": {"num_references": num_references}}
-        pipeline = trained(f"dmmd-{data}", runs, seed=seed, progress=progress, seconds=seconds, changes=changes)
+    steps: dict[str, int] = {}
+    bases = BASES if seconds is None else BASES | {AS_FEW: BASES["linear"]}
+    for name, base in bases.items():
+        changes: dict[str, Any] = {
+            "base": base,
+            "loss": {"pairing": "paired"},
+            "sampling": {"num_references": num_references},
+        }
+        if name == AS_FEW:
+            changes["training"] = {"max_steps": steps["RBF"]}
+        pipeline = trained(
+            f"dmmd-{data}",
+            runs,
+            seed=seed,
+            progress=progress,
+            seconds=None if name == AS_FEW else seconds,
+            changes=changes,
+        )
         steps[name] = pipeline.provenance["steps"]
         rows[name] = {
             sampler: measure(
@@ -110,6 +128,11 @@ def run(
     criteria = {
         f"{name} is not better": not any(lower(rows[name][s], rows["linear"][s]) for s in SAMPLERS) for name in others
     }
+    if AS_FEW in rows:
+        criteria |= {
+            f"{name} is not better at equal steps": not any(lower(rows[name][s], rows[AS_FEW][s]) for s in SAMPLERS)
+            for name in others
+        }
     better = [name for name in others if not criteria[f"{name} is not better"]]
     shown = ", ".join(f"{name} {row['exact']} exact and {row['approximate']} approximate" for name, row in rows.items())
     finding = (
@@ -130,7 +153,9 @@ def run(
     lines.append(["held-out images", NONE, f"{held_out:.3g}", f"{held_out:.3g}", NONE])
     head = ["base kernel", "training steps", *(f"{judge.unit}, {s}" for s in SAMPLERS), PUBLISHED + ", NFE 100"]
     table = markdown(head, lines)
-    return Outcome(CLAIM, not better, finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table)
+    return Outcome(
+        CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table
+    )
 
 
 def _draw(figure: Figure, rows: dict[str, dict[str, Measured]], unit: str, held_out: float) -> None:

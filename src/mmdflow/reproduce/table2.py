@@ -85,7 +85,12 @@ def run(*, data: str, num_samples: int, draws: int, particles: int, runs: Path, 
         [name, row.nfe, str(row), 8.31 if name == "DMMD" else NONE] for name, row in rows.items()
     ]
     lines.append(["held-out images", NONE, f"{held_out:.3g}", NONE])
-    table = markdown(["sampler", "NFE", judge.unit, PUBLISHED], lines) + "\n\n" + NOT_AT_HAND + " DMMD's is Table 1's."
+    table = (
+        markdown(["sampler", "NFE", judge.unit, PUBLISHED], lines)
+        + "\n\n"
+        + NOT_AT_HAND
+        + " DMMD's is Table 1's, at 100 evaluations."
+    )
     return Outcome(CLAIM, not missed, finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table)
 
 

@@ -85,10 +85,11 @@ def run(
     if not judges:
         raise InputError("; ".join(missing.values()))
     rows: dict[str, dict[str, Measured]] = {}
-    sources = {}
+    sources, spent = {}, {}
     for name, judge in judges.items():
         own, sources[name] = own_or_shipped(name, runs, seed=seed, progress=progress, seconds=seconds)
         ddpm = trained(f"ddpm-{name}", runs, seed=seed, progress=progress, seconds=seconds)
+        spent[name] = [round(model.provenance["train_seconds"]) for model in (own, ddpm)]
         how: dict[str, Any] = {"num_samples": num_samples, "draws": draws, "particles": particles, "seed": seed}
         rows[name] = {
             "DMMD": measure(own, judge, **how, sampler="exact", num_levels=100 - own.defaults.final_steps),
@@ -97,7 +98,8 @@ def run(
     held_out = {name: judge.held_out(num_samples) for name, judge in judges.items()}
     criteria = {name: lower(row["DDPM"], row["DMMD"]) for name, row in rows.items()}
     shown = "; ".join(
-        f"{judges[name].unit}: DMMD {row['DMMD']} ({sources[name]}), DDPM {row['DDPM']}, held-out images {held_out[name]:.3g}"
+        f"{judges[name].unit}: DMMD {row['DMMD']} ({sources[name]}, {spent[name][0]} s), DDPM {row['DDPM']} "
+        f"({spent[name][1]} s), held-out images {held_out[name]:.3g}"
         for name, row in rows.items()
     )
     better = [name for name, holds in criteria.items() if holds]
@@ -107,13 +109,22 @@ def run(
     figures = {
         "criteria": criteria,
         "models": sources,
+        "training_seconds": {name: dict(zip(("DMMD", "DDPM"), s, strict=True)) for name, s in spent.items()},
         "judges": {name: judge.name for name, judge in judges.items()},
         "held_out": held_out,
         "rows": {name: {system: m.plain for system, m in row.items()} for name, row in rows.items()},
         "left_out": missing,
     }
     lines: list[list[object]] = [
-        [judges[name].unit, str(row["DMMD"]), str(row["DDPM"]), f"{held_out[name]:.3g}", sources[name], NONE]
+        [
+            judges[name].unit,
+            str(row["DMMD"]),
+            str(row["DDPM"]),
+            f"{held_out[name]:.3g}",
+            sources[name],
+            *spent[name],
+            NONE,
+        ]
         for name, row in rows.items()
     ]
     head = [
@@ -122,6 +133,8 @@ def run(
         "DDPM, NFE 100",
         "held-out images",
         "DMMD's model",
+        "seconds of DMMD's training",
+        "of DDPM's",
         "published FID (not comparable)",
     ]
     table = markdown(head, lines) + "\n\n" + NOT_AT_HAND
