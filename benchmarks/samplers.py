@@ -126,7 +126,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "classifier": classifier.name,
         "held_out_fd": judge(data.test, data, classifier),
-        "blurred_fd": judge(blurred(data.train[:N]), data, classifier),
+        "blurred_fd": judge(blurred(data.test[:N]), data, classifier),
         "class_part_of_the_mean_difference": {
             f"t = {float(t):.2f}": float(apart[i] / gap[i]) for i, t in list(enumerate(means.levels))[::25]
         },
