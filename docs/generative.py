@@ -85,9 +85,9 @@ def main() -> None:
         path = ROOT / "docs" / page
         text = path.read_text()
         for name, table in tables.items():
-            between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+            between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             assert between.search(text), f"{page}: no place for {name}"
-            text = between.sub(lambda m, t=table: m[1] + t() + m[2], text)
+            text = between.sub(lambda m, t=table: m[1] + t() + "\n" + m[2], text)
         path.write_text(text)
 
 
