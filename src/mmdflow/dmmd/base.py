@@ -19,8 +19,8 @@ def base_config(kernel: Kernel) -> dict[str, Any]:
         InputError: for a kernel that has none.
 
     Example:
-        >>> base_config(Gaussian(2.0) + Linear())["members"]
-        [{'name': 'gaussian', 'bandwidth': 2.0}, {'name': 'linear'}]
+        >>> base_config(Gaussian(2.0))
+        {'name': 'gaussian', 'bandwidth': 2.0}
     """
     if isinstance(kernel, Linear):
         return {"name": "linear"}
