@@ -2,10 +2,10 @@
 
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 
-Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion. Every run is `mmdflow train RECIPE` with the options
-that its row names and `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is
-judged by the same classifier with every sampler of its row. Finished runs are kept, so that an interrupted suite goes on; the
-report holds every finished run of the suite.
+Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion, mnist-curve and fashion-curve (shorter and longer
+training). Every run is `mmdflow train RECIPE` with the options that its row names and `--training.max_seconds=S`: seconds of one
+core's own time, which other programs do not lengthen. It is judged by the same classifier with every sampler of its row.
+Finished runs are kept, so that an interrupted suite goes on; the report keeps the rows that it had, unless measured anew.
 """
 
 import argparse
@@ -83,6 +83,16 @@ def images(data: str) -> dict:
     }
 
 
+def curve(data: str) -> dict:
+    """The same systems, each trained anew for a third and three times the seconds of `images`."""
+    systems = {"DMMD, ours": (f"dmmd-{data}", {"exact": EXACT}), "DDPM": (f"ddpm-{data}", {"ancestral 100": {}})}
+    return {
+        f"{name}, {seconds} s": (recipe, [], samplers, seconds)
+        for seconds in (133, 1200)
+        for name, (recipe, samplers) in systems.items()
+    }
+
+
 def ablation(*changes: str) -> tuple:
     return ("dmmd-digits", [*FULL, *changes], BOTH)
 
@@ -96,6 +106,8 @@ SUITES = {
     },
     "mnist": images("mnist"),
     "fashion": images("fashion"),
+    "mnist-curve": curve("mnist"),
+    "fashion-curve": curve("fashion"),
     "digits-ablation": {
         "full gradient, displacement, straight path, MMD weight 0.1, K = 4": ablation(),
         "semi-gradient, no MMD term": ("dmmd-digits", SEMI, BOTH),
@@ -130,7 +142,7 @@ SUITES = {
         "the recipe's defaults, 20 000 steps": ("dmmd-digits", ["--training.max_steps=20000"], BOTH),
     },
 }
-SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "digits-stability": None, "mnist": 400.0, "fashion": 400.0}
+SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "mnist": 400.0, "fashion": 400.0}
 
 
 def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
@@ -160,7 +172,8 @@ def losses(folder: Path) -> dict:
 
 
 def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path, num_samples: int | None) -> dict:
-    recipe_name, options, samplers = SUITES[suite][name]
+    recipe_name, options, samplers, *own = SUITES[suite][name]
+    seconds = own[0] if own else seconds
     asked = [name, recipe_name, options, seconds, seed, samplers, num_samples]
     folder = runs / f"{seed}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"  # nothing else is in it
     result = folder / "row.json"
@@ -201,6 +214,12 @@ def _network(pipeline):
     return pipeline.features if hasattr(pipeline, "features") else pipeline.network
 
 
+def before(output: Path, seconds: float | None) -> list[dict]:
+    """Return the rows of a report that is there already."""
+    rows = json.loads(output.read_text())["rows"] if output.exists() else []
+    return [{"seconds": seconds, **row} for row in rows]
+
+
 def summary(rows: list[dict]) -> list[dict]:
     """Mean and spread over seeds of every row and sampler."""
     table = []
@@ -236,7 +255,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     module.clock = time.process_time
-    seconds = SECONDS[options.suite] if options.seconds is None else options.seconds
+    seconds = SECONDS.get(options.suite) if options.seconds is None else options.seconds
     runs = Path(options.runs or f"runs/{options.suite}")
     output = Path(options.output or f"results/dmmd-{options.suite}.json")
     names = list(SUITES[options.suite])
@@ -245,16 +264,17 @@ def main() -> None:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)
             found = ", ".join(f"{k} {v['classifier_fd']:.2f} (NFE {v['nfe']})" for k, v in row["samplers"].items())
             print(f"seed {seed}  {row['steps']:6d} steps {row['train_seconds']:6.0f} s  {name}: {found}", flush=True)
-            rows = [json.loads(file.read_text()) for file in sorted(runs.glob("*/row.json"))]
-            rows = [r for r in rows if r["row"] in names and r.get("seconds", seconds) == seconds]
+            rows = before(output, seconds) + [json.loads(file.read_text()) for file in sorted(runs.glob("*/row.json"))]
+            rows = list({(r["row"], r["seed"], r["seconds"]): r for r in rows if r["row"] in names}.values())
+            rows = [r for r in rows if seconds is None or r["seconds"] == seconds]
             rows.sort(key=lambda r: (names.index(r["row"]), r["seed"]))
             report = {
                 "command": shlex.join(["python", *sys.argv]),
                 "seconds": seconds,
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, 1 thread a run, torch {torch.__version__}, Python {platform.python_version()}",
-                "reference": rows[0]["reference"],
-                "classifier": rows[0]["classifier"],
+                "reference": row["reference"],
+                "classifier": row["classifier"],
                 "summary": summary(rows),
                 "rows": [{k: v for k, v in r.items() if k not in ("reference", "classifier")} for r in rows],
             }
