@@ -22,7 +22,7 @@ pytest.importorskip("lightning")
 from mmdflow.recipes import run
 from mmdflow.recipes.systems import build_features
 from mmdflow.training import LossModule, module
-from mmdflow.training.run import read_checkpoint, read_log
+from mmdflow.training.run import TrainOptions, fit, read_checkpoint, read_log
 
 RECIPE = DMMDRecipe(
     data=DataSpec("digits"),
@@ -67,6 +67,103 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     saved = DMMDPipeline.from_pretrained(tmp_path / "run")
     for a, b in zip(saved.features.parameters(), pipeline.features.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Chain(nn.Module):
+    """A loss of three stages that counts its steps, and knows what each stage was entered with."""
+
+    num_stages = 3
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(2, 1) for _ in range(3))
+        self.register_buffer("steps", torch.zeros(3))
+        self.register_buffer("start", torch.zeros(3, 2))
+        self.stage, self.entered = -1, []
+
+    def enter(self, stage, generator):
+        self.stage = stage
+        self.entered.append(stage)
+        self.start[stage] = torch.randn(2, generator=generator)
+
+    def parameter_groups(self):
+        return [(part, 0.5**i) for i, part in enumerate(self.parts)]
+
+    def forward(self, batch, generator):
+        self.steps[self.stage] += 1
+        return Total(self.parts[self.stage](batch + self.start[self.stage]).square().mean())
+
+
+@dataclasses.dataclass
+class Total:
+    total: torch.Tensor
+
+    def scalars(self):
+        return {"loss": float(self.total.detach())}
+
+    def check_finite(self):
+        pass
+
+
+@pytest.mark.parametrize("bound", [{"max_steps": 12}, {"max_steps": 100, "max_seconds": 12.0}])
+def test_stages_share_the_training_and_each_decays(tmp_path, monkeypatch, bound):
+    loss, sizes = Chain(), []
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "clock", lambda: float(next(ticks)) / 4)  # some calls a step
+    options = {
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+        "warmup_steps": 0,
+        "ema_decay": 0.0,
+        "seed": 0,
+        "log_every": 5,
+    }
+    lit = LossModule(loss, loss.parts, step_size=0.1, **options, **bound)
+    step = LossModule.training_step
+
+    def watched(self, *args, **kwargs):
+        total = step(self, *args, **kwargs)
+        sizes.append([group["lr"] for group in self.optimizers().param_groups])
+        return total
+
+    monkeypatch.setattr(LossModule, "training_step", watched)
+    before = [part.weight.clone() for part in loss.parts]
+    fit(lit, torch.randn(8, 2), tmp_path, TrainOptions(4, bound["max_steps"], accelerator="cpu", progress=False))
+    assert loss.entered == [0, 1, 2]
+    assert [part.weight.equal(old) for part, old in zip(loss.parts, before, strict=True)] == [False] * 3
+    if "max_seconds" not in bound:
+        assert loss.steps.tolist() == [4, 4, 4]
+        for factor, sizes_of_part in zip((1, 0.5, 0.25), zip(*sizes, strict=True), strict=True):
+            assert sizes_of_part == pytest.approx([factor * size for size in (0.1, 0.075, 0.05, 0.025)] * 3)
+    else:
+        assert min(loss.steps.tolist()) >= 1
+
+
+def test_a_resumed_run_is_in_the_stage_that_it_was_in(tmp_path):
+    def new():
+        torch.manual_seed(0)
+        loss = Chain()
+        options = {"betas": (0.9, 0.99), "weight_decay": 0.0, "warmup_steps": 0, "ema_decay": 0.5, "seed": 0}
+        return loss, LossModule(loss, loss.parts, step_size=0.1, max_steps=12, log_every=5, **options)
+
+    data_, fitting = torch.randn(8, 2), TrainOptions(4, 12, accelerator="cpu", progress=False)
+    whole, lit = new()
+    fit(lit, data_, tmp_path / "whole", fitting)
+    parts, lit = new()
+    enter = parts.enter
+
+    def interrupting(stage, generator):
+        enter(stage, generator)
+        if stage == 1:
+            ctrl_c()
+
+    parts.enter = interrupting
+    with pytest.raises(KeyboardInterrupt):
+        fit(lit, data_, tmp_path / "parts", fitting)
+    resumed, lit = new()
+    fit(lit, data_, tmp_path / "parts", fitting)
+    assert resumed.entered == [2]
+    assert_same(resumed.state_dict(), whole.state_dict())
 
 
 def ctrl_c():

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._files import new_folder, read_json, shipped_models
@@ -93,19 +93,22 @@ def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
 
 def save_pipeline(
     path: str | Path,
-    network: FeatureNetwork,
+    network: FeatureNetwork | nn.ModuleDict,
     config: dict[str, Any],
     tensors: Mapping[str, dict[str, Tensor]] | None = None,
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a network, its config and further files of tensors to a new folder; it appears whole or not at all.
+    """Write a network (or several, by name), the config and further files of tensors to a new folder, whole or not at all.
 
     Raises:
         InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
     """
-    name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
-    config = {"format": FORMAT, "system": config["system"], "features": {"network": name, **network.config()}} | config
+    if isinstance(network, nn.ModuleDict):
+        features = {name: _arguments(one) for name, one in network.items()}
+    else:
+        features = _arguments(network)
+    config = {"format": FORMAT, "system": config["system"], "features": features} | config
     with new_folder(path, overwrite=overwrite) as folder:
         for file, values in {WEIGHTS: network.state_dict(), **(tensors or {})}.items():
             save_file({k: v.contiguous() for k, v in values.items()}, folder / file)
@@ -115,8 +118,30 @@ def save_pipeline(
 
 def load_network(folder: Path, config: dict[str, Any]) -> FeatureNetwork:
     """Return the network of a pipeline folder, frozen."""
-    arguments = dict(config["features"])
-    network = NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
+    network = _new_network(config["features"])
+    _load_weights(folder, network)
+    return network
+
+
+def load_networks(folder: Path, config: dict[str, Any]) -> nn.ModuleDict:
+    """Return the networks by name of a pipeline folder that has several, frozen."""
+    networks = nn.ModuleDict({name: _new_network(arguments) for name, arguments in config["features"].items()})
+    _load_weights(folder, networks)
+    return networks
+
+
+def _arguments(network: nn.Module) -> dict[str, Any]:
+    assert isinstance(network, FeatureNetwork)
+    name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
+    return {"network": name, **network.config()}
+
+
+def _new_network(arguments: dict[str, Any]) -> FeatureNetwork:
+    arguments = dict(arguments)
+    return NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
+
+
+def _load_weights(folder: Path, network: nn.Module) -> None:
     path = folder / WEIGHTS
     try:
         network.load_state_dict(load_tensors(path))
@@ -125,7 +150,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> FeatureNetwork:
         raise InputError(f"{path}: does not fit the network in {CONFIG} ({reason})") from error
     if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
         raise InputError(f"{path}: holds NaN or infinite weights")
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -186,56 +186,39 @@ def _sampler_parser(command: str, description: str) -> ArgumentParser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
     parser = new_parser(command, description)
     parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
-    names = "or by the paper's names: dmmd, a-dmmd, a-dmmd-a, a-dmmd-e, dmmd-e"
-    others = "ddpm: ancestral or ddim; flow-matching: euler or heun"
-    options: list[tuple[str, Any, str]] = [
-        ("sampler", str, f"dmmd: exact (particles interact), approximate (each on its own), {names}; {others}"),
-        ("num_levels", int, "noise levels T: the steps from noise to data"),
-        ("steps_per_level", int, "flow steps a level"),
-        (
-            "step_size",
-            float | list[float],
-            "a constant step size, or [a, list] of one a level; else the distance schedule",
-        ),
-        ("t_min", float, "lowest noise level, in the trained range"),
-        ("t_max", float, "highest noise level, in the trained range"),
-        ("momentum", float, "momentum of the flow, in [0, 1)"),
-        ("integrator", str, "euler, nesterov or heun"),
-        ("chunk_size", int, "particles whose gradient is taken at once: less memory, the same samples"),
-        ("whitening", float, "lambda of the regularised witness; needs a model trained with it"),
-        ("guidance", float, "weight of a class's flow over that of all data, with --labels"),
-        ("final_steps", int, "denoising steps after the last level"),
-        ("final_sampler", str, "flow of the final steps: exact or approximate"),
-    ]
-    for name, kind, text in options:
+    for name, (kind, text) in _HOW.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
     return parser
 
 
-_HOW = (
-    *(
-        "sampler",
-        "num_levels",
-        "steps_per_level",
-        "step_size",
-        "t_min",
-        "t_max",
-        "momentum",
-        "integrator",
-        "chunk_size",
+#: The settings of samplers; which of them a model has, its pipeline's `__call__` says.
+_HOW: dict[str, tuple[Any, str]] = {
+    "sampler": (
+        str,
+        "dmmd: exact (particles interact), approximate (each on its own), or by the paper's names: dmmd, a-dmmd, a-dmmd-a, "
+        "a-dmmd-e, dmmd-e; ddpm: ancestral or ddim; flow-matching: euler or heun; mmd-gan: generator or flow",
     ),
-    *("whitening", "guidance", "final_steps", "final_sampler"),
-)
-#: Options of `sample` alone, and the settings of a pipeline that they stand for.
-_GIVEN = {
-    "source": "particles",
-    "noise_source": "noise_source",
-    "labels": "labels",
-    "known": "known",
-    "mask": "mask",
-    "monitor": "monitor",
+    "num_levels": (int, "noise levels T: the steps from noise to data"),
+    "num_steps": (int, "steps of the flow, where there are no noise levels"),
+    "num_networks": (int, "networks of a chain that are applied"),
+    "steps_per_level": (int, "flow steps a level"),
+    "step_size": (
+        float | list[float],
+        "a constant step size, or [a, list] of one a level; else the distance schedule",
+    ),
+    "t_min": (float, "lowest noise level, in the trained range"),
+    "t_max": (float, "highest noise level, in the trained range"),
+    "momentum": (float, "momentum of the flow, in [0, 1)"),
+    "integrator": (str, "euler, nesterov or heun"),
+    "chunk_size": (int, "particles whose gradient is taken at once: less memory, the same samples"),
+    "whitening": (float, "lambda of the regularised witness; needs a model trained with it"),
+    "guidance": (float, "weight of a class's flow over that of all data, with --labels"),
+    "final_steps": (int, "denoising steps after the last level"),
+    "final_sampler": (str, "flow of the final steps: exact or approximate"),
 }
+#: Options of `sample` alone; `source` gives the pipeline's `particles`, the others have the pipeline's names.
+_GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
 
 
 def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
@@ -255,7 +238,7 @@ def _load(options: Namespace) -> tuple[Any, dict[str, Any]]:
     given = {name: options.get(name) for name in (*_HOW, *_GIVEN)}
     asked = [name for name, value in given.items() if value is not None and value is not False]
     for name in asked:
-        if name not in taken and _GIVEN.get(name) not in taken:
+        if ("particles" if name == "source" else name) not in taken:
             mine = ", ".join(own for own in _HOW if own in taken)
             raise InputError(
                 f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"

@@ -11,15 +11,15 @@ import torch
 import yaml
 
 from mmdflow import InputError
-from mmdflow.baselines.denoising import DenoisingLoss, DenoisingPipeline
+from mmdflow.baselines.denoising import DenoisingPipeline
 from mmdflow.cli import _recipe, _system, _train_parser, main
 from mmdflow.recipes import (
     RECIPES,
+    BatchTrainingSpec,
     DataSpec,
     DDPMLossSpec,
     DDPMRecipe,
     DDPMSamplingSpec,
-    DenoisingTrainingSpec,
     FeaturesSpec,
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
@@ -31,9 +31,10 @@ pytest.importorskip("diffusers")
 from mmdflow._options import parse
 from mmdflow.recipes import run
 from mmdflow.recipes.systems import SYSTEMS, load_pipeline
+from mmdflow.training import LossModule
 from mmdflow.training.run import read_checkpoint
 
-TRAINING = DenoisingTrainingSpec(
+TRAINING = BatchTrainingSpec(
     max_steps=8, checkpoint_every=3, sample_every=4, log_every=2, batch_size=16, accelerator="cpu"
 )
 FEATURES = FeaturesSpec("mlp", width=16, depth=1, num_features=1)
@@ -98,21 +99,21 @@ def test_a_run_leaves_what_it_promises(tmp_path, system):
     assert "mmd_weight" not in fields["loss"]
 
 
-@pytest.mark.parametrize("system", DENOISERS)
+@pytest.mark.parametrize("system", SMALL)
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, system):
     whole = train(tmp_path / "whole", SMALL[system])
-    forward, calls = DenoisingLoss.forward, iter(range(100))
+    step, calls = LossModule.training_step, iter(range(100))
 
     def interrupting(self, *args, **kwargs):
         if next(calls) == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, *args, **kwargs)
+        return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(DenoisingLoss, "forward", interrupting)
+    monkeypatch.setattr(LossModule, "training_step", interrupting)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", SMALL[system])
     assert read_checkpoint(tmp_path / "parts")["global_step"] == 5
-    monkeypatch.setattr(DenoisingLoss, "forward", forward)
+    monkeypatch.setattr(LossModule, "training_step", step)
     resumed = train(tmp_path / "parts", SMALL[system])
     states = [read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "parts")]
     assert states[0].keys() == states[1].keys()
@@ -218,8 +219,8 @@ def test_pipelines_of_an_unknown_system_are_told(run_folder, tmp_path, unchecked
         (DDPMLossSpec, {"level_power": 0.0}, "loss.level_power = 0.0"),
         (DDPMSamplingSpec, {"num_levels": 7}, "sampling.num_levels = 7: must divide 1000"),
         (FlowMatchingSamplingSpec, {"num_levels": 0}, "sampling.num_levels = 0"),
-        (DenoisingTrainingSpec, {"batch_size": 0}, "training.batch_size = 0"),
-        (DenoisingTrainingSpec, {"max_steps": 0}, "training.max_steps = 0"),
+        (BatchTrainingSpec, {"batch_size": 0}, "training.batch_size = 0"),
+        (BatchTrainingSpec, {"max_steps": 0}, "training.max_steps = 0"),
         (DDPMRecipe, {"features": FeaturesSpec(), "data": DataSpec()}, "features.num_features = 4: must be 1"),
     ],
 )

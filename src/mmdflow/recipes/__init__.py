@@ -7,7 +7,6 @@ from mmdflow.recipes.denoising_schema import (
     DDPMLossSpec,
     DDPMRecipe,
     DDPMSamplingSpec,
-    DenoisingTrainingSpec,
     FlowMatchingLossSpec,
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
@@ -15,6 +14,7 @@ from mmdflow.recipes.denoising_schema import (
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
+    BatchTrainingSpec,
     DataSpec,
     DMMDRecipe,
     EvaluationSpec,
@@ -38,12 +38,12 @@ RECIPES: dict[str, type[Recipe]] = {
 __all__ = [
     "RECIPES",
     "BaseSpec",
+    "BatchTrainingSpec",
     "DDPMLossSpec",
     "DDPMRecipe",
     "DDPMSamplingSpec",
     "DMMDRecipe",
     "DataSpec",
-    "DenoisingTrainingSpec",
     "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",

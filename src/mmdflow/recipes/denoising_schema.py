@@ -7,23 +7,7 @@ from typing import Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.recipes.schema import FeaturesSpec, LoopSpec, Recipe
-
-
-@dataclass(frozen=True)
-class DenoisingTrainingSpec(LoopSpec):
-    """The training loop of a denoiser.
-
-    Attributes:
-        batch_size: events a step, each at its own noise level.
-    """
-
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        _checks.count("training.batch_size", self.batch_size)
+from mmdflow.recipes.schema import BatchTrainingSpec, FeaturesSpec, Recipe
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class _DenoisingRecipe(Recipe):
     """What both denoisers share; `features` is the network whose one event-shaped output is the prediction."""
 
     features: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(num_features=1))
-    training: DenoisingTrainingSpec = field(default_factory=DenoisingTrainingSpec)
+    training: BatchTrainingSpec = field(default_factory=BatchTrainingSpec)
 
     def __post_init__(self) -> None:
         """Check that the network's output is one event, and is given nothing that only features have."""

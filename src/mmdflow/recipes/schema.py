@@ -248,6 +248,22 @@ class LoopSpec:
 
 
 @dataclass(frozen=True)
+class BatchTrainingSpec(LoopSpec):
+    """The training loop of the systems other than DMMD.
+
+    Attributes:
+        batch_size: events a step.
+    """
+
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        _checks.count("training.batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
 class TrainingSpec(LoopSpec):
     """The training loop of DMMD.
 

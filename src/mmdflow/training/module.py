@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -32,11 +32,34 @@ class Terms(Protocol):
         ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A loss that is trained in stages of equal shares of the training, one after the other and none left out."""
+
+    num_stages: int
+
+    def enter(self, stage: int, generator: torch.Generator) -> None:
+        """Prepare a stage, 0, 1, ..., before its first step; what it prepares belongs in buffers, which checkpoints hold."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A loss whose parts are learned at different step sizes."""
+
+    def parameter_groups(self) -> Sequence[tuple[nn.Module, float]]:
+        """Return every learned part with the factor of its step size."""
+        ...
+
+
 class LossModule(L.LightningModule):
     """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
 
+    A parameter that has no gradient in a step is left as it is, so that a loss can take turns. The decay starts anew in every
+    stage of a `Staged` loss.
+
     Args:
-        loss: a module that returns `Terms`.
+        loss: a module that returns `Terms`; it may be `Staged` or `Grouped`.
         learned: the part of it that is learned and averaged (the noise-conditional kernel for DMMD).
         step_size: AdamW's peak learning rate.
         betas: AdamW's.
@@ -83,12 +106,18 @@ class LossModule(L.LightningModule):
         self.seconds = 0.0
         self.steps = 0
         self.trained_on = "cpu"
+        self.stage, self.stage_span = -1, (0.0, 0.0)  # the shares of the training done where it begins and ends
         self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
         generator = step_generator(self.seed, step, self.device, self.global_rank)
+        if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
+            self.stage += 1
+            self.loss.enter(self.stage, generator)
+            start = self.done
+            self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
             terms: Terms = self.loss(batch, generator)
         terms.check_finite()
@@ -103,19 +132,34 @@ class LossModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
-        parameters = [p for p in self.loss.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            parameters, self.step_size, betas=self.betas, weight_decay=self.weight_decay, fused=True
-        )
+        parts = self.loss.parameter_groups() if isinstance(self.loss, Grouped) else [(self.loss, 1.0)]
+        groups = [
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.step_size * factor}
+            for part, factor in parts
+        ]
+        optimiser = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
         def factor(step: int) -> float:
-            done = step / self.max_steps
-            if self.max_seconds is not None:
-                done = max(done, self.elapsed / self.max_seconds)
-            return min((step + 1) / (self.warmup_steps + 1), max(0.0, 1 - done))
+            done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)
+            left = 1.0 if self._stage_is_over(done) else (end - done) / max(end - start, 1e-9)
+            return min((step + 1) / (self.warmup_steps + 1), max(0.0, left))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _stage_is_over(self, done: float) -> bool:
+        """Whether the next step is the first of another stage, at a share of the training."""
+        another = isinstance(self.loss, Staged) and self.stage + 1 < self.loss.num_stages
+        return another and done >= self.stage_span[1] - 1e-9
+
+    def _done(self, step: int) -> float:
+        done = step / self.max_steps
+        return done if self.max_seconds is None else max(done, self.elapsed / self.max_seconds)
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is done, of its steps or of its seconds, whichever is more."""
+        return self._done(self.global_step)
 
     @property
     def elapsed(self) -> float:
@@ -153,8 +197,11 @@ class LossModule(L.LightningModule):
         self.seconds = self.elapsed
         self._since = None if self._since is None else clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
+        checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
         self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
+        self.stage, *span = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0))
+        self.stage_span = (span[0], span[1])

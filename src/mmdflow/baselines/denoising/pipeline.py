@@ -17,8 +17,8 @@ from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
 from mmdflow.baselines.denoising.loss import check_network, check_prediction
 from mmdflow.baselines.denoising.samplers import DIFFUSION_SAMPLERS, ODE_SAMPLERS, sample_diffusion, sample_ode
+from mmdflow.baselines.sampling import draw_source
 from mmdflow.features import FeatureNetwork
-from mmdflow.flows import normal_like
 from mmdflow.noise import SCHEDULES, Schedule, schedule
 
 #: What a system predicts, by the name that recipes and saved pipelines use.
@@ -123,7 +123,7 @@ class DenoisingPipeline:
         """
         count = _checks.count("num_levels", self.defaults.num_levels if num_levels is None else num_levels)
         how = _checks.choice("sampler", sampler or self.defaults.sampler, _SAMPLERS[self.prediction])
-        source = self._source(num_particles, particles, generator)
+        source = draw_source(self.network, num_particles, particles, generator, scale=self.data_scale)
         frames = [source]
         with tqdm(total=count, disable=not progress, desc="sample", unit="level") as bar:
 
@@ -158,14 +158,6 @@ class DenoisingPipeline:
             generator=generator,
             callback=callback,
         )
-
-    def _source(self, count: int, particles: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        like = next(self.network.parameters())
-        if particles is not None:
-            _checks.points("particles", particles, self.event_shape)
-            _checks.alike("particles", particles, like)
-            return particles * self.data_scale
-        return normal_like(like.new_empty(_checks.count("num_particles", count), *self.event_shape), generator)
 
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -87,6 +88,11 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
 
 def new_features(recipe: Recipe, dataset: DataSet | ImageData) -> FeatureNetwork:
     """Return a new network for the data, initialised by the recipe's seed."""
+    return new_networks(recipe, dataset, [recipe.features])[0]
+
+
+def new_networks(recipe: Recipe, dataset: DataSet | ImageData, specs: Sequence[FeaturesSpec]) -> list[FeatureNetwork]:
+    """Return a new network of each description for the data, initialised one after the other by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        return build_features(recipe.features, dataset.event_shape)
+        return [build_features(spec, dataset.event_shape) for spec in specs]
