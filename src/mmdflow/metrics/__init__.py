@@ -2,6 +2,7 @@
 
 from mmdflow.metrics.classifier import Classifier, train_classifier
 from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.manifold import ManifoldScores, manifold_scores
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.report import eight_bits, evaluate_samples
 from mmdflow.metrics.sliced import sliced_w2
@@ -9,11 +10,13 @@ from mmdflow.metrics.two_sample import StopWhenIndistinguishable, gaussian_scale
 
 __all__ = [
     "Classifier",
+    "ManifoldScores",
     "StopWhenIndistinguishable",
     "eight_bits",
     "evaluate_samples",
     "frechet_distance",
     "gaussian_scales",
+    "manifold_scores",
     "mmd_test",
     "nearest_distances",
     "sliced_w2",
