@@ -154,7 +154,7 @@ def target_means(
             belong to it.
     """
     _checks.count("noise_repeats", noise_repeats)
-    members = None if labels is None else one_hot(labels.cpu(), check_classes(labels)).double()
+    members = None if labels is None else one_hot(labels.cpu().long(), check_classes(labels)).double()
     count, totals = 0, dict[str, Tensor]()
     for batch in batches:
         own = None if members is None else members[count : count + len(batch)]

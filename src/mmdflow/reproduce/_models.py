@@ -122,6 +122,11 @@ class Measured:
         return standard_error(self.values)
 
     @property
+    def bar(self) -> float:
+        """Two standard errors, for an error bar; 0 for one draw."""
+        return 2 * self.error if math.isfinite(self.error) else 0.0
+
+    @property
     def plain(self) -> dict[str, Any]:
         """As plain numbers."""
         return {"mean": self.mean, "standard_error": _or_none(self.error), "values": self.values, "nfe": self.nfe}
