@@ -107,10 +107,10 @@ def frechet_interval(
     repeats: int = 100,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """Return a bootstrap interval of the Frechet distance over draws of the samples (basic, Davison and Hinkley 1997, 5.6).
+    """Return an interval of the Frechet distance over draws of as many samples, from resampled sets (the bootstrap).
 
-    The basic interval mirrors the bootstrap's quantiles in the estimate, so that the bias that a resampled set adds is taken off
-    rather than counted twice. The reference is held fixed.
+    Resampling adds the bias of a finite set a second time; the quantiles are therefore moved so that the mean of the resampled
+    distances is the estimate. What is left is the spread of the distance at this number of samples. The reference is held fixed.
 
     Args:
         features: of the samples.
@@ -126,7 +126,8 @@ def frechet_interval(
         features, lambda x: frechet_distance(x, against), _checks.count("repeats", repeats, 2), generator
     )
     low, high = torch.quantile(found, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
-    return 2 * estimate - high, 2 * estimate - low
+    shift = estimate - float(found.mean())
+    return low + shift, high + shift
 
 
 def frechet_at_infinity(
@@ -138,8 +139,9 @@ def frechet_at_infinity(
 ) -> float:
     """Return the Frechet distance extrapolated to infinitely many samples (Chong and Forsyth 2020, FID_infinity).
 
-    The distance of n samples is biased by a term in 1 / n; a line is fitted to distances of subsets of n / 10 to n samples
-    against 1 / n, and read off at 0. The reference is taken as it is.
+    The distance of n samples is biased by a term in 1 / n; a line is fitted to distances of subsets of n / 10 (at least 2 K,
+    below which the covariances have no full rank and the bias is no such term) to n samples against 1 / n, and read off at 0. The
+    reference is taken as it is.
 
     Args:
         features: of the samples.
@@ -148,12 +150,13 @@ def frechet_at_infinity(
         generator: draws them.
 
     Raises:
-        InputError: for fewer than 20 samples.
+        InputError: for fewer than 4 K samples.
     """
-    if len(features) < 20:
-        raise InputError(f"features has {len(features)} samples: must have at least 20 to extrapolate")
+    count, width = features.shape
+    if count < 4 * width:
+        raise InputError(f"features has {count} samples of {width}: must have at least {4 * width} to extrapolate")
     against = Moments.of(reference) if isinstance(reference, Tensor) else reference
-    sizes = torch.linspace(len(features) / 10, len(features), _checks.count("num_sizes", num_sizes, 2)).long()
+    sizes = torch.linspace(max(count / 10, 2 * width), count, _checks.count("num_sizes", num_sizes, 2)).long()
     values = []
     for size in sizes.tolist():
         rows = torch.randperm(len(features), generator=generator)[:size].to(features.device)
