@@ -375,6 +375,9 @@ def _evaluate(arguments: list[str]) -> None:
             raise InputError(
                 f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
             )
+
+    from mmdflow._pretrained import is_pipeline
+
     if Path(options.model).exists() and not is_pipeline(options.model):
         raise InputError(
             f"reference is missing: {options.model} is no model; judge images by --reference or --protocol"
