@@ -12,6 +12,9 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.errors import InputError
 
+#: Rows that are held in float64 at once.
+_BLOCK = 4096
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -37,14 +40,16 @@ class Moments:
         _checks.points("features", features)
         if features.ndim != 2:
             raise InputError(f"features has shape {list(features.shape)}: must be [n, K]")
-        x = features.double()
-        mean = x.mean(0)
-        centred = x - mean
-        return cls(len(x), mean, centred.T @ centred)
+        mean = torch.stack([rows.double().sum(0) for rows in features.split(_BLOCK)]).sum(0) / len(features)
+        scatter = mean.new_zeros(len(mean), len(mean))
+        for rows in features.split(_BLOCK):  # no float64 copy of all
+            centred = rows.double() - mean
+            scatter.addmm_(centred.T, centred)
+        return cls(len(features), mean, scatter)
 
     @classmethod
-    def of_batches(cls, batches: Iterable[Float[Tensor, "n K"]]) -> Moments:
-        """Return the moments of all batches together, none of which is kept.
+    def of_batches(cls, batches: Iterable[Tensor]) -> Moments:
+        """Return the moments of all batches [n_i, K] together, none of which is kept.
 
         Raises:
             InputError: if there is none.

@@ -103,7 +103,7 @@ def judge(
     extractor: FeatureExtractor,
     *,
     seed: int = 0,
-    repeats: int = 100,
+    repeats: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Return the figures of samples against a reference, in plain types.
@@ -118,7 +118,7 @@ def judge(
         reference: what it is judged against, of the same shape.
         extractor: the features.
         seed: of everything random.
-        repeats: bootstrap sets.
+        repeats: bootstrap sets; 100, or 20 of more than 256 features, by default.
         progress: show bars.
 
     Raises:
@@ -128,7 +128,7 @@ def judge(
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(_checks.count("seed", seed, 0))
     of_reference = ReferenceStatistics.of(reference, extractor, progress=progress)
-    features = torch.cat(list(_features(samples, extractor, "samples", progress)))
+    features = _all_features(samples, extractor, progress)
     rate = len(samples) / max(time.perf_counter() - start, 1e-9)
     for name, count in (("samples", len(samples)), ("reference", of_reference.moments.count)):
         warn_if_deficient(name, count, features.shape[1])
@@ -141,6 +141,8 @@ def judge(
             metrics.kernel_distance(some, kept, subset_size=min(1000, size), generator=generator)
         ),
     }
+    if repeats is None:
+        repeats = 100 if features.shape[1] <= 256 else 20
     interval = metrics.frechet_interval(features, of_reference.moments, repeats=repeats, generator=generator)
     report["frechet_interval"] = list(interval)
     if len(features) >= 4 * features.shape[1]:
@@ -218,6 +220,17 @@ def save_page(report: dict[str, Any], samples: ImageSet, reference: ImageSet, fo
     with new_file(folder / "report.md") as aside:
         aside.write_text(text)
     return folder / "report.md"
+
+
+def _all_features(images: ImageSet, extractor: FeatureExtractor, progress: bool) -> Float[Tensor, "n K"]:
+    """Return the features of all images, in memory that is taken once."""
+    features, start = torch.empty(0), 0
+    for batch in _features(images, extractor, "samples", progress):
+        if start == 0:
+            features = batch.new_empty(len(images), batch.shape[1])
+        features[start : start + len(batch)] = batch
+        start += len(batch)
+    return features
 
 
 def _features(images: ImageSet, extractor: FeatureExtractor, what: str, progress: bool) -> Iterator[Tensor]:
