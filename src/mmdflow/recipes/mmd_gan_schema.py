@@ -93,9 +93,13 @@ class MMDGANRecipe(Recipe):
         if self.critic.gradient is not None:
             raise InputError(f"critic.gradient = {self.critic.gradient!r}: not a field of mmd-gan")
         if self.training.compile:
-            raise InputError("training.compile = True: must be false for mmd-gan; compiled critics have no double backward")
+            raise InputError(
+                "training.compile = True: must be false for mmd-gan; compiled critics have no double backward"
+            )
         if self.training.batch_size < 2:
-            raise InputError(f"training.batch_size = {self.training.batch_size}: must be at least 2 for an unbiased MMD")
+            raise InputError(
+                f"training.batch_size = {self.training.batch_size}: must be at least 2 for an unbiased MMD"
+            )
 
     @property
     def batch_size(self) -> int:  # noqa: D102

@@ -21,9 +21,7 @@ def features_of(critic: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[T
 
 
 @torch.no_grad()
-def references_of(
-    critic: FeatureNetwork, base: Kernel, batches: Iterable[Float[Tensor, "n *event"]]
-) -> Float[Tensor, "N K"]:
+def references_of(critic: FeatureNetwork, base: Kernel, batches: Iterable[Tensor]) -> Float[Tensor, "N K"]:
     """Return what the flow needs of the data: its mean feature, [1, K], for a linear base; every event's feature for others."""
     phi = torch.cat([features_of(critic, batch) for batch in batches])
     return phi.double().mean(0, keepdim=True).to(phi) if base.finite else phi
@@ -84,7 +82,7 @@ class _Pulled:
 
 
 def _traced(critic: FeatureNetwork, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a copy of x and its features, as a function of which autograd can differentiate them."""
-    with torch.inference_mode(False), torch.enable_grad():
-        z = x.detach().clone().requires_grad_()
+    """Return x anew, and the features that autograd can differentiate in it."""
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
         return z, features_of(critic, z)

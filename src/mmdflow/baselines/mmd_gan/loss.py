@@ -51,15 +51,15 @@ class MMDGANTerms:
 
 
 class MMDGANLoss(nn.Module):
-    r"""MMD^2 between generated and clean events under k(x, y) = base(phi(x), phi(y)), which phi maximises and the generator minimises.
+    r"""The game for the MMD^2 of k(x, y) = base(phi(x), phi(y)) between generated and clean events, which phi raises.
 
     * The critic's turn: -MMD^2_u + penalty_weight E (|grad f(x~)| - 1)^2 + l2_weight E phi^2, with the witness
-      f(z) = mean k(z, generated) - mean k(z, clean), whose gradient reaches both means, and x~ uniform on the segment from a clean to a
-      generated event (Binkowski et al. 2018, sections 2.3 and 4; DMMD paper, section 2, for the l2 term).
+      f(z) = mean k(z, generated) - mean k(z, clean), the gradient reaching both means, and x~ uniform on the segment from a
+      clean to a generated event (Binkowski et al. 2018; DMMD paper, section 2, for the l2 term).
     * The generator's turn: MMD^2_u. It maps z ~ N(0, I) of the event's shape to an event.
 
-    Every call that learns is one turn: `critic_steps` of the critic, then one of the generator. Whose turn it is not is left out of
-    the graph, so that an optimiser which skips parameters without gradients leaves it as it is.
+    Every call that learns is one turn: `critic_steps` of the critic, then one of the generator. The other player is left out
+    of the graph, so that an optimiser which skips parameters without gradients leaves it as it is.
 
     Args:
         generator: a feature network whose output is one event (squared-residual head, num_features = 1).
@@ -126,7 +126,9 @@ class MMDGANLoss(nn.Module):
     def _critic_turn(self, clean: Tensor, noise: Tensor, generator: torch.Generator | None) -> MMDGANTerms:
         with torch.no_grad():
             made = generate(self.generator, noise)
-        draws = torch.rand(len(clean), generator=generator, device=device_of(generator, clean.device), dtype=clean.dtype)
+        draws = torch.rand(
+            len(clean), generator=generator, device=device_of(generator, clean.device), dtype=clean.dtype
+        )
         points = torch.lerp(clean, made, along(draws.to(clean.device), clean)).requires_grad_()
         phi, phi_points = self._features(torch.cat([made, clean])), self._features(points)
         with torch.autocast(clean.device.type, enabled=False):  # it is for the networks alone

@@ -110,8 +110,8 @@ class MMDGANPipeline:
 
         Args:
             num_particles: samples; in the flow they interact.
-            sampler: "generator": one evaluation of it; or "flow": x <- x - eta grad f(x), f the witness between particles and data of the
-                one critic, from noise (MMD-GAN-Flow).
+            sampler: "generator": one evaluation of it; or "flow", MMD-GAN-Flow: x <- x - eta grad f(x) from noise, f the
+                converged critic's witness between particles and data.
             num_steps: steps of the flow.
             step_size: eta of the flow.
             generator: of the noise.
@@ -147,9 +147,11 @@ class MMDGANPipeline:
         yield made
 
     def _flow(self, x: Tensor, how: MMDGANDefaults) -> Iterator[Tensor]:
-        divergence = self.divergence
+        with torch.inference_mode(False):  # which would keep the gradients from being taken
+            divergence, x = self.divergence, x.clone()
         for _ in range(how.num_steps):
-            x = x + how.step_size * divergence.velocity(x)
+            with torch.inference_mode(False):
+                x = x + how.step_size * divergence.velocity(x)
             yield x
 
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
