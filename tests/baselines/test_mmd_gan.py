@@ -250,7 +250,7 @@ def draw(pipeline, seed=7, **settings):
 
 @pytest.mark.parametrize("base", [Linear(), MIXTURE], ids=["linear", "mixture"])
 def test_saved_and_loaded_samples_are_the_same(tmp_path, base):
-    pipeline = make(base)
+    pipeline = make(base, bounded=True)
     pipeline.save_pretrained(tmp_path / "p")
     files = {"model.safetensors", "references.safetensors", "config.json"}
     assert {f.name for f in (tmp_path / "p").iterdir()} == files
@@ -278,6 +278,17 @@ def test_output():
     assert pipeline(particles=torch.zeros(5, 1, 8, 8)).particles.shape == (5, 1, 8, 8)
     with torch.inference_mode():
         assert torch.equal(draw(pipeline, sampler="flow", num_steps=2).particles, flowed.particles)
+
+
+def test_a_bounded_generator_stays_within_the_data(generator):
+    shift = torch.tensor([-2.0, 0.0, 30.0])
+    made = generate(Shift(shift, spread=0.0), torch.zeros(2, 3), 0.5)
+    torch.testing.assert_close(made, 0.5 * shift.tanh().expand(2, 3))
+    loss = generators_turn(MMDGANLoss(Shift(shift, spread=0.0), Scale(), Linear(), bound=0.5))
+    assert loss(torch.zeros(2, 3), seeded()).mmd2 == pytest.approx(float((0.5 * shift.tanh()).square().sum()))
+    pipeline = MMDGANPipeline(Shift(shift), Scale(), Linear(), MEAN[None], bounded=True, data_scale=0.5)
+    source = torch.randn(4, 3, generator=generator)
+    torch.testing.assert_close(pipeline(particles=source).particles, (0.5 * source + shift).tanh())
 
 
 @pytest.mark.parametrize("sampler", ["generator", "flow"])
@@ -328,6 +339,7 @@ MADE_BY = {"features": 1, "head": "squared_residual"}
         (MADE_BY, {}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
         (MADE_BY, {}, {"l2_weight": math.nan}, "l2_weight = nan"),
         (MADE_BY, {}, {"critic_step_factor": 0.0}, "critic_step_factor = 0.0"),
+        (MADE_BY, {}, {"bound": 0.0}, "bound = 0.0"),
     ],
 )
 def test_bad_losses(made_by, critic, settings, message, unchecked):

@@ -47,7 +47,7 @@ class MMDGANSamplingSpec:
 
     sampler: Literal["generator", "flow"] = "generator"
     num_steps: int = 100
-    step_size: float = 1.0
+    step_size: float = 0.1
     num_references: int | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +68,7 @@ class MMDGANRecipe(Recipe):
         data: the data set.
         features: the generator; its one event-shaped output is a sample.
         critic: the critic's features.
+        bounded: keep what is generated in [-1, 1], through tanh; for images.
         base: the kernel on the critic's features.
         training: the training loop; a step is a turn of the critic or of the generator.
         evaluation: the evaluation.
@@ -78,6 +79,7 @@ class MMDGANRecipe(Recipe):
     system: Literal["mmd-gan"] = "mmd-gan"
     features: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(num_features=1))
     critic: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(head="flat", num_features=16))
+    bounded: bool = False
     base: BaseSpec = field(default_factory=BaseSpec)
     training: BatchTrainingSpec = field(default_factory=lambda: BatchTrainingSpec(betas=(0.5, 0.9)))
     loss: MMDGANLossSpec = field(default_factory=MMDGANLossSpec)

@@ -69,6 +69,7 @@ class MMDGANLoss(nn.Module):
         penalty_weight: weight of the gradient penalty.
         l2_weight: weight of the mean squared feature, over clean and generated events.
         critic_step_factor: the critic's step size over the generator's.
+        bound: of the entries that are generated, through tanh; None for none.
 
     Raises:
         InputError: for networks that do not fit each other, or bad settings.
@@ -87,6 +88,7 @@ class MMDGANLoss(nn.Module):
         penalty_weight: float = 1.0,
         l2_weight: float = 0.0,
         critic_step_factor: float = 1.0,
+        bound: float | None = None,
     ) -> None:
         super().__init__()
         check_networks(generator, critic)
@@ -95,6 +97,7 @@ class MMDGANLoss(nn.Module):
         self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
         self.l2_weight = _checks.non_negative("l2_weight", l2_weight)
         self.critic_step_factor = _checks.positive("critic_step_factor", critic_step_factor)
+        self.bound = None if bound is None else _checks.positive("bound", bound)
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
         self.register_buffer("latest", torch.zeros(3))  # penalty, slope and l2 of the critic's latest turn
 
@@ -125,7 +128,7 @@ class MMDGANLoss(nn.Module):
 
     def _critic_turn(self, clean: Tensor, noise: Tensor, generator: torch.Generator | None) -> MMDGANTerms:
         with torch.no_grad():
-            made = generate(self.generator, noise)
+            made = generate(self.generator, noise, self.bound)
         draws = torch.rand(
             len(clean), generator=generator, device=device_of(generator, clean.device), dtype=clean.dtype
         )
@@ -145,7 +148,7 @@ class MMDGANLoss(nn.Module):
 
     def _generator_turn(self, clean: Tensor, noise: Tensor) -> MMDGANTerms:
         with _frozen(self.critic):
-            phi = self._features(torch.cat([generate(self.generator, noise), clean]))
+            phi = self._features(torch.cat([generate(self.generator, noise, self.bound), clean]))
         with torch.autocast(clean.device.type, enabled=False):
             gain = mmd2(*phi.chunk(2), self.base)
         return self._terms(gain, gain, critic=False)
@@ -161,10 +164,13 @@ class MMDGANLoss(nn.Module):
         return MMDGANTerms(total, critic, float(gain.detach()), penalty, slope, l2)
 
 
-def generate(generator: FeatureNetwork, noise: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
-    """Return the events that a generator makes of noise: its one event-shaped output at t = 0."""
+def generate(
+    generator: FeatureNetwork, noise: Float[Tensor, "n *event"], bound: float | None = None
+) -> Float[Tensor, "n *event"]:
+    """Return the events that a generator makes of noise: its one event-shaped output o at t = 0, or bound tanh(o)."""
     made: Tensor = generator.outputs(noise, noise.new_zeros(len(noise)))[:, 0]
-    return made.to(noise.dtype)  # autocast may have lowered it
+    made = made.to(noise.dtype)  # autocast may have lowered it
+    return made if bound is None else bound * made.tanh()
 
 
 def check_networks(generator: FeatureNetwork, critic: FeatureNetwork) -> None:

@@ -37,7 +37,7 @@ class MMDGANDefaults:
 
     sampler: str = "generator"
     num_steps: int = 100
-    step_size: float = 1.0
+    step_size: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -56,6 +56,7 @@ class MMDGANPipeline:
         base: the kernel on features, one of `mmdflow.kernels.base_config`.
         references: features of training events, or their mean for a linear base, [N, K]; the flow's target.
         defaults: how to sample when not told otherwise.
+        bounded: whether the generator's samples are kept in [-1, 1], through tanh.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
@@ -65,6 +66,7 @@ class MMDGANPipeline:
     base: Kernel
     references: Float[Tensor, "N K"]
     defaults: MMDGANDefaults = field(default_factory=MMDGANDefaults)
+    bounded: bool = False
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -143,7 +145,7 @@ class MMDGANPipeline:
 
     def _generate(self, source: Tensor) -> Iterator[Tensor]:
         with torch.no_grad():
-            made = generate(self.generator, source)
+            made = generate(self.generator, source, self.data_scale if self.bounded else None)
         yield made
 
     def _flow(self, x: Tensor, how: MMDGANDefaults) -> Iterator[Tensor]:
@@ -163,6 +165,7 @@ class MMDGANPipeline:
         config = {
             "system": "mmd-gan",
             "base_kernel": base_config(self.base),
+            "bounded": self.bounded,
             "data_scale": self.data_scale,
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
@@ -185,6 +188,7 @@ class MMDGANPipeline:
                 **load_tensors(folder / _REFERENCES),
                 base=base_kernel(config["base_kernel"]),
                 defaults=MMDGANDefaults(**config["sampler"]),
+                bounded=config["bounded"],
                 data_scale=config["data_scale"],
                 provenance=config["provenance"],
             )

@@ -25,7 +25,8 @@ class MMDGAN(System):
 
     def loss(self, recipe: MMDGANRecipe, dataset: DataSet | ImageData) -> MMDGANLoss:  # noqa: D102
         generator, critic = new_networks(recipe, dataset, [recipe.features, recipe.critic])
-        return MMDGANLoss(generator, critic, base_kernel(recipe.base.config()), **asdict(recipe.loss))
+        bound = recipe.data.scale if recipe.bounded else None
+        return MMDGANLoss(generator, critic, base_kernel(recipe.base.config()), bound=bound, **asdict(recipe.loss))
 
     def learned(self, loss: MMDGANLoss) -> nn.Module:  # noqa: D102
         return loss.networks
@@ -52,7 +53,16 @@ class MMDGAN(System):
         batches = (dataset.train[part].to(device) for part in rows.split(batch_size(dataset.event_shape)))
         references = references_of(critic, loss.base, batches)
         defaults = MMDGANDefaults(**settings)
-        return MMDGANPipeline(generator, critic, loss.base, references, defaults, recipe.data.scale, provenance)
+        return MMDGANPipeline(
+            generator,
+            critic,
+            loss.base,
+            references,
+            defaults,
+            bounded=recipe.bounded,
+            data_scale=recipe.data.scale,
+            provenance=provenance,
+        )
 
     def load(self, path: str | Path, device: torch.device | str) -> MMDGANPipeline:  # noqa: D102
         return MMDGANPipeline.from_pretrained(path, device)
