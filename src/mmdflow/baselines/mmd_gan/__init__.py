@@ -1,7 +1,7 @@
 """MMD-GAN (Li et al. 2017; Binkowski et al. 2018), and MMD-GAN-Flow, the flow down its critic (DMMD paper, section 7)."""
 
 from mmdflow.baselines.mmd_gan.critic import CriticMMD, features_of, references_of
-from mmdflow.baselines.mmd_gan.loss import MMDGANLoss, MMDGANTerms, generate
+from mmdflow.baselines.mmd_gan.loss import MMDGANLoss, MMDGANTerms, generate, player
 from mmdflow.baselines.mmd_gan.pipeline import SAMPLERS, MMDGANDefaults, MMDGANPipeline
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "MMDGANTerms",
     "features_of",
     "generate",
+    "player",
     "references_of",
 ]

@@ -104,12 +104,12 @@ class MMDGANLoss(nn.Module):
     @property
     def generator(self) -> FeatureNetwork:
         """The network that makes events of noise."""
-        return _network(self.networks, "generator")
+        return player(self.networks, "generator")
 
     @property
     def critic(self) -> FeatureNetwork:
         """The network that gives the features."""
-        return _network(self.networks, "critic")
+        return player(self.networks, "critic")
 
     def parameter_groups(self) -> Sequence[tuple[nn.Module, float]]:
         """Return both networks with the factors of their step sizes."""
@@ -135,7 +135,7 @@ class MMDGANLoss(nn.Module):
         points = torch.lerp(clean, made, along(draws.to(clean.device), clean)).requires_grad_()
         phi, phi_points = self._features(torch.cat([made, clean])), self._features(points)
         with torch.autocast(clean.device.type, enabled=False):  # it is for the networks alone
-            gain = mmd2(*phi.chunk(2), self.base)
+            gain = self._mmd2(phi)
             weights = torch.cat([clean.new_full((len(clean),), sign / len(clean)) for sign in (1.0, -1.0)])
             witness = ops.kernel_sum(self.base, phi_points, phi, weights)
             (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=True)
@@ -150,7 +150,7 @@ class MMDGANLoss(nn.Module):
         with _frozen(self.critic):
             phi = self._features(torch.cat([generate(self.generator, noise, self.bound), clean]))
         with torch.autocast(clean.device.type, enabled=False):
-            gain = mmd2(*phi.chunk(2), self.base)
+            gain = self._mmd2(phi)
         return self._terms(gain, gain, critic=False)
 
     def _features(self, x: Tensor) -> Tensor:
@@ -158,6 +158,11 @@ class MMDGANLoss(nn.Module):
         if not bool(torch.isfinite(phi).all()):
             raise DivergedError("the critic's features became non-finite")
         return phi
+
+    def _mmd2(self, phi: Tensor) -> Tensor:
+        """Return the unbiased MMD^2 between the features of generated events and of clean ones, which are the second half."""
+        made, clean = phi.chunk(2)
+        return mmd2(made, clean, self.base)
 
     def _terms(self, total: Tensor, gain: Tensor, *, critic: bool) -> MMDGANTerms:
         penalty, slope, l2 = self.latest.tolist()
@@ -201,7 +206,8 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def _network(networks: nn.ModuleDict, name: str) -> FeatureNetwork:
+def player(networks: nn.ModuleDict, name: str) -> FeatureNetwork:
+    """Return the generator or the critic."""
     network = networks[name]
     assert isinstance(network, FeatureNetwork)
     return network

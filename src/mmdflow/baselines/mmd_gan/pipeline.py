@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_networks, load_tensors, open_config, save_pipeline
 from mmdflow.baselines.mmd_gan.critic import CriticMMD
-from mmdflow.baselines.mmd_gan.loss import check_networks, generate
+from mmdflow.baselines.mmd_gan.loss import check_networks, generate, player
 from mmdflow.baselines.sampling import collect, draw_source
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
@@ -125,12 +125,15 @@ class MMDGANPipeline:
             InputError: for impossible settings.
             DivergedError: when particles become non-finite; it holds the last finite ones.
         """
-        asked = {"sampler": sampler, "num_steps": num_steps, "step_size": step_size}
-        how = replace(self.defaults, **{name: value for name, value in asked.items() if value is not None})
+        how = MMDGANDefaults(
+            sampler=self.defaults.sampler if sampler is None else sampler,
+            num_steps=self.defaults.num_steps if num_steps is None else num_steps,
+            step_size=self.defaults.step_size if step_size is None else step_size,
+        )
         flows = how.sampler == "flow"
-        for name in ("num_steps", "step_size"):
-            if asked[name] is not None and not flows:
-                raise InputError(f"{name} = {asked[name]!r} with sampler = 'generator': is for sampler = 'flow'")
+        for name, value in (("num_steps", num_steps), ("step_size", step_size)):
+            if value is not None and not flows:
+                raise InputError(f"{name} = {value!r} with sampler = 'generator': is for sampler = 'flow'")
         source = draw_source(self.generator, num_particles, particles, generator, scale=self.data_scale)
         count = how.num_steps if flows else 1
         return collect(
@@ -183,9 +186,11 @@ class MMDGANPipeline:
         """
         folder = find_folder(path)
         with open_config(folder, "mmd-gan") as config:
+            networks = load_networks(folder, config)
             pipeline = cls(
-                **load_networks(folder, config),
-                **load_tensors(folder / _REFERENCES),
+                player(networks, "generator"),
+                player(networks, "critic"),
+                references=load_tensors(folder / _REFERENCES)["references"],
                 base=base_kernel(config["base_kernel"]),
                 defaults=MMDGANDefaults(**config["sampler"]),
                 bounded=config["bounded"],

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdflow.baselines.mmd_gan import MMDGANDefaults, MMDGANLoss, MMDGANPipeline, references_of
+from mmdflow.baselines.mmd_gan import MMDGANDefaults, MMDGANLoss, MMDGANPipeline, player, references_of
 from mmdflow.data import DataSet
-from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_kernel
 from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.mmd_gan_schema import MMDGANRecipe
@@ -44,9 +43,7 @@ class MMDGAN(System):
     ) -> MMDGANPipeline:
         settings = asdict(recipe.sampling)
         asked = settings.pop("num_references")
-        generator, critic = averaged["generator"], averaged["critic"]
-        assert isinstance(generator, FeatureNetwork)
-        assert isinstance(critic, FeatureNetwork)
+        generator, critic = player(averaged, "generator"), player(averaged, "critic")
         device = next(critic.parameters()).device
         rows = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(recipe.training.seed))
         rows = rows[: min(asked or len(rows), _PREVIEW_REFERENCES if preview else len(rows))]
