@@ -23,6 +23,8 @@ from mmdflow.recipes import (
     FeaturesSpec,
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
+    MMDGANLossSpec,
+    MMDGANRecipe,
     recipe_path,
 )
 
@@ -43,8 +45,14 @@ SMALL = {
     "flow-matching": FlowMatchingRecipe(
         features=FEATURES, training=TRAINING, sampling=FlowMatchingSamplingSpec(num_levels=5, sampler="heun")
     ),
+    "mmd-gan": MMDGANRecipe(
+        features=FEATURES,
+        critic=FeaturesSpec("mlp", "flat", width=16, depth=1),
+        training=TRAINING,
+        loss=MMDGANLossSpec(critic_steps=2),
+    ),
 }
-DENOISERS = list(SMALL)
+DENOISERS = ["ddpm", "flow-matching"]
 
 
 def read(name):

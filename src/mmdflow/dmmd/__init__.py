@@ -1,6 +1,5 @@
 """DMMD: Deep MMD gradient flow without adversarial training (Galashov, de Bortoli, Gretton, ICLR 2025)."""
 
-from mmdflow.dmmd.base import BASES, base_config, base_kernel
 from mmdflow.dmmd.conditions import Known
 from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.levels import check_classes
@@ -12,6 +11,7 @@ from mmdflow.dmmd.references import TargetSamples
 from mmdflow.dmmd.sampler import SAMPLERS, distance_steps, noise_levels, sample
 from mmdflow.dmmd.settings import INTEGRATORS, NAMES, SamplerDefaults
 from mmdflow.dmmd.terms import LossTerms
+from mmdflow.kernels import BASES, base_config, base_kernel
 
 __all__ = [
     "BASES",

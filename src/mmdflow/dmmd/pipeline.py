@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
-from mmdflow.dmmd.base import base_config, base_kernel
 from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
 from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.means import TargetMeans
@@ -28,6 +27,7 @@ from mmdflow.dmmd.settings import SamplerDefaults
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
+from mmdflow.kernels import base_config, base_kernel
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
 from mmdflow.types import SamplingMonitor
 

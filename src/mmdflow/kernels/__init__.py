@@ -13,6 +13,7 @@ sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``D
 from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
 from mmdflow.kernels.base import Kernel
 from mmdflow.kernels.composed import Deep, Mixture, Product
+from mmdflow.kernels.config import BASES, base_config, base_kernel
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
 from mmdflow.kernels.products import Linear, Polynomial
 from mmdflow.kernels.radial import (
@@ -27,6 +28,7 @@ from mmdflow.kernels.radial import (
 )
 
 __all__ = [
+    "BASES",
     "EXACT_DIM",
     "Deep",
     "Gaussian",
@@ -42,6 +44,8 @@ __all__ = [
     "Radial",
     "RationalQuadratic",
     "Riesz",
+    "base_config",
+    "base_kernel",
     "median_bandwidth",
     "nearest_distance",
     "optimal_bandwidth",

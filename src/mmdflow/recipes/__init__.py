@@ -12,6 +12,7 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingSamplingSpec,
 )
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
+from mmdflow.recipes.mmd_gan_schema import MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
     BatchTrainingSpec,
@@ -33,6 +34,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "dmmd": DMMDRecipe,
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
+    "mmd-gan": MMDGANRecipe,
 }
 
 __all__ = [
@@ -53,6 +55,9 @@ __all__ = [
     "FlowSpec",
     "LoopSpec",
     "LossSpec",
+    "MMDGANLossSpec",
+    "MMDGANRecipe",
+    "MMDGANSamplingSpec",
     "Recipe",
     "SamplingSpec",
     "TrainingSpec",

@@ -134,7 +134,7 @@ class BaseSpec:
             raise InputError(f"base.linear = {self.linear!r}: is added to a base.name other than 'linear'")
 
     def config(self) -> dict[str, Any]:
-        """Return the settings that `mmdflow.dmmd.base_kernel` takes."""
+        """Return the settings that `mmdflow.kernels.base_kernel` takes."""
         if self.name == "linear":
             return {"name": "linear"}
         if self.name == "gaussian":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ from mmdflow.dmmd import (
     TargetMeans,
     TargetSamples,
     TargetWitness,
-    base_kernel,
     check_classes,
     target_means,
 )
 from mmdflow.errors import InputError
+from mmdflow.kernels import base_kernel
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
 from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
-from mmdflow.recipes.systems.base import System, new_features
+from mmdflow.recipes.systems.base import System, batch_size, new_features
 
 
 class DMMD(System):
@@ -139,7 +138,7 @@ def _target(
         return target_means(
             averaged,
             loss.schedule,
-            (dataset.train[part].to(device) for part in rows.split(_batch_size(dataset.event_shape))),
+            (dataset.train[part].to(device) for part in rows.split(batch_size(dataset.event_shape))),
             torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
             noise_repeats=spec.mean_noise_repeats,
             labels=labels,
@@ -161,8 +160,3 @@ def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: Samplin
 
 def _defaults(spec: SamplingSpec) -> SamplerDefaults:
     return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})
-
-
-def _batch_size(event_shape: tuple[int, ...]) -> int:
-    """Return the events to embed at once: a million entries, which bounds the network's activations."""
-    return max(1, min(1024, 2**20 // math.prod(event_shape)))

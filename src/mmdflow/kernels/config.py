@@ -1,4 +1,4 @@
-"""Base kernels on features as plain settings, for a pipeline's config and for recipes (DMMD paper, section 4.1)."""
+"""Base kernels on features as plain settings, for a pipeline's config and for recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.kernels import Gaussian, Kernel, Linear, Mixture, RationalQuadratic
+from mmdflow.kernels.base import Kernel
+from mmdflow.kernels.composed import Mixture
+from mmdflow.kernels.products import Linear
+from mmdflow.kernels.radial import Gaussian, RationalQuadratic
 
 #: Names of base kernels that are made of numbers alone; a "mixture" has `members`, settings like these, and `weights`.
 BASES = ("linear", "gaussian", "rational-quadratic")
@@ -19,6 +22,7 @@ def base_config(kernel: Kernel) -> dict[str, Any]:
         InputError: for a kernel that has none.
 
     Example:
+        >>> from mmdflow import Gaussian
         >>> base_config(Gaussian(2.0))
         {'name': 'gaussian', 'bandwidth': 2.0}
     """
