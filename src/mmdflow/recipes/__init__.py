@@ -27,12 +27,19 @@ from mmdflow.recipes.schema import (
     recipe_names,
     recipe_path,
 )
+from mmdflow.recipes.sliced_generator_schema import (
+    ParticleFlowSpec,
+    SlicedGeneratorLossSpec,
+    SlicedGeneratorRecipe,
+    SlicedGeneratorSamplingSpec,
+)
 
 #: The systems: the name in a recipe's `system` -> the fields it takes. `recipes.systems.SYSTEMS` builds them.
 RECIPES: dict[str, type[Recipe]] = {
     "dmmd": DMMDRecipe,
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
+    "gs-mmd-rk": SlicedGeneratorRecipe,
 }
 
 __all__ = [
@@ -53,8 +60,12 @@ __all__ = [
     "FlowSpec",
     "LoopSpec",
     "LossSpec",
+    "ParticleFlowSpec",
     "Recipe",
     "SamplingSpec",
+    "SlicedGeneratorLossSpec",
+    "SlicedGeneratorRecipe",
+    "SlicedGeneratorSamplingSpec",
     "TrainingSpec",
     "recipe_names",
     "recipe_path",

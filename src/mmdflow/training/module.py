@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -67,7 +68,7 @@ class LossModule(L.LightningModule):
         warmup_steps: steps of linear warm-up.
         max_steps: where the linear decay reaches 0.
         max_seconds: where it reaches 0 if that comes first, in seconds of training over all resumes; None for no bound.
-        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
+        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s). 0 for none.
         precision: "float32", or "bfloat16": autocast, with matrix products and convolutions in bfloat16 and weights in float32.
         seed: of every random draw of the training steps.
         log_every: steps between logged values.
@@ -100,9 +101,9 @@ class LossModule(L.LightningModule):
             step = float(count)
             torch._foreach_lerp_(averaged, current, 1 - min(ema_decay, (1 + step) / (10 + step)))
 
-        self.ema = AveragedModel(learned, multi_avg_fn=average)
-        self.ema.requires_grad_(False)
+        self.ema = AveragedModel(learned, multi_avg_fn=average).requires_grad_(False) if ema_decay else None
         self._learned = [learned]  # in a list: registered once, inside the loss
+        self._copy = [deepcopy(learned).requires_grad_(False)] if self.ema is None else []
         self.seconds = 0.0
         self.steps = 0
         self.trained_on = "cpu"
@@ -128,7 +129,16 @@ class LossModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then update the average."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update_parameters(self._learned[0])
+        if self.ema is not None:
+            self.ema.update_parameters(self._learned[0])
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The average of the learned part; with ema_decay 0 a copy of what it is now, made when asked for."""
+        if self.ema is not None:
+            return self.ema.module
+        self._copy[0].load_state_dict(self._learned[0].state_dict())
+        return self._copy[0]
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
