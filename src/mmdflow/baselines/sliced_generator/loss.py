@@ -115,11 +115,15 @@ class SlicedGeneratorLoss(nn.Module):
         self.fresh, self.warm_start, self.noise = fresh, warm_start, _checks.non_negative("noise", noise)
         for side in simulation.patches or []:
             if target.ndim != 4 or side > min(target.shape[2:]):
-                raise InputError(f"flow.patches holds {side}: must fit into images, events are {list(target.shape[1:])}")
+                raise InputError(
+                    f"flow.patches holds {side}: must fit into images, events are {list(target.shape[1:])}"
+                )
         self.register_buffer("target", target, persistent=False)
         self.register_buffer("particles", target.new_empty(0))
         self.register_buffer("displacements", target.new_empty(0))
-        self.register_buffer("summary", target.new_zeros(4))  # scale and root mean square of displacements, F before and after
+        self.register_buffer(
+            "summary", target.new_zeros(4)
+        )  # scale and root mean square of displacements, F before and after
         self.register_buffer("stage", torch.tensor(-1))
         self.register_buffer("fitted", torch.zeros(len(networks), dtype=torch.long))
         self.register_load_state_dict_pre_hook(_make_room)

@@ -97,8 +97,14 @@ class Simulation:
         self, divergence: Divergence, particles: Float[Tensor, "n *event"], stage: int
     ) -> Float[Tensor, "n *event"]:
         """Return the particles after the T_l steps of a stage."""
-        how = {"step_size": self.step_size, "momentum": self.momentum}
-        return flow(divergence, particles, num_steps=self.num_steps(stage), evaluate=False, **how).particles
+        return flow(
+            divergence,
+            particles,
+            step_size=self.step_size,
+            num_steps=self.num_steps(stage),
+            momentum=self.momentum,
+            evaluate=False,
+        ).particles
 
 
 class PatchScales(Divergence):

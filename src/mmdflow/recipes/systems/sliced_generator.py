@@ -86,7 +86,9 @@ def _shape(recipe: SlicedGeneratorRecipe, event_shape: tuple[int, ...], network:
     if factor == 1:
         return event_shape
     if len(event_shape) != 3 or any(size % factor for size in event_shape[1:]):
-        raise InputError(f"loss.pyramid holds {factor}: must divide the sides of images, events are {list(event_shape)}")
+        raise InputError(
+            f"loss.pyramid holds {factor}: must divide the sides of images, events are {list(event_shape)}"
+        )
     return event_shape[0], event_shape[1] // factor, event_shape[2] // factor
 
 
