@@ -56,8 +56,8 @@ class Grouped(Protocol):
 class LossModule(L.LightningModule):
     """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
 
-    A parameter that has no gradient in a step is left as it is, so that a loss can take turns. The decay starts anew in every
-    stage of a `Staged` loss.
+    A parameter that has no gradient in a step is left as it is, so that a loss can take turns. Warm-up and decay start
+    anew in every stage of a `Staged` loss.
 
     Args:
         loss: a module that returns `Terms`; it may be `Staged` or `Grouped`.
@@ -108,6 +108,7 @@ class LossModule(L.LightningModule):
         self.steps = 0
         self.trained_on = "cpu"
         self.stage, self.stage_span = -1, (0.0, 0.0)  # the shares of the training done where it begins and ends
+        self.stage_step = 0  # the step where it begins
         self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -117,7 +118,7 @@ class LossModule(L.LightningModule):
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
             self.loss.enter(self.stage, generator)
-            start = self.done
+            start, self.stage_step = self.done, step
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
             terms: Terms = self.loss(batch, generator)
@@ -151,8 +152,10 @@ class LossModule(L.LightningModule):
 
         def factor(step: int) -> float:
             done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)
-            left = 1.0 if self._stage_is_over(done) else (end - done) / max(end - start, 1e-9)
-            return min((step + 1) / (self.warmup_steps + 1), max(0.0, left))
+            if self._stage_is_over(done):
+                return 1 / (self.warmup_steps + 1)
+            left = (end - done) / max(end - start, 1e-9)
+            return min((step - self.stage_step + 1) / (self.warmup_steps + 1), max(0.0, left))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -207,11 +210,11 @@ class LossModule(L.LightningModule):
         self.seconds = self.elapsed
         self._since = None if self._since is None else clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
-        checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span)
+        checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
         self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
-        self.stage, *span = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0))
+        self.stage, *span, self.stage_step = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0, 0))
         self.stage_span = (span[0], span[1])

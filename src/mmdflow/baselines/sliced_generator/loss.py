@@ -140,7 +140,7 @@ class SlicedGeneratorLoss(nn.Module):
         late = count > 1 and float(self.fitted[count - 1]) < LEAST_FIT * float(self.fitted[count - 2])
         return count - late
 
-    def enter(self, stage: int, generator: torch.Generator) -> None:
+    def enter(self, stage: int, generator: torch.Generator | None = None) -> None:
         """Move the particles through the network that is done, then let them flow: lines 1 and 2."""
         network = self.chain[stage]
         if stage and self.warm_start and network.config() == self.chain[stage - 1].config():
@@ -161,7 +161,9 @@ class SlicedGeneratorLoss(nn.Module):
             self.summary = torch.stack([error, size, divergence(x), divergence(moved)])
         self.stage.fill_(stage)
 
-    def forward(self, batch: Float[Tensor, "B *event"], generator: torch.Generator) -> SlicedGeneratorTerms:
+    def forward(
+        self, batch: Float[Tensor, "B *event"], generator: torch.Generator | None = None
+    ) -> SlicedGeneratorTerms:
         """Return the loss of as many particles as the batch has events; stage 0 begins by itself if no stage was entered."""
         if self.stage < 0:
             self.enter(0, generator)
@@ -176,7 +178,7 @@ class SlicedGeneratorLoss(nn.Module):
         total = errors.mean() / max(scale, torch.finfo(errors.dtype).tiny)
         return SlicedGeneratorTerms(total, errors.detach(), stage, size, start, end)
 
-    def _particles(self, stage: int, generator: torch.Generator) -> Tensor:
+    def _particles(self, stage: int, generator: torch.Generator | None) -> Tensor:
         """Return x^l, and pass every particle through no network twice unless new ones are drawn."""
         if stage and not self.fresh:
             x, done = self.particles, stage - 1
@@ -186,7 +188,7 @@ class SlicedGeneratorLoss(nn.Module):
             x = enlarge(advance(network, x), after.event_shape, self.noise, generator)
         return x
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         return self.source.draw(self.simulation.num_particles, self.chain[0].event_shape, self.target, generator)
 
 
