@@ -25,6 +25,7 @@ commands:
   flow --target T -o FILE      move particles onto a toy set, a file of points or a picture
   sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
   evaluate MODEL               judge a model's samples against its data: a table and JSON
+  compare --data D             train every method for the same time: a table, a grid a method
   reproduce NAME               make a figure of the papers again, and say whether its claim was seen
   recipes                      the recipes and shipped models that there are
 
@@ -510,6 +511,39 @@ def _reproduce(arguments: list[str]) -> None:
         print("written: " + ", ".join(f"{folder / name}.{ending}" for ending in endings))
 
 
+def _compare(arguments: list[str]) -> None:
+    parser = new_parser("compare", "Train every method on a data set for the same time; judge them alike in one table.")
+    parser.add_argument("--data", type=str, default="digits", help="a data set that methods have recipes for")
+    parser.add_argument("--budget", type=str, default="60s", help="training of each method: 120s, 2min or 1h")
+    parser.add_argument("--methods", type=list[str], help="a [list] of them; by default all that there are")
+    parser.add_argument("--seeds", type=int, default=1, help="how many; the table then has mean and deviation")
+    parser.add_argument("-n", "--num_samples", type=int, help="samples judged; by default the recipes'")
+    parser.add_argument(
+        "-o", "--output", type=str, help="folder of the results; by default comparisons/DATA-BUDGET, gone on with"
+    )
+    options = parse(parser, arguments)
+
+    from mmdflow.recipes.compare import budget_seconds, compare, methods_for, order
+
+    seconds = budget_seconds(options.budget)
+    methods_for(options.data, options.methods)
+    folder = Path(options.output or f"comparisons/{options.data}-{seconds:g}s")
+    try:
+        result = compare(
+            options.data,
+            seconds,
+            folder,
+            methods=options.methods,
+            seeds=options.seeds,
+            num_samples=options.num_samples,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"What is done is in {folder}; the same command goes on") from None
+    print(f"order:   {' > '.join(order(result['rows']))}")
+    print(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}, a grid a method")
+
+
 def _recipes(arguments: list[str]) -> None:
     parse(new_parser("recipes", "List the recipes and shipped models."), arguments)
 
@@ -533,5 +567,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "evaluate": _evaluate,
     "reproduce": _reproduce,
+    "compare": _compare,
     "recipes": _recipes,
 }
