@@ -121,7 +121,9 @@ class SlicedGeneratorLoss(nn.Module):
         self.register_buffer("target", target, persistent=False)
         self.register_buffer("particles", target.new_empty(0))
         self.register_buffer("displacements", target.new_empty(0))
-        self.register_buffer("summary", target.new_zeros(4))  # of displacements scale and root mean square, F at both ends
+        self.register_buffer(
+            "summary", target.new_zeros(4)
+        )  # of displacements scale and root mean square, F at both ends
         self.register_buffer("stage", torch.tensor(-1))
         self.register_buffer("fitted", torch.zeros(len(networks), dtype=torch.long))
         self.register_load_state_dict_pre_hook(_make_room)
