@@ -27,6 +27,7 @@ QUICK = [
     "--training.accelerator=cpu",
 ]
 QUICK_DMMD = ["--loss.num_levels=2", "--sampling.mean_levels=2", "--sampling.mean_events=5", "--sampling.num_levels=2"]
+QUICK_GS_MMD_RK = ["--flow.num_particles=6", "--flow.num_targets=8", "--flow.num_directions=4", "--flow.first_steps=1"]
 
 
 def stand_ins(folder, side, count=12, labels=True):
@@ -60,6 +61,31 @@ def test_full_scale_recipes_run_from_images_to_samples(tmp_path, system, data):
     provenance = json.loads((run / "pipeline" / "config.json").read_text())["provenance"]
     assert provenance["data"]["flip"] is True
     assert provenance["steps"] == 2
+
+
+def test_a_chain_of_networks_climbs_a_pyramid_of_images(tmp_path):
+    pytest.importorskip("lightning")
+    pytest.importorskip("diffusers")
+    path, run, saved = stand_ins(tmp_path / "images", 32), tmp_path / "run", tmp_path / "s.npz"
+    small = ["--features.channels=[8,8,8]", "--features.groups=4", "--features.layers=1", "--loss.num_networks=4"]
+    loop = [
+        "--training.max_steps=8",
+        "--training.sample_every=0",
+        "--training.accelerator=cpu",
+        "--training.batch_size=4",
+    ]
+    options = [f"--output={run}", f"--data.path={path}", *small, *loop, *QUICK_GS_MMD_RK]
+    assert main(["train", "gs-mmd-rk-cifar10", *options]) == 0
+    assert main(["sample", str(run), "-n", "4", "--num_networks=3", f"--save={saved}", "-o", f"{tmp_path}/s.gif"]) == 0
+    samples = np.load(saved)["samples"]
+    assert samples.shape == (4, 3, 32, 32)
+    assert np.array_equal(
+        samples[:, :, ::2, ::2], samples[:, :, 1::2, 1::2]
+    )  # the third network's images are of 16 x 16
+    shapes = [
+        spec["event_shape"] for spec in json.loads((run / "pipeline" / "config.json").read_text())["features"].values()
+    ]
+    assert shapes == [[3, 4, 4], [3, 8, 8], [3, 16, 16], [3, 32, 32]]
 
 
 def test_an_interrupted_run_over_images_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):

@@ -25,6 +25,9 @@ from mmdflow.recipes import (
     FlowMatchingSamplingSpec,
     MMDGANLossSpec,
     MMDGANRecipe,
+    ParticleFlowSpec,
+    SlicedGeneratorLossSpec,
+    SlicedGeneratorRecipe,
     recipe_path,
 )
 
@@ -51,6 +54,12 @@ SMALL = {
         training=TRAINING,
         loss=MMDGANLossSpec(critic_steps=2),
     ),
+    "gs-mmd-rk": SlicedGeneratorRecipe(
+        features=FEATURES,
+        training=dataclasses.replace(TRAINING, ema_decay=0.0),
+        flow=ParticleFlowSpec(num_particles=20, num_targets=30, num_directions=4, first_steps=3),
+        loss=SlicedGeneratorLossSpec(num_networks=3),
+    ),
 }
 DENOISERS = ["ddpm", "flow-matching"]
 
@@ -75,7 +84,7 @@ def test_every_system_of_a_recipe_can_be_built():
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])
 def test_recipes_are_on_equal_terms(data):
     ours = read(f"dmmd-{data}")
-    for system in DENOISERS:
+    for system in SMALL:
         recipe = read(f"{system}-{data}")
         assert recipe.data == ours.data
         assert recipe.evaluation == ours.evaluation

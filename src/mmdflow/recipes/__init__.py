@@ -28,6 +28,12 @@ from mmdflow.recipes.schema import (
     recipe_names,
     recipe_path,
 )
+from mmdflow.recipes.sliced_generator_schema import (
+    ParticleFlowSpec,
+    SlicedGeneratorLossSpec,
+    SlicedGeneratorRecipe,
+    SlicedGeneratorSamplingSpec,
+)
 
 #: The systems: the name in a recipe's `system` -> the fields it takes. `recipes.systems.SYSTEMS` builds them.
 RECIPES: dict[str, type[Recipe]] = {
@@ -35,6 +41,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
     "mmd-gan": MMDGANRecipe,
+    "gs-mmd-rk": SlicedGeneratorRecipe,
 }
 
 __all__ = [
@@ -58,8 +65,12 @@ __all__ = [
     "MMDGANLossSpec",
     "MMDGANRecipe",
     "MMDGANSamplingSpec",
+    "ParticleFlowSpec",
     "Recipe",
     "SamplingSpec",
+    "SlicedGeneratorLossSpec",
+    "SlicedGeneratorRecipe",
+    "SlicedGeneratorSamplingSpec",
     "TrainingSpec",
     "recipe_names",
     "recipe_path",

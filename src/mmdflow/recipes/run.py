@@ -122,9 +122,8 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         seed=spec.seed,
         log_every=spec.log_every,
     )
-    averaged = module.ema.module
     for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
-        if spec.checkpointing:  # not of the average, which was copied above
+        if spec.checkpointing:  # not of the average, which LossModule has copied
             network.enable_checkpointing()
         if spec.compile:
             network.enable_compilation()
@@ -132,7 +131,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     def draw(step: int) -> None:
         try:
             with module.pause():
-                pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
+                pipeline = system.pipeline(recipe, loss, module.averaged, dataset, {}, preview=True)
                 out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
                 plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
         except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
@@ -155,6 +154,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
     }
+    averaged = module.averaged
     if spec.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
         averaged.to("cuda")
     pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")

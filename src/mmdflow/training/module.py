@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -58,8 +59,8 @@ class Grouped(Protocol):
 class LossModule(L.LightningModule):
     """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
 
-    A parameter that has no gradient in a step is left as it is, so that a loss can take turns. The decay starts anew in every
-    stage of a `Staged` loss.
+    A parameter that has no gradient in a step is left as it is, so that a loss can take turns. Warm-up and decay start
+    anew in every stage of a `Staged` loss.
 
     Args:
         loss: a module that returns `Terms`; it may be `Staged` or `Grouped`.
@@ -70,7 +71,7 @@ class LossModule(L.LightningModule):
         warmup_steps: steps of linear warm-up.
         max_steps: where the linear decay reaches 0.
         max_seconds: where it reaches 0 if that comes first, in seconds of training over all resumes; None for no bound.
-        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s).
+        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s). 0 for none.
         precision: "float32", or "bfloat16": autocast, with matrix products and convolutions in bfloat16 and weights in float32.
         seed: of every random draw of the training steps.
         log_every: steps between logged values.
@@ -103,13 +104,14 @@ class LossModule(L.LightningModule):
             step = float(count)
             torch._foreach_lerp_(averaged, current, 1 - min(ema_decay, (1 + step) / (10 + step)))
 
-        self.ema = AveragedModel(learned, multi_avg_fn=average)
-        self.ema.requires_grad_(False)
+        self.ema = AveragedModel(learned, multi_avg_fn=average).requires_grad_(False) if ema_decay else None
         self._learned = [learned]  # in a list: registered once, inside the loss
+        self._copy = [deepcopy(learned).requires_grad_(False)] if self.ema is None else []
         self.seconds = 0.0
         self.steps = 0
         self.trained_on = "cpu"
         self.stage, self.stage_span = -1, (0.0, 0.0)  # the shares of the training done where it begins and ends
+        self.stage_step = 0  # the step where it begins
         self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -119,7 +121,7 @@ class LossModule(L.LightningModule):
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
             self.loss.enter(self.stage, generator)
-            start = self.done
+            start, self.stage_step = self.done, step
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
             terms: Terms = self.loss(batch, generator)
@@ -131,7 +133,16 @@ class LossModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then update the average."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update_parameters(self._learned[0])
+        if self.ema is not None:
+            self.ema.update_parameters(self._learned[0])
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The average of the learned part; with ema_decay 0 a copy of what it is now, made when asked for."""
+        if self.ema is not None:
+            return self.ema.module
+        self._copy[0].load_state_dict(self._learned[0].state_dict())
+        return self._copy[0]
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
@@ -144,8 +155,10 @@ class LossModule(L.LightningModule):
 
         def factor(step: int) -> float:
             done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)
-            left = 1.0 if self._stage_is_over(done) else (end - done) / max(end - start, 1e-9)
-            return min((step + 1) / (self.warmup_steps + 1), max(0.0, left))
+            if self._stage_is_over(done):
+                return 1 / (self.warmup_steps + 1)
+            left = (end - done) / max(end - start, 1e-9)
+            return min((step - self.stage_step + 1) / (self.warmup_steps + 1), max(0.0, left))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -200,11 +213,11 @@ class LossModule(L.LightningModule):
         self.seconds = self.elapsed
         self._since = None if self._since is None else clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
-        checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span)
+        checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
         self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
-        self.stage, *span = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0))
+        self.stage, *span, self.stage_step = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0, 0))
         self.stage_span = (span[0], span[1])

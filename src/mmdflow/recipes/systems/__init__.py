@@ -16,12 +16,14 @@ from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
 from mmdflow.recipes.systems.dmmd import DMMD
 from mmdflow.recipes.systems.mmd_gan import MMDGAN
+from mmdflow.recipes.systems.sliced_generator import SlicedGenerator
 
 SYSTEMS: dict[str, System] = {
     "dmmd": DMMD(),
     "ddpm": Denoising(),
     "flow-matching": Denoising(),
     "mmd-gan": MMDGAN(),
+    "gs-mmd-rk": SlicedGenerator(),
 }
 
 
