@@ -12,6 +12,7 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingSamplingSpec,
 )
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
+from mmdflow.recipes.jko_schema import JKOFlowRecipe, JKOLossSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
     BatchTrainingSpec,
@@ -33,6 +34,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "dmmd": DMMDRecipe,
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
+    "jko-flow": JKOFlowRecipe,
 }
 
 __all__ = [
@@ -51,6 +53,8 @@ __all__ = [
     "FlowMatchingRecipe",
     "FlowMatchingSamplingSpec",
     "FlowSpec",
+    "JKOFlowRecipe",
+    "JKOLossSpec",
     "LoopSpec",
     "LossSpec",
     "Recipe",

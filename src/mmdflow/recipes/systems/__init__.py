@@ -15,11 +15,13 @@ from mmdflow._pretrained import CONFIG, find_folder
 from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
 from mmdflow.recipes.systems.dmmd import DMMD
+from mmdflow.recipes.systems.jko import JKOFlow
 
 SYSTEMS: dict[str, System] = {
     "dmmd": DMMD(),
     "ddpm": Denoising(),
     "flow-matching": Denoising(),
+    "jko-flow": JKOFlow(),
 }
 
 

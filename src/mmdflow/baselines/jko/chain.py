@@ -1,0 +1,33 @@
+"""The chain of maps: what training and sampling both apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdflow.features import FeatureNetwork
+
+
+def move(network: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+    """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0)."""
+    return x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
+
+
+@torch.no_grad()
+def push(networks: Iterable[nn.Module], x: Float[Tensor, "n *event"]) -> Iterator[Float[Tensor, "n *event"]]:
+    """Yield x after every map of a chain."""
+    for network in networks:
+        assert isinstance(network, FeatureNetwork)
+        x = move(network, x)
+        yield x
+
+
+def start_at_identity(network: FeatureNetwork) -> FeatureNetwork:
+    """Make T the identity by a last layer of zeros; return the network."""
+    *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return network
