@@ -16,12 +16,12 @@ def move(network: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[Tensor,
     return x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
 
 
-@torch.no_grad()
 def push(networks: Iterable[nn.Module], x: Float[Tensor, "n *event"]) -> Iterator[Float[Tensor, "n *event"]]:
-    """Yield x after every map of a chain."""
+    """Yield x after every map of a chain, without gradients."""
     for network in networks:
         assert isinstance(network, FeatureNetwork)
-        x = move(network, x)
+        with torch.no_grad():
+            x = move(network, x)
         yield x
 
 

@@ -129,6 +129,7 @@ class JKOLoss(nn.Module):
         """Return the maps and the potential, each with the factor of its step size."""
         return [(self.maps, 1.0), (self.dual, self.dual_factor)]
 
+    @torch.no_grad()
     def enter(self, stage: int, generator: torch.Generator | None) -> None:
         """Go on to a stage: draw its pool, and push it through the maps that are done."""
         done = list(self.maps.values())[:stage]
