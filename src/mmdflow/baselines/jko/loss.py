@@ -70,10 +70,10 @@ class JKOLoss(nn.Module):
 
         min_T max_h E_{x ~ P_l} [|x - T(x)|^2 / (2a) + A(h(T(x)))] - E_{y ~ Q} B(h(y)),
 
-    P_{l+1} = T # P_l, with F = sup_h E A(h) - E B(h) one of `FORMS` (Fan et al. 2022, eqs. 7 and 11). P_l is a pool of particles,
-    drawn anew from N(0, I) when the stage is entered, and pushed through the maps that are done. The potential h goes on from one stage
-    to the next, where it fits, as a map starts at the identity. It learns in every step, the map in each `dual_steps`-th; neither
-    has a gradient of the other's objective.
+    P_{l+1} = T # P_l, with F = sup_h E A(h) - E B(h) one of `FORMS` (Fan et al. 2022, Algorithm 1). P_l is a pool of particles,
+    drawn anew from N(0, I) when the stage is entered, and pushed through the maps that are done. The potential h goes on from one
+    stage to the next, where it fits, as a map starts at the identity. It learns in every step, the map in each `dual_steps`-th;
+    neither has a gradient of the other's objective.
 
     Args:
         maps: the chain T_0, T_1, ...: networks with the squared-residual head and num_features = 1; identities at first (see
@@ -150,24 +150,30 @@ class JKOLoss(nn.Module):
         self.turn += 1
         return self.terms(self.pool[rows.to(self.pool.device)], target, moves=int(self.turn) % self.dual_steps == 0)
 
-    def terms(
-        self, x: Float[Tensor, "n *event"], target: Float[Tensor, "B *event"], *, moves: bool = True
-    ) -> JKOTerms:
+    def terms(self, x: Float[Tensor, "n *event"], target: Float[Tensor, "B *event"], *, moves: bool = True) -> JKOTerms:
         """Return the loss at given particles of P_l and events of Q; `moves` says whether it is the map's turn, too."""
         network = self.maps[str(int(self.stage))]
         assert isinstance(network, FeatureNetwork)
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
             moved = move(network, x)
             transport = (x - moved).square().flatten(1).sum(1).mean() / (2 * self.jko_step)
-            with frozen(self.dual):
-                of_map = transport + self.form.descent(self._potential(moved)).mean()
         points = torch.cat([moved.detach(), target])
         values, penalty = self._potential_and_penalty(points)
         at_particles, at_target = values.split([len(x), len(target)])
         divergence = self.form.on_particles(at_particles).mean() - self.form.on_target(at_target).mean()
-        total = self.penalty * penalty - divergence + (of_map if moves else 0.0)
-        parts = (transport, divergence, penalty, at_particles.mean(), at_target.mean())
-        return JKOTerms(total, *(part.detach() for part in parts), int(self.stage))
+        total = self.penalty * penalty - divergence
+        if moves:
+            with frozen(self.dual):
+                total = total + transport + self.form.descent(self._potential(moved)).mean()
+        return JKOTerms(
+            total,
+            transport.detach(),
+            divergence.detach(),
+            penalty.detach(),
+            at_particles.detach().mean(),
+            at_target.detach().mean(),
+            int(self.stage),
+        )
 
     def _potential(self, x: Tensor) -> Tensor:
         values: Tensor = self.dual(x, x.new_zeros(len(x)))
