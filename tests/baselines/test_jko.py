@@ -11,6 +11,7 @@ from mmdflow import InputError
 from mmdflow.baselines.jko import FORMS, JKODefaults, JKOLoss, JKOPipeline, move, push, start_at_identity
 from mmdflow.errors import DivergedError
 from mmdflow.features import ConvFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
+from mmdflow.recipes.read import read_recipe
 
 # P and Q on five points, and their f-divergences by definition.
 P = torch.tensor([0.1, 0.4, 0.2, 0.25, 0.05], dtype=torch.float64)
@@ -394,3 +395,12 @@ def test_damaged_config(tmp_path, change, message, unchecked):
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(InputError, match=message):
         JKOPipeline.from_pretrained(tmp_path / "p")
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])
+def test_recipes_are_on_equal_terms(data):
+    ours, theirs = read_recipe(f"jko-flow-{data}"), read_recipe(f"ddpm-{data}")
+    assert (ours.data, ours.features, ours.evaluation) == (theirs.data, theirs.features, theirs.evaluation)
+    assert ours.training.gradient_clip == theirs.training.gradient_clip
+    assert ours.training.precision == theirs.training.precision
+    assert ours.training.weight_decay == ours.training.ema_decay == 0
