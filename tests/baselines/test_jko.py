@@ -265,9 +265,10 @@ def test_maps_start_at_the_identity(network, generator):
     assert torch.equal(move(start_at_identity(made), x), x)
 
 
-def test_a_stage_starts_where_the_sampler_leaves_its_particles():
-    loss = make_loss(pool_size=700)  # more than are pushed at once
-    pipeline = JKOPipeline(loss.maps, JKODefaults(3))
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_stage_starts_where_the_sampler_leaves_its_particles(clip):
+    loss = make_loss(event=(64,), pool_size=700, clip=clip)  # more than are pushed at once
+    pipeline = JKOPipeline(loss.maps, JKODefaults(3), clip)
     pools = {}
     for stage in range(3):
         loss.enter(stage, torch.Generator().manual_seed(5))
@@ -277,8 +278,9 @@ def test_a_stage_starts_where_the_sampler_leaves_its_particles():
     source = pools[0]
     assert abs(float(source.std()) - 1) < 0.05
     for stage in (1, 2):
-        out = pipeline(num_networks=stage, particles=source, return_trajectory=True)
-        torch.testing.assert_close(out.trajectory[-1], pools[stage])
+        out = pipeline(num_networks=stage, particles=source)
+        torch.testing.assert_close(out.particles, pools[stage])
+        assert clip is None or out.particles.abs().max() <= clip
     loss.enter(0, torch.Generator().manual_seed(6))
     assert not torch.equal(loss.pool, source)
 
@@ -313,13 +315,14 @@ def make_pipeline(event=(1, 8, 8), **settings):
 
 
 def test_saved_and_loaded_samples_are_the_same(tmp_path):
-    pipeline = make_pipeline(data_scale=0.5)
+    pipeline = make_pipeline(data_scale=0.5, clip=0.7)
     pipeline.save_pretrained(tmp_path / "p")
     assert {f.name for f in (tmp_path / "p").iterdir()} == {"model.safetensors", "config.json"}
     loaded = JKOPipeline.from_pretrained(tmp_path / "p")
     a, b = (p(3, generator=torch.Generator().manual_seed(7)).particles for p in (pipeline, loaded))
     assert torch.equal(a, b)
-    assert (loaded.defaults, loaded.provenance, loaded.data_scale) == (JKODefaults(3), {"steps": 3}, 0.5)
+    assert (loaded.defaults, loaded.clip, loaded.data_scale) == (JKODefaults(3), 0.7, 0.5)
+    assert loaded.provenance == {"steps": 3}
 
 
 def test_output():
@@ -360,6 +363,7 @@ def test_bad_samplers(change, message, unchecked):
         ({"penalty": -1.0}, "penalty = -1.0"),
         ({"pool_size": 0}, "pool_size = 0"),
         ({"dual_factor": 0.0}, "dual_factor = 0.0"),
+        ({"clip": 0.0}, "clip = 0.0"),
         ({"num_maps": 0}, "number of maps = 0"),
     ],
 )

@@ -20,6 +20,7 @@ class JKOLossSpec:
         jko_step: a, the length of a JKO step.
         dual_steps: steps of the potential for each of the map.
         penalty: weight of the potential's squared slope.
+        clip: keep what maps give in [-1, 1]; for images.
         pool_size: particles of a stage.
         dual_factor: of training.step_size, for the potential.
     """
@@ -29,6 +30,7 @@ class JKOLossSpec:
     jko_step: float = 5.0
     dual_steps: int = 5
     penalty: float = 0.0
+    clip: bool = True
     pool_size: int = 4096
     dual_factor: float = 1.0
 

@@ -11,17 +11,20 @@ from torch import Tensor, nn
 from mmdflow.features import FeatureNetwork
 
 
-def move(network: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
-    """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0)."""
-    return x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
+def move(network: FeatureNetwork, x: Float[Tensor, "n *event"], clip: float | None = None) -> Float[Tensor, "n *event"]:
+    """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0), its entries in [-clip, clip]."""
+    moved = x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
+    return moved if clip is None else moved.clamp(-clip, clip)
 
 
-def push(networks: Iterable[nn.Module], x: Float[Tensor, "n *event"]) -> Iterator[Float[Tensor, "n *event"]]:
+def push(
+    networks: Iterable[nn.Module], x: Float[Tensor, "n *event"], clip: float | None = None
+) -> Iterator[Float[Tensor, "n *event"]]:
     """Yield x after every map of a chain, without gradients."""
     for network in networks:
         assert isinstance(network, FeatureNetwork)
         with torch.no_grad():
-            x = move(network, x)
+            x = move(network, x, clip)
         yield x
 
 

@@ -83,6 +83,7 @@ class JKOLoss(nn.Module):
         jko_step: a, in squared units of the data (|x|^2 a sum over entries).
         dual_steps: steps of h for each of T.
         penalty: weight of E |grad h|^2, over particles and target (Roth et al. 2017; Mescheder et al. 2018).
+        clip: bound on the entries of T(x); none when None. For images, whose black an unbounded map never quite meets.
         pool_size: particles of a stage.
         dual_factor: of the step size, for h.
 
@@ -103,6 +104,7 @@ class JKOLoss(nn.Module):
         jko_step: float = 5.0,
         dual_steps: int = 5,
         penalty: float = 0.0,
+        clip: float | None = None,
         pool_size: int = 4096,
         dual_factor: float = 1.0,
     ) -> None:
@@ -119,6 +121,7 @@ class JKOLoss(nn.Module):
         self.jko_step = _checks.positive("jko_step", jko_step)
         self.dual_steps = _checks.count("dual_steps", dual_steps)
         self.penalty = _checks.non_negative("penalty", penalty)
+        self.clip = None if clip is None else _checks.positive("clip", clip)
         self.dual_factor = _checks.positive("dual_factor", dual_factor)
         like = next(dual.parameters())
         self.register_buffer("pool", like.new_zeros(_checks.count("pool_size", pool_size), *dual.event_shape))
@@ -135,7 +138,7 @@ class JKOLoss(nn.Module):
         done = list(self.maps.values())[:stage]
         for part in self.pool.split(_CHUNK):
             x = normal_like(part, generator)
-            for moved in push(done, x):
+            for moved in push(done, x, self.clip):
                 x = moved
             part.copy_(x)
         self.stage.fill_(stage)
@@ -155,7 +158,7 @@ class JKOLoss(nn.Module):
         network = self.maps[str(int(self.stage))]
         assert isinstance(network, FeatureNetwork)
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
-            moved = move(network, x)
+            moved = move(network, x, self.clip)
             transport = (x - moved).square().flatten(1).sum(1).mean() / (2 * self.jko_step)
         points = torch.cat([moved.detach(), target])
         values, penalty = self._potential_and_penalty(points)

@@ -48,18 +48,22 @@ class JKOPipeline:
     Attributes:
         maps: the networks u of the maps T(x) = x + u(x), in order.
         defaults: how to sample when not told otherwise.
+        clip: bound on the entries after every map, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
 
     maps: nn.ModuleDict
     defaults: JKODefaults
+    clip: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
         _checks.positive("data_scale", self.data_scale)
+        if self.clip is not None:
+            _checks.positive("clip", self.clip)
         self._count(self.defaults.num_networks)
         shapes = {check_network(network).event_shape for network in self._networks}
         if len(shapes) > 1:
@@ -106,7 +110,7 @@ class JKOPipeline:
         source = draw_source(self._networks[0], num_particles, particles, generator, scale=self.data_scale)
         return collect(
             source,
-            push(itertools.islice(self._networks, count), source),
+            push(itertools.islice(self._networks, count), source, self.clip),
             count,
             nfe=count,
             scale=self.data_scale,
@@ -127,6 +131,7 @@ class JKOPipeline:
         """
         config = {
             "system": SYSTEM,
+            "clip": self.clip,
             "data_scale": self.data_scale,
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
@@ -145,6 +150,7 @@ class JKOPipeline:
             pipeline = cls(
                 maps=load_networks(folder, config),
                 defaults=JKODefaults(**config["sampler"]),
+                clip=config["clip"],
                 data_scale=config["data_scale"],
                 provenance=config["provenance"],
             )

@@ -22,8 +22,9 @@ class JKOFlow(System):
     def loss(self, recipe: JKOFlowRecipe, dataset: DataSet | ImageData) -> JKOLoss:  # noqa: D102
         settings = asdict(recipe.loss)
         specs = [recipe.features] * settings.pop("num_stages") + [replace(recipe.features, head="flat")]
+        clip = recipe.data.scale if settings.pop("clip") else None
         *maps, dual = new_networks(recipe, dataset, specs)
-        return JKOLoss([start_at_identity(network) for network in maps], dual, **settings)
+        return JKOLoss([start_at_identity(network) for network in maps], dual, clip=clip, **settings)
 
     def learned(self, loss: JKOLoss) -> nn.Module:  # noqa: D102
         return loss.maps
@@ -40,7 +41,7 @@ class JKOFlow(System):
         progress: bool = False,
     ) -> JKOPipeline:
         count = max(1, int(loss.stage) + 1) if preview else loss.num_stages  # maps to come are identities
-        return JKOPipeline(averaged, JKODefaults(count), recipe.data.scale, provenance)
+        return JKOPipeline(averaged, JKODefaults(count), loss.clip, recipe.data.scale, provenance)
 
     def load(self, path: str | Path, device: torch.device | str) -> JKOPipeline:  # noqa: D102
         return JKOPipeline.from_pretrained(path, device)
