@@ -9,6 +9,7 @@ from torch import nn
 
 from mmdflow import InputError
 from mmdflow.baselines.jko import FORMS, JKODefaults, JKOLoss, JKOPipeline, move, push, start_at_identity
+from mmdflow.baselines.jko.chain import Clip
 from mmdflow.errors import DivergedError
 from mmdflow.features import ConvFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
 from mmdflow.recipes.read import read_recipe
@@ -267,6 +268,14 @@ def test_maps_start_at_the_identity(network, generator):
     made = network()
     assert not torch.equal(move(made, x), x)
     assert torch.equal(move(start_at_identity(made), x), x)
+
+
+def test_a_clipped_entry_has_a_gradient_where_descent_leads_back():
+    x = torch.tensor([-2.0, -2.0, 0.5, 2.0, 2.0], requires_grad=True)
+    y = Clip.apply(x, 1.0)
+    assert y.tolist() == [-1.0, -1.0, 0.5, 1.0, 1.0]
+    y.backward(torch.tensor([3.0, -3.0, 3.0, 3.0, -3.0]))
+    assert x.grad.tolist() == [0.0, -3.0, 3.0, 3.0, 0.0]
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,10 +12,27 @@ from torch import Tensor, nn
 from mmdflow.features import FeatureNetwork
 
 
+class Clip(torch.autograd.Function):
+    """Entries in [-bound, bound]; the gradient of one outside is kept where descent leads back, so that none is lost there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(x)
+        ctx.bound = bound
+        return x.clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+        (x,) = ctx.saved_tensors
+        return gradient * ((x.abs() <= ctx.bound) | (x * gradient > 0)), None
+
+
 def move(network: FeatureNetwork, x: Float[Tensor, "n *event"], clip: float | None = None) -> Float[Tensor, "n *event"]:
     """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0), its entries in [-clip, clip]."""
     moved = x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
-    return moved if clip is None else moved.clamp(-clip, clip)
+    if clip is not None:
+        moved = Clip.apply(moved, clip)
+    return moved
 
 
 def push(
