@@ -26,7 +26,7 @@ class JKOLossSpec:
     """
 
     num_stages: int = 4
-    divergence: Literal["jensen-shannon", "kl", "kl-logistic", "reverse-kl", "chi2", "hinge"] = "jensen-shannon"
+    divergence: Literal["jensen-shannon", "kl", "kl-logistic", "reverse-kl", "chi2", "hinge"] = "kl-logistic"
     jko_step: float = 5.0
     dual_steps: int = 5
     penalty: float = 0.0

@@ -100,7 +100,7 @@ class JKOLoss(nn.Module):
         maps: Sequence[FeatureNetwork],
         dual: FeatureNetwork,
         *,
-        divergence: str = "jensen-shannon",
+        divergence: str = "kl-logistic",
         jko_step: float = 5.0,
         dual_steps: int = 5,
         penalty: float = 0.0,
