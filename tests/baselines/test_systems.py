@@ -23,6 +23,8 @@ from mmdflow.recipes import (
     FeaturesSpec,
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
+    JKOFlowRecipe,
+    JKOLossSpec,
     MMDGANLossSpec,
     MMDGANRecipe,
     ParticleFlowSpec,
@@ -59,6 +61,11 @@ SMALL = {
         training=dataclasses.replace(TRAINING, ema_decay=0.0),
         flow=ParticleFlowSpec(num_particles=20, num_targets=30, num_directions=4, first_steps=3),
         loss=SlicedGeneratorLossSpec(num_networks=3),
+    ),
+    "jko-flow": JKOFlowRecipe(
+        features=FEATURES,
+        training=dataclasses.replace(TRAINING, ema_decay=0.0),
+        loss=JKOLossSpec(num_stages=3, dual_steps=2, penalty=0.1, pool_size=50),
     ),
 }
 DENOISERS = ["ddpm", "flow-matching"]
@@ -202,7 +209,7 @@ def test_what_belongs_to_another_system_is_refused(arguments, message, capsys, t
     ("text", "message"),
     [
         ("system: ddpm\nloss: {mmd_weight: 1.0}\n", "mmd_weight"),
-        ("system: dpm\n", "system = 'dpm': must be one of dmmd, ddpm, flow-matching"),
+        ("system: dpm\n", "system = 'dpm': must be one of dmmd, ddpm, flow-matching, jko-flow"),
         ("system: 3\n", "system = 3: must be one of"),
     ],
 )
@@ -239,6 +246,11 @@ def test_pipelines_of_an_unknown_system_are_told(run_folder, tmp_path, unchecked
         (BatchTrainingSpec, {"batch_size": 0}, "training.batch_size = 0"),
         (BatchTrainingSpec, {"max_steps": 0}, "training.max_steps = 0"),
         (DDPMRecipe, {"features": FeaturesSpec(), "data": DataSpec()}, "features.num_features = 4: must be 1"),
+        (JKOLossSpec, {"num_stages": 0}, "loss.num_stages = 0"),
+        (JKOLossSpec, {"jko_step": 0.0}, "loss.jko_step = 0.0"),
+        (JKOLossSpec, {"penalty": -1.0}, "loss.penalty = -1.0"),
+        (JKOFlowRecipe, {"features": FeaturesSpec(num_features=1, head="flat")}, "features.head = 'flat'"),
+        (JKOFlowRecipe, {"training": BatchTrainingSpec()}, "training.ema_decay = 0.999: must be 0"),
     ],
 )
 def test_recipes_check_their_fields(spec, fields, message, unchecked):

@@ -12,6 +12,7 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingSamplingSpec,
 )
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
+from mmdflow.recipes.jko_schema import JKOFlowRecipe, JKOLossSpec
 from mmdflow.recipes.mmd_gan_schema import MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
@@ -42,6 +43,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "flow-matching": FlowMatchingRecipe,
     "mmd-gan": MMDGANRecipe,
     "gs-mmd-rk": SlicedGeneratorRecipe,
+    "jko-flow": JKOFlowRecipe,
 }
 
 __all__ = [
@@ -60,6 +62,8 @@ __all__ = [
     "FlowMatchingRecipe",
     "FlowMatchingSamplingSpec",
     "FlowSpec",
+    "JKOFlowRecipe",
+    "JKOLossSpec",
     "LoopSpec",
     "LossSpec",
     "MMDGANLossSpec",

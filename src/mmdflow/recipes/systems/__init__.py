@@ -15,6 +15,7 @@ from mmdflow._pretrained import CONFIG, find_folder
 from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
 from mmdflow.recipes.systems.dmmd import DMMD
+from mmdflow.recipes.systems.jko import JKOFlow
 from mmdflow.recipes.systems.mmd_gan import MMDGAN
 from mmdflow.recipes.systems.sliced_generator import SlicedGenerator
 
@@ -24,6 +25,7 @@ SYSTEMS: dict[str, System] = {
     "flow-matching": Denoising(),
     "mmd-gan": MMDGAN(),
     "gs-mmd-rk": SlicedGenerator(),
+    "jko-flow": JKOFlow(),
 }
 
 
