@@ -11,6 +11,11 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
 )
+from mmdflow.recipes.discriminator_flow_schema import (
+    DiscriminatorFlowLossSpec,
+    DiscriminatorFlowRecipe,
+    DiscriminatorFlowSamplingSpec,
+)
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
@@ -33,6 +38,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "dmmd": DMMDRecipe,
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
+    "discriminator-flow": DiscriminatorFlowRecipe,
 }
 
 __all__ = [
@@ -44,6 +50,9 @@ __all__ = [
     "DDPMSamplingSpec",
     "DMMDRecipe",
     "DataSpec",
+    "DiscriminatorFlowLossSpec",
+    "DiscriminatorFlowRecipe",
+    "DiscriminatorFlowSamplingSpec",
     "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",

@@ -14,12 +14,14 @@ from mmdflow._files import read_json
 from mmdflow._pretrained import CONFIG, find_folder
 from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
+from mmdflow.recipes.systems.discriminator_flow import DiscriminatorFlowSystem
 from mmdflow.recipes.systems.dmmd import DMMD
 
 SYSTEMS: dict[str, System] = {
     "dmmd": DMMD(),
     "ddpm": Denoising(),
     "flow-matching": Denoising(),
+    "discriminator-flow": DiscriminatorFlowSystem(),
 }
 
 
