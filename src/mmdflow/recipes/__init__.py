@@ -11,12 +11,13 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
 )
+from mmdflow.recipes.density_ratio_schema import DensityRatioLossSpec, DensityRatioRecipe
 from mmdflow.recipes.discriminator_flow_schema import (
     DiscriminatorFlowLossSpec,
     DiscriminatorFlowRecipe,
-    DiscriminatorFlowSamplingSpec,
 )
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
+from mmdflow.recipes.scalar_schema import ScalarSamplingSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
     BatchTrainingSpec,
@@ -39,6 +40,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "ddpm": DDPMRecipe,
     "flow-matching": FlowMatchingRecipe,
     "discriminator-flow": DiscriminatorFlowRecipe,
+    "dggf-kl": DensityRatioRecipe,
 }
 
 __all__ = [
@@ -50,9 +52,10 @@ __all__ = [
     "DDPMSamplingSpec",
     "DMMDRecipe",
     "DataSpec",
+    "DensityRatioLossSpec",
+    "DensityRatioRecipe",
     "DiscriminatorFlowLossSpec",
     "DiscriminatorFlowRecipe",
-    "DiscriminatorFlowSamplingSpec",
     "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",
@@ -64,6 +67,7 @@ __all__ = [
     "LossSpec",
     "Recipe",
     "SamplingSpec",
+    "ScalarSamplingSpec",
     "TrainingSpec",
     "recipe_names",
     "recipe_path",

@@ -12,6 +12,7 @@ from mmdflow import _checks
 from mmdflow._tensors import along, device_of
 from mmdflow.baselines.discriminator_flow.flow import OBJECTIVES, DiscriminatorFlow
 from mmdflow.baselines.gradients import check_scalar, slope_penalty
+from mmdflow.baselines.pool import ParticlePool
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -95,9 +96,6 @@ class DiscriminatorFlowLoss(nn.Module):
         pool_size: particles that are kept.
     """
 
-    pool: Tensor
-    index: Tensor
-
     def __init__(
         self,
         network: FeatureNetwork,
@@ -116,10 +114,9 @@ class DiscriminatorFlowLoss(nn.Module):
         self.flow = DiscriminatorFlow(num_steps, step_size, noise, objective)
         self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
         self.penalty_slope = _checks.non_negative("penalty_slope", penalty_slope)
-        self.trajectories = _checks.choice("trajectories", trajectories, TRAJECTORIES)
-        size = _checks.count("pool_size", pool_size) if trajectories == "pool" else 0
-        self.register_buffer("pool", next(network.parameters()).new_zeros(size, *network.event_shape))
-        self.register_buffer("index", torch.full((size,), -1))  # each particle's steps made; -1: not begun
+        _checks.choice("trajectories", trajectories, TRAJECTORIES)
+        like = next(network.parameters()).new_empty(0, *network.event_shape)
+        self.pool = ParticlePool(pool_size, num_steps, like) if trajectories == "pool" else None
 
     def forward(
         self, target: Float[Tensor, "B *event"], generator: torch.Generator | None = None
@@ -145,16 +142,10 @@ class DiscriminatorFlowLoss(nn.Module):
 
     def _draw(self, target: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Int[Tensor, " n"]]:
         """Return particles of the flow and how many steps each has made."""
-        if self.trajectories == "fresh":
+        if self.pool is None:
             return self._fresh(target, generator)
-        noise = normal_like(self.pool, generator)
-        if int(self.index[0]) < 0:  # the untrained network hardly moves particles: all stages are the source's
-            index, particles = torch.arange(len(noise), device=noise.device) % self.flow.num_steps, noise
-        else:
-            index, particles = self.index.clone(), self.pool
-            particles = torch.where(along(index == 0, noise), noise, particles)
-        self.pool.copy_(self.flow.step(self.network, particles, index, generator))
-        self.index.copy_((index + 1) % self.flow.num_steps)
+        particles, index = self.pool.draw(normal_like(self.pool.particles, generator))
+        self.pool.store(self.flow.step(self.network, particles, index, generator), index)
         return particles, index
 
     def _fresh(self, target: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Int[Tensor, " n"]]:

@@ -77,8 +77,11 @@ class DiscriminatorFlowPipeline:
             InputError: for impossible settings.
             DivergedError: when particles become non-finite.
         """
-        given = {"num_steps": num_steps, "step_size": step_size}
-        flow = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+        flow = replace(
+            self.defaults,
+            num_steps=self.defaults.num_steps if num_steps is None else num_steps,
+            step_size=self.defaults.step_size if step_size is None else step_size,
+        )
         source = draw_source(self.network, num_particles, particles, generator, scale=self.data_scale)
         return collect(
             source,

@@ -14,6 +14,7 @@ from mmdflow._files import read_json
 from mmdflow._pretrained import CONFIG, find_folder
 from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
+from mmdflow.recipes.systems.density_ratio import DensityRatioSystem
 from mmdflow.recipes.systems.discriminator_flow import DiscriminatorFlowSystem
 from mmdflow.recipes.systems.dmmd import DMMD
 
@@ -22,6 +23,7 @@ SYSTEMS: dict[str, System] = {
     "ddpm": Denoising(),
     "flow-matching": Denoising(),
     "discriminator-flow": DiscriminatorFlowSystem(),
+    "dggf-kl": DensityRatioSystem(),
 }
 
 
