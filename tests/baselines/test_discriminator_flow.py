@@ -139,7 +139,7 @@ def test_the_loss_is_the_published_one(objective, generator):
 
 
 def test_the_best_linear_ipm_discriminator_points_from_the_target_to_the_particles(generator):
-    """max_a a.(m_x - m_y) - lambda |a|^2 is at a = (m_x - m_y) / (2 lambda): one flow step of size 2 lambda moves means together."""
+    """max_a a.(m_x - m_y) - lambda |a|^2 is at a = (m_x - m_y) / (2 lambda); a flow step of size 2 lambda joins the means."""
 
     class Slope(FeatureNetwork):
         def __init__(self):

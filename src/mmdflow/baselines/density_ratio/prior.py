@@ -38,10 +38,10 @@ class GaussianPrior(nn.Module):
         self.register_buffer("factor", torch.eye(size) if kind == "full" else torch.ones(size))
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Float[Tensor, "n *event"]]) -> GaussianPrior:
-        """Fit it to batches of the target's samples, in double precision, and return it; a standard one stays."""
+    def fit(self, batches: Iterable[Float[Tensor, "_ *event"]]) -> None:
+        """Fit it to batches of the target's samples, in double precision; a standard one stays as it is."""
         if self.kind == "standard":
-            return self
+            return
         count, total, products = 0, torch.zeros(()), torch.zeros(())
         shift: Tensor | None = None  # the first batch's mean: sums of squares around it lose no digits
         for batch in batches:
@@ -60,7 +60,6 @@ class GaussianPrior(nn.Module):
         else:
             self.factor.copy_((products / count - mean.square() + RIDGE).sqrt())
         self.mean.copy_(mean + shift)
-        return self
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
         """Draw samples."""
