@@ -162,6 +162,10 @@ def test_priors_of_images_stay_in_range_and_take_constant_pixels(generator):
     assert float(x.std()) < 0.01  # the ridge's alone
     with pytest.raises(InputError, match="at least one sample"):
         GaussianPrior((3,)).fit([])
+    with pytest.raises(
+        InputError, match="'full' with events of 12288 entries: must be diagonal or standard above 4096"
+    ):
+        GaussianPrior((3, 64, 64))
 
 
 def make_loss(trajectories="pool", network=None, prior=None, **settings):

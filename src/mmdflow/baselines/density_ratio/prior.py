@@ -17,6 +17,8 @@ from mmdflow.flows import normal_like
 PRIORS = ("full", "diagonal", "standard")
 #: What is added to the variances, as Heng et al. do: pixels that never change have none.
 RIDGE = 1e-4
+#: Entries of an event up to which a full covariance is kept.
+MOST = 4096
 
 
 class GaussianPrior(nn.Module):
@@ -25,6 +27,9 @@ class GaussianPrior(nn.Module):
     Args:
         event_shape: the shape of an event.
         kind: "full" (m and L of the target), "diagonal" (its means and standard deviations) or "standard" (0 and I).
+
+    Raises:
+        InputError: for an unknown kind, or a full one of events too large to keep their covariance.
     """
 
     mean: Tensor
@@ -34,6 +39,8 @@ class GaussianPrior(nn.Module):
         super().__init__()
         self.event_shape, self.kind = tuple(event_shape), _checks.choice("prior", kind, PRIORS)
         size = math.prod(self.event_shape)
+        if kind == "full" and size > MOST:
+            raise InputError(f"prior = 'full' with events of {size} entries: must be diagonal or standard above {MOST}")
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("factor", torch.eye(size) if kind == "full" else torch.ones(size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ class DensityRatioSystem(System):
         progress: bool = False,
     ) -> DensityRatioPipeline:
         chosen = {name: value for name, value in asdict(recipe.sampling).items() if value is not None}
-        device = next(averaged.parameters()).device
-        prior = loss.prior.to(device)
+        prior = deepcopy(loss.prior).to(next(averaged.parameters()).device)
         return DensityRatioPipeline(averaged, prior, replace(loss.flow, **chosen), recipe.data.scale, provenance)
 
     def load(self, path: str | Path, device: torch.device | str) -> DensityRatioPipeline:  # noqa: D102
