@@ -123,7 +123,7 @@ def test_the_loss_is_the_published_one(objective, generator):
     target = torch.randn(20, 3, generator=generator) + MEAN
     terms = loss(target, torch.Generator().manual_seed(4))
     x = torch.randn(20, 3, generator=torch.Generator().manual_seed(4))  # the first particles are the source's
-    t = 1 - torch.arange(20) % 5 / 5
+    t = 1 - torch.arange(20) // 4 / 5
     d, e = linear(x, t) * (1 + t), linear(target, t) * (1 + t)
     if objective == "ipm":
         expected = e - d
@@ -206,11 +206,11 @@ def test_kept_particles_begin_anew_after_their_last_step():
     pool = ParticlePool(5, 3, torch.empty(0, 2))
     first, index = pool.draw(torch.ones(5, 2))
     assert torch.equal(first, torch.ones(5, 2))
-    assert index.tolist() == [0, 1, 2, 0, 1]
+    assert index.tolist() == [0, 0, 1, 1, 2]  # spread over the stages
     pool.store(first * 2, index)
     second, index = pool.draw(torch.full((5, 2), 7.0))
-    assert index.tolist() == [1, 2, 0, 1, 2]
-    assert second[:, 0].tolist() == [2, 2, 7, 2, 2]
+    assert index.tolist() == [1, 1, 2, 2, 0]
+    assert second[:, 0].tolist() == [2, 2, 2, 2, 7]
 
 
 @pytest.mark.parametrize("trajectories", ["pool", "fresh"])

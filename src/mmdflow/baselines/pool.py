@@ -35,10 +35,10 @@ class ParticlePool(nn.Module):
     def draw(self, source: Float[Tensor, "n *event"]) -> tuple[Float[Tensor, "n *event"], Int[Tensor, " n"]]:
         """Return the particles and how many steps each has made; those that begin come from the source.
 
-        The first time all come from it, at all stages: an untrained network hardly moves particles.
+        The first time all come from it, spread evenly over the stages: an untrained network hardly moves particles.
         """
         if int(self.index[0]) < 0:
-            return source, torch.arange(len(source), device=source.device) % self.num_steps
+            return source, torch.arange(len(source), device=source.device) * self.num_steps // len(source)
         return torch.where(along(self.index == 0, source), source, self.particles), self.index.clone()
 
     def store(self, moved: Float[Tensor, "n *event"], index: Int[Tensor, " n"]) -> None:

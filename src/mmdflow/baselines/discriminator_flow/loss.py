@@ -91,7 +91,7 @@ class DiscriminatorFlowLoss(nn.Module):
         noise: s of the flow.
         objective: "ipm", "vanilla" or "hinge".
         penalty_weight: lambda.
-        penalty_slope: the slope |grad D| that the penalty asks for, 0 or 1 in the paper's experiments.
+        penalty_slope: the slope |grad D| that the penalty asks for; 0 in the published settings of MNIST.
         trajectories: "pool" or "fresh".
         pool_size: particles that are kept.
     """
