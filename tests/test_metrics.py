@@ -1,10 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from mmdflow import InputError
 from mmdflow.data import load
-from mmdflow.metrics import evaluate_samples, frechet_distance, mmd_test, nearest_distances, sliced_w2, train_classifier
+from mmdflow.metrics import (
+    ManifoldScores,
+    evaluate_samples,
+    frechet_distance,
+    manifold_scores,
+    mmd_test,
+    nearest_distances,
+    sliced_w2,
+    train_classifier,
+)
 from mmdflow.metrics.classifier import VERSION
 
 
@@ -132,8 +143,41 @@ def test_damaged_cache_is_rebuilt_and_said(digits, monkeypatch, tmp_path, caplog
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
+def brute_force(x, y, k):
+    """Naeem et al. 2020, equations 1 to 5, as they are written."""
+    to_y, of_x, of_y = torch.cdist(x, y), torch.cdist(x, x), torch.cdist(y, y)
+    radii_x, radii_y = (d.sort(1).values[:, k] for d in (of_x, of_y))
+    n, m = len(x), len(y)
+    precision = sum(any(to_y[i, j] <= radii_y[j] for j in range(m)) for i in range(n)) / n
+    recall = sum(any(to_y[i, j] <= radii_x[i] for i in range(n)) for j in range(m)) / m
+    density = sum(float(to_y[i, j] <= radii_y[j]) for i in range(n) for j in range(m)) / (k * n)
+    coverage = sum(any(to_y[i, j] <= radii_y[j] for i in range(n)) for j in range(m)) / m
+    return precision, recall, density, coverage
+
+
+@pytest.mark.parametrize(("n", "m", "k", "block"), [(23, 31, 3, 7), (31, 23, 5, 100), (7, 6, 1, 1)])
+def test_manifold_scores_are_the_papers(n, m, k, block):
+    x, y = normal(n, 4, 0).double(), (normal(m, 4, 1) + 0.5).double()
+    scores = manifold_scores(x, y, neighbours=k, block=block)
+    assert dataclasses.astuple(scores) == pytest.approx(brute_force(x, y, k), abs=1e-12)
+
+
+def test_manifold_scores_know_what_is_missing():
+    y = torch.cat([normal(400, 2, 0), normal(400, 2, 1) + 20])
+    one_mode, wide = normal(800, 2, 2), 10 * normal(800, 2, 3)
+    assert manifold_scores(y, y) == ManifoldScores(1.0, 1.0, manifold_scores(y, y).density, 1.0)
+    assert manifold_scores(y, y).density == pytest.approx(1 + 1 / 5)  # each ball holds its own point besides
+    found = manifold_scores(one_mode, y)
+    assert found.precision > 0.95
+    assert found.recall < 0.55
+    assert found.coverage < 0.55
+    assert manifold_scores(wide, y).precision < 0.3
+    same = [manifold_scores(normal(1000, 2, 10 + i), normal(1000, 2, 20 + i)).coverage for i in range(5)]
+    assert sum(same) / 5 == pytest.approx(1 - 2**-5, abs=0.01)
+
+
 def test_report_tells_real_from_noise(digits, classifier):
-    order = torch.randperm(1438, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(1438, generator=torch.Generator().manual_seed(1))
     real = evaluate_samples(digits.train[order[:718]], digits.train, digits.test, classifier=classifier)
     noise = torch.rand(718, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     bad = evaluate_samples(noise, digits.train, digits.test, classifier=classifier)
@@ -146,6 +190,9 @@ def test_report_tells_real_from_noise(digits, classifier):
         real["classifier_fd_reference"] / 2 < real["classifier_fd_random_split"] < 10 * real["classifier_fd_reference"]
     )
     assert real["nearest_train_distance"] == 0
+    for name in ("precision", "recall", "density", "coverage"):
+        assert abs(real[name] - real[f"{name}_reference"]) < 0.15
+    assert max(bad["recall"], bad["coverage"]) < 0.2 < 0.8 < min(real["recall"], real["coverage"])
     assert bad["sliced_w2"] > 3 * real["sliced_w2"]
     assert sum(real["class_histogram"]) == pytest.approx(1, abs=1e-4)
 
@@ -153,6 +200,8 @@ def test_report_tells_real_from_noise(digits, classifier):
 def test_report_without_classifier():
     x = normal(30, 2)
     report = evaluate_samples(x, normal(50, 2, 1), normal(30, 2, 2))
+    assert 0 < report["recall"] <= 1
+    assert "coverage" not in evaluate_samples(x[:4], normal(50, 2, 1), normal(30, 2, 2))
     assert "classifier_fd" not in report
     assert report["sliced_w2"] > 0
 
@@ -166,6 +215,11 @@ def test_report_without_classifier():
         (lambda: sliced_w2(torch.zeros(4, 3), torch.zeros(5, 2)), "x has event shape"),
         (lambda: mmd_test(torch.zeros(1, 3), torch.zeros(5, 3)), "each needs at least 2"),
         (lambda: evaluate_samples(torch.zeros(4, 3), torch.zeros(4, 2), torch.zeros(4, 2)), "samples has event shape"),
+        (
+            lambda: manifold_scores(torch.zeros(5, 3), torch.zeros(9, 3)),
+            "features has 5 points: needs more than neighbours = 5",
+        ),
+        (lambda: manifold_scores(torch.zeros(9, 3), torch.zeros(9, 2)), "features has event shape"),
     ],
 )
 def test_bad_input(call, message, unchecked):

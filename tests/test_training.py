@@ -79,10 +79,11 @@ class Chain(nn.Module):
         self.parts = nn.ModuleList(nn.Linear(2, 1) for _ in range(3))
         self.register_buffer("steps", torch.zeros(3))
         self.register_buffer("start", torch.zeros(3, 2))
-        self.stage, self.entered = -1, []
+        self.register_buffer("stage", torch.tensor(-1))
+        self.entered = []
 
     def enter(self, stage, generator):
-        self.stage = stage
+        self.stage.fill_(stage)
         self.entered.append(stage)
         self.start[stage] = torch.randn(2, generator=generator)
 

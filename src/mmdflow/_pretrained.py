@@ -52,6 +52,12 @@ class SampleOutput:
         return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
+def is_pipeline(path: str | Path) -> bool:
+    """Whether a path or name stands for a pipeline folder, a run folder that holds one, or a shipped model."""
+    places = (Path(path), Path(path) / "pipeline")
+    return str(path) in shipped_models() or any((folder / CONFIG).is_file() for folder in places)
+
+
 def find_folder(path: str | Path) -> Path:
     """Return the pipeline folder that a path or a shipped model's name stands for.
 

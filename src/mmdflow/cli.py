@@ -25,6 +25,8 @@ commands:
   flow --target T -o FILE      move particles onto a toy set, a file of points or a picture
   sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
   evaluate MODEL               judge a model's samples against its data: a table and JSON
+  evaluate IMAGES --reference R   judge images of any program: Frechet, Inception, kernel distances, ...
+  compare --data D             train every method for the same time: a table, a grid a method
   reproduce NAME               make a figure of the papers again, and say whether its claim was seen
   recipes                      the recipes and shipped models that there are
 
@@ -346,13 +348,40 @@ def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    parser = _sampler_parser("evaluate", "Judge a model's samples against the data that it was trained on.")
+    from mmdflow.errors import InputError
+
+    what = "Judge a model's samples against the data that it was trained on; or, with --reference or --protocol, any images."
+    parser = _sampler_parser("evaluate", what)
     parser.add_argument("-n", "--num_samples", type=int, help="samples drawn; by default the recipe's")
     parser.add_argument("--particles_per_run", type=int, help="particles that flow together; by default the recipe's")
     parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
     parser.add_argument("-o", "--output", type=str, help="JSON file; by default metrics.json in a run folder")
     parser.add_argument("--figure", type=str, help="a picture of the report; by default report.png in a run folder")
+    parser.add_argument(
+        "--reference", type=str, help="judge against: a data set's name, a folder of pictures, .npz, ..."
+    )
+    parser.add_argument("--split", type=str, help="part of the reference: train (by default) or test")
+    parser.add_argument(
+        "--protocol", type=str, help="reference, split and number of samples by name: cifar10, mnist, ..."
+    )
+    parser.add_argument("--features", type=str, help="classifier, inception, inception:FILE or timm:MODEL")
+    parser.add_argument("--report", type=str, help="a folder for a page to look at: report.md and pictures")
     options = parse(parser, arguments)
+    if options.reference is not None or options.protocol is not None:
+        _judge(options)
+        return
+    for name in ("split", "features", "report"):
+        if options[name] is not None:
+            raise InputError(
+                f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
+            )
+
+    from mmdflow._pretrained import is_pipeline
+
+    if Path(options.model).exists() and not is_pipeline(options.model):
+        raise InputError(
+            f"reference is missing: {options.model} is no model; judge images by --reference or --protocol"
+        )
 
     from mmdflow import plots
     from mmdflow._files import make_folder
@@ -380,6 +409,63 @@ def _evaluate(arguments: list[str]) -> None:
     print(_table(report))
     if output is not None or figure is not None:
         print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
+
+
+def _judge(options: Namespace) -> None:
+    """Judge images, or samples of a model, against a reference."""
+    import torch
+
+    from mmdflow._files import make_folder
+    from mmdflow._pretrained import is_pipeline
+    from mmdflow.data import ImageSet
+    from mmdflow.errors import InputError
+    from mmdflow.recipes import protocols, run
+    from mmdflow.recipes.judge import check_alike, judge, save_page
+
+    if options.protocol is not None and (options.reference is not None or options.split is not None):
+        raise InputError(
+            f"protocol = {options.protocol!r}: names reference and split; leave --reference and --split out"
+        )
+    rule = None if options.protocol is None else protocols.protocol(options.protocol)
+    name = options.reference if rule is None else rule.data
+    split = (options.split or "train") if rule is None else rule.split
+    seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
+    reference = protocols.open_images(name, split)
+    made: dict[str, Any] = {}
+    if is_pipeline(options.model):
+        pipeline, how = _load(options)
+        count = options.num_samples or (10_000 if rule is None else rule.num_samples)
+        together = options.particles_per_run or min(count, 200)
+        particles, nfe = run.draw_samples(pipeline, count, together, seed, progress=True, **how)
+        samples = protocols.as_images(particles, f"{count} samples of {options.model}")
+        made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
+    else:
+        samples = protocols.open_images(options.model, "train", reference)
+        if options.num_samples is not None:
+            if options.num_samples > len(samples):
+                raise InputError(f"num_samples = {options.num_samples}: {samples.source} holds {len(samples)}")
+            order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+            rows = order[: options.num_samples].numpy()
+            samples = ImageSet(samples.pixels[rows], source=samples.source)
+    check_alike(samples, reference)
+    extractor = protocols.extractor_for(options.features, name)
+    report = {"protocol": options.protocol, "says": None if rule is None else rule.says}
+    report |= judge(samples, reference, extractor, seed=seed, progress=True) | made
+    if rule is not None and len(samples) != rule.num_samples:
+        print(f"note: {len(samples)} samples; protocol {options.protocol} asks for {rule.num_samples}", file=sys.stderr)
+    for key, value in report.items():
+        if isinstance(value, float | list) or (isinstance(value, dict) and "std" in value):
+            print(f"{key:<28} {protocols.said(value)}")
+    print(f"features: {extractor.name}; {len(samples)} samples against {len(reference)}: {reference.source}")
+    written = []
+    if options.output is not None:
+        make_folder(Path(options.output).parent)
+        run.save_report(report, Path(options.output))
+        written.append(options.output)
+    if options.report is not None:
+        written.append(str(save_page(report, samples, reference, Path(options.report))))
+    if written:
+        print(f"written: {', '.join(written)}")
 
 
 def _table(report: dict[str, Any]) -> str:
@@ -510,6 +596,39 @@ def _reproduce(arguments: list[str]) -> None:
         print("written: " + ", ".join(f"{folder / name}.{ending}" for ending in endings))
 
 
+def _compare(arguments: list[str]) -> None:
+    parser = new_parser("compare", "Train every method on a data set for the same time; judge them alike in one table.")
+    parser.add_argument("--data", type=str, default="digits", help="a data set that methods have recipes for")
+    parser.add_argument("--budget", type=str, default="60s", help="training of each method: 120s, 2min or 1h")
+    parser.add_argument("--methods", type=list[str], help="a [list] of them; by default all that there are")
+    parser.add_argument("--seeds", type=int, default=1, help="how many; the table then has mean and deviation")
+    parser.add_argument("-n", "--num_samples", type=int, help="samples judged; by default the recipes'")
+    parser.add_argument(
+        "-o", "--output", type=str, help="folder of the results; by default comparisons/DATA-BUDGET, gone on with"
+    )
+    options = parse(parser, arguments)
+
+    from mmdflow.recipes.compare import budget_seconds, compare, methods_for, order
+
+    seconds = budget_seconds(options.budget)
+    methods_for(options.data, options.methods)
+    folder = Path(options.output or f"comparisons/{options.data}-{seconds:g}s")
+    try:
+        result = compare(
+            options.data,
+            seconds,
+            folder,
+            methods=options.methods,
+            seeds=options.seeds,
+            num_samples=options.num_samples,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"What is done is in {folder}; the same command goes on") from None
+    print(f"order:   {' > '.join(order(result['rows']))}")
+    print(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}, a grid a method")
+
+
 def _recipes(arguments: list[str]) -> None:
     parse(new_parser("recipes", "List the recipes and shipped models."), arguments)
 
@@ -533,5 +652,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "evaluate": _evaluate,
     "reproduce": _reproduce,
+    "compare": _compare,
     "recipes": _recipes,
 }

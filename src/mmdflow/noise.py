@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._tensors import along
+from mmdflow._tensors import along, device_of
 from mmdflow.kernels import Deep, Gaussian, Kernel, Linear
 
 
@@ -110,6 +110,31 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 def schedule(name: str) -> Schedule:
     """Return the schedule of that name: vp, ddpm, cosine or linear."""
     return SCHEDULES[_checks.choice("schedule", name, SCHEDULES)]()
+
+
+def draw_levels(
+    count: int,
+    t_min: float,
+    t_max: float,
+    *,
+    power: float = 1.0,
+    like: Tensor,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, " count"]:
+    """Return increasing noise levels t_min + (t_max - t_min) u^power, u uniform, one in each of as many equal strata of u.
+
+    Args:
+        count: how many.
+        t_min: the lowest.
+        t_max: the highest.
+        power: below 1 favours high noise, 1 is uniform.
+        like: a tensor whose type and device they have.
+        generator: draws them.
+    """
+    device = device_of(generator, like.device)
+    jitter = torch.rand(count, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    uniform = (torch.arange(count, device=like.device, dtype=like.dtype) + jitter) / count
+    return t_min + (t_max - t_min) * uniform**power
 
 
 class NoiseConditionalKernel(nn.Module):

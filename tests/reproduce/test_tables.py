@@ -12,6 +12,7 @@ from mmdflow import DMMDPipeline, reproduce
 from mmdflow.cli import main
 from mmdflow.data import load
 from mmdflow.errors import InputError
+from mmdflow.recipes import runs
 from mmdflow.recipes.read import read_recipe
 from mmdflow.reproduce import _models
 from mmdflow.reproduce._models import Judge, Measured, lower, measure
@@ -47,7 +48,7 @@ def _one_classifier():
 def test_a_table_is_written_with_published_figures_marked(tmp_path, monkeypatch, name):
     pytest.importorskip("lightning")
     module = reproduce.module(name)
-    monkeypatch.setattr(_models, "read_recipe", quick)
+    monkeypatch.setattr(runs, "read_recipe", quick)
     monkeypatch.setitem(module.SCALES, "small", module.SCALES["small"] | TINY[name])
     assert main(["reproduce", name, "-o", str(tmp_path)]) == 0
     report = json.loads((tmp_path / f"{name}.json").read_text())
@@ -94,7 +95,7 @@ def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, name):
     for data, side in {"cifar10": 32, "celeba64": 64}.items():
         stand_ins(tmp_path / "data" / data, side, labels=False)
     monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(_models, "read_recipe", quick)
+    monkeypatch.setattr(runs, "read_recipe", quick)
     module = reproduce.module(name)
     few = {"num_samples": 2, "draws": 1} | ({} if "particles" in FULL[name] else {"particles": 2})
     monkeypatch.setitem(module.SCALES, "full", module.SCALES["full"] | few | FULL[name])
@@ -117,16 +118,16 @@ def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, name):
 def test_runs_are_found_again_and_told_apart(tmp_path, monkeypatch):
     pytest.importorskip("lightning")
     short = {"training": {"max_steps": 2}, "sampling": {"mean_levels": 2}}
-    first = _models.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
+    first = runs.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
     (folder,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(_models.run, "open_run", lambda *a, **k: pytest.fail("a second run"))
-        again = _models.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
+        patch.setattr(runs.run, "open_run", lambda *a, **k: pytest.fail("a second run"))
+        again = runs.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
     assert again.provenance == first.provenance
-    _models.trained("dmmd-digits", tmp_path, seed=1, progress=False, changes=short)
+    runs.trained("dmmd-digits", tmp_path, seed=1, progress=False, changes=short)
     assert len(list(tmp_path.iterdir())) == 2
     (folder / "pipeline").rename(folder / "gone")  # interrupted after its last checkpoint
-    resumed = _models.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
+    resumed = runs.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
     assert resumed.provenance["steps"] == 2
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.divergences import Divergence, PotentialEnergy
+from mmdflow.dmmd.means import grid_position
 from mmdflow.errors import InputError
 from mmdflow.kernels import Linear
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, clamped_exp
@@ -108,13 +109,8 @@ class TargetWitness:
 
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelWitness:
         """Return the witness at level t, linear in t between the grid's levels."""
-        low, high = self.t_range
-        slack = 1e-6
-        t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
-        after = int((self.levels < t).sum().clamp(1, len(self.levels) - 1))
-        start, end = float(self.levels[after - 1]), float(self.levels[after])
-        weight = (t - start) / (end - start)
-        return LevelWitness(torch.lerp(self.direction[after - 1], self.direction[after], weight), self.reverse)
+        i, weight = grid_position(self.levels, t)
+        return LevelWitness(torch.lerp(self.direction[i], self.direction[i + 1], weight), self.reverse)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that make it."""

@@ -14,7 +14,7 @@ from mmdflow.dmmd.terms import LossTerms, participation
 from mmdflow.errors import InputError
 from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
-from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp
+from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp, draw_levels
 
 PENALTY_POINTS = ("path", "interpolate", "noisy")
 PAIRINGS = ("disjoint", "paired", "shared")
@@ -185,11 +185,9 @@ class DMMDLoss(nn.Module):
         return points, self.kernel.features(points, t).view(count, n, -1), phi_clean, phi_noisy
 
     def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
-        device = device_of(generator, clean.device)
-        jitter = torch.rand(self.num_levels, generator=generator, device=device, dtype=clean.dtype).to(clean.device)
-        stratum = torch.arange(self.num_levels, device=clean.device, dtype=clean.dtype)
-        uniform = (stratum + jitter) / self.num_levels
-        return self.t_min + (self.t_max - self.t_min) * uniform**self.level_power
+        return draw_levels(
+            self.num_levels, self.t_min, self.t_max, power=self.level_power, like=clean, generator=generator
+        )
 
     def _points(
         self, clean: Tensor, noisy: Tensor, samples: Tensor | None, generator: torch.Generator | None
@@ -199,9 +197,8 @@ class DMMDLoss(nn.Module):
             return noisy.detach().clone()
         device = device_of(generator, clean.device)
         weight = torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
-        if (
-            samples is not None and self.penalty_points == "interpolate"
-        ):  # each level's clean samples paired with its noisy ones, twice over
+        if samples is not None and self.penalty_points == "interpolate":
+            # Each level's clean samples paired with its noisy ones, twice over
             half, each = samples.shape[1] // 2, len(clean) // len(samples)
             start = torch.cat([samples[:, :half]] * 2, 1)[:, :each].reshape(clean.shape)
             end = torch.cat([samples[:, half:].flip(1)] * 2, 1)[:, :each].reshape(clean.shape)

@@ -75,14 +75,14 @@ class TargetMeans:
         Raises:
             InputError: if t lies outside the grid.
         """
-        i, weight = self._position(t)
+        i, weight = grid_position(self.levels, t)
         return torch.lerp(self.clean[i], self.clean[i + 1], weight), torch.lerp(
             self.noisy[i], self.noisy[i + 1], weight
         )
 
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelMeans:
         """Return what is known at level t, through the kernel's base; `chunk_size` is for targets that embed samples."""
-        i, weight = self._position(t)
+        i, weight = grid_position(self.levels, t)
 
         def between(x: Tensor | None, dim: int) -> Tensor | None:
             return None if x is None else torch.lerp(x.select(dim, i), x.select(dim, i + 1), weight)
@@ -97,18 +97,6 @@ class TargetMeans:
             between(self.covariance, 0),
         )
 
-    def _position(self, t: float) -> tuple[int, float]:
-        """Return i and w so that t lies w of the way from level i to level i + 1."""
-        low, high = self.t_range
-        slack = 1e-6  # float32 levels
-        t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
-        if len(self.levels) == 1:
-            return -1, 0.0
-        position = torch.tensor(t, dtype=self.levels.dtype, device=self.levels.device)
-        i = int(torch.searchsorted(self.levels.contiguous(), position))
-        i = max(i - 1, 0)
-        return i, (t - float(self.levels[i])) / float(self.levels[i + 1] - self.levels[i])
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that there are, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -117,6 +105,22 @@ class TargetMeans:
     def to(self, device: torch.device | str) -> TargetMeans:
         """Return the means on a device."""
         return TargetMeans(**{name: value.to(device) for name, value in self.tensors().items()})
+
+
+def grid_position(levels: Float[Tensor, " T"], t: float) -> tuple[int, float]:
+    """Return i and w so that t lies w of the way from level i to level i + 1 of a grid; -1 and 0 on a grid of one.
+
+    Raises:
+        InputError: if t lies outside the grid.
+    """
+    low, high = float(levels[0]), float(levels[-1])
+    slack = 1e-6  # float32 levels
+    t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
+    if len(levels) == 1:
+        return -1, 0.0
+    position = torch.tensor(t, dtype=levels.dtype, device=levels.device)
+    i = max(int(torch.searchsorted(levels.contiguous(), position)) - 1, 0)
+    return i, (t - float(levels[i])) / float(levels[i + 1] - levels[i])
 
 
 @torch.no_grad()
@@ -150,7 +154,7 @@ def target_means(
             belong to it.
     """
     _checks.count("noise_repeats", noise_repeats)
-    members = None if labels is None else one_hot(labels.cpu(), check_classes(labels)).double()
+    members = None if labels is None else one_hot(labels.cpu().long(), check_classes(labels)).double()
     count, totals = 0, dict[str, Tensor]()
     for batch in batches:
         own = None if members is None else members[count : count + len(batch)]

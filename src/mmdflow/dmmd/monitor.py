@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow.dmmd.levels import TargetLevel
+from mmdflow.dmmd.terms import participation
 from mmdflow.types import SamplingMonitor
 
 
@@ -32,7 +33,7 @@ class Recorder:
         if not self._slopes:
             mismatch, scale = target.mismatch(phi, shares)
             row |= {"mismatch": mismatch, "relative_mismatch": mismatch / scale if scale > 0 else float("nan")}
-            row["participation"] = participation_ratio(phi)
+            row["participation"] = float(participation(phi[None]))
         self._slopes.append(slope)
 
     def result(self) -> SamplingMonitor:
@@ -48,10 +49,3 @@ class Recorder:
         limit = torch.inf if self._max_slope is None else self._max_slope
         self._rows[-1] |= {"slope": float(slopes.mean()), "limited": float((slopes > limit).double().mean())}
         self._slopes = []
-
-
-def participation_ratio(phi: Float[Tensor, "n K"]) -> float:
-    """Return (tr C)^2 / tr C^2 of the features' covariance; 0 where it vanishes."""
-    centred = phi - phi.mean(0)
-    covariance = centred.T @ centred
-    return float(covariance.trace().square() / covariance.square().sum().clamp_min(torch.finfo(phi.dtype).tiny))

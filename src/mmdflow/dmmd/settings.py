@@ -83,6 +83,8 @@ class SamplerDefaults:
         for name in ("final_level", "t_min", "t_max"):
             if getattr(self, name) is not None:
                 _checks.interval(name, getattr(self, name), 0.0, 1.0)
+        if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
+            raise InputError(f"t_min = {self.t_min!r}: must not be above t_max = {self.t_max!r}")
         if self.final_sampler is not None:
             _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
         _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")

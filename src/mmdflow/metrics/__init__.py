@@ -2,18 +2,29 @@
 
 from mmdflow.metrics.classifier import Classifier, train_classifier
 from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.manifold import ManifoldScores, manifold_scores
+from mmdflow.metrics.moments import Moments
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.report import eight_bits, evaluate_samples
+from mmdflow.metrics.scores import Estimate, frechet_at_infinity, frechet_interval, inception_score, kernel_distance
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import StopWhenIndistinguishable, gaussian_scales, mmd_test
 
 __all__ = [
     "Classifier",
+    "Estimate",
+    "ManifoldScores",
+    "Moments",
     "StopWhenIndistinguishable",
     "eight_bits",
     "evaluate_samples",
+    "frechet_at_infinity",
     "frechet_distance",
+    "frechet_interval",
     "gaussian_scales",
+    "inception_score",
+    "kernel_distance",
+    "manifold_scores",
     "mmd_test",
     "nearest_distances",
     "sliced_w2",

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.metrics.moments import Moments
+
+log = logging.getLogger(__name__)
 
 
-def frechet_distance(features_a: Float[Tensor, "n K"], features_b: Float[Tensor, "m K"]) -> float:
+def frechet_distance(features_a: Float[Tensor, "n K"] | Moments, features_b: Float[Tensor, "m K"] | Moments) -> float:
     r"""Return |mu_a - mu_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64, covariances with n - 1.
 
     The trace of the square root is taken from the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), so that singular
     covariances (fewer samples than features) are no problem. With Inception features this is FID; with others it is not.
+
+    Args:
+        features_a: features, or their moments.
+        features_b: the others.
 
     Raises:
         InputError: for features that are not finite, of different width, or fewer than 2 samples.
@@ -25,21 +34,32 @@ def frechet_distance(features_a: Float[Tensor, "n K"], features_b: Float[Tensor,
         >>> round(frechet_distance(a, a + 3), 6)
         9.0
     """
-    for field, value in (("features_a", features_a), ("features_b", features_b)):
+    a, b = _moments("features_a", features_a), _moments("features_b", features_b)
+    if len(a.mean) != len(b.mean):
+        raise InputError(f"features_b has {len(b.mean)} columns: must have {len(a.mean)}, as features_a")
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp_min(0).sqrt().sum()
+    return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross)
+
+
+def warn_if_deficient(name: str, count: int, size: int) -> None:
+    """Warn, once for each pair of numbers, that a covariance has not full rank, which shifts Frechet distances."""
+    if count <= size:
+        log.warning(
+            "%s: %d samples for %d features: the covariance has not full rank, and the distance is biased",
+            name,
+            count,
+            size,
+        )
+
+
+def _moments(field: str, value: Tensor | Moments) -> Moments:
+    if isinstance(value, Tensor):
         _checks.points(field, value)
         if value.ndim != 2 or len(value) < 2:
             raise InputError(f"{field} has shape {list(value.shape)}: must be [n, K] with n >= 2")
-    if features_a.shape[1] != features_b.shape[1]:
-        raise InputError(
-            f"features_b has {features_b.shape[1]} columns: must have {features_a.shape[1]}, as features_a"
-        )
-    (mean_a, cov_a), (mean_b, cov_b) = _moments(features_a), _moments(features_b)
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    return float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    features = features.double()
-    return features.mean(0), torch.cov(features.T).reshape(features.shape[1], features.shape[1])
+        return Moments.of(value)
+    if value.count < 2:
+        raise InputError(f"{field} has the moments of {value.count} sample: must be of at least 2")
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.metrics.classifier import Classifier
 from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.manifold import manifold_scores
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import mmd_test
 
-#: Samples at most in the permutation test and the nearest-neighbour search.
+#: Samples at most in the permutation test, the nearest-neighbour search and the manifold scores.
 _MOST = 2000
+#: k of precision, recall, density and coverage.
+_NEIGHBOURS = 5
 
 
 def evaluate_samples(
@@ -35,8 +39,10 @@ def evaluate_samples(
     Frechet distance; `classifier_fd_random_split` is the mean of ten random splits of all real data into as many and the rest.
 
     Keys: num_samples, sliced_w2(_reference), mmd2, mmd_p_value (samples against held-out, Gaussian kernel on the entries with
-    the median bandwidth), nearest_train_distance(_reference) (medians), and with a classifier: classifier,
-    classifier_fd(_reference, _random_split), classifier_confidence(_reference), class_histogram(_reference).
+    the median bandwidth), nearest_train_distance(_reference) (medians), precision, recall, density and coverage (each with
+    _reference; of the classifier's features, or of the entries without one, against as many training events; left out for a
+    handful of samples), and with a classifier: classifier, classifier_fd(_reference, _random_split),
+    classifier_confidence(_reference), class_histogram(_reference).
 
     Args:
         samples: what is judged; images are clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be.
@@ -58,6 +64,10 @@ def evaluate_samples(
     subsets = samples[: len(samples) // size * size].split(size)
     reference = test[torch.randperm(len(test), generator=generator)[:size]]
     mmd2, p_value = mmd_test(subsets[0][:_MOST], reference[:_MOST], generator=generator)
+    of_train, of_samples, of_reference = train, list(subsets), reference
+    if classifier is not None:
+        of_train, of_samples = classifier.features(train), [classifier.features(s) for s in subsets]
+        of_reference = classifier.features(reference)
     report: dict[str, Any] = {
         "num_samples": len(samples),
         "subset_size": size,
@@ -67,11 +77,10 @@ def evaluate_samples(
         "mmd_p_value": p_value,
         "nearest_train_distance": float(nearest_distances(samples[:_MOST], train).median()),
         "nearest_train_distance_reference": float(nearest_distances(test[:_MOST], train).median()),
+        **_manifold(of_samples[0], of_reference, of_train, _seeded(seed)),
     }
     if classifier is None:
         return report
-    of_train, of_samples = classifier.features(train), [classifier.features(s) for s in subsets]
-    of_reference = classifier.features(reference)
     probabilities, expected = classifier.probabilities(torch.cat(of_samples)), classifier.probabilities(of_reference)
     return {
         **report,
@@ -84,6 +93,19 @@ def evaluate_samples(
         "class_histogram": _histogram(probabilities),
         "class_histogram_reference": _histogram(expected),
     }
+
+
+def _manifold(samples: Tensor, reference: Tensor, train: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """Return the scores of samples, and of as many held-out events, against as many training events."""
+    size = min(len(samples), len(reference), len(train), _MOST)
+    if size <= _NEIGHBOURS:
+        return {}
+    of_train = train[torch.randperm(len(train), generator=generator)[:size]].flatten(1)
+    scores: dict[str, float] = {}
+    for ending, features in (("", samples), ("_reference", reference)):
+        found = manifold_scores(features[:size].flatten(1), of_train, neighbours=_NEIGHBOURS)
+        scores |= {f"{name}{ending}": value for name, value in asdict(found).items()}
+    return scores
 
 
 def eight_bits(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -190,6 +191,8 @@ def evaluate(
     seed: int | None = None,
     report_file: Path | None = None,
     figure: Path | None = None,
+    grid: Path | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     progress: bool = False,
     **how: Any,
 ) -> dict[str, Any]:
@@ -202,6 +205,8 @@ def evaluate(
         seed: of samples and tests; by default the recipe's.
         report_file: JSON file to write the report to, before the figure is drawn.
         figure: a picture to draw of the report.
+        grid: a picture to draw of the first 64 samples, or of all of points in the plane.
+        clock: measures the seconds of sampling.
         progress: show bars.
         how: sampler options, as of the pipeline's `__call__`.
     """
@@ -215,9 +220,9 @@ def evaluate(
     dataset = judged_data(spec)
     asked = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
     settings = {k: settings[k] if v is None else v for k, v in asked.items()}
-    start = time.perf_counter()
+    start = clock()
     samples, nfe = draw_samples(pipeline, **settings, progress=progress, **how)
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     classifier = None
     if dataset.train_labels is not None and dataset.test_labels is not None:
         classifier = metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
@@ -240,6 +245,8 @@ def evaluate(
     }
     if report_file is not None:
         save_report(report, report_file)
+    if grid is not None:
+        plots.save_samples(samples[:64] if samples.ndim == 4 else samples, grid)
     if figure is not None:
         samples_to_train, test_to_train = (
             metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test)

@@ -1,15 +1,11 @@
-"""Models for tables: trained once in a folder of runs and found again, sampled, judged by one measure."""
+"""Models for tables: trained or shipped, sampled, judged by one measure."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +15,10 @@ from torch import Tensor
 from mmdflow import metrics
 from mmdflow._files import shipped_models
 from mmdflow.metrics import eight_bits, frechet_distance, sliced_w2
-from mmdflow.recipes import DataSpec, Recipe, run
+from mmdflow.recipes import DataSpec, run
 from mmdflow.recipes.data import judged_data
-from mmdflow.recipes.read import read_recipe
+from mmdflow.recipes.runs import trained
 from mmdflow.recipes.systems import Pipeline, load_pipeline
-
-#: Steps that no budget of seconds allows.
-_ENDLESS = 10**7
 
 
 def paper_recipe(unit_weight: float, step_size: float) -> dict[str, Any]:
@@ -52,54 +45,6 @@ def paper_recipe(unit_weight: float, step_size: float) -> dict[str, Any]:
     }
 
 
-def trained(
-    name: str,
-    runs: Path,
-    *,
-    seed: int,
-    progress: bool,
-    seconds: float | None = None,
-    changes: Mapping[str, Any] | None = None,
-) -> Pipeline:
-    """Return the pipeline of a recipe: reused where its run in `runs` is finished, gone on with where it is not, else trained.
-
-    Args:
-        name: of the recipe.
-        runs: folder of the runs; each has a folder whose name holds a hash of all that its recipe says.
-        seed: of the training.
-        progress: show bars.
-        seconds: of training, of this process's own time, which other programs do not lengthen; by default as many steps as the
-            recipe says.
-        changes: of the recipe's fields, as `read_recipe` takes them.
-    """
-    fields = dict(changes or {})
-    loop: dict[str, Any] = {"seed": seed, "sample_every": 0}
-    if seconds is not None:
-        loop |= {"max_seconds": seconds, "max_steps": _ENDLESS}
-    recipe = read_recipe(name, fields | {"training": {**fields.get("training", {}), **loop}})
-    folder = runs / f"{name}-{_digest(recipe)}"
-    if not (folder / run.RECIPE_FILE).exists():
-        run.build_check(recipe)
-        run.open_run(recipe, folder)
-    with _own_time():
-        run.train(recipe, folder, progress=progress)
-    return load_pipeline(
-        folder, "cuda" if recipe.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    )
-
-
-@contextmanager
-def _own_time() -> Iterator[None]:
-    """Measure the seconds of training in the time of this process, as `mmdflow.training.module.clock` allows."""
-    from mmdflow.training import module
-
-    before, module.clock = module.clock, time.process_time
-    try:
-        yield
-    finally:
-        module.clock = before
-
-
 def own_or_shipped(
     data: str, runs: Path, *, seed: int, progress: bool, seconds: float | None = None
 ) -> tuple[Pipeline, str]:
@@ -108,10 +53,6 @@ def own_or_shipped(
         return load_pipeline(data), f"shipped model {data}"
     pipeline = trained(f"dmmd-{data}", runs, seed=seed, progress=progress, seconds=seconds)
     return pipeline, f"trained by dmmd-{data}" + ("" if seconds is None else f" for {seconds:g} s")
-
-
-def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:10]
 
 
 class Judge:
@@ -179,6 +120,11 @@ class Measured:
     def error(self) -> float:
         """Standard error of the mean; nan for one draw."""
         return standard_error(self.values)
+
+    @property
+    def bar(self) -> float:
+        """Two standard errors, for an error bar; 0 for one draw."""
+        return 2 * self.error if math.isfinite(self.error) else 0.0
 
     @property
     def plain(self) -> dict[str, Any]:

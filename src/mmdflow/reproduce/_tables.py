@@ -38,7 +38,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def bars(axes: Axes, measured: Mapping[str, Measured], unit: str, held_out: float) -> None:
     """Draw one bar a row, with two standard errors, and a line at the distance of held-out images."""
     names, values = list(measured), list(measured.values())
-    errors = [2 * m.error if m.error == m.error else 0.0 for m in values]
+    errors = [m.bar for m in values]
     axes.barh(names, [m.mean for m in values], xerr=errors, color="tab:blue", alpha=0.7)
     axes.axvline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
     axes.invert_yaxis()

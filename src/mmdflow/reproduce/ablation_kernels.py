@@ -17,7 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, trained
+from mmdflow.recipes.runs import trained
+from mmdflow.reproduce._models import Judge, Measured, lower, measure
 from mmdflow.reproduce._tables import NONE, PUBLISHED, bars, markdown, show_samples
 from mmdflow.reproduce.base import Outcome
 

@@ -143,7 +143,7 @@ def _draw(
     ax = figure.subplots()
     for s in steps:
         row = [cells[t, s] for t in levels]
-        errors = [2 * m.error if m.error == m.error else 0.0 for m in row]
+        errors = [m.bar for m in row]
         ax.errorbar([m.nfe for m in row], [m.mean for m in row], yerr=errors, marker="o", capsize=3, label=f"N_s = {s}")
     ax.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
     ax.axvline(ENOUGH, color="0.8", lw=1)

@@ -206,7 +206,7 @@ def _draw(
     left.loglog(counts, [first * (n / counts[0]) ** SLOPE for n in counts], "k:", lw=1, label="N_p^(-1/2)")
     left.set(xlabel="N_p", ylabel="|exact - approximate| / |approximate| velocity")
     left.legend(frameon=False)
-    errors = [2 * m.error if m.error == m.error else 0.0 for m in rows.values()]
+    errors = [m.bar for m in rows.values()]
     right.errorbar(list(rows), [m.mean for m in rows.values()], yerr=errors, marker="o", capsize=3, label="exact")
     right.axhline(approximate.mean, color="tab:orange", label="approximate")
     right.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")

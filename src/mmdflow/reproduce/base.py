@@ -40,6 +40,17 @@ class Outcome:
     table: str | None = None
 
 
+def told(criteria: Mapping[str, bool]) -> str:
+    """Return which criteria were seen and which were not, as a sentence.
+
+    Example:
+        >>> told({"a falls": True, "b rises": False})
+        'Seen: a falls; not seen: b rises.'
+    """
+    seen, missed = ([name for name, holds in criteria.items() if bool(holds) is wanted] for wanted in (True, False))
+    return f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}."
+
+
 def reproduce(
     name: str, experiment: ModuleType, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:

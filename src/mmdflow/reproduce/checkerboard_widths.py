@@ -48,7 +48,7 @@ from mmdflow.data import toy
 from mmdflow.functional import mmd2
 from mmdflow.metrics import sliced_w2
 from mmdflow.reproduce._widths import learn_width, train_mmd_gan
-from mmdflow.reproduce.base import Outcome
+from mmdflow.reproduce.base import Outcome, told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,15 +184,13 @@ def run(
         "discrepancy_like_interpolation": like_interpolation(discrepancies),
         "samples_best": samples_best(quality),
     }
-    seen = [name for name, holds in criteria.items() if holds]
-    missed = [name for name, holds in criteria.items() if not holds]
     shown = ", ".join(
         f"{name} {100 * q['dark']:.0f} percent in the dark squares ({100 * q['outliers']:.1f} outliers), W_2 {q['sliced_w2']:.3f}"
         for name, q in quality.items()
     )
     dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
     finding = (
-        f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}. From t = 1 to {T_MIN:g} sigma(t) "
+        f"{told(criteria)} From t = 1 to {T_MIN:g} sigma(t) "
         f"goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the "
         f"largest MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at "
         f"most to {gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
@@ -209,7 +207,9 @@ def run(
         "samples": quality,
         "chosen_step_sizes": chosen,
     }
-    return Outcome(CLAIM, not missed, finding, figures, lambda figure: _draw(figure, figures, samples, gan_steps))
+    return Outcome(
+        CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, figures, samples, gan_steps)
+    )
 
 
 def measure_discrepancies(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmdflow.reproduce._models import Judge, Measured, lower, measure, own_or_shipped
 from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, PUBLISHED, bars, markdown, show_samples
-from mmdflow.reproduce.base import Outcome
+from mmdflow.reproduce.base import Outcome, told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,11 +65,9 @@ def run(*, data: str, num_samples: int, draws: int, particles: int, runs: Path, 
     }
     held_out = judge.held_out(num_samples)
     criteria = judged(rows)
-    seen = [name for name, holds in criteria.items() if holds]
-    missed = [name for name, holds in criteria.items() if not holds]
     order = " < ".join(sorted(rows, key=lambda name: rows[name].mean))
     finding = (
-        f"Seen: {', '.join(seen) or 'nothing'}; not seen: {', '.join(missed) or 'nothing'}. From best to worst {order}: "
+        f"{told(criteria)} From best to worst {order}: "
         f"{', '.join(f'{name} {row}' for name, row in rows.items())} ({judge.unit}, {draws} draws of {num_samples}; held-out "
         f"images {held_out:.3g}; {source})."
     )
@@ -91,7 +89,9 @@ def run(*, data: str, num_samples: int, draws: int, particles: int, runs: Path, 
         + NOT_AT_HAND
         + " DMMD's is Table 1's, at 100 evaluations."
     )
-    return Outcome(CLAIM, not missed, finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table)
+    return Outcome(
+        CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table
+    )
 
 
 def judged(rows: dict[str, Measured]) -> dict[str, bool]:

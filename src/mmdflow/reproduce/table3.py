@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.errors import InputError
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, own_or_shipped, trained
+from mmdflow.recipes.runs import trained
+from mmdflow.reproduce._models import Judge, Measured, lower, measure, own_or_shipped
 from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, markdown, show_samples
 from mmdflow.reproduce.base import Outcome
 

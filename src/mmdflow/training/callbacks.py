@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mmdflow.errors import DivergedError
+from mmdflow.training.module import LossModule
 
 
 class Checkpoints(L.Callback):
@@ -73,19 +74,19 @@ class Checkpoints(L.Callback):
 
 
 class StepProgress(L.Callback):
-    """One bar over all steps, with rate, ETA and the parts of the loss."""
+    """One bar over all steps, or over the seconds of a training that is bounded by them, with ETA and the parts of the loss."""
 
-    def __init__(self, max_steps: int) -> None:
-        self.max_steps = max_steps
+    def __init__(self, max_steps: int, max_seconds: float | None = None) -> None:
+        self.max_steps, self.max_seconds = max_steps, max_seconds
         self.bar: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar at the step where training stands."""
         self.bar = tqdm(
-            total=self.max_steps,
-            initial=trainer.global_step,
+            total=self.max_steps if self.max_seconds is None else round(self.max_seconds),
+            initial=self._done(trainer, pl_module),
             desc="train",
-            unit="step",
+            unit="step" if self.max_seconds is None else "s",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30,
             disable=not trainer.is_global_zero,
@@ -93,10 +94,16 @@ class StepProgress(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Move on."""
-        self.bar.update(trainer.global_step - self.bar.n)
+        self.bar.update(max(0, self._done(trainer, pl_module) - self.bar.n))
         values = trainer.progress_bar_metrics
         if values and trainer.global_step % 50 == 1:
             self.bar.set_postfix({k: f"{float(v):.3g}" for k, v in values.items()}, refresh=False)
+
+    def _done(self, trainer: L.Trainer, module: L.LightningModule) -> int:
+        """Return steps, or seconds: whole ones."""
+        if self.max_seconds is None or not isinstance(module, LossModule):
+            return trainer.global_step
+        return round(module.elapsed)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the bar."""

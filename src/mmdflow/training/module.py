@@ -39,7 +39,10 @@ class Staged(Protocol):
     num_stages: int
 
     def enter(self, stage: int, generator: torch.Generator) -> None:
-        """Prepare a stage, 0, 1, ..., before its first step; what it prepares belongs in buffers, which checkpoints hold."""
+        """Prepare a stage, 0, 1, ..., before its first step; a resume does not enter again.
+
+        So what it prepares, and the number of the stage itself, belong in buffers, which checkpoints hold.
+        """
         ...
 
 

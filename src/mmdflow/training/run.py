@@ -121,7 +121,7 @@ def fit(
         gradient_clip_val=options.gradient_clip,
         callbacks=[
             checkpoints,
-            *([StepProgress(options.max_steps)] if options.progress else []),
+            *([StepProgress(options.max_steps, module.max_seconds)] if options.progress else []),
             *callbacks,
         ],
         logger=_loggers(folder, start),

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._tensors import device_of
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
-from mmdflow.noise import LinearSchedule, Schedule
+from mmdflow.noise import LinearSchedule, Schedule, draw_levels
 
 PREDICTIONS = ("noise", "velocity")
 
@@ -90,18 +89,14 @@ class DenoisingLoss(nn.Module):
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DenoisingTerms:
         """Return the loss of a batch of clean events; `generator` draws levels and noise."""
-        levels = self._draw_levels(clean, generator)
+        levels = draw_levels(
+            len(clean), self.t_min, self.t_max, power=self.level_power, like=clean, generator=generator
+        )
         noise = normal_like(clean, generator)
         noisy = self.schedule.add_noise(clean, noise, levels)
         aim = noise if self.prediction == "noise" else noise - clean
         errors = (self.network.outputs(noisy, levels)[:, 0] - aim).square().flatten(1).mean(1)
         return DenoisingTerms(errors.mean(), levels, errors.detach())
-
-    def _draw_levels(self, clean: Tensor, generator: torch.Generator | None) -> Tensor:
-        count, device = len(clean), device_of(generator, clean.device)
-        jitter = torch.rand(count, generator=generator, device=device, dtype=clean.dtype).to(clean.device)
-        uniform = (torch.arange(count, device=clean.device, dtype=clean.dtype) + jitter) / count
-        return self.t_min + (self.t_max - self.t_min) * uniform**self.level_power
 
 
 def check_network(network: FeatureNetwork) -> FeatureNetwork:

@@ -1,0 +1,187 @@
+"""Inception score and kernel distance of features, and how sure a Frechet distance is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.moments import Moments
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its spread.
+
+    Attributes:
+        mean: over splits or subsets.
+        std: standard deviation over them, with n; 0 for one.
+    """
+
+    mean: float
+    std: float
+
+
+def inception_score(probabilities: Float[Tensor, "n C"], *, splits: int = 10) -> Estimate:
+    """Return exp E_x KL(p(y|x) || p(y)), mean and deviation over consecutive splits (Salimans et al. 2016), in float64.
+
+    It is 1 where every prediction is the same, and C where predictions are certain and all classes equally frequent. The splits
+    are of the samples as they come: shuffle them where their order means something.
+
+    Raises:
+        InputError: for rows that are not probabilities, or fewer samples than splits.
+
+    Example:
+        >>> import torch
+        >>> round(inception_score(torch.eye(10).repeat(5, 1), splits=5).mean, 6)
+        10.0
+    """
+    _checks.points("probabilities", probabilities)
+    if probabilities.ndim != 2 or bool((probabilities < 0).any()):
+        raise InputError(f"probabilities has shape {list(probabilities.shape)}: must be [n, C], none negative")
+    p = probabilities.double()
+    off = float((p.sum(1) - 1).abs().max())
+    if off > 1e-3:
+        raise InputError(f"probabilities has a row whose sum is {1 + off:.4g}: must be 1")
+    if len(p) < _checks.count("splits", splits):
+        raise InputError(f"splits = {splits}: must be at most the number of samples, {len(p)}")
+    scores = []
+    for part in p.tensor_split(splits):
+        marginal = part.mean(0, keepdim=True)
+        divergence = torch.xlogy(part, part) - torch.xlogy(part, marginal)
+        scores.append(divergence.sum(1).mean().exp())
+    return _estimate(torch.stack(scores))
+
+
+def kernel_distance(
+    features: Float[Tensor, "n K"],
+    reference: Float[Tensor, "m K"],
+    *,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Return the unbiased MMD^2 of the kernel (<x, y> / K + 1)^3, over random subsets (KID, Binkowski et al. 2018), in float64.
+
+    Its expectation is 0 for equal distributions, and a single value may be negative.
+
+    Args:
+        features: of the samples.
+        reference: of the data.
+        num_subsets: pairs of subsets, each drawn without replacement.
+        subset_size: of each; at most n and m.
+        generator: draws them.
+
+    Raises:
+        InputError: for mismatched features, or subsets that are larger than the sets.
+    """
+    _checks.points("reference", reference)
+    _checks.points("features", features, reference.shape[1:])
+    _checks.count("num_subsets", num_subsets)
+    size = _checks.count("subset_size", subset_size, 2)
+    if size > min(len(features), len(reference)):
+        raise InputError(
+            f"subset_size = {size}: must be at most the numbers of features, {len(features)} and {len(reference)}"
+        )
+    values = []
+    for _ in range(num_subsets):
+        x, y = (
+            z[torch.randperm(len(z), generator=generator)[:size].to(z.device)].double() for z in (features, reference)
+        )
+        within = (_off_diagonal(x) + _off_diagonal(y)) / (size * (size - 1))
+        values.append(within - 2 * _cubic(x, y).mean())
+    return _estimate(torch.stack(values))
+
+
+def frechet_interval(
+    features: Float[Tensor, "n K"],
+    reference: Float[Tensor, "m K"] | Moments,
+    *,
+    level: float = 0.95,
+    repeats: int = 100,
+    generator: torch.Generator | None = None,
+) -> tuple[float, float]:
+    """Return an interval of the Frechet distance over draws of as many samples, from resampled sets (the bootstrap).
+
+    Resampling adds the bias of a finite set a second time; the quantiles are therefore moved so that the mean of the resampled
+    distances is the estimate. What is left is the spread of the distance at this number of samples. The reference is held fixed.
+
+    Args:
+        features: of the samples.
+        reference: of the data, or their moments.
+        level: of confidence.
+        repeats: resampled sets.
+        generator: draws them.
+    """
+    _checks.interval("level", level, 0.0, 1.0, "()")
+    against = Moments.of(reference) if isinstance(reference, Tensor) else reference
+    estimate = frechet_distance(features, against)
+    found = _resampled(
+        features, lambda x: frechet_distance(x, against), _checks.count("repeats", repeats, 2), generator
+    )
+    low, high = torch.quantile(found, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    shift = estimate - float(found.mean())
+    return low + shift, high + shift
+
+
+def frechet_at_infinity(
+    features: Float[Tensor, "n K"],
+    reference: Float[Tensor, "m K"] | Moments,
+    *,
+    num_sizes: int = 15,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Return the Frechet distance extrapolated to infinitely many samples (Chong and Forsyth 2020, FID_infinity).
+
+    The distance of n samples is biased by a term in 1 / n; a line is fitted to distances of subsets of n / 10 (at least 2 K,
+    below which the covariances have no full rank and the bias is no such term) to n samples against 1 / n, and read off at 0. The
+    reference is taken as it is.
+
+    Args:
+        features: of the samples.
+        reference: of the data, or their moments.
+        num_sizes: subsets.
+        generator: draws them.
+
+    Raises:
+        InputError: for fewer than 4 K samples.
+    """
+    count, width = features.shape
+    if count < 4 * width:
+        raise InputError(f"features has {count} samples of {width}: must have at least {4 * width} to extrapolate")
+    against = Moments.of(reference) if isinstance(reference, Tensor) else reference
+    sizes = torch.linspace(max(count / 10, 2 * width), count, _checks.count("num_sizes", num_sizes, 2)).long()
+    values = []
+    for size in sizes.tolist():
+        rows = torch.randperm(len(features), generator=generator)[:size].to(features.device)
+        values.append(frechet_distance(features[rows], against))
+    design = torch.stack([torch.ones(len(sizes), dtype=torch.float64), 1 / sizes.double()], 1)
+    line = torch.linalg.lstsq(design, torch.tensor(values, dtype=torch.float64)[:, None]).solution
+    return float(line[0])
+
+
+def _resampled(
+    features: Tensor, score: Callable[[Tensor], float], repeats: int, generator: torch.Generator | None
+) -> Float[Tensor, " B"]:
+    count = len(features)
+    draws = (torch.randint(count, (count,), generator=generator).to(features.device) for _ in range(repeats))
+    return torch.tensor([score(features[rows]) for rows in draws], dtype=torch.float64)
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _off_diagonal(x: Tensor) -> Tensor:
+    gram = _cubic(x, x)
+    return gram.sum() - gram.diagonal().sum()
+
+
+def _estimate(values: Float[Tensor, " s"]) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std(correction=0)))

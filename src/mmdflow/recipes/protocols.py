@@ -1,0 +1,141 @@
+"""Protocols by name, and what they name: images of any program, references, features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks, data, metrics
+from mmdflow.data import ImageSet
+from mmdflow.errors import InputError
+from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
+
+#: Data sets that `mmdflow.data.load` holds in memory, with labels for a classifier of their own.
+_LABELLED = ("digits", "mnist", "fashion")
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How the literature judges samples of a data set.
+
+    Attributes:
+        data: name of the data set.
+        split: its part that is the reference.
+        num_samples: how many samples are judged.
+        says: the rule in words, with its source.
+    """
+
+    data: str
+    split: str
+    num_samples: int
+    says: str
+
+
+_FRANCESCHI = "Franceschi et al. 2023: against the full test split"
+PROTOCOLS: dict[str, EvaluationProtocol] = {
+    "cifar10": EvaluationProtocol(
+        "cifar10", "train", 50_000, "50 000 samples against the training set (Heusel et al. 2017; Ho et al. 2020)"
+    ),
+    "mnist": EvaluationProtocol("mnist", "test", 10_000, f"{_FRANCESCHI}, grey repeated to 3 channels for Inception"),
+    "fashion": EvaluationProtocol("fashion", "test", 10_000, "as mnist, on Fashion-MNIST"),
+    "celeba": EvaluationProtocol(
+        "celeba64", "test", 19_962, f"{_FRANCESCHI}; the centred 140 pixels are cut out, then resized to 64 (ours)"
+    ),
+    "lsun-church": EvaluationProtocol(
+        "church64", "train", 50_000, "Ho et al. 2020: 50 000 samples against the training set"
+    ),
+}
+
+
+def protocol(name: str) -> EvaluationProtocol:
+    """Return a protocol by name.
+
+    Raises:
+        InputError: for an unknown one; lists them.
+    """
+    return PROTOCOLS[_checks.choice("protocol", name, PROTOCOLS)]
+
+
+def open_images(name_or_path: str, split: str = "train", like: ImageSet | None = None) -> ImageSet:
+    """Return images of a data set's name, a folder of pictures, a .npz of samples or anything that `mmdflow.data.images` reads.
+
+    Args:
+        name_or_path: where they are.
+        split: train or test, of data sets.
+        like: images whose channels they are read with.
+
+    Raises:
+        InputError: if there is nothing, images are of several sizes, or entries are not finite or out of range.
+    """
+    _checks.choice("split", split, ("train", "test"))
+    if name_or_path in _LABELLED:
+        dataset = data.load(name_or_path)
+        return as_images(dataset.train if split == "train" else dataset.test, f"{dataset.source} ({split})")
+    path, channels = Path(name_or_path), 3 if like is None else like.event_shape[0]
+    if path.suffix.lower() in data.POINT_FILES and path.suffix.lower() != ".npy" and _holds_samples(path):
+        samples = data.read_points(path)
+        if samples.ndim != 4:
+            raise InputError(f"{path}: samples are {list(samples.shape)}: must be images, [n, c, h, w] in [-1, 1]")
+        return as_images(samples, str(path))
+    return data.images(name_or_path, split, channels=channels)
+
+
+def _holds_samples(path: Path) -> bool:
+    if path.suffix.lower() != ".npz":
+        return True
+    try:
+        with np.load(path) as arrays:
+            return "samples" in arrays
+    except (OSError, ValueError):
+        return False
+
+
+def as_images(images: Float[Tensor, "n c h w"], source: str) -> ImageSet:
+    """Return images in [-1, 1] as bytes.
+
+    Raises:
+        InputError: for entries that are not finite or out of range, or events that are no images.
+    """
+    _checks.points(source, images)
+    if float(images.abs().max()) > 1 + 1e-3:
+        raise InputError(f"{source}: entries reach {float(images.abs().max()):.3g}: must be in [-1, 1]")
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+    return ImageSet(pixels, source=source)
+
+
+def extractor_for(features: str | None, reference: str) -> FeatureExtractor:
+    """Return the features to judge by: "classifier" (the data set's own), or what `feature_extractor` knows.
+
+    By default the classifier of digits, mnist and fashion, and Inception for other references.
+
+    Raises:
+        InputError: for an unknown name, or a classifier of a reference that is none of these data sets.
+    """
+    name = features or ("classifier" if reference in _LABELLED else "inception")
+    if name != "classifier":
+        return feature_extractor(name)
+    if reference not in _LABELLED:
+        raise InputError(f"features = 'classifier' with reference = {reference!r}: is there for {', '.join(_LABELLED)}")
+    dataset = data.load(reference)
+    assert dataset.train_labels is not None
+    assert dataset.test_labels is not None
+    return metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
+
+
+def said(value: object) -> str:
+    """Return a figure of a report in words: a score with its deviation, an interval, a number.
+
+    Example:
+        >>> said({"mean": 1.5, "std": 0.25}), said([0.5, 2.0]), said(1 / 3)
+        ('1.5 ± 0.25', '0.5 to 2', '0.33333')
+    """
+    if isinstance(value, dict):
+        return " ± ".join(said(v) for v in value.values())
+    if isinstance(value, list):
+        return " to ".join(said(v) for v in value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,155 @@
+"""Scores of features: against torchmetrics' and scipy's formulas, closed forms, and invariances."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from mmdflow import InputError
+from mmdflow.metrics import (
+    Moments,
+    frechet_at_infinity,
+    frechet_distance,
+    frechet_interval,
+    inception_score,
+    kernel_distance,
+)
+
+
+def normal(n, d, seed=0, shift=0.0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def skewed(n, d, seed):
+    """Features as networks give them: non-negative, correlated, far from the origin."""
+    mix = normal(d, d, 99) / d**0.5
+    return (normal(n, d, seed) @ mix).relu() + 5
+
+
+def test_moments_do_not_depend_on_order_batches_or_ranks():
+    x = skewed(1003, 12, 0)
+    whole = Moments.of(x)
+    shuffled = x[torch.randperm(1003, generator=torch.Generator().manual_seed(1))]
+    ranks = [Moments.of_batches(part.split(17)) for part in shuffled.tensor_split(3)]
+    for found in (
+        Moments.of_batches(x.split(1)),
+        Moments.of_batches(x.split(100)),
+        Moments.of_batches(shuffled.split(64)),
+        ranks[2].merged(ranks[0]).merged(ranks[1]),
+    ):
+        assert found.count == 1003
+        torch.testing.assert_close(found.mean, whole.mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.covariance, whole.covariance, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(whole.covariance, torch.cov(x.double().T), rtol=1e-12, atol=1e-12)
+
+
+def test_frechet_distance_is_the_same_however_features_come():
+    x, y = skewed(700, 10, 0), skewed(900, 10, 1) * 1.1
+    whole = frechet_distance(x, y)
+    against = Moments.of_batches(y.split(31))
+    assert frechet_distance(x, against) == pytest.approx(whole, rel=1e-9)
+    assert frechet_distance(Moments.of_batches(x.flip(0).split(7)), against) == pytest.approx(whole, rel=1e-9)
+
+
+def test_frechet_distance_is_torchmetrics():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    x, y = skewed(400, 16, 0), skewed(500, 16, 1) * 1.05
+    a, b = (Moments.of(z) for z in (x, y))
+    theirs = float(fid._compute_fid(a.mean, a.covariance, b.mean, b.covariance))
+    assert frechet_distance(x, y) == pytest.approx(theirs, rel=1e-6)
+    root = scipy.linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy()).real
+    plain = (a.mean - b.mean).square().sum() + (a.covariance + b.covariance).trace() - 2 * np.trace(root)
+    assert frechet_distance(x, y) == pytest.approx(float(plain), rel=1e-6)
+
+
+def test_inception_score_in_closed_form_and_as_torchmetrics():
+    assert inception_score(torch.full((50, 10), 0.1)).mean == pytest.approx(1, rel=1e-6)
+    assert inception_score(torch.eye(10).repeat(7, 1), splits=7).mean == pytest.approx(10)
+    assert inception_score(torch.eye(4)[[0, 0, 1, 1]], splits=1).mean == pytest.approx(2)
+    module = pytest.importorskip("torchmetrics.image.inception")
+    logits = 3 * normal(500, 10)
+    theirs = module.InceptionScore(feature=torch.nn.Identity(), splits=10)
+    theirs.features, theirs._update_count = [logits], 1
+    torch.manual_seed(0)
+    mean, _ = theirs.compute()
+    torch.manual_seed(0)
+    order = torch.randperm(500)
+    assert inception_score(logits[order].softmax(1), splits=10).mean == pytest.approx(float(mean), rel=1e-5)
+
+
+def test_kernel_distance_is_torchmetrics():
+    module = pytest.importorskip("torchmetrics.image.kid")
+    x, y = skewed(60, 8, 0), skewed(60, 8, 1) + 0.1
+    ours = kernel_distance(x, y, num_subsets=1, subset_size=60)
+    assert ours.mean == pytest.approx(float(module.poly_mmd(x.double(), y.double())), rel=1e-6)
+    assert ours.std == 0
+
+
+def test_kernel_distance_is_unbiased():
+    """200 draws of equal distributions: their mean is 0 within three standard errors, and half of them are negative."""
+    values = torch.tensor(
+        [
+            kernel_distance(normal(40, 6, 2 * i), normal(40, 6, 2 * i + 1), num_subsets=1, subset_size=40).mean
+            for i in range(200)
+        ]
+    )
+    assert abs(float(values.mean())) < 3 * float(values.std()) / math.sqrt(200)
+    assert 60 < int((values < 0).sum()) < 140
+    apart = kernel_distance(normal(40, 6), normal(40, 6, 1, 1.0), num_subsets=5, subset_size=30)
+    assert apart.mean > 10 * float(values.std())
+
+
+def test_interval_covers_the_distance_and_narrows():
+    """What it shall cover is the mean distance of as many samples: of two Gaussians a unit apart in each entry."""
+    reference = Moments(10**6, torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64) * (10**6 - 1))
+    expected = sum(frechet_distance(normal(300, 3, 1000 + seed, 1.0), reference) for seed in range(300)) / 300
+    assert expected == pytest.approx(3, abs=0.1)
+    hits, widths = 0, []
+    for seed in range(40):
+        x = normal(300, 3, seed, 1.0)
+        low, high = frechet_interval(x, reference, repeats=60, generator=torch.Generator().manual_seed(seed))
+        hits += low <= expected <= high
+        widths.append(high - low)
+    assert hits >= 34
+    few = normal(75, 3, 0, 1.0)
+    low, high = frechet_interval(few, reference, repeats=60, generator=torch.Generator().manual_seed(0))
+    assert high - low > 1.4 * sum(widths) / len(widths)
+
+
+def test_distance_at_infinity_takes_the_bias_off():
+    """Samples of the reference itself: the distance is 0, what finite samples show is bias."""
+    reference = Moments(10**6, torch.zeros(8, dtype=torch.float64), torch.eye(8, dtype=torch.float64) * (10**6 - 1))
+    biased, found = [], []
+    for seed in range(10):
+        x = normal(400, 8, seed)
+        biased.append(frechet_distance(x, reference))
+        found.append(frechet_at_infinity(x, reference, generator=torch.Generator().manual_seed(seed)))
+    assert sum(biased) / 10 > 0.05
+    assert abs(sum(found)) < 0.25 * sum(biased)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Moments.of(torch.zeros(3)), "must be [n, K]"),
+        (lambda: Moments.of(torch.full((3, 2), torch.nan)), "features"),
+        (lambda: Moments.of_batches([]), "batches is empty"),
+        (lambda: Moments.of(normal(4, 2)).merged(Moments.of(normal(4, 3))), "moments of 3 features: must have 2"),
+        (lambda: frechet_distance(normal(1, 2), normal(4, 2)), "n >= 2"),
+        (lambda: frechet_distance(normal(4, 2), Moments.of(normal(1, 2))), "of 1 sample: must be of at least 2"),
+        (lambda: inception_score(torch.ones(10, 3)), "whose sum is 3: must be 1"),
+        (lambda: inception_score(torch.full((4, 2), 0.5), splits=10), "splits = 10: must be at most"),
+        (lambda: inception_score(-torch.ones(10, 3)), "none negative"),
+        (lambda: kernel_distance(normal(9, 2), normal(9, 3)), "features has event shape"),
+        (lambda: kernel_distance(normal(9, 2), normal(9, 2)), "subset_size = 1000: must be at most"),
+        (lambda: frechet_at_infinity(normal(7, 2), normal(9, 2)), "must have at least 8 to extrapolate"),
+        (lambda: frechet_interval(normal(9, 2), normal(9, 2), level=1.0), "level = 1.0"),
+    ],
+)
+def test_bad_input(call, message, unchecked):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
