@@ -20,6 +20,10 @@ from mmdflow.recipes import (
     DDPMLossSpec,
     DDPMRecipe,
     DDPMSamplingSpec,
+    DensityRatioLossSpec,
+    DensityRatioRecipe,
+    DiscriminatorFlowLossSpec,
+    DiscriminatorFlowRecipe,
     FeaturesSpec,
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
@@ -28,6 +32,7 @@ from mmdflow.recipes import (
     MMDGANLossSpec,
     MMDGANRecipe,
     ParticleFlowSpec,
+    ScalarSamplingSpec,
     SlicedGeneratorLossSpec,
     SlicedGeneratorRecipe,
     recipe_path,
@@ -45,6 +50,7 @@ TRAINING = BatchTrainingSpec(
     max_steps=8, checkpoint_every=3, sample_every=4, log_every=2, batch_size=16, accelerator="cpu"
 )
 FEATURES = FeaturesSpec("mlp", width=16, depth=1, num_features=1)
+SCALAR = dataclasses.replace(FEATURES, head="flat")
 SMALL = {
     "ddpm": DDPMRecipe(features=FEATURES, training=TRAINING, sampling=DDPMSamplingSpec(num_levels=5)),
     "flow-matching": FlowMatchingRecipe(
@@ -67,8 +73,13 @@ SMALL = {
         training=dataclasses.replace(TRAINING, ema_decay=0.0),
         loss=JKOLossSpec(num_stages=3, dual_steps=2, penalty=0.1, pool_size=50),
     ),
+    "discriminator-flow": DiscriminatorFlowRecipe(
+        features=SCALAR, training=TRAINING, loss=DiscriminatorFlowLossSpec(num_steps=5, noise=0.1)
+    ),
+    "dggf-kl": DensityRatioRecipe(features=SCALAR, training=TRAINING, loss=DensityRatioLossSpec(num_steps=5)),
 }
 DENOISERS = ["ddpm", "flow-matching"]
+FLOWS = ["discriminator-flow", "dggf-kl"]  # along the gradient of one learned function
 
 
 def read(name):
@@ -102,6 +113,28 @@ def test_recipes_are_on_equal_terms(data):
             continue
         assert recipe.features == dataclasses.replace(ours.features, num_features=1, gradient=None)
         assert recipe.batch_size == ours.batch_size
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])
+@pytest.mark.parametrize("system", FLOWS)
+def test_recipes_of_flows_are_on_equal_terms(system, data):
+    recipe, ours = read(f"{system}-{data}"), read(f"dmmd-{data}")
+    assert (recipe.data, recipe.evaluation) == (ours.data, ours.evaluation)
+    for name in ("gradient_clip", "precision"):
+        assert getattr(recipe.training, name) == getattr(ours.training, name)
+    same = read(f"ddpm-{data}").features if data in ("mnist", "fashion") else ours.features
+    assert recipe.features == dataclasses.replace(same, head=recipe.features.head, num_features=1, gradient=None)
+
+
+@pytest.mark.parametrize("system", FLOWS)
+def test_flows_sample_as_they_are_trained_unless_told_otherwise(system):
+    dataset = run.load_data(DataSpec())
+    recipe = SMALL[system]
+    loss = SYSTEMS[system].loss(recipe, dataset)
+    assert SYSTEMS[system].pipeline(recipe, loss, loss.network, dataset, {}).defaults == loss.flow
+    changed = dataclasses.replace(recipe, sampling=ScalarSamplingSpec(num_steps=9, step_size=0.5))
+    defaults = SYSTEMS[system].pipeline(changed, loss, loss.network, dataset, {}).defaults
+    assert defaults == dataclasses.replace(loss.flow, num_steps=9, step_size=0.5)
 
 
 @pytest.mark.parametrize("system", DENOISERS)
@@ -251,6 +284,31 @@ def test_pipelines_of_an_unknown_system_are_told(run_folder, tmp_path, unchecked
         (JKOLossSpec, {"penalty": -1.0}, "loss.penalty = -1.0"),
         (JKOFlowRecipe, {"features": FeaturesSpec(num_features=1, head="flat")}, "features.head = 'flat'"),
         (JKOFlowRecipe, {"training": BatchTrainingSpec()}, "training.ema_decay = 0.999: must be 0"),
+        (DiscriminatorFlowLossSpec, {"step_size": 0.0}, "loss.step_size = 0.0"),
+        (DiscriminatorFlowLossSpec, {"penalty_weight": -1.0}, "loss.penalty_weight = -1.0"),
+        (DensityRatioLossSpec, {"num_steps": 0}, "loss.num_steps = 0"),
+        (
+            DensityRatioLossSpec,
+            {"bregman": "lsif"},
+            "loss.divergence = 'kl' with loss.bregman = 'lsif': must be pearson",
+        ),
+        (ScalarSamplingSpec, {"num_steps": 0}, "sampling.num_steps = 0"),
+        (ScalarSamplingSpec, {"step_size": -1.0}, "sampling.step_size = -1.0"),
+        (
+            DiscriminatorFlowRecipe,
+            {"features": FeaturesSpec()},
+            "features.num_features = 4: must be 1 for discriminator-flow",
+        ),
+        (
+            DensityRatioRecipe,
+            {"features": FeaturesSpec(num_features=1, gradient="semi")},
+            "features.gradient = 'semi': must be full for dggf-kl",
+        ),
+        (
+            DiscriminatorFlowRecipe,
+            {"training": BatchTrainingSpec(compile=True)},
+            "training.compile = True: must be false for discriminator-flow",
+        ),
     ],
 )
 def test_recipes_check_their_fields(spec, fields, message, unchecked):

@@ -11,9 +11,15 @@ from mmdflow.recipes.denoising_schema import (
     FlowMatchingRecipe,
     FlowMatchingSamplingSpec,
 )
+from mmdflow.recipes.density_ratio_schema import DensityRatioLossSpec, DensityRatioRecipe
+from mmdflow.recipes.discriminator_flow_schema import (
+    DiscriminatorFlowLossSpec,
+    DiscriminatorFlowRecipe,
+)
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.jko_schema import JKOFlowRecipe, JKOLossSpec
 from mmdflow.recipes.mmd_gan_schema import MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec
+from mmdflow.recipes.scalar_schema import ScalarSamplingSpec
 from mmdflow.recipes.schema import (
     BaseSpec,
     BatchTrainingSpec,
@@ -44,6 +50,8 @@ RECIPES: dict[str, type[Recipe]] = {
     "mmd-gan": MMDGANRecipe,
     "gs-mmd-rk": SlicedGeneratorRecipe,
     "jko-flow": JKOFlowRecipe,
+    "discriminator-flow": DiscriminatorFlowRecipe,
+    "dggf-kl": DensityRatioRecipe,
 }
 
 __all__ = [
@@ -55,6 +63,10 @@ __all__ = [
     "DDPMSamplingSpec",
     "DMMDRecipe",
     "DataSpec",
+    "DensityRatioLossSpec",
+    "DensityRatioRecipe",
+    "DiscriminatorFlowLossSpec",
+    "DiscriminatorFlowRecipe",
     "DivergenceSpec",
     "EvaluationSpec",
     "FeaturesSpec",
@@ -72,6 +84,7 @@ __all__ = [
     "ParticleFlowSpec",
     "Recipe",
     "SamplingSpec",
+    "ScalarSamplingSpec",
     "SlicedGeneratorLossSpec",
     "SlicedGeneratorRecipe",
     "SlicedGeneratorSamplingSpec",

@@ -42,6 +42,12 @@ METHODS: dict[str, Method] = {
     "a-dmmd": Method("dmmd", {"sampler": "approximate"}),
     "ddpm": Method("ddpm"),
     "flow-matching": Method("flow-matching"),
+    "mmd-gan": Method("mmd-gan"),
+    "mmd-gan-flow": Method("mmd-gan", {"sampler": "flow"}),
+    "gs-mmd-rk": Method("gs-mmd-rk"),
+    "jko-flow": Method("jko-flow"),
+    "dggf-kl": Method("dggf-kl"),
+    "discriminator-flow": Method("discriminator-flow"),
 }
 
 #: The papers' order on CIFAR-10, best first (DMMD paper, Table 1, and what it says of MMD-GAN-Flow).

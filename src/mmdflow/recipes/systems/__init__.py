@@ -14,6 +14,8 @@ from mmdflow._files import read_json
 from mmdflow._pretrained import CONFIG, find_folder
 from mmdflow.recipes.systems.base import Pipeline, System, build_features
 from mmdflow.recipes.systems.denoising import Denoising
+from mmdflow.recipes.systems.density_ratio import DensityRatioSystem
+from mmdflow.recipes.systems.discriminator_flow import DiscriminatorFlowSystem
 from mmdflow.recipes.systems.dmmd import DMMD
 from mmdflow.recipes.systems.jko import JKOFlow
 from mmdflow.recipes.systems.mmd_gan import MMDGAN
@@ -26,6 +28,8 @@ SYSTEMS: dict[str, System] = {
     "mmd-gan": MMDGAN(),
     "gs-mmd-rk": SlicedGenerator(),
     "jko-flow": JKOFlow(),
+    "discriminator-flow": DiscriminatorFlowSystem(),
+    "dggf-kl": DensityRatioSystem(),
 }
 
 
