@@ -638,12 +638,13 @@ def _recipes(arguments: list[str]) -> None:
     from mmdflow.recipes import recipe_names, recipe_path
 
     print("recipes (mmdflow train NAME --output=DIR):")
+    width = max(map(len, recipe_names()))
     for name in recipe_names():
-        print(f"  {name:<20} {yaml.safe_load(recipe_path(name).read_text())['description']}")
+        print(f"  {name:<{width}} {yaml.safe_load(recipe_path(name).read_text())['description']}")
     print("shipped models (mmdflow sample NAME -o grid.png):")
     for name, folder in shipped_models().items():
         made = read_json(folder / "config.json")["provenance"]
-        print(f"  {name:<20} {made['steps']} steps in {made['train_seconds']:.0f} s on {made['device']}")
+        print(f"  {name:<{width}} {made['steps']} steps in {made['train_seconds']:.0f} s on {made['device']}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

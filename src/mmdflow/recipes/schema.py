@@ -473,4 +473,5 @@ def recipe_path(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     names = recipe_names()
-    raise InputError(f"recipe = {name!r}: must be a YAML file or one of {', '.join(names)}{_checks.near(name, names)}")
+    hint = _checks.near(name, names)
+    raise InputError(f"recipe = {name!r}: must be a YAML file or a name that `mmdflow recipes` lists{hint}")
