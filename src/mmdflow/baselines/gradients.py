@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow.errors import InputError
-from mmdflow.features import FeatureNetwork
-
 
 def gradient(function: Callable[[Tensor], Tensor], x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
     """Return the gradient of every value of function: [n, *event] -> [n] in its own event, in any grad mode, detached."""
@@ -36,17 +33,3 @@ def slope_penalty(
         (found,) = torch.autograd.grad(function(points).sum(), points, create_graph=learning)
         norms = (found.flatten(1).square().sum(1) + 1e-12).sqrt()
     return (norms - slope).square(), norms.detach()
-
-
-def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
-    """Return the network if it is a differentiable function of one value.
-
-    Raises:
-        InputError: if it has several features, or a gradient that is not its own.
-    """
-    if network.num_features != 1 or network.gradient != "full":
-        raise InputError(
-            f"network has num_features = {network.num_features} and gradient = {network.gradient!r}: must be 1 and 'full', a "
-            "function of one value that moves particles along its gradient"
-        )
-    return network

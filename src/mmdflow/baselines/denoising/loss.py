@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow.baselines.networks import check_event_map
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -81,7 +82,7 @@ class DenoisingLoss(nn.Module):
         level_power: float = 1.0,
     ) -> None:
         super().__init__()
-        self.network, self.schedule = check_network(network), schedule
+        self.network, self.schedule = check_event_map(network), schedule
         self.prediction = check_prediction(prediction, schedule)
         self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
         self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
@@ -97,16 +98,6 @@ class DenoisingLoss(nn.Module):
         aim = noise if self.prediction == "noise" else noise - clean
         errors = (self.network.outputs(noisy, levels)[:, 0] - aim).square().flatten(1).mean(1)
         return DenoisingTerms(errors.mean(), levels, errors.detach())
-
-
-def check_network(network: FeatureNetwork) -> FeatureNetwork:
-    """Return the network if its output is one event."""
-    if network.head != "squared_residual" or network.num_features != 1:
-        raise InputError(
-            f"network has head = {network.head!r} and num_features = {network.num_features}: "
-            "must be 'squared_residual' and 1, whose output is one event"
-        )
-    return network
 
 
 def check_prediction(prediction: str, schedule: Schedule) -> str:

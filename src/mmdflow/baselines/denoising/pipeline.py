@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
-from mmdflow.baselines.denoising.loss import check_network, check_prediction
+from mmdflow.baselines.denoising.loss import check_prediction
 from mmdflow.baselines.denoising.samplers import DIFFUSION_SAMPLERS, ODE_SAMPLERS, sample_diffusion, sample_ode
+from mmdflow.baselines.networks import check_event_map
 from mmdflow.baselines.sampling import draw_source
 from mmdflow.features import FeatureNetwork
 from mmdflow.noise import SCHEDULES, Schedule, schedule
@@ -71,7 +72,7 @@ class DenoisingPipeline:
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
-        check_network(self.network)
+        check_event_map(self.network)
         check_prediction(self.prediction, self.schedule)
         _checks.choice("sampler", self.defaults.sampler, _SAMPLERS[self.prediction])
         _checks.positive("data_scale", self.data_scale)

@@ -13,7 +13,8 @@ from mmdflow._tensors import along, device_of
 from mmdflow.baselines.density_ratio.bregman import BREGMAN, check_pair
 from mmdflow.baselines.density_ratio.flow import RatioFlow, estimate
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
-from mmdflow.baselines.gradients import check_scalar, slope_penalty
+from mmdflow.baselines.gradients import slope_penalty
+from mmdflow.baselines.networks import check_scalar
 from mmdflow.baselines.pool import ParticlePool
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork

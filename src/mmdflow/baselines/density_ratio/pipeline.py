@@ -15,7 +15,7 @@ from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
-from mmdflow.baselines.gradients import check_scalar
+from mmdflow.baselines.networks import check_scalar
 from mmdflow.baselines.sampling import collect, draw_source
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork

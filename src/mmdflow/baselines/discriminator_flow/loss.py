@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow._tensors import along, device_of
 from mmdflow.baselines.discriminator_flow.flow import OBJECTIVES, DiscriminatorFlow
-from mmdflow.baselines.gradients import check_scalar, slope_penalty
+from mmdflow.baselines.gradients import slope_penalty
+from mmdflow.baselines.networks import check_scalar
 from mmdflow.baselines.pool import ParticlePool
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
 from mmdflow.baselines.discriminator_flow.flow import DiscriminatorFlow
-from mmdflow.baselines.gradients import check_scalar
+from mmdflow.baselines.networks import check_scalar
 from mmdflow.baselines.sampling import collect, draw_source
 from mmdflow.features import FeatureNetwork
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._tensors import device_of
-from mmdflow.baselines.denoising.loss import check_network
 from mmdflow.baselines.jko.chain import move, push
 from mmdflow.baselines.jko.forms import FORMS
+from mmdflow.baselines.networks import check_event_map, frozen
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -115,7 +114,7 @@ class JKOLoss(nn.Module):
             raise InputError(
                 f"event shapes of maps and dual {shapes}, dual.num_features = {dual.num_features}: must be one shape, and 1"
             )
-        self.maps = nn.ModuleDict({str(i): check_network(network) for i, network in enumerate(maps)})
+        self.maps = nn.ModuleDict({str(i): check_event_map(network) for i, network in enumerate(maps)})
         self.dual = dual
         self.form = FORMS[_checks.choice("divergence", divergence, FORMS)]
         self.jko_step = _checks.positive("jko_step", jko_step)
@@ -192,13 +191,3 @@ class JKOLoss(nn.Module):
             values = self._potential(points)
             (slope,) = torch.autograd.grad(values.sum(), points, create_graph=learning)
         return values, slope.square().flatten(1).sum(1).mean()
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Give the network's parameters no gradient meanwhile."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)

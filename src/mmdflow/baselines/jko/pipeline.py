@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, find_folder, load_networks, open_config, save_pipeline
-from mmdflow.baselines.denoising.loss import check_network
 from mmdflow.baselines.jko.chain import push
+from mmdflow.baselines.networks import check_event_map
 from mmdflow.baselines.sampling import collect, draw_source
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
@@ -65,7 +65,7 @@ class JKOPipeline:
         if self.clip is not None:
             _checks.positive("clip", self.clip)
         self._count(self.defaults.num_networks)
-        shapes = {check_network(network).event_shape for network in self._networks}
+        shapes = {check_event_map(network).event_shape for network in self._networks}
         if len(shapes) > 1:
             raise InputError(f"event shapes of maps {sorted(shapes)}: must be one shape")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from mmdflow import _checks, ops
 from mmdflow._tensors import along, device_of
 from mmdflow.baselines.mmd_gan.critic import features_of
+from mmdflow.baselines.networks import check_event_map, frozen
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -147,7 +147,7 @@ class MMDGANLoss(nn.Module):
         return self._terms(total, gain, critic=True)
 
     def _generator_turn(self, clean: Tensor, noise: Tensor) -> MMDGANTerms:
-        with _frozen(self.critic):
+        with frozen(self.critic):
             phi = self._features(torch.cat([generate(self.generator, noise, self.bound), clean]))
         with torch.autocast(clean.device.type, enabled=False):
             gain = self._mmd2(phi)
@@ -180,30 +180,13 @@ def generate(
 
 def check_networks(generator: FeatureNetwork, critic: FeatureNetwork) -> None:
     """Raise InputError unless the generator's output is one event, and the critic takes such events with a true gradient."""
-    if generator.head != "squared_residual" or generator.num_features != 1:
-        raise InputError(
-            f"generator has head = {generator.head!r} and num_features = {generator.num_features}: "
-            "must be 'squared_residual' and 1, whose output is one event"
-        )
+    check_event_map(generator, "generator")
     if critic.gradient != "full":
         raise InputError(f"critic has gradient = {critic.gradient!r}: must be 'full', which reaches the generator")
     if critic.event_shape != generator.event_shape:
         raise InputError(
             f"critic has event_shape = {list(critic.event_shape)}: must be {list(generator.event_shape)}, the generator's"
         )
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Keep a network's parameters out of the graphs that are built inside the block."""
-    learned = [p for p in network.parameters() if p.requires_grad]
-    for parameter in learned:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_()
 
 
 def player(networks: nn.ModuleDict, name: str) -> FeatureNetwork:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._tensors import device_of
+from mmdflow.baselines.networks import check_event_map
 from mmdflow.baselines.sliced_generator.chain import Source, advance, displacement, enlarge
 from mmdflow.baselines.sliced_generator.simulation import Simulation
 from mmdflow.errors import DivergedError, InputError
@@ -197,11 +198,7 @@ def check_chain(networks: nn.ModuleDict, event_shape: Sequence[int]) -> list[Fea
     _checks.count("number of networks", len(networks))
     chain: list[Any] = [networks[str(i)] for i in range(len(networks))]
     for i, network in enumerate(chain):
-        if network.head != "squared_residual" or network.num_features != 1:
-            raise InputError(
-                f"network {i} has head = {network.head!r} and num_features = {network.num_features}: "
-                "must be 'squared_residual' and 1, whose output is one event"
-            )
+        check_event_map(network, f"network {i}")
     shapes = [*(tuple(network.event_shape) for network in chain), tuple(event_shape)]
     for i, (coarse, fine) in enumerate(itertools.pairwise(shapes)):
         if not _refines(coarse, fine):

@@ -1,0 +1,52 @@
+"""What baselines ask of a network, and how one is left out of another's turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from mmdflow.errors import InputError
+from mmdflow.features import FeatureNetwork
+
+
+def check_event_map(network: FeatureNetwork, name: str = "network") -> FeatureNetwork:
+    """Return the network if its output is one event.
+
+    Raises:
+        InputError: if it has another head than the squared-residual one, or several outputs.
+    """
+    if network.head != "squared_residual" or network.num_features != 1:
+        raise InputError(
+            f"{name} has head = {network.head!r} and num_features = {network.num_features}: "
+            "must be 'squared_residual' and 1, whose output is one event"
+        )
+    return network
+
+
+def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
+    """Return the network if it is a differentiable function of one value.
+
+    Raises:
+        InputError: if it has several features, or a gradient that is not its own.
+    """
+    if network.num_features != 1 or network.gradient != "full":
+        raise InputError(
+            f"network has num_features = {network.num_features} and gradient = {network.gradient!r}: must be 1 and 'full', a "
+            "function of one value that moves particles along its gradient"
+        )
+    return network
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Keep a network's parameters out of the graphs that are built inside the block."""
+    learned = [p for p in network.parameters() if p.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_()
