@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -259,6 +258,9 @@ def main() -> None:
     runs = Path(options.runs or f"runs/{options.suite}")
     output = Path(options.output or f"results/dmmd-{options.suite}.json")
     names = list(SUITES[options.suite])
+    command = f"python benchmarks/generative.py {options.suite}"
+    if seconds != SECONDS.get(options.suite):
+        command += f" --seconds {seconds:g}"
     for seed in options.seeds:
         for name in options.rows or names:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)
@@ -269,7 +271,7 @@ def main() -> None:
             rows = [r for r in rows if seconds is None or r["seconds"] == seconds]
             rows.sort(key=lambda r: (names.index(r["row"]), r["seed"]))
             report = {
-                "command": shlex.join(["python", *sys.argv]),
+                "command": command,
                 "seconds": seconds,
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, 1 thread a run, torch {torch.__version__}, Python {platform.python_version()}",

@@ -1,11 +1,14 @@
-"""Write the tables of digits.md, images.md and dmmd.md from results/*.json: python docs/generative.py
+"""Write the tables of digits.md, images.md, dmmd.md and comparison.md from results/*.json: python docs/generative.py
 
 A table stands between the lines `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import json
 import re
+import shutil
 from pathlib import Path
+
+from mmdflow.recipes.compare import page as page_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,10 +32,35 @@ def comparison(suite: str) -> str:
     time = "the steps stated" if seconds is None else f"{seconds:.0f} s of one core a run"
     lines += [
         "",
-        f"*`{report['command']}`: {time}, mean +- standard deviation over seeds where there are",
-        f"several; held-out data have FD {held_out:.3g}, random splits of all data {split:.3g}.*",
+        f"*`{report['command']}`: {time}, mean +- standard deviation over seeds where",
+        f"there are several; held-out data have FD {held_out:.3g}, random splits of all data {split:.3g}.*",
     ]
     return "\n".join(lines)
+
+
+def curve(data: str) -> str:
+    """Return the Frechet distance of each system by seconds of training."""
+    systems = {
+        "DMMD, ours": ("DMMD, ours", "exact"),
+        "DDPM": ("DDPM, cosine path, no weight decay", "ancestral 100"),
+        "DMMD, the paper's recipe": ("DMMD, the paper's recipe", "approximate"),
+    }
+    found: dict[tuple[str, float], str] = {}
+    for suite, seconds in ((data, 400), (f"{data}-curve", None)):
+        report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
+        for row in report["rows"]:
+            for system, (first, sampler) in systems.items():
+                time = row["seconds"] or 0.0
+                if row["seed"] == 0 and row["row"] == (first if seconds else f"{system}, {time:g} s"):
+                    judged = row["samplers"][sampler]
+                    found[system, time] = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
+    times = sorted({time for _, time in found})
+    lines = ["| | " + " | ".join(f"{time:g} s" for time in times) + " |", "|---" * (len(times) + 1) + "|"]
+    for system, (_, sampler) in systems.items():
+        if any((system, time) in found for time in times):
+            values = " | ".join(found.get((system, time), "-") for time in times)
+            lines.append(f"| {system} ({sampler}) | {values} |")
+    return "\n".join([*lines, "", f"*`python benchmarks/generative.py {data}` and `{data}-curve`, seed 0.*"])
 
 
 def cost() -> str:
@@ -49,6 +77,14 @@ def cost() -> str:
     batches = ", ".join(str(row["batch"]) for row in rows)
     lines += ["", f"*`{report['command']}`, {report['device']}, torch {report['torch']}; batches of {batches}.*"]
     return "\n".join(lines)
+
+
+def compared(data: str) -> str:
+    """Return the table and the notes of `mmdflow compare`, from its page; its picture goes among the assets."""
+    folder = ROOT / "results" / "compare" / data
+    shutil.copy(folder / "compare.png", ROOT / "docs" / "assets" / f"compare-{data}.png")
+    page = page_of(json.loads((folder / "compare.json").read_text()))
+    return page.split("\n\n", 1)[1].replace("(compare.png)", f"(assets/compare-{data}.png)").rstrip()
 
 
 def stability() -> str:
@@ -74,8 +110,18 @@ TABLES = {
         "ablation": lambda: comparison("digits-ablation"),
         "stability": stability,
     },
-    "images.md": {"mnist": lambda: comparison("mnist"), "fashion": lambda: comparison("fashion")},
+    "images.md": {
+        "mnist": lambda: comparison("mnist"),
+        "fashion": lambda: comparison("fashion"),
+        "mnist-curve": lambda: curve("mnist"),
+        "fashion-curve": lambda: curve("fashion"),
+    },
     "dmmd.md": {"cost": cost},
+    "comparison.md": {
+        "digits": lambda: compared("digits"),
+        "mnist": lambda: compared("mnist"),
+        "checkerboard": lambda: compared("checkerboard"),
+    },
 }
 
 

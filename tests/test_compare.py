@@ -56,6 +56,7 @@ def test_a_comparison_leaves_what_it_promises_and_does_nothing_twice(tmp_path, m
         assert row["train_seconds"] >= 0.3
         assert (folder / f"{name}.png").exists()
     assert f"order:   {' > '.join(order(result['rows']))}" in out
+    assert (folder / "compare.png").exists()
     table = (folder / "compare.md").read_text()
     assert "| method | sliced W_2 |" in table
     assert "| held-out data |" in table

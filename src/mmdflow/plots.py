@@ -240,6 +240,29 @@ def save_curves(log: Mapping[str, Mapping[int, float]], path: str | Path) -> Non
     save_picture(draw(fill, (12.0, 2.4 * math.ceil(len(log) / 4))), path)
 
 
+def save_gallery(pictures: Mapping[str, str | Path], path: str | Path) -> None:
+    """Draw pictures side by side, five in a row, each under its name.
+
+    Args:
+        pictures: files by name.
+        path: of the picture.
+    """
+
+    def fill(figure: Figure) -> None:
+        columns = min(5, len(pictures))
+        rows = math.ceil(len(pictures) / columns)
+        figure.set_size_inches(2.6 * columns, 2.8 * rows)
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for panel in axes:
+            panel.set_axis_off()
+        for panel, (name, file) in zip(axes, pictures.items(), strict=False):
+            with Image.open(file) as opened:
+                panel.imshow(np.asarray(opened), cmap="gray", vmin=0, vmax=255)
+            panel.set_title(name, fontsize=10)
+
+    save_picture(draw(fill), path)
+
+
 def check_monitor_file(path: str | Path) -> None:
     """Raise InputError where `save_monitor` cannot write, before the run that it would show."""
     if Path(path).suffix.lower() == ".json":

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import mmdflow
-from mmdflow import _checks
+from mmdflow import _checks, plots
 from mmdflow._files import commit, make_folder, new_file, read_json, write_json
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.recipes import recipe_names, run
@@ -106,7 +106,7 @@ def compare(
     num_samples: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Train every method's recipe for the same seconds, judge them alike; write compare.json, compare.md and a grid a method.
+    """Train every method's recipe for the same seconds, judge them alike; write compare.json, .md and .png, and a grid a method.
 
     What is done stays in `folder/runs`, so that an interrupted comparison goes on, and a larger one uses what there is. On a CPU
     one thread is used, and seconds are those of this process; other programs do not lengthen them.
@@ -128,6 +128,7 @@ def compare(
     _checks.count("seeds", seeds)
     if num_samples is not None:
         _checks.count("num_samples", num_samples)
+    plots.check_matplotlib()
     make_folder(folder / "runs")
     reports: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with _one_thread():
@@ -137,6 +138,7 @@ def compare(
                 reports[name].append(report)
                 if progress:
                     print(f"seed {seed}  {name:<20} {_distance(report)[0]} {_number(_distance(report)[1])}", flush=True)
+    rows = {name: _summary(found) for name, found in reports.items()}
     result = {
         "data": data,
         "budget_seconds": budget,
@@ -145,9 +147,12 @@ def compare(
         "commit": commit(),
         "version": mmdflow.__version__,
         "machine": f"{platform.machine()}, torch {torch.__version__}",
-        "rows": {name: _summary(found) for name, found in reports.items()},
+        "rows": rows,
         "reports": reports,
     }
+    grids = {name: folder / f"{name}.png" for name in order(rows) if (folder / f"{name}.png").exists()}
+    if grids:
+        plots.save_gallery(grids, folder / "compare.png")
     write_json(folder / "compare.json", result)
     with new_file(folder / "compare.md") as aside:
         aside.write_text(page(result))
@@ -254,6 +259,8 @@ def page(result: Mapping[str, Any]) -> str:
     table = table.replace("\n", "\n|" + "---|" * len(head) + "\n", 1)
     seeds, budget = len(result["seeds"]), result["budget_seconds"]
     spread = ", mean ± standard deviation over them" if seeds > 1 else ""
+    reasons = {name: [r["diverged"] for r in found if "diverged" in r] for name, found in result["reports"].items()}
+    diverged = "; ".join(f"{name}: {' / '.join(found)}" for name, found in reasons.items() if found)
     published = [name for name in PUBLISHED if name in rows]
     ranked = [name for name in order(rows) if name in published]
     return (
@@ -263,9 +270,10 @@ def page(result: Mapping[str, Any]) -> str:
                 table,
                 f"{seeds} seed{'s' if seeds > 1 else ''}{spread}. "
                 + (f"Features: {first['classifier']}; the distance is not an FID. " if "classifier" in first else "")
-                + f"{first.get('num_samples', 0)} samples a method.",
+                + f"{first.get('num_samples', 0)} samples a method."
+                + (f" Diverged: {diverged}." if diverged else ""),
                 f"Order found: {' > '.join(ranked)}. The papers' order on CIFAR-10: {' > '.join(published)}.",
-                *(f"## {name}\n\n![64 samples of {name}]({name}.png)" for name in order(rows) if "mean" in rows[name]),
+                "![samples of every method](compare.png)",
                 f"`{result['command']}`, commit {result['commit']}, {result['machine']}, {first.get('device', '-')}.",
             )
         )
