@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from mmdflow.features import NETWORKS, FeatureNetwork
 
 if TYPE_CHECKING:
     from PIL import Image
+    from typing_extensions import Self
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -50,6 +52,55 @@ class SampleOutput:
             raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
         pixels = ((self.particles.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+class SavedPipeline:
+    """What every pipeline has: a place on a device, and a folder of safetensors and JSON that it is written to and read from.
+
+    Subclasses are frozen dataclasses; they say what is saved by `_parts`, and make themselves of that by `_of_folder`.
+    """
+
+    #: The names of the systems whose folders it reads.
+    systems: ClassVar[tuple[str, ...]]
+
+    def _parts(self) -> tuple[FeatureNetwork | nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """Return the networks, the config with its `system`, and the tensors of further files."""
+        raise NotImplementedError
+
+    @classmethod
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
+        """Return the pipeline of an open folder."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the pipeline on a device; this one stays where it is."""
+        moved = {
+            name: (deepcopy(value) if isinstance(value, nn.Module) else value).to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, nn.Module | Tensor)
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
+
+        Raises:
+            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+        """
+        network, config, tensors = self._parts()
+        return save_pipeline(path, network, config, tensors, overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:
+        """Load a pipeline from a folder, a run folder that holds `pipeline/`, or a shipped model's name.
+
+        Raises:
+            InputError: if there is none, or a file is missing or corrupt.
+        """
+        folder = find_folder(path)
+        with open_config(folder, *cls.systems) as config:
+            pipeline = cls._of_folder(folder, config)
+        return pipeline.to(device)
 
 
 def is_pipeline(path: str | Path) -> bool:

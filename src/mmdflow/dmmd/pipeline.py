@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network, load_tensors
 from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
 from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.means import TargetMeans
@@ -47,7 +47,7 @@ class DMMDOutput(SampleOutput):
 
 
 @dataclass(frozen=True)
-class DMMDPipeline:
+class DMMDPipeline(SavedPipeline):
     """A trained noise-conditional kernel with all that sampling needs.
 
     Attributes:
@@ -79,6 +79,7 @@ class DMMDPipeline:
     data_scale: float = 1.0
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = ("dmmd",)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -290,12 +291,7 @@ class DMMDPipeline:
             advice = f"chunk_size = {size // 2} halves it" if size > 1 else "no chunk_size is smaller"
             raise InputError(f"out of memory with {n} particles, {size} at once: {advice}") from error
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": "dmmd",
             "base_kernel": base_config(self.kernel.base),
@@ -308,33 +304,23 @@ class DMMDPipeline:
         target = {}
         if self.means is not None:
             target[_FILES[type(self.means)]] = self.means.tensors()
-        return save_pipeline(path, self.features, config, target, overwrite=overwrite)
+        return self.features, config, target
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DMMDPipeline:
-        """Load a pipeline from a folder, a run folder that holds `pipeline/`, or a shipped model's name.
-
-        A folder without target means is loaded, and refuses to sample.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, "dmmd") as config:
-            path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
-            base = config["base_kernel"]
-            base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
-            pipeline = cls(
-                kernel=NoiseConditionalKernel(load_network(folder, config), base),
-                schedule=path_of_noise,
-                schedule_name=config["schedule"],
-                means=_load_target(folder, path_of_noise),
-                second_moment=config["second_moment"],
-                data_scale=config["data_scale"],
-                defaults=SamplerDefaults(**config["sampler"]),
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DMMDPipeline:
+        path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
+        base = config["base_kernel"]
+        base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
+        return cls(
+            kernel=NoiseConditionalKernel(load_network(folder, config), base),
+            schedule=path_of_noise,
+            schedule_name=config["schedule"],
+            means=_load_target(folder, path_of_noise),
+            second_moment=config["second_moment"],
+            data_scale=config["data_scale"],
+            defaults=SamplerDefaults(**config["sampler"]),
+            provenance=config["provenance"],
+        )
 
 
 def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples | TargetWitness | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network
 from mmdflow.baselines.denoising.loss import check_prediction
 from mmdflow.baselines.denoising.samplers import DIFFUSION_SAMPLERS, ODE_SAMPLERS, sample_diffusion, sample_ode
 from mmdflow.baselines.networks import check_event_map
@@ -47,7 +46,7 @@ class DenoisingDefaults:
 
 
 @dataclass(frozen=True)
-class DenoisingPipeline:
+class DenoisingPipeline(SavedPipeline):
     """A trained denoiser with all that sampling needs.
 
     Attributes:
@@ -69,6 +68,7 @@ class DenoisingPipeline:
     levels: tuple[float, float] = (0.0, 1.0)
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = tuple(SYSTEMS)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -86,10 +86,6 @@ class DenoisingPipeline:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
         return self.network.event_shape
-
-    def to(self, device: torch.device | str) -> DenoisingPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        return replace(self, network=deepcopy(self.network).to(device))
 
     def predict(self, x: Float[Tensor, "n *event"], t: float) -> Float[Tensor, "n *event"]:
         """Return the noise in particles of level t, or their velocity; in the model's units."""
@@ -160,12 +156,7 @@ class DenoisingPipeline:
             callback=callback,
         )
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": self.system,
             "schedule": self.schedule_name,
@@ -174,26 +165,18 @@ class DenoisingPipeline:
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        return save_pipeline(path, self.network, config, overwrite=overwrite)
+        return self.network, config, {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DenoisingPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, *SYSTEMS) as config:
-            low, high = config["levels"]
-            pipeline = cls(
-                network=load_network(folder, config),
-                schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
-                schedule_name=config["schedule"],
-                prediction=SYSTEMS[config["system"]],
-                defaults=DenoisingDefaults(**config["sampler"]),
-                levels=(float(low), float(high)),
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DenoisingPipeline:
+        low, high = config["levels"]
+        return cls(
+            network=load_network(folder, config),
+            schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
+            schedule_name=config["schedule"],
+            prediction=SYSTEMS[config["system"]],
+            defaults=DenoisingDefaults(**config["sampler"]),
+            levels=(float(low), float(high)),
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_network, load_tensors, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network, load_tensors
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
 from mmdflow.baselines.networks import check_scalar
@@ -25,7 +24,7 @@ PRIOR = "prior.safetensors"
 
 
 @dataclass(frozen=True)
-class DensityRatioPipeline:
+class DensityRatioPipeline(SavedPipeline):
     """A trained density ratio with all that sampling needs.
 
     Attributes:
@@ -41,6 +40,7 @@ class DensityRatioPipeline:
     defaults: RatioFlow
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -51,10 +51,6 @@ class DensityRatioPipeline:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
         return self.network.event_shape
-
-    def to(self, device: torch.device | str) -> DensityRatioPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        return replace(self, network=deepcopy(self.network).to(device), prior=deepcopy(self.prior).to(device))
 
     def __call__(
         self,
@@ -101,12 +97,7 @@ class DensityRatioPipeline:
             progress=progress,
         )
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": SYSTEM,
             "data_scale": self.data_scale,
@@ -114,26 +105,18 @@ class DensityRatioPipeline:
             "prior": self.prior.kind,
             "provenance": self.provenance,
         }
-        return save_pipeline(path, self.network, config, {PRIOR: self.prior.state_dict()}, overwrite=overwrite)
+        return self.network, config, {PRIOR: self.prior.state_dict()}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DensityRatioPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, SYSTEM) as config:
-            network = load_network(folder, config)
-            pipeline = cls(
-                network=network,
-                prior=_load_prior(folder, GaussianPrior(network.event_shape, config["prior"])),
-                defaults=RatioFlow(**config["flow"]),
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DensityRatioPipeline:
+        network = load_network(folder, config)
+        return cls(
+            network=network,
+            prior=_load_prior(folder, GaussianPrior(network.event_shape, config["prior"])),
+            defaults=RatioFlow(**config["flow"]),
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )
 
 
 def _load_prior(folder: Path, prior: GaussianPrior) -> GaussianPrior:

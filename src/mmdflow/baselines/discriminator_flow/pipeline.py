@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_network, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network
 from mmdflow.baselines.discriminator_flow.flow import DiscriminatorFlow
 from mmdflow.baselines.networks import check_scalar
 from mmdflow.baselines.sampling import collect, draw_source
@@ -22,7 +21,7 @@ SYSTEM = "discriminator-flow"
 
 
 @dataclass(frozen=True)
-class DiscriminatorFlowPipeline:
+class DiscriminatorFlowPipeline(SavedPipeline):
     """A trained discriminator with all that sampling needs.
 
     Attributes:
@@ -36,6 +35,7 @@ class DiscriminatorFlowPipeline:
     defaults: DiscriminatorFlow
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -46,10 +46,6 @@ class DiscriminatorFlowPipeline:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
         return self.network.event_shape
-
-    def to(self, device: torch.device | str) -> DiscriminatorFlowPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        return replace(self, network=deepcopy(self.network).to(device))
 
     def __call__(
         self,
@@ -93,33 +89,20 @@ class DiscriminatorFlowPipeline:
             progress=progress,
         )
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": SYSTEM,
             "data_scale": self.data_scale,
             "flow": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        return save_pipeline(path, self.network, config, overwrite=overwrite)
+        return self.network, config, {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DiscriminatorFlowPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, SYSTEM) as config:
-            pipeline = cls(
-                network=load_network(folder, config),
-                defaults=DiscriminatorFlow(**config["flow"]),
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DiscriminatorFlowPipeline:
+        return cls(
+            network=load_network(folder, config),
+            defaults=DiscriminatorFlow(**config["flow"]),
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )

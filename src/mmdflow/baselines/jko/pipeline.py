@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_networks, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_networks
 from mmdflow.baselines.jko.chain import push
 from mmdflow.baselines.networks import check_event_map
 from mmdflow.baselines.sampling import collect, draw_source
@@ -42,7 +41,7 @@ class JKODefaults:
 
 
 @dataclass(frozen=True)
-class JKOPipeline:
+class JKOPipeline(SavedPipeline):
     """A trained chain of maps with all that sampling needs.
 
     Attributes:
@@ -58,6 +57,7 @@ class JKOPipeline:
     clip: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -77,10 +77,6 @@ class JKOPipeline:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of a sample."""
         return self._networks[0].event_shape
-
-    def to(self, device: torch.device | str) -> JKOPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        return replace(self, maps=deepcopy(self.maps).to(device))
 
     def __call__(
         self,
@@ -123,12 +119,7 @@ class JKOPipeline:
             raise InputError(f"num_networks = {num_networks}: must be at most {len(self.maps)}, the maps of the chain")
         return num_networks
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": SYSTEM,
             "clip": self.clip,
@@ -136,22 +127,14 @@ class JKOPipeline:
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        return save_pipeline(path, self.maps, config, overwrite=overwrite)
+        return self.maps, config, {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> JKOPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, SYSTEM) as config:
-            pipeline = cls(
-                maps=load_networks(folder, config),
-                defaults=JKODefaults(**config["sampler"]),
-                clip=config["clip"],
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> JKOPipeline:
+        return cls(
+            maps=load_networks(folder, config),
+            defaults=JKODefaults(**config["sampler"]),
+            clip=config["clip"],
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )

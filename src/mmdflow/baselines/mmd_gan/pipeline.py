@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_networks, load_tensors, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_networks, load_tensors
 from mmdflow.baselines.mmd_gan.critic import CriticMMD
 from mmdflow.baselines.mmd_gan.loss import check_networks, generate, player
 from mmdflow.baselines.sampling import collect, draw_source
@@ -47,7 +46,7 @@ class MMDGANDefaults:
 
 
 @dataclass(frozen=True)
-class MMDGANPipeline:
+class MMDGANPipeline(SavedPipeline):
     """A trained MMD-GAN with all that sampling needs.
 
     Attributes:
@@ -69,6 +68,7 @@ class MMDGANPipeline:
     bounded: bool = False
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = ("mmd-gan",)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -90,11 +90,6 @@ class MMDGANPipeline:
     def divergence(self) -> CriticMMD:
         """The converged critic's 1/2 MMD^2 to the data, down which the flow goes; in the model's units."""
         return CriticMMD(self.critic, self.base, self.references)
-
-    def to(self, device: torch.device | str) -> MMDGANPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        generator, critic = (deepcopy(network).to(device) for network in (self.generator, self.critic))
-        return replace(self, generator=generator, critic=critic, references=self.references.to(device))
 
     def __call__(
         self,
@@ -159,12 +154,7 @@ class MMDGANPipeline:
                 x = x + how.step_size * divergence.velocity(x)
             yield x
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": "mmd-gan",
             "base_kernel": base_config(self.base),
@@ -175,26 +165,18 @@ class MMDGANPipeline:
         }
         networks = nn.ModuleDict({"generator": self.generator, "critic": self.critic})
         tensors = {_REFERENCES: {"references": self.references}}
-        return save_pipeline(path, networks, config, tensors, overwrite=overwrite)
+        return networks, config, tensors
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> MMDGANPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, "mmd-gan") as config:
-            networks = load_networks(folder, config)
-            pipeline = cls(
-                player(networks, "generator"),
-                player(networks, "critic"),
-                references=load_tensors(folder / _REFERENCES)["references"],
-                base=base_kernel(config["base_kernel"]),
-                defaults=MMDGANDefaults(**config["sampler"]),
-                bounded=config["bounded"],
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> MMDGANPipeline:
+        networks = load_networks(folder, config)
+        return cls(
+            player(networks, "generator"),
+            player(networks, "critic"),
+            references=load_tensors(folder / _REFERENCES)["references"],
+            base=base_kernel(config["base_kernel"]),
+            defaults=MMDGANDefaults(**config["sampler"]),
+            bounded=config["bounded"],
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, find_folder, load_networks, open_config, save_pipeline
+from mmdflow._pretrained import SampleOutput, SavedPipeline, load_networks
 from mmdflow.baselines.sampling import collect, draw_source
 from mmdflow.baselines.sliced_generator.chain import Source, advance, enlarge
 from mmdflow.baselines.sliced_generator.loss import check_chain
@@ -43,7 +42,7 @@ class SlicedGeneratorDefaults:
 
 
 @dataclass(frozen=True)
-class SlicedGeneratorPipeline:
+class SlicedGeneratorPipeline(SavedPipeline):
     """A trained chain with all that sampling needs.
 
     Attributes:
@@ -63,6 +62,7 @@ class SlicedGeneratorPipeline:
     noise: float = 0.0
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -75,10 +75,6 @@ class SlicedGeneratorPipeline:
     def chain(self) -> list[FeatureNetwork]:
         """The networks in turn."""
         return check_chain(self.networks, self.event_shape)
-
-    def to(self, device: torch.device | str) -> SlicedGeneratorPipeline:
-        """Return the pipeline on a device; this one stays where it is."""
-        return replace(self, networks=deepcopy(self.networks).to(device))
 
     def __call__(
         self,
@@ -141,12 +137,7 @@ class SlicedGeneratorPipeline:
             raise InputError(f"num_networks = {count}: must be at most {there}, the length of the chain")
         return there if count is None else count
 
-    def save_pretrained(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
-
-        Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-        """
+    def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "system": SYSTEM,
             "event_shape": list(self.event_shape),
@@ -156,24 +147,16 @@ class SlicedGeneratorPipeline:
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
         }
-        return save_pipeline(path, self.networks, config, overwrite=overwrite)
+        return self.networks, config, {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> SlicedGeneratorPipeline:
-        """Load a pipeline from a folder or a run folder that holds `pipeline/`.
-
-        Raises:
-            InputError: if there is none, or a file is missing or corrupt.
-        """
-        folder = find_folder(path)
-        with open_config(folder, SYSTEM) as config:
-            pipeline = cls(
-                networks=load_networks(folder, config),
-                event_shape=tuple(config["event_shape"]),
-                source=Source(**config["source"]),
-                defaults=SlicedGeneratorDefaults(**config["sampler"]),
-                noise=config["noise"],
-                data_scale=config["data_scale"],
-                provenance=config["provenance"],
-            )
-        return pipeline.to(device)
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> SlicedGeneratorPipeline:
+        return cls(
+            networks=load_networks(folder, config),
+            event_shape=tuple(config["event_shape"]),
+            source=Source(**config["source"]),
+            defaults=SlicedGeneratorDefaults(**config["sampler"]),
+            noise=config["noise"],
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )
