@@ -57,7 +57,7 @@ def make(networks=None, target=None, simulation=QUICK, source=UNIFORM, **setting
 
 def pipeline_of(loss, **settings):
     shape = tuple(loss.target.shape[1:])
-    return SlicedGeneratorPipeline(loss.networks, shape, loss.source, noise=loss.noise, **settings)
+    return SlicedGeneratorPipeline(loss.networks, shape, loss.source, noise=loss.noise, bound=loss.bound, **settings)
 
 
 def fit(loss, count, seed=0, step_size=0.01):
@@ -148,17 +148,19 @@ def test_published_lengths_of_the_flows():
     assert replace(gentle, growth=1.0).num_steps(9) == 10
 
 
+@pytest.mark.parametrize("bound", [None, 0.25])
 @pytest.mark.parametrize("event", [(2,), (1, 4, 4)])
-def test_sampling_gives_the_particles_that_training_went_through(event):
+def test_sampling_gives_the_particles_that_training_went_through(event, bound):
     target = torch.randn(20, *event, generator=seeded(9)) / 10
-    loss = make(chain(3, event), target)
+    loss = make(chain(3, event), target, bound=bound)
     loss.enter(0, seeded(3))
     for stage in (1, 2):
         fit(loss, 5)
         loss.enter(stage, seeded(stage))
         sampled = pipeline_of(loss)(12, num_networks=stage, generator=seeded(3)).particles
-        bound = sampled.new_tensor(1.0) if len(event) == 3 else sampled.new_tensor(torch.inf)
-        assert torch.equal(loss.particles.clamp(-bound, bound), sampled)
+        of_images = 1.0 if len(event) == 3 else torch.inf
+        assert torch.equal(loss.particles.clamp(-of_images, of_images), sampled)
+        assert (float(loss.particles.abs().max()) <= 0.25) == (bound is not None)
         assert loss.stage == stage
 
 
@@ -299,12 +301,13 @@ def test_patches_are_used_at_full_resolution_alone():
 
 
 def test_saved_and_loaded_samples_are_the_same(tmp_path):
-    loss = make(pyramid(4, 8), torch.randn(5, 1, 8, 8), noise=0.05)
+    loss = make(pyramid(4, 8), torch.randn(5, 1, 8, 8), noise=0.05, bound=0.4)
     pipeline = pipeline_of(loss, defaults=SlicedGeneratorDefaults(2), provenance={"steps": 3})
     pipeline.save_pretrained(tmp_path / "p")
     loaded = SlicedGeneratorPipeline.from_pretrained(tmp_path / "p")
     assert torch.equal(loaded(3, generator=seeded()).particles, pipeline(3, generator=seeded()).particles)
     assert (loaded.source, loaded.noise, loaded.defaults) == (pipeline.source, 0.05, pipeline.defaults)
+    assert loaded.bound == 0.4
     assert (loaded.event_shape, loaded.provenance) == ((1, 8, 8), {"steps": 3})
     config = tmp_path / "p" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"source": {"name": "gaussian"}}))
@@ -366,6 +369,7 @@ def test_bad_settings(change, message, unchecked):
         ({"networks": pyramid(4), "target": torch.zeros(2, 1, 6, 6)}, r"network 0 has event_shape = \[1, 4, 4\]"),
         ({"norm": "l3"}, "norm = 'l3': must be one of l2, l1"),
         ({"noise": -1.0}, "noise = -1.0"),
+        ({"bound": 0.0}, "bound = 0.0"),
         ({"simulation": replace(QUICK, patches=[2])}, r"flow.patches holds 2: must fit into images, events are \[2\]"),
     ],
 )
@@ -385,6 +389,7 @@ def test_bad_losses(change, message, unchecked):
         (Simulation, {"step_size": 0.0}, "flow.step_size = 0.0"),
         (Simulation, {"patches": [0]}, "flow.patches = 0"),
         (SlicedGeneratorLossSpec, {"num_networks": 0}, "loss.num_networks = 0"),
+        (SlicedGeneratorLossSpec, {"bound": -1.0}, "loss.bound = -1.0"),
         (SlicedGeneratorLossSpec, {"pyramid": [1, 2]}, r"loss.pyramid = \[1, 2\]: must fall to 1"),
         (SlicedGeneratorLossSpec, {"pyramid": [4, 2, 1], "num_networks": 2}, "with loss.num_networks = 2"),
         (SlicedGeneratorSamplingSpec, {"num_networks": 0}, "sampling.num_networks = 0"),

@@ -72,6 +72,7 @@ class SlicedGeneratorLossSpec:
         warm_start: begin with the weights of the network before.
         pyramid: factors by which images are smaller in equal parts of the chain, as [4, 2, 1]; full size when not given.
         noise: standard deviation of the noise that particles get where images become larger.
+        bound: of the entries of particles after every network, in the data's units; none when not given.
     """
 
     num_networks: int = 10
@@ -81,10 +82,13 @@ class SlicedGeneratorLossSpec:
     warm_start: bool = True
     pyramid: list[int] | None = None
     noise: float = 0.0
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.count("loss.num_networks", self.num_networks)
+        if self.bound is not None:
+            _checks.positive("loss.bound", self.bound)
         _checks.non_negative("loss.noise", self.noise)
         if self.pyramid is None:
             return

@@ -58,11 +58,19 @@ def displacement(network: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float
 
 @torch.no_grad()
 def advance(
-    network: FeatureNetwork, x: Float[Tensor, "n *event"], chunk_size: int | None = None
+    network: FeatureNetwork,
+    x: Float[Tensor, "n *event"],
+    chunk_size: int | None = None,
+    *,
+    bound: float | None = None,
 ) -> Float[Tensor, "n *event"]:
-    """Return x + Phi(x), `chunk_size` particles at a time; by default a million entries at most."""
+    """Return x + Phi(x), its entries kept in [-bound, bound], `chunk_size` particles at a time; by default a million entries.
+
+    Without a bound a particle that one network takes off the others' way is taken further by the next.
+    """
     size = chunk_size or max(1, min(1024, 2**20 // math.prod(network.event_shape)))
-    return torch.cat([part + displacement(network, part) for part in x.split(size)])
+    moved = torch.cat([part + displacement(network, part) for part in x.split(size)])
+    return moved if bound is None else moved.clamp(-bound, bound)
 
 
 def enlarge(

@@ -84,6 +84,7 @@ class SlicedGeneratorLoss(nn.Module):
             the network before was fitted to (the paper's). Ours: these are what sampling gives, where those are fitted to.
         warm_start: begin with the weights of the network before, where both are of the same size.
         noise: of particles when they are enlarged, its standard deviation.
+        bound: of the entries of particles after every network; none when None. Ours, for images.
 
     Raises:
         InputError: for networks whose output is not one event, or whose events the target cannot be averaged to.
@@ -107,6 +108,7 @@ class SlicedGeneratorLoss(nn.Module):
         fresh: bool = False,
         warm_start: bool = True,
         noise: float = 0.0,
+        bound: float | None = None,
     ) -> None:
         super().__init__()
         target = _checks.points("target", target)
@@ -114,6 +116,7 @@ class SlicedGeneratorLoss(nn.Module):
         self.chain = check_chain(networks, tuple(target.shape[1:]))
         self.norm = _checks.choice("norm", norm, NORMS)
         self.fresh, self.warm_start, self.noise = fresh, warm_start, _checks.non_negative("noise", noise)
+        self.bound = None if bound is None else _checks.positive("bound", bound)
         for side in simulation.patches or []:
             if target.ndim != 4 or side > min(target.shape[2:]):
                 raise InputError(
@@ -186,7 +189,7 @@ class SlicedGeneratorLoss(nn.Module):
         else:
             x, done = self._draw(generator), 0
         for network, after in itertools.pairwise(self.chain[done : stage + 1]):
-            x = enlarge(advance(network, x), after.event_shape, self.noise, generator)
+            x = enlarge(advance(network, x, bound=self.bound), after.event_shape, self.noise, generator)
         return x
 
     def _draw(self, generator: torch.Generator | None) -> Tensor:

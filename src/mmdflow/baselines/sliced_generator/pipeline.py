@@ -51,6 +51,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
         source: where particles start, in the model's units.
         defaults: how to sample when not told otherwise.
         noise: of particles when they are enlarged for a network of finer images, its standard deviation.
+        bound: of the entries of particles after every network, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
@@ -60,6 +61,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
     source: Source
     defaults: SlicedGeneratorDefaults = SlicedGeneratorDefaults()
     noise: float = 0.0
+    bound: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
@@ -69,6 +71,8 @@ class SlicedGeneratorPipeline(SavedPipeline):
         check_chain(self.networks, self.event_shape)
         self._count(None)
         _checks.non_negative("noise", self.noise)
+        if self.bound is not None:
+            _checks.positive("bound", self.bound)
         _checks.positive("data_scale", self.data_scale)
 
     @property
@@ -127,7 +131,8 @@ class SlicedGeneratorPipeline(SavedPipeline):
     ) -> Iterator[Tensor]:
         """Yield the particles after every network, at full size."""
         for network in chain:
-            x = advance(network, enlarge(x, network.event_shape, self.noise, generator), chunk_size)
+            x = enlarge(x, network.event_shape, self.noise, generator)
+            x = advance(network, x, chunk_size, bound=self.bound)
             yield enlarge(x, self.event_shape)
 
     def _count(self, num_networks: int | None) -> int:
@@ -143,6 +148,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
             "event_shape": list(self.event_shape),
             "source": asdict(self.source),
             "noise": self.noise,
+            "bound": self.bound,
             "data_scale": self.data_scale,
             "sampler": asdict(self.defaults),
             "provenance": self.provenance,
@@ -157,6 +163,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
             source=Source(**config["source"]),
             defaults=SlicedGeneratorDefaults(**config["sampler"]),
             noise=config["noise"],
+            bound=config["bound"],
             data_scale=config["data_scale"],
             provenance=config["provenance"],
         )

@@ -40,6 +40,7 @@ class SlicedGenerator(System):
             fresh=spec.fresh,
             warm_start=spec.warm_start,
             noise=spec.noise,
+            bound=None if spec.bound is None else spec.bound * recipe.data.scale,
         )
 
     def learned(self, loss: SlicedGeneratorLoss) -> nn.Module:  # noqa: D102
@@ -64,6 +65,7 @@ class SlicedGenerator(System):
             loss.source,
             SlicedGeneratorDefaults(None if asked is None else min(asked, count)),
             loss.noise,
+            loss.bound,
             recipe.data.scale,
             provenance,
         )
