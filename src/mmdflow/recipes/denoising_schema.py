@@ -7,7 +7,7 @@ from typing import Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.recipes.schema import BatchTrainingSpec, FeaturesSpec, Recipe
+from mmdflow.recipes.schema import BatchTrainingSpec, FeaturesSpec, Recipe, check_event_map
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,7 @@ class _DenoisingRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that the network's output is one event, and is given nothing that only features have."""
-        for name, needed in (("num_features", 1), ("head", "squared_residual")):
-            value = getattr(self.features, name)
-            if value != needed:
-                raise InputError(
-                    f"features.{name} = {value!r}: must be {needed!r} for {self.system}, whose output is an event"
-                )
-        if self.features.gradient is not None:
-            raise InputError(f"features.gradient = {self.features.gradient!r}: not a field of {self.system}")
+        check_event_map(self.features, self.system)
 
     @property
     def batch_size(self) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.recipes.schema import BatchTrainingSpec, FeaturesSpec, Recipe
+from mmdflow.recipes.schema import BatchTrainingSpec, FeaturesSpec, Recipe, check_event_map
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,7 @@ class JKOFlowRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that a map's output is one event, and that the average is the last weights, through which pools are pushed."""
-        for name, needed in (("num_features", 1), ("head", "squared_residual"), ("gradient", None)):
-            value = getattr(self.features, name)
-            if value != needed:
-                raise InputError(
-                    f"features.{name} = {value!r}: must be {needed!r} for {self.system}, whose maps give an event"
-                )
+        check_event_map(self.features, self.system)
         if self.training.ema_decay != 0:
             raise InputError(
                 f"training.ema_decay = {self.training.ema_decay!r}: must be 0 for {self.system}, whose stages start where the "

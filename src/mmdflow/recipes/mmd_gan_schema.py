@@ -7,7 +7,7 @@ from typing import Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.recipes.schema import BaseSpec, BatchTrainingSpec, FeaturesSpec, Recipe
+from mmdflow.recipes.schema import BaseSpec, BatchTrainingSpec, FeaturesSpec, Recipe, check_event_map
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,7 @@ class MMDGANRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that the generator's output is one event, and that the critic can have a penalty on its slope."""
-        for name, needed in (("num_features", 1), ("head", "squared_residual"), ("gradient", None)):
-            value = getattr(self.features, name)
-            if value != needed:
-                what = f"must be {needed!r} for" if needed else "not a field of"
-                raise InputError(f"features.{name} = {value!r}: {what} mmd-gan, whose generator's output is an event")
+        check_event_map(self.features, self.system)
         if self.critic.gradient is not None:
             raise InputError(f"critic.gradient = {self.critic.gradient!r}: not a field of mmd-gan")
         if self.training.compile:

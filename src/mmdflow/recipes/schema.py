@@ -97,6 +97,16 @@ class FeaturesSpec:
             _checks.count("features.channels", channels)
 
 
+def check_event_map(features: FeaturesSpec, system: str) -> None:
+    """Raise InputError unless the network's output is one event, and is given nothing that only features have."""
+    for name, needed in (("num_features", 1), ("head", "squared_residual")):
+        value = getattr(features, name)
+        if value != needed:
+            raise InputError(f"features.{name} = {value!r}: must be {needed!r} for {system}, whose output is an event")
+    if features.gradient is not None:
+        raise InputError(f"features.gradient = {features.gradient!r}: not a field of {system}")
+
+
 @dataclass(frozen=True)
 class BaseSpec:
     """The base kernel on features. Others than linear sample towards reference events instead of mean features.
