@@ -448,7 +448,7 @@ def _judge(options: Namespace) -> None:
             rows = order[: options.num_samples].numpy()
             samples = ImageSet(samples.pixels[rows], source=samples.source)
     check_alike(samples, reference)
-    extractor = protocols.extractor_for(options.features, name)
+    extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
     report = {"protocol": options.protocol, "says": None if rule is None else rule.says}
     report |= judge(samples, reference, extractor, seed=seed, progress=True) | made
     if rule is not None and len(samples) != rule.num_samples:

@@ -131,7 +131,9 @@ def inception(weights: str | Path | None = None) -> ModuleExtractor:
             FeatureExtractorInceptionV3,
         )
     except ImportError as error:
-        raise ImportError("features = inception needs torch-fidelity: pip install torch-fidelity") from error
+        raise ImportError(
+            "features = inception needs torch-fidelity: pip install torch-fidelity, or choose other features"
+        ) from error
     default = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
     path = Path(weights or os.environ.get(INCEPTION_VARIABLE) or default)
     if not path.is_file():
