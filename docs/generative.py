@@ -50,7 +50,7 @@ def curve(data: str) -> str:
         report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
         for row in report["rows"]:
             for system, (first, sampler) in systems.items():
-                time = row["seconds"] or 0.0
+                time = row.get("seconds", report["seconds"]) or 0.0
                 if row["seed"] == 0 and row["row"] == (first if seconds else f"{system}, {time:g} s"):
                     judged = row["samplers"][sampler]
                     found[system, time] = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"

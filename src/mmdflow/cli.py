@@ -14,6 +14,8 @@ from mmdflow._options import fill, new_parser, parse
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from mmdflow.data import ImageSet
+
 USAGE = """\
 usage: mmdflow COMMAND [OPTIONS]
 
@@ -413,11 +415,8 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _judge(options: Namespace) -> None:
     """Judge images, or samples of a model, against a reference."""
-    import torch
-
     from mmdflow._files import make_folder
     from mmdflow._pretrained import is_pipeline
-    from mmdflow.data import ImageSet
     from mmdflow.errors import InputError
     from mmdflow.recipes import protocols, run
     from mmdflow.recipes.judge import check_alike, judge, save_page
@@ -432,23 +431,21 @@ def _judge(options: Namespace) -> None:
     seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
     reference = protocols.open_images(name, split)
     made: dict[str, Any] = {}
+    samples = pipeline = None
     if is_pipeline(options.model):
         pipeline, how = _load(options)
+        check_alike(options.model, pipeline.event_shape, reference)
+    else:
+        samples = _some(protocols.open_images(options.model, "train", reference), options.num_samples, seed)
+        check_alike(samples.source, samples.event_shape, reference)
+    extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
+    if pipeline is not None:
         count = options.num_samples or (10_000 if rule is None else rule.num_samples)
         together = options.particles_per_run or min(count, 200)
         particles, nfe = run.draw_samples(pipeline, count, together, seed, progress=True, **how)
         samples = protocols.as_images(particles, f"{count} samples of {options.model}")
         made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
-    else:
-        samples = protocols.open_images(options.model, "train", reference)
-        if options.num_samples is not None:
-            if options.num_samples > len(samples):
-                raise InputError(f"num_samples = {options.num_samples}: {samples.source} holds {len(samples)}")
-            order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-            rows = order[: options.num_samples].numpy()
-            samples = ImageSet(samples.pixels[rows], source=samples.source)
-    check_alike(samples, reference)
-    extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
+    assert samples is not None
     report = {"protocol": options.protocol, "says": None if rule is None else rule.says}
     report |= judge(samples, reference, extractor, seed=seed, progress=True) | made
     if rule is not None and len(samples) != rule.num_samples:
@@ -466,6 +463,21 @@ def _judge(options: Namespace) -> None:
         written.append(str(save_page(report, samples, reference, Path(options.report))))
     if written:
         print(f"written: {', '.join(written)}")
+
+
+def _some(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """Return `count` of the images, drawn without replacement; all when None."""
+    import torch
+
+    from mmdflow.data import ImageSet
+    from mmdflow.errors import InputError
+
+    if count is None:
+        return images
+    if count > len(images):
+        raise InputError(f"num_samples = {count}: {images.source} holds {len(images)}")
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].numpy()
+    return ImageSet(images.pixels[rows], source=images.source)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -90,11 +90,11 @@ class ReferenceStatistics:
         return statistics
 
 
-def check_alike(samples: ImageSet, reference: ImageSet) -> None:
+def check_alike(samples: str, shape: tuple[int, ...], reference: ImageSet) -> None:
     """Raise InputError if samples have another shape than the images that they are judged against."""
-    if samples.event_shape != reference.event_shape:
+    if shape != reference.event_shape:
         wanted = f"must be {list(reference.event_shape)}, as {reference.source}"
-        raise InputError(f"{samples.source}: holds images {list(samples.event_shape)}: {wanted}")
+        raise InputError(f"{samples}: holds images {list(shape)}: {wanted}")
 
 
 def judge(
@@ -124,7 +124,7 @@ def judge(
     Raises:
         InputError: for images of another shape than the reference's.
     """
-    check_alike(samples, reference)
+    check_alike(samples.source, samples.event_shape, reference)
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(_checks.count("seed", seed, 0))
     of_reference = ReferenceStatistics.of(reference, extractor, progress=progress)
