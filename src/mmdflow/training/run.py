@@ -111,7 +111,6 @@ def fit(
             return module
     batches = StepBatches(data, options.batch_size, module.seed, start)
     _quiet()
-    torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     checkpoints = Checkpoints(folder / "checkpoints", options.checkpoint_every)
     trainer = L.Trainer(
         accelerator=options.accelerator,
@@ -133,6 +132,7 @@ def fit(
         default_root_dir=folder,
     )
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
+    torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning.*")
@@ -147,6 +147,7 @@ def fit(
             f"The last good checkpoint stays in {checkpoint_path(folder)}"
         ) from error
     finally:
+        torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
         checkpoints.restore()
     return module
 
