@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network, load_tensors
+from mmdflow._pretrained import load_network, load_tensors
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
-from mmdflow.baselines.networks import check_scalar
-from mmdflow.baselines.sampling import collect, draw_source
+from mmdflow.baselines.flow_pipeline import FlowPipeline
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 
@@ -24,7 +23,7 @@ PRIOR = "prior.safetensors"
 
 
 @dataclass(frozen=True)
-class DensityRatioPipeline(SavedPipeline):
+class DensityRatioPipeline(FlowPipeline):
     """A trained density ratio with all that sampling needs.
 
     Attributes:
@@ -42,60 +41,8 @@ class DensityRatioPipeline(SavedPipeline):
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
 
-    def __post_init__(self) -> None:
-        """Check that the parts belong together."""
-        check_scalar(self.network)
-        _checks.positive("data_scale", self.data_scale)
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of a sample."""
-        return self.network.event_shape
-
-    def __call__(
-        self,
-        num_particles: int = 64,
-        num_steps: int | None = None,
-        step_size: float | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        particles: Float[Tensor, "n *event"] | None = None,
-        return_trajectory: bool = False,
-        progress: bool = False,
-    ) -> SampleOutput:
-        """Sample. What is None is taken from `defaults`.
-
-        Args:
-            num_particles: samples; they do not interact.
-            num_steps: K, steps of the flow, each one gradient of the network.
-            step_size: eta, of a step.
-            generator: of the source and the flow's noise.
-            particles: the source instead of the prior's samples, [n, *event]; then num_particles is not used.
-            return_trajectory: keep the particles after every step.
-            progress: show a bar over the steps.
-
-        Raises:
-            InputError: for impossible settings.
-            DivergedError: when particles become non-finite.
-        """
-        flow = replace(
-            self.defaults,
-            num_steps=self.defaults.num_steps if num_steps is None else num_steps,
-            step_size=self.defaults.step_size if step_size is None else step_size,
-        )
-        if particles is None:
-            source = self.prior.sample(_checks.count("num_particles", num_particles), generator)
-        else:
-            source = draw_source(self.network, num_particles, particles, scale=self.data_scale)
-        return collect(
-            source,
-            flow.steps(self.network, source, generator),
-            flow.num_steps,
-            nfe=flow.num_steps,
-            scale=self.data_scale,
-            return_trajectory=return_trajectory,
-            progress=progress,
-        )
+    def _source(self, num_particles: int, generator: torch.Generator | None) -> Float[Tensor, "n *event"]:
+        return self.prior.sample(_checks.count("num_particles", num_particles), generator)
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
