@@ -22,6 +22,7 @@ import torch
 from mmdflow._options import parse
 from mmdflow.cli import _recipe, _train_parser
 from mmdflow.recipes import recipe_path, run
+from mmdflow.recipes.compare import num_parameters
 from mmdflow.recipes.systems import load_pipeline
 from mmdflow.training import module
 
@@ -190,7 +191,7 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
         "steps": made["steps"],
         "train_seconds": made["train_seconds"],
         "commit": made["commit"],
-        "parameters": sum(p.numel() for p in _network(pipeline).parameters()),
+        "parameters": num_parameters(pipeline),
         "monitors": losses(folder),
         "samplers": {},
     }
@@ -207,10 +208,6 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
         row["classifier"] = report["classifier"]
     result.write_text(json.dumps(row, indent=1) + "\n")
     return row
-
-
-def _network(pipeline):
-    return pipeline.features if hasattr(pipeline, "features") else pipeline.network
 
 
 def before(output: Path, seconds: float | None) -> list[dict]:

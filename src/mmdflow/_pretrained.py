@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._files import new_folder, read_json, shipped_models
+from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
 
@@ -50,7 +51,7 @@ class SampleOutput:
 
         if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
             raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
-        pixels = ((self.particles.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = to_bytes(self.particles).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
@@ -105,8 +106,7 @@ class SavedPipeline:
 
 def is_pipeline(path: str | Path) -> bool:
     """Whether a path or name stands for a pipeline folder, a run folder that holds one, or a shipped model."""
-    places = (Path(path), Path(path) / "pipeline")
-    return str(path) in shipped_models() or any((folder / CONFIG).is_file() for folder in places)
+    return _folder_of(path) is not None
 
 
 def find_folder(path: str | Path) -> Path:
@@ -115,16 +115,20 @@ def find_folder(path: str | Path) -> Path:
     Raises:
         InputError: if there is none.
     """
-    shipped = shipped_models()
+    folder = _folder_of(path)
+    if folder is None:
+        names = ", ".join(shipped_models())
+        raise InputError(
+            f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {names}"
+        )
+    return folder
+
+
+def _folder_of(path: str | Path) -> Path | None:
     candidates = [Path(path), Path(path) / "pipeline"]
-    if str(path) in shipped:
-        candidates.append(shipped[str(path)])
-    for folder in candidates:
-        if (folder / CONFIG).is_file():
-            return folder
-    raise InputError(
-        f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {', '.join(shipped)}"
-    )
+    if (shipped := shipped_models().get(str(path))) is not None:
+        candidates.append(shipped)
+    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
 
 
 @contextmanager

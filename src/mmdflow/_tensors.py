@@ -1,6 +1,9 @@
-"""Shapes of events and devices of generators: what every room does with tensors."""
+"""Shapes of events, devices of generators, bytes of images: what every room does with tensors."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,3 +22,13 @@ def along(t: Tensor, x: Tensor) -> Tensor:
 def device_of(generator: torch.Generator | None, default: torch.device | str = "cpu") -> torch.device | str:
     """Return the device on which to draw: the generator's."""
     return default if generator is None else generator.device
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Return images in [-1, 1] as uint8, as a saved picture would hold them; what lies outside is clamped."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def events_at_once(event_shape: Sequence[int]) -> int:
+    """Return the events to give a network at once: a million entries, which bounds its activations."""
+    return max(1, min(1024, 2**20 // math.prod(event_shape)))

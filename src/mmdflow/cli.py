@@ -14,8 +14,6 @@ from mmdflow._options import fill, new_parser, parse
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from mmdflow.data import ImageSet
-
 USAGE = """\
 usage: mmdflow COMMAND [OPTIONS]
 
@@ -436,7 +434,7 @@ def _judge(options: Namespace) -> None:
         pipeline, how = _load(options)
         check_alike(options.model, pipeline.event_shape, reference)
     else:
-        samples = _some(protocols.open_images(options.model, "train", reference), options.num_samples, seed)
+        samples = protocols.drawn(protocols.open_images(options.model, "train", reference), options.num_samples, seed)
         check_alike(samples.source, samples.event_shape, reference)
     extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
     if pipeline is not None:
@@ -463,21 +461,6 @@ def _judge(options: Namespace) -> None:
         written.append(str(save_page(report, samples, reference, Path(options.report))))
     if written:
         print(f"written: {', '.join(written)}")
-
-
-def _some(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """Return `count` of the images, drawn without replacement; all when None."""
-    import torch
-
-    from mmdflow.data import ImageSet
-    from mmdflow.errors import InputError
-
-    if count is None:
-        return images
-    if count > len(images):
-        raise InputError(f"num_samples = {count}: {images.source} holds {len(images)}")
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].numpy()
-    return ImageSet(images.pixels[rows], source=images.source)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmdflow._files import make_folder, new_file, write_json
+from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError
 from mmdflow.types import SamplingMonitor
 
@@ -33,7 +34,7 @@ def image_grid(images: Float[Tensor, "n c h w"], columns: int | None = None) -> 
         raise InputError(f"images have {channels} channels: must be 1 or 3")
     columns = columns or math.ceil(math.sqrt(n))
     rows, scale, gap = math.ceil(n / columns), max(1, _CELL // max(height, width)), 2
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
     pixels = pixels.repeat(scale, 1).repeat(scale, 2)
     h, w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * h + gap, columns * w + gap, channels), 96, np.uint8)

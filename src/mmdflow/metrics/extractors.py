@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError
 
 #: Where the weights of the standard Inception may lie; else torch-fidelity's own place is looked at.
@@ -111,7 +112,7 @@ class _Inception(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.network(((x.clamp(-1, 1) + 1) * 127.5).round().byte())[0]
+        features: Tensor = self.network(to_bytes(x))[0]
         return features
 
 

@@ -12,6 +12,9 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.kernels import squared_distances
 
+#: k where none is asked for, as Naeem et al. take it.
+NEIGHBOURS = 5
+
 
 @dataclass(frozen=True)
 class ManifoldScores:
@@ -31,7 +34,7 @@ class ManifoldScores:
 
 
 def manifold_scores(
-    features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], *, neighbours: int = 5, block: int = 1024
+    features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], *, neighbours: int = NEIGHBOURS, block: int = 1024
 ) -> ManifoldScores:
     """Return precision and recall (Kynkaanniemi et al. 2019, eq. 1-2), density and coverage (Naeem et al. 2020, eq. 4-5).
 

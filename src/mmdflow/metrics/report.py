@@ -10,17 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._tensors import to_bytes
 from mmdflow.metrics.classifier import Classifier
 from mmdflow.metrics.frechet import frechet_distance
-from mmdflow.metrics.manifold import manifold_scores
+from mmdflow.metrics.manifold import NEIGHBOURS, manifold_scores
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import mmd_test
 
 #: Samples at most in the permutation test, the nearest-neighbour search and the manifold scores.
 _MOST = 2000
-#: k of precision, recall, density and coverage.
-_NEIGHBOURS = 5
 
 
 def evaluate_samples(
@@ -98,19 +97,19 @@ def evaluate_samples(
 def _manifold(samples: Tensor, reference: Tensor, train: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Return the scores of samples, and of as many held-out events, against as many training events."""
     size = min(len(samples), len(reference), len(train), _MOST)
-    if size <= _NEIGHBOURS:
+    if size <= NEIGHBOURS:
         return {}
     of_train = train[torch.randperm(len(train), generator=generator)[:size]].flatten(1)
     scores: dict[str, float] = {}
     for ending, features in (("", samples), ("_reference", reference)):
-        found = manifold_scores(features[:size].flatten(1), of_train, neighbours=_NEIGHBOURS)
+        found = manifold_scores(features[:size].flatten(1), of_train)
         scores |= {f"{name}{ending}": value for name, value in asdict(found).items()}
     return scores
 
 
 def eight_bits(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Return images clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return to_bytes(images).to(images) / 127.5 - 1
 
 
 def _random_split(features: Tensor, size: int, generator: torch.Generator) -> float:

@@ -237,8 +237,8 @@ def order(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def page(result: Mapping[str, Any]) -> str:
     """Return a comparison as Markdown: the table from best to worst, and how it was made."""
     rows = result["rows"]
-    found = (report for reports in result["reports"].values() for report in reports if "diverged" not in report)
-    first: dict[str, Any] = next(found, {})
+    good = (report for reports in result["reports"].values() for report in reports if "diverged" not in report)
+    first: dict[str, Any] = next(good, {})
     key, shown = _distance(first)[0], [name for name in _SHOWN if name in first]
     head = ["method", "Frechet distance" if key == "classifier_fd" else "sliced W_2"]
     head += [name.replace("_", " ") for name in shown]

@@ -28,6 +28,7 @@ from mmdflow.kernels import squared_distances
 from mmdflow.metrics import Moments
 from mmdflow.metrics.extractors import FeatureExtractor
 from mmdflow.metrics.frechet import warn_if_deficient
+from mmdflow.metrics.manifold import NEIGHBOURS
 from mmdflow.recipes.protocols import said
 
 log = logging.getLogger(__name__)
@@ -66,21 +67,24 @@ class ReferenceStatistics:
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 log.warning("cached reference %s is damaged (%s): computed again", file, type(error).__name__)
         keep = set(torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))[:_KEPT].tolist())
-        kept, start, moments_of_all = [], 0, None
-        for batch in _features(reference, extractor, "reference", progress):
-            found = Moments.of(batch)
-            moments_of_all = found if moments_of_all is None else moments_of_all.merged(found)
-            kept.append(batch[[i for i in range(len(batch)) if start + i in keep]])
-            start += len(batch)
-        assert moments_of_all is not None
-        statistics = cls(moments_of_all, torch.cat(kept))
+        kept: list[Tensor] = []
+
+        def batches() -> Iterator[Tensor]:
+            start = 0
+            for batch in _features(reference, extractor, "reference", progress):
+                kept.append(batch[[i for i in range(len(batch)) if start + i in keep]])
+                start += len(batch)
+                yield batch
+
+        moments = Moments.of_batches(batches())
+        statistics = cls(moments, torch.cat(kept))
         try:
             with new_file(file) as aside:
                 save_file(
                     {
-                        "count": torch.tensor(moments_of_all.count),
-                        "mean": moments_of_all.mean,
-                        "scatter": moments_of_all.scatter,
+                        "count": torch.tensor(moments.count),
+                        "mean": moments.mean,
+                        "scatter": moments.scatter,
                         "kept": statistics.kept.contiguous(),
                     },
                     aside,
@@ -151,7 +155,7 @@ def judge(
     if probabilities is not None:
         shuffled = probabilities[torch.randperm(len(features), generator=generator)]
         report["inception_score"] = asdict(metrics.inception_score(shuffled, splits=min(10, len(features))))
-    if size > 5:
+    if size > NEIGHBOURS:
         report |= asdict(metrics.manifold_scores(some, kept[:size]))
     few = samples[torch.randperm(len(samples), generator=generator)[:_SEARCHED]]
     distances, _ = nearest(few, reference)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, data, metrics
+from mmdflow._tensors import to_bytes
 from mmdflow.data import ImageSet
 from mmdflow.errors import InputError
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
@@ -104,8 +105,21 @@ def as_images(images: Float[Tensor, "n c h w"], source: str) -> ImageSet:
     _checks.points(source, images)
     if float(images.abs().max()) > 1 + 1e-3:
         raise InputError(f"{source}: entries reach {float(images.abs().max()):.3g}: must be in [-1, 1]")
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-    return ImageSet(pixels, source=source)
+    return ImageSet(to_bytes(images).cpu().numpy(), source=source)
+
+
+def drawn(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """Return `count` of the images, drawn without replacement; all when None.
+
+    Raises:
+        InputError: if there are not so many.
+    """
+    if count is None:
+        return images
+    if count > len(images):
+        raise InputError(f"num_samples = {count}: {images.source} holds {len(images)}")
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].numpy()
+    return ImageSet(images.pixels[rows], source=images.source)
 
 
 def extractor_for(features: str | None, reference: str) -> FeatureExtractor:

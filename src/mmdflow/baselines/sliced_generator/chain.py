@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import device_of
+from mmdflow._tensors import device_of, events_at_once
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -68,7 +67,7 @@ def advance(
 
     Without a bound a particle that one network takes off the others' way is taken further by the next.
     """
-    size = chunk_size or max(1, min(1024, 2**20 // math.prod(network.event_shape)))
+    size = chunk_size or events_at_once(network.event_shape)
     moved = torch.cat([part + displacement(network, part) for part in x.split(size)])
     return moved if bound is None else moved.clamp(-bound, bound)
 

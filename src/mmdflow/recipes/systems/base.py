@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -97,8 +96,3 @@ def new_networks(recipe: Recipe, dataset: DataSet | ImageData, specs: Sequence[F
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         return [build_features(spec, dataset.event_shape) for spec in specs]
-
-
-def batch_size(event_shape: tuple[int, ...]) -> int:
-    """Return the events to embed at once: a million entries, which bounds the network's activations."""
-    return max(1, min(1024, 2**20 // math.prod(event_shape)))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
 from mmdflow.dmmd import (
     DMMDLoss,
@@ -26,7 +27,7 @@ from mmdflow.kernels import base_kernel
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
 from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
-from mmdflow.recipes.systems.base import System, batch_size, new_features
+from mmdflow.recipes.systems.base import System, new_features
 
 
 class DMMD(System):
@@ -138,7 +139,7 @@ def _target(
         return target_means(
             averaged,
             loss.schedule,
-            (dataset.train[part].to(device) for part in rows.split(batch_size(dataset.event_shape))),
+            (dataset.train[part].to(device) for part in rows.split(events_at_once(dataset.event_shape))),
             torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
             noise_repeats=spec.mean_noise_repeats,
             labels=labels,

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmdflow._tensors import events_at_once
 from mmdflow.baselines.mmd_gan import MMDGANDefaults, MMDGANLoss, MMDGANPipeline, player, references_of
 from mmdflow.data import DataSet
 from mmdflow.kernels import base_kernel
 from mmdflow.recipes.data import ImageData
 from mmdflow.recipes.mmd_gan_schema import MMDGANRecipe
-from mmdflow.recipes.systems.base import System, batch_size, new_networks
+from mmdflow.recipes.systems.base import System, new_networks
 
 _PREVIEW_REFERENCES = 1000
 
@@ -47,7 +48,7 @@ class MMDGAN(System):
         device = next(critic.parameters()).device
         rows = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(recipe.training.seed))
         rows = rows[: min(asked or len(rows), _PREVIEW_REFERENCES if preview else len(rows))]
-        batches = (dataset.train[part].to(device) for part in rows.split(batch_size(dataset.event_shape)))
+        batches = (dataset.train[part].to(device) for part in rows.split(events_at_once(dataset.event_shape)))
         references = references_of(critic, loss.base, batches)
         defaults = MMDGANDefaults(**settings)
         return MMDGANPipeline(
