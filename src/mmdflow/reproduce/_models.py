@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmdflow import metrics
 from mmdflow._files import shipped_models
+from mmdflow.errors import InputError
 from mmdflow.metrics import eight_bits, frechet_distance, sliced_w2
 from mmdflow.recipes import DataSpec, run
 from mmdflow.recipes.data import judged_data
@@ -95,6 +96,24 @@ class Judge:
     def held_out(self, count: int) -> float:
         """Return the distance of as many held-out images, where there are so many."""
         return self(self.test[:count])
+
+
+def open_judges(data: Sequence[str]) -> tuple[dict[str, Judge], str]:
+    """Return the judges of data sets whose files are there, and a sentence that names the others; empty if there are none.
+
+    Raises:
+        InputError: if the files of all data sets are missing.
+    """
+    judges: dict[str, Judge] = {}
+    missing: dict[str, str] = {}
+    for name in data:
+        try:
+            judges[name] = Judge(name)
+        except InputError as error:
+            missing[name] = str(error)
+    if not judges:
+        raise InputError("; ".join(missing.values()))
+    return judges, f" Left out, their files are missing: {', '.join(missing)}." if missing else ""
 
 
 @dataclass(frozen=True)

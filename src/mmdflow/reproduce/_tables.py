@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mmdflow import plots
-from mmdflow.reproduce._models import Measured
+from mmdflow.reproduce._models import Judge, Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Head of the columns of published figures.
 PUBLISHED = "published, CIFAR-10 FID (not comparable)"
@@ -44,6 +45,22 @@ def bars(axes: Axes, measured: Mapping[str, Measured], unit: str, held_out: floa
     axes.invert_yaxis()
     axes.set(xlabel=f"{unit} (± 2 standard errors)")
     axes.legend(frameon=False, fontsize=8)
+
+
+def compare_rows(
+    figure: Figure,
+    rows: Mapping[str, Mapping[str, Measured]],
+    judges: Mapping[str, Judge],
+    held_out: Mapping[str, float],
+    shown: Sequence[str],
+) -> None:
+    """Draw a line for each data set: bars of all its rows, and samples of those to be `shown`."""
+    figure.set_size_inches(5.5 + 3 * len(shown), 4.5 * len(rows))
+    grid = figure.add_gridspec(len(rows), 2 + len(shown))
+    for line, (data, measured) in enumerate(rows.items()):
+        bars(figure.add_subplot(grid[line, :2]), measured, judges[data].unit, held_out[data])
+        for place, name in enumerate(shown):
+            show_samples(figure.add_subplot(grid[line, 2 + place]), measured[name].samples, f"{data}, {name}")
 
 
 def show_samples(axes: Axes, samples: Tensor, title: str, columns: int = 8) -> None:

@@ -1,8 +1,8 @@
 """DMMD paper, Table 3: further data sets, DMMD against DDPM at 100 evaluations.
 
 The paper has MNIST, CelebA (64x64) and LSUN Church (64x64); the small scale takes digits and, where the files are there,
-MNIST and Fashion-MNIST. DMMD and DDPM are trained for the same seconds. Small takes the seconds of its trainings (twice
-`seconds` a data set) and some minutes of sampling; it is the one small scale that takes longer than five minutes.
+MNIST and Fashion-MNIST. DMMD and DDPM are trained for the same seconds; in the same folder they are those of Table 1. Small
+takes the seconds of its trainings (twice `seconds` a data set) and some minutes of sampling.
 
 The criterion, written down before looking: on every data set DDPM is better than DMMD by more than two standard errors of
 the paired differences over draws. The table's Discriminator flow and MMD-GAN are compared by `mmdflow compare`.
@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.errors import InputError
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Judge, Measured, lower, measure
+from mmdflow.reproduce._models import Measured, lower, measure, open_judges
 from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, markdown, show_samples
 from mmdflow.reproduce.base import Outcome
 
@@ -74,15 +73,7 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges: dict[str, Judge] = {}
-    missing: dict[str, str] = {}
-    for name in data:
-        try:
-            judges[name] = Judge(name)
-        except InputError as error:
-            missing[name] = str(error)
-    if not judges:
-        raise InputError("; ".join(missing.values()))
+    judges, missing = open_judges(data)
     rows: dict[str, dict[str, Measured]] = {}
     spent = {}
     for name, judge in judges.items():
@@ -104,16 +95,14 @@ def run(
         for name, row in rows.items()
     )
     better = [name for name, holds in criteria.items() if holds]
-    finding = f"DDPM is better than DMMD on {', '.join(better) or 'none'} of {', '.join(rows)}. {shown}."
-    if missing:
-        finding += f" Left out, their files are missing: {', '.join(missing)}."
+    finding = f"DDPM is better than DMMD on {', '.join(better) or 'none'} of {', '.join(rows)}. {shown}.{missing}"
     figures = {
         "criteria": criteria,
         "training_seconds": {name: dict(zip(("DMMD", "DDPM"), s, strict=True)) for name, s in spent.items()},
         "judges": {name: judge.name for name, judge in judges.items()},
         "held_out": held_out,
         "rows": {name: {system: m.plain for system, m in row.items()} for name, row in rows.items()},
-        "left_out": missing,
+        "left_out": [name for name in data if name not in judges],
     }
     lines: list[list[object]] = [
         [
