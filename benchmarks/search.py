@@ -1,0 +1,175 @@
+"""A search of every rival's settings on one data set, with the same small budget for each: as many candidates, as many seconds.
+
+python benchmarks/search.py DATA [--seconds S] [--systems NAME ...] [--num-samples N] [--runs DIR] [--output FILE]
+
+Every candidate is `mmdflow train SYSTEM-DATA` with the changes of its row for S seconds of one core's own time, seed 0, and is
+judged by the data set's classifier. A candidate's row starts from the ones above it: what is written down here is what was
+tried, in its order; the base is the settings that the recipe had before the search (BASE), so that rows mean the same after
+the recipes have changed. Finished runs are kept; the report keeps the rows that it had.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmdflow._files import commit
+from mmdflow.errors import DivergedError
+from mmdflow.recipes import run
+from mmdflow.recipes.runs import trained
+
+#: The coarse trunk of DMMD's recipes of 28x28 images, and the fine one that its rivals began with.
+COARSE = {"channels": [96], "blocks": 3, "patch": 4}
+FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
+
+MNIST: dict[str, dict[str, dict[str, Any]]] = {
+    "ddpm": {
+        "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},
+        "coarse trunk": {"features": COARSE, "training": {"step_size": 0.004, "batch_size": 64}},
+        "batches of 32": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 32}},
+        "step size 0.002": {"features": FINE, "training": {"step_size": 0.002, "batch_size": 64}},
+    },
+    "flow-matching": {
+        "before": {"features": FINE, "training": {"step_size": 0.002, "weight_decay": 0.01, "batch_size": 64}},
+        "coarse trunk": {"features": COARSE, "training": {"step_size": 0.002, "weight_decay": 0.01, "batch_size": 64}},
+        "batches of 32": {"features": FINE, "training": {"step_size": 0.002, "weight_decay": 0.01, "batch_size": 32}},
+        "step size 0.004, no decay": {
+            "features": FINE,
+            "training": {"step_size": 0.004, "weight_decay": 0.0, "batch_size": 64},
+        },
+    },
+    "mmd-gan": {
+        "before": {"features": FINE, "critic": FINE, "loss": {"penalty_weight": 1.0}},
+        "coarse trunks": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
+        "coarse critic": {"features": FINE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
+        "coarse trunks, penalty 0.3": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 0.3}},
+    },
+    "gs-mmd-rk": {
+        "before": {
+            "features": FINE,
+            "flow": {
+                "num_particles": 4000,
+                "directions": "orthogonal",
+                "precision": "bfloat16",
+                "step_size": 2.0,
+                "momentum": 0.8,
+                "first_steps": 30,
+                "growth": 3.0,
+            },
+            "loss": {"num_networks": 4},
+        },
+        "coarse trunk, structured directions, tau 4": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 40,
+                "growth": 3.0,
+            },
+            "loss": {"num_networks": 4},
+        },
+        "the same, fine trunk": {
+            "features": FINE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 40,
+                "growth": 3.0,
+            },
+            "loss": {"num_networks": 4},
+        },
+        "coarse, 2 networks": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 100,
+                "growth": 6.0,
+            },
+            "loss": {"num_networks": 2},
+        },
+    },
+    "jko-flow": {
+        "before": {"features": FINE, "loss": {"num_stages": 3, "jko_step": 200.0}},
+        "coarse trunk": {"features": COARSE, "loss": {"num_stages": 3, "jko_step": 200.0}},
+        "coarse, 2 stages": {"features": COARSE, "loss": {"num_stages": 2, "jko_step": 200.0}},
+        "coarse, 2 stages, step size 0.002": {
+            "features": COARSE,
+            "loss": {"num_stages": 2, "jko_step": 200.0},
+            "training": {"step_size": 0.002},
+        },
+    },
+    "dggf-kl": {
+        "before": {"features": FINE, "loss": {"penalty_weight": 0.3}},
+        "coarse trunk": {"features": COARSE, "loss": {"penalty_weight": 0.3}},
+        "coarse, penalty 0.1": {"features": COARSE, "loss": {"penalty_weight": 0.1}},
+        "coarse, penalty 1": {"features": COARSE, "loss": {"penalty_weight": 1.0}},
+    },
+    "discriminator-flow": {
+        "before": {"features": FINE, "training": {"step_size": 0.001}},
+        "coarse trunk": {"features": COARSE, "training": {"step_size": 0.001}},
+        "coarse, step size 0.002": {"features": COARSE, "training": {"step_size": 0.002}},
+        "coarse, penalty 0.1": {
+            "features": COARSE,
+            "training": {"step_size": 0.001},
+            "loss": {"penalty_weight": 0.1},
+        },
+    },
+}
+SEARCHES = {"mnist": MNIST}
+
+
+def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge one candidate."""
+    try:
+        pipeline = trained(recipe, options.runs, seed=0, progress=False, seconds=options.seconds, changes=changes)
+        report = run.evaluate(pipeline, num_samples=options.num_samples, clock=time.process_time, progress=False)
+    except DivergedError as error:
+        return {"changes": changes, "diverged": str(error)}
+    keys = ("classifier_fd", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")
+    return {"changes": changes, "steps": pipeline.provenance["steps"], **{key: report[key] for key in keys}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=SEARCHES)
+    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--systems", nargs="+")
+    parser.add_argument("--num-samples", type=int, default=500)
+    parser.add_argument("--runs", type=Path, default=Path("runs/search"))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    candidates = SEARCHES[options.data]
+    output = options.output or Path(f"results/search-{options.data}.json")
+    result: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {"rows": {}}
+    for system in options.systems or candidates:
+        rows = result["rows"].setdefault(system, {})
+        for name, changes in candidates[system].items():
+            if name not in rows:
+                rows[name] = measured(f"{system}-{options.data}", changes, options)
+                rows[name]["commit"] = commit()
+            print(f"{system:20} {name:45} {rows[name].get('classifier_fd', 'diverged')}", flush=True)
+            result |= {
+                "command": f"python benchmarks/search.py {options.data} --seconds {options.seconds:g}",
+                "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
+                "seconds": options.seconds,
+            }
+            output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
