@@ -78,6 +78,14 @@ def test_a_seed_more_uses_what_there_is(tmp_path):
     assert "2 seeds, mean ± standard deviation" in (tmp_path / "compare.md").read_text()
 
 
+def test_a_method_is_judged_anew_when_its_sampler_has_changed(tmp_path, monkeypatch):
+    before = go(tmp_path, methods=["flow-matching"])
+    monkeypatch.setitem(METHODS, "flow-matching", Method("flow-matching", {"sampler": "euler", "num_levels": 3}))
+    monkeypatch.setattr(run, "train", lambda *a, **k: None)  # the model is there
+    after = go(tmp_path, methods=["flow-matching"])
+    assert (before["rows"]["flow-matching"]["nfe"], after["rows"]["flow-matching"]["nfe"]) == (100, 3)
+
+
 def test_a_method_that_diverges_is_a_row_and_not_the_end(tmp_path, monkeypatch):
     evaluate = run.evaluate
 

@@ -168,7 +168,9 @@ def _measured(
     recipe = timed_recipe(recipe_name, seed=seed, seconds=budget)
     file = run_folder(recipe_name, recipe, folder / "runs") / f"{name}-{num_samples or 'all'}.json"
     if file.exists():
-        return dict(read_json(file))
+        found: dict[str, Any] = read_json(file)
+        if found.get("how") == method.how:
+            return found
     report: dict[str, Any] = {}
     try:
         pipeline = trained(recipe_name, folder / "runs", seed=seed, progress=progress, seconds=budget)
@@ -188,6 +190,7 @@ def _measured(
         )
     except DivergedError as error:
         report["diverged"] = str(error)
+    report["how"] = dict(method.how)
     run.save_report(report, file)
     return report
 
