@@ -2,10 +2,10 @@
 
 python benchmarks/search.py DATA [--seconds S] [--systems NAME ...] [--num-samples N] [--runs DIR] [--output FILE]
 
-Every candidate is `mmdflow train SYSTEM-DATA` with the changes of its row for S seconds of one core's own time, seed 0, and is
-judged by the data set's classifier. A candidate's row starts from the ones above it: what is written down here is what was
-tried, in its order; the base is the settings that the recipe had before the search (BASE), so that rows mean the same after
-the recipes have changed. Finished runs are kept; the report keeps the rows that it had.
+Every candidate is the recipe SYSTEM-DATA with the changes of its row, trained for S seconds of one core's own time with seed 0
+and judged by the data set's classifier (the checkerboard by sliced W_2). "before" names what the recipe had before the search,
+and every row all that the search changes, so that rows mean the same after the recipes have changed. Finished runs are kept;
+the report keeps the rows that it had.
 """
 
 import argparse
@@ -129,7 +129,75 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-SEARCHES = {"mnist": MNIST}
+
+
+def dmmd(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return changes of DMMD's checkerboard with the semi-gradient, which needs no double backward."""
+    semi = {
+        "features": {"gradient": "semi"},
+        "loss": {"mmd_weight": 0.0, "penalty_points": "noisy"},
+        "training": {"events_per_level": 128},
+    }
+    return {part: {**semi.get(part, {}), **changes.get(part, {})} for part in {**semi, **changes}}
+
+
+CHECKERBOARD: dict[str, dict[str, dict[str, Any]]] = {
+    "dmmd": {
+        "before": {
+            "features": {"gradient": "full"},
+            "loss": {"mmd_weight": 0.1, "penalty_points": "path"},
+            "training": {"events_per_level": 128, "step_size": 0.002},
+        },
+        "semi-gradient": dmmd(training={"step_size": 0.002}),
+        "semi-gradient, step size 0.004": dmmd(training={"step_size": 0.004}),
+        "semi-gradient, level power 1": dmmd(training={"step_size": 0.002}, loss={"level_power": 1.0}),
+    },
+    "ddpm": {
+        "before": {"schedule": "ddpm", "training": {"step_size": 0.002}},
+        "cosine": {"schedule": "cosine", "training": {"step_size": 0.002}},
+        "cosine, step size 0.004": {"schedule": "cosine", "training": {"step_size": 0.004}},
+        "cosine, batches of 256": {"schedule": "cosine", "training": {"step_size": 0.002, "batch_size": 256}},
+    },
+    "flow-matching": {
+        "before": {"training": {"step_size": 0.002, "batch_size": 512}},
+        "step size 0.004": {"training": {"step_size": 0.004, "batch_size": 512}},
+        "step size 0.001": {"training": {"step_size": 0.001, "batch_size": 512}},
+        "batches of 256": {"training": {"step_size": 0.002, "batch_size": 256}},
+    },
+    "mmd-gan": {
+        "before": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.002}},
+        "penalty 0.02": {"loss": {"penalty_weight": 0.02}, "training": {"step_size": 0.002}},
+        "penalty 0.15": {"loss": {"penalty_weight": 0.15}, "training": {"step_size": 0.002}},
+        "step size 0.001": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.001}},
+    },
+    "gs-mmd-rk": {
+        "before": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
+        "2 networks": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 2}, "training": {"step_size": 0.002}},
+        "momentum 0.9": {"flow": {"momentum": 0.9}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
+        "step size 0.004": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.004}},
+    },
+    "jko-flow": {
+        "before": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.001}},
+        "a = 4": {"loss": {"num_stages": 4, "jko_step": 4.0, "penalty": 0.001}},
+        "2 stages, a = 4": {"loss": {"num_stages": 2, "jko_step": 4.0, "penalty": 0.001}},
+        "penalty 0.003": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.003}},
+    },
+    "dggf-kl": {
+        "before": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
+        "step size 0.002": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.002}},
+        "eta 0.003": {"loss": {"step_size": 0.003, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
+        "penalty 0.00005": {"loss": {"step_size": 0.001, "penalty_weight": 5e-5}, "training": {"step_size": 0.001}},
+    },
+    "discriminator-flow": {
+        "before": {"loss": {"num_steps": 64}, "training": {"step_size": 0.001, "batch_size": 512}},
+        "step size 0.002": {"loss": {"num_steps": 64}, "training": {"step_size": 0.002, "batch_size": 512}},
+        "32 steps": {"loss": {"num_steps": 32}, "training": {"step_size": 0.001, "batch_size": 512}},
+        "batches of 256": {"loss": {"num_steps": 64}, "training": {"step_size": 0.001, "batch_size": 256}},
+    },
+}
+SEARCHES = {"mnist": MNIST, "checkerboard": CHECKERBOARD}
+#: Training of a candidate in seconds, and samples that judge it.
+BUDGETS = {"mnist": (100.0, 500), "checkerboard": (40.0, 10_000)}
 
 
 def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -139,19 +207,22 @@ def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) 
         report = run.evaluate(pipeline, num_samples=options.num_samples, clock=time.process_time, progress=False)
     except DivergedError as error:
         return {"changes": changes, "diverged": str(error)}
-    keys = ("classifier_fd", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")
-    return {"changes": changes, "steps": pipeline.provenance["steps"], **{key: report[key] for key in keys}}
+    keys = ("classifier_fd", "sliced_w2", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")
+    found = {key: report[key] for key in keys if key in report}
+    return {"changes": changes, "steps": pipeline.provenance["steps"], **found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=SEARCHES)
-    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--seconds", type=float, help="of training a candidate; by default BUDGETS'")
     parser.add_argument("--systems", nargs="+")
-    parser.add_argument("--num-samples", type=int, default=500)
+    parser.add_argument("--num-samples", type=int, help="that judge it; by default BUDGETS'")
     parser.add_argument("--runs", type=Path, default=Path("runs/search"))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    seconds, num_samples = BUDGETS[options.data]
+    options.seconds, options.num_samples = options.seconds or seconds, options.num_samples or num_samples
     torch.set_num_threads(1)
     candidates = SEARCHES[options.data]
     output = options.output or Path(f"results/search-{options.data}.json")
@@ -162,7 +233,8 @@ def main() -> None:
             if name not in rows:
                 rows[name] = measured(f"{system}-{options.data}", changes, options)
                 rows[name]["commit"] = commit()
-            print(f"{system:20} {name:45} {rows[name].get('classifier_fd', 'diverged')}", flush=True)
+            distance = rows[name].get("classifier_fd", rows[name].get("sliced_w2", "diverged"))
+            print(f"{system:20} {name:45} {distance}", flush=True)
             result |= {
                 "command": f"python benchmarks/search.py {options.data} --seconds {options.seconds:g}",
                 "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
