@@ -16,6 +16,7 @@ from mmdflow.recipes.discriminator_flow_schema import (
     DiscriminatorFlowLossSpec,
     DiscriminatorFlowRecipe,
 )
+from mmdflow.recipes.dmmd_schema import DMMDRecipe, LossSpec, SamplingSpec, TrainingSpec
 from mmdflow.recipes.flow_schema import DivergenceSpec, FlowSpec
 from mmdflow.recipes.jko_schema import JKOFlowRecipe, JKOLossSpec
 from mmdflow.recipes.mmd_gan_schema import MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec
@@ -24,14 +25,10 @@ from mmdflow.recipes.schema import (
     BaseSpec,
     BatchTrainingSpec,
     DataSpec,
-    DMMDRecipe,
     EvaluationSpec,
     FeaturesSpec,
     LoopSpec,
-    LossSpec,
     Recipe,
-    SamplingSpec,
-    TrainingSpec,
     recipe_names,
     recipe_path,
 )

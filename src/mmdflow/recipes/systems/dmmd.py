@@ -26,7 +26,7 @@ from mmdflow.errors import InputError
 from mmdflow.kernels import base_kernel
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
 from mmdflow.recipes.data import ImageData
-from mmdflow.recipes.schema import DMMDRecipe, SamplingSpec
+from mmdflow.recipes.dmmd_schema import DMMDRecipe, SamplingSpec
 from mmdflow.recipes.systems.base import System, new_features
 
 
