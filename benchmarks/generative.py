@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mmdflow._options import parse
-from mmdflow.cli import _recipe, _train_parser
+from mmdflow.cli.train import recipe_from
 from mmdflow.recipes import recipe_path, run
 from mmdflow.recipes.compare import num_parameters
 from mmdflow.recipes.systems import load_pipeline
@@ -148,11 +147,10 @@ SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "mnist": 400.0, "fashion": 
 def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
     if (folder / "pipeline").exists():
         return
-    parser = _train_parser(recipe_name.rsplit("-", 1)[0])
     fixed = [f"--training.seed={seed}", "--training.sample_every=0", "--training.checkpoint_every=1000000"]
     if seconds is not None:
         fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
-    recipe = _recipe(parser, parse(parser, [f"--config={recipe_path(recipe_name)}", *options, *fixed]))
+    recipe = recipe_from(recipe_path(recipe_name), [*options, *fixed])
     run.build_check(recipe)
     run.open_run(recipe, folder, overwrite=True)
     run.train(recipe, folder, progress=False)

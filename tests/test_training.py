@@ -407,8 +407,7 @@ def test_fields_of_another_network_are_refused():
 
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
-    from mmdflow._options import parse
-    from mmdflow.cli import _recipe, _system, _train_parser
+    from mmdflow.cli.train import recipe_from
     from mmdflow.recipes import recipe_names, recipe_path
     from mmdflow.recipes.schema import IMAGE_SETS
 
@@ -421,8 +420,7 @@ def test_every_recipe_builds(monkeypatch):
     names = recipe_names()
     assert {"dmmd-digits", "dmmd-mnist", "dmmd-fashion", "dmmd-checkerboard"} <= set(names)
     for name in names:
-        parser = _train_parser(_system(recipe_path(name)))
-        recipe = _recipe(parser, parse(parser, [f"--config={recipe_path(name)}"]))
+        recipe = recipe_from(recipe_path(name))
         if recipe.data.name in IMAGE_SETS:  # tests/test_image_recipes.py trains them, shrunk
             continue
         loss = run.build_loss(recipe, data.load(recipe.data.name))

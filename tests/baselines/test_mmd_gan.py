@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from mmdflow import MMD, Deep, DivergedError, DMMDPipeline, InputError, Linear, RationalQuadratic
-from mmdflow._options import parse
 from mmdflow.baselines.mmd_gan import (
     CriticMMD,
     MMDGANDefaults,
@@ -20,7 +19,7 @@ from mmdflow.baselines.mmd_gan import (
     generate,
     references_of,
 )
-from mmdflow.cli import _recipe, _system, _train_parser
+from mmdflow.cli.train import recipe_from
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.kernels import base_kernel
 from mmdflow.recipes import FeaturesSpec, MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec, recipe_path
@@ -375,8 +374,7 @@ def test_references_of_another_critic(tmp_path, unchecked):
 
 
 def read(name):
-    parser = _train_parser(_system(recipe_path(name)))
-    return _recipe(parser, parse(parser, [f"--config={recipe_path(name)}"]))
+    return recipe_from(recipe_path(name))
 
 
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])

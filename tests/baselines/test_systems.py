@@ -12,7 +12,8 @@ import yaml
 
 from mmdflow import InputError
 from mmdflow.baselines.denoising import DenoisingPipeline
-from mmdflow.cli import _recipe, _system, _train_parser, main
+from mmdflow.cli import main
+from mmdflow.cli.train import recipe_from
 from mmdflow.recipes import (
     RECIPES,
     BatchTrainingSpec,
@@ -40,7 +41,6 @@ from mmdflow.recipes import (
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
-from mmdflow._options import parse
 from mmdflow.recipes import run
 from mmdflow.recipes.systems import SYSTEMS, load_pipeline
 from mmdflow.training import LossModule
@@ -83,8 +83,7 @@ FLOWS = ["discriminator-flow", "dggf-kl"]  # along the gradient of one learned f
 
 
 def read(name):
-    parser = _train_parser(_system(recipe_path(name)))
-    return _recipe(parser, parse(parser, [f"--config={recipe_path(name)}"]))
+    return recipe_from(recipe_path(name))
 
 
 def train(folder, recipe):

@@ -1,0 +1,86 @@
+"""The command line. Each command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from mmdflow import __version__, _checks
+from mmdflow.cli.evaluate import evaluate_command
+from mmdflow.cli.flow import flow_command
+from mmdflow.cli.sample import sample_command
+from mmdflow.cli.studies import compare_command, reproduce_command
+from mmdflow.cli.train import recipes_command, train_command
+
+USAGE = """\
+usage: mmdflow COMMAND [OPTIONS]
+
+Gradient flows of the Maximum Mean Discrepancy.
+
+commands:
+  train RECIPE --output=DIR    train a model; RECIPE is a name (see `mmdflow recipes`) or a YAML file
+  train --resume DIR           go on with an interrupted run
+  flow --target T -o FILE      move particles onto a toy set, a file of points or a picture
+  sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
+  evaluate MODEL               judge a model's samples against its data: a table and JSON
+  evaluate IMAGES --reference R   judge images of any program: Frechet, Inception, kernel distances, ...
+  compare --data D             train every method for the same time: a table, a grid a method
+  reproduce NAME               make a figure of the papers again, and say whether its claim was seen
+  recipes                      the recipes and shipped models that there are
+
+`mmdflow COMMAND --help` shows the options of a command.
+
+options:
+  -h, --help                   show this text
+  --version                    show the version
+"""
+
+_INPUT, _FAILURE, _INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else _INPUT
+    if arguments[0] == "--version":
+        print(f"mmdflow {__version__}")
+        return 0
+    from mmdflow.errors import DivergedError, InputError
+
+    try:
+        COMMANDS[_checks.choice("command", arguments[0], COMMANDS)](arguments[1:])
+    except InputError as error:
+        return _fail(error, _INPUT)
+    except (DivergedError, ImportError, MemoryError) as error:
+        return _fail(error, _FAILURE)
+    except KeyboardInterrupt as error:
+        print(f"\nmmdflow: interrupted. {error}".rstrip(), file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILURE
+    except Exception as error:  # the last resort: one line for the user, the whole story under MMDFLOW_DEBUG
+        if os.environ.get("MMDFLOW_DEBUG"):
+            raise
+        return _fail(f"{type(error).__name__}: {error} (MMDFLOW_DEBUG=1 shows where)", _FAILURE)
+    return 0
+
+
+def _fail(error: BaseException | str, code: int) -> int:
+    message = " ".join(str(error).split())[:600] or type(error).__name__
+    print(f"mmdflow: error: {message}", file=sys.stderr)
+    return code
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train_command,
+    "flow": flow_command,
+    "sample": sample_command,
+    "evaluate": evaluate_command,
+    "reproduce": reproduce_command,
+    "compare": compare_command,
+    "recipes": recipes_command,
+}

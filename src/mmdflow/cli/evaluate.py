@@ -1,0 +1,152 @@
+"""`evaluate`: a model against the data that it was trained on, or any images against a reference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmdflow import _checks
+from mmdflow._options import parse
+from mmdflow.cli.models import load, model_parser
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def evaluate_command(arguments: list[str]) -> None:
+    """Judge a model's samples against its data, or images against a reference; print the figures, write what is asked for."""
+    from mmdflow.errors import InputError
+
+    what = "Judge a model's samples against the data that it was trained on; or, with --reference or --protocol, any images."
+    parser = model_parser("evaluate", what)
+    parser.add_argument("-n", "--num_samples", type=int, help="samples drawn; by default the recipe's")
+    parser.add_argument("--particles_per_run", type=int, help="particles that flow together; by default the recipe's")
+    parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
+    parser.add_argument("-o", "--output", type=str, help="JSON file; by default metrics.json in a run folder")
+    parser.add_argument("--figure", type=str, help="a picture of the report; by default report.png in a run folder")
+    parser.add_argument(
+        "--reference", type=str, help="judge against: a data set's name, a folder of pictures, .npz, ..."
+    )
+    parser.add_argument("--split", type=str, help="part of the reference: train (by default) or test")
+    parser.add_argument(
+        "--protocol", type=str, help="reference, split and number of samples by name: cifar10, mnist, ..."
+    )
+    parser.add_argument("--features", type=str, help="classifier, inception, inception:FILE or timm:MODEL")
+    parser.add_argument("--report", type=str, help="a folder for a page to look at: report.md and pictures")
+    options = parse(parser, arguments)
+    if options.reference is not None or options.protocol is not None:
+        _judge(options)
+        return
+    for name in ("split", "features", "report"):
+        if options[name] is not None:
+            raise InputError(
+                f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
+            )
+
+    from mmdflow._pretrained import is_pipeline
+
+    if Path(options.model).exists() and not is_pipeline(options.model):
+        raise InputError(
+            f"reference is missing: {options.model} is no model; judge images by --reference or --protocol"
+        )
+
+    from mmdflow import plots
+    from mmdflow._files import make_folder
+    from mmdflow.recipes import run
+
+    pipeline, how = load(options)
+    folder = Path(options.model)
+    is_run = (folder / "recipe.yaml").is_file()
+    output = options.output or (folder / "metrics.json" if is_run else None)
+    figure = options.figure or (folder / "report.png" if is_run else None)
+    if output is not None:
+        make_folder(Path(output).parent)
+    if figure is not None:
+        plots.check_output(figure)
+    report = run.evaluate(
+        pipeline,
+        num_samples=options.num_samples,
+        particles_per_run=options.particles_per_run,
+        seed=options.seed,
+        report_file=None if output is None else Path(output),
+        figure=None if figure is None else Path(figure),
+        progress=True,
+        **how,
+    )
+    print(_table(report))
+    if output is not None or figure is not None:
+        print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
+
+
+def _judge(options: Namespace) -> None:
+    """Judge images, or samples of a model, against a reference."""
+    from mmdflow._files import make_folder
+    from mmdflow._pretrained import is_pipeline
+    from mmdflow.errors import InputError
+    from mmdflow.recipes import protocols, run
+    from mmdflow.recipes.judge import check_alike, judge, save_page
+
+    if options.protocol is not None and (options.reference is not None or options.split is not None):
+        raise InputError(
+            f"protocol = {options.protocol!r}: names reference and split; leave --reference and --split out"
+        )
+    rule = None if options.protocol is None else protocols.protocol(options.protocol)
+    name = options.reference if rule is None else rule.data
+    split = (options.split or "train") if rule is None else rule.split
+    seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
+    reference = protocols.open_images(name, split)
+    made: dict[str, Any] = {}
+    samples = pipeline = None
+    if is_pipeline(options.model):
+        pipeline, how = load(options)
+        check_alike(options.model, pipeline.event_shape, reference)
+    else:
+        samples = protocols.drawn(protocols.open_images(options.model, "train", reference), options.num_samples, seed)
+        check_alike(samples.source, samples.event_shape, reference)
+    extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
+    if pipeline is not None:
+        count = options.num_samples or (10_000 if rule is None else rule.num_samples)
+        together = options.particles_per_run or min(count, 200)
+        particles, nfe = run.draw_samples(pipeline, count, together, seed, progress=True, **how)
+        samples = protocols.as_images(particles, f"{count} samples of {options.model}")
+        made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
+    assert samples is not None
+    report = {"protocol": options.protocol, "says": None if rule is None else rule.says}
+    report |= judge(samples, reference, extractor, seed=seed, progress=True) | made
+    if rule is not None and len(samples) != rule.num_samples:
+        print(f"note: {len(samples)} samples; protocol {options.protocol} asks for {rule.num_samples}", file=sys.stderr)
+    for key, value in report.items():
+        if isinstance(value, float | list) or (isinstance(value, dict) and "std" in value):
+            print(f"{key:<28} {protocols.said(value)}")
+    print(f"features: {extractor.name}; {len(samples)} samples against {len(reference)}: {reference.source}")
+    written = []
+    if options.output is not None:
+        make_folder(Path(options.output).parent)
+        run.save_report(report, Path(options.output))
+        written.append(options.output)
+    if options.report is not None:
+        written.append(str(save_page(report, samples, reference, Path(options.report))))
+    if written:
+        print(f"written: {', '.join(written)}")
+
+
+def _table(report: dict[str, Any]) -> str:
+    """Return the report as text: every figure beside that of held-out data."""
+    rows = [("", "samples", "held-out data")]
+    for key, value in report.items():
+        if isinstance(value, float) and f"{key}_reference" in report:
+            rows.append((key, f"{value:.4g}", f"{report[f'{key}_reference']:.4g}"))
+    if "classifier_fd_random_split" in report:
+        rows.append(("  of random real splits", "", f"{report['classifier_fd_random_split']:.4g}"))
+    for key in ("mmd_p_value", "num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds"):
+        if report.get(key) is not None:
+            rows.append((key, f"{report[key]:.4g}" if isinstance(report[key], float) else str(report[key]), ""))
+    if "class_histogram" in report:
+        for name in ("class_histogram", "class_histogram_reference"):
+            label = "classes in percent" if name == "class_histogram" else "  held-out data"
+            rows.append((label, " ".join(f"{100 * share:.1f}" for share in report[name]), ""))
+    lines = [f"{a:<24} {b:>12} {c:>14}".rstrip() for a, b, c in rows]
+    if "classifier" in report:
+        lines.append(f"features: {report['classifier']}; its Frechet distance is not an FID")
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""MODEL and the sampler's options, for the commands that draw samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmdflow._options import new_parser
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+#: The settings of samplers; which of them a model has, its pipeline's `__call__` says.
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "sampler": (
+        str,
+        "dmmd: exact (particles interact), approximate (each on its own), or by the paper's names: dmmd, a-dmmd, a-dmmd-a, "
+        "a-dmmd-e, dmmd-e; ddpm: ancestral or ddim; flow-matching: euler or heun; mmd-gan: generator or flow",
+    ),
+    "num_levels": (int, "noise levels T: the steps from noise to data"),
+    "num_steps": (int, "steps of the flow, where there are no noise levels"),
+    "num_networks": (int, "networks of a chain that are applied"),
+    "steps_per_level": (int, "flow steps a level"),
+    "step_size": (
+        float | list[float],
+        "a constant step size, or [a, list] of one a level; else the distance schedule",
+    ),
+    "t_min": (float, "lowest noise level, in the trained range"),
+    "t_max": (float, "highest noise level, in the trained range"),
+    "momentum": (float, "momentum of the flow, in [0, 1)"),
+    "integrator": (str, "euler, nesterov or heun"),
+    "chunk_size": (int, "particles whose gradient is taken at once: less memory, the same samples"),
+    "whitening": (float, "lambda of the regularised witness; needs a model trained with it"),
+    "guidance": (float, "weight of a class's flow over that of all data, with --labels"),
+    "final_steps": (int, "denoising steps after the last level"),
+    "final_sampler": (str, "flow of the final steps: exact or approximate"),
+}
+#: Options of `sample` alone; `source` gives the pipeline's `particles`, the others have the pipeline's names.
+_GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
+
+
+def model_parser(command: str, description: str) -> ArgumentParser:
+    """A parser with MODEL and the sampler's options, which default to the model's own."""
+    parser = new_parser(command, description)
+    parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
+    for name, (kind, text) in SETTINGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    return parser
+
+
+def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
+    """Return the pipeline that MODEL names, on its device, and the sampler's settings that were asked for.
+
+    Raises:
+        InputError: if there is none, the device is not usable, or the pipeline's sampler has no such setting.
+    """
+    import inspect
+
+    import torch
+
+    from mmdflow.errors import InputError
+    from mmdflow.recipes.systems import load_pipeline
+
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device = {options.device!r}: not usable here ({str(error).splitlines()[0]})") from None
+    pipeline = load_pipeline(options.model, options.device)
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    given = {name: options.get(name) for name in (*SETTINGS, *_GIVEN)}
+    asked = [name for name, value in given.items() if value is not None and value is not False]
+    for name in asked:
+        if ("particles" if name == "source" else name) not in taken:
+            mine = ", ".join(own for own in SETTINGS if own in taken)
+            raise InputError(
+                f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"
+            )
+    return pipeline, {name: options[name] for name in asked if name in SETTINGS}

@@ -1,0 +1,112 @@
+"""`sample`: samples as a picture, as an animation of the flow, as arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmdflow import _checks
+from mmdflow._options import parse
+from mmdflow.cli.models import load, model_parser
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def sample_command(arguments: list[str]) -> None:
+    """Draw samples of a model; write them, or the flow that made them."""
+    from mmdflow.errors import DivergedError, InputError
+
+    parser = model_parser("sample", "Draw samples; show them as a picture, as an animation of the flow, save them.")
+    parser.add_argument("-n", "--num_samples", type=int, help="how many; they flow together. 64, or all of a source")
+    parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
+    parser.add_argument("--save", type=str, help="a .npz file of the samples: key `samples`, [n, *event]")
+    parser.add_argument("--source", type=str, help="particles to start from: .npz, .npy, .pt, or a folder of pictures")
+    parser.add_argument("--noise_source", action="store_true", help="noise the source forward to t_max first")
+    parser.add_argument("--labels", type=int | list[int], help="a class for all samples, or a [list] of one a sample")
+    parser.add_argument("--known", type=str, help="an event whose masked part is kept: a picture, .npz, .npy or .pt")
+    parser.add_argument("--mask", type=str, help="where it is known: white in a picture, non-zero in an array")
+    parser.add_argument("--monitor", type=str, help="what the run looks like at each level, as a picture or .json")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    options = parse(parser, arguments)
+    if options.output is None and options.save is None:
+        raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
+    if options.save is not None and not options.save.endswith(".npz"):
+        raise InputError(f"save = {options.save!r}: must end in .npz")
+    if (options.known is None) != (options.mask is None):
+        raise InputError(f"{'known' if options.known is None else 'mask'} is missing: --known and --mask go together")
+
+    import torch
+
+    from mmdflow import plots
+
+    if options.num_samples is not None:
+        _checks.count("num_samples", options.num_samples)
+    if options.output is not None:
+        plots.check_output(options.output)
+    if options.monitor is not None:
+        plots.check_monitor_file(options.monitor)
+    generator = torch.Generator().manual_seed(_checks.count("seed", options.seed, 0))
+    pipeline, how = load(options)
+    animate = options.output is not None and plots.is_animation(options.output)
+    try:
+        out = pipeline(
+            options.num_samples or 64,
+            generator=generator,
+            return_trajectory=animate,
+            progress=True,
+            **how,
+            **_given(options, pipeline),
+        )
+    except DivergedError as error:
+        if error.particles is None:
+            raise
+        still = None if str(options.output).lower().endswith(".mp4") else options.output
+        kept = _show(options.save, still, error.particles)
+        raise DivergedError(f"{error}. The last finite particles: {', '.join(kept) or 'not saved'}") from error
+    _show(options.save, None if animate else options.output, out.particles)
+    if animate:
+        plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
+    if options.monitor is not None:
+        plots.save_monitor(out.monitor, options.monitor)
+        print(options.monitor)
+    if options.save is not None:
+        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
+    if options.output is not None:
+        print(f"{options.output}: {len(out.particles)} samples, NFE {out.nfe}")
+
+
+def _show(save: str | None, picture: str | None, particles: Any) -> list[str]:
+    """Save particles as an array, as a picture, or both; return the files written."""
+    from mmdflow import data, plots
+
+    if save is not None:
+        data.save_points(particles, save)
+    if picture is not None:
+        plots.save_samples(particles.cpu(), picture)
+    return [name for name in (save, picture) if name is not None]
+
+
+def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
+    """Return what a run is given beside noise, from the files and labels that the options name."""
+    import torch
+
+    from mmdflow import data
+    from mmdflow.errors import InputError
+
+    def read(name: str) -> Any:
+        return data.read_samples(name, channels).to(options.device, torch.float32)
+
+    channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
+    given: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
+    if options.source is not None:
+        particles = read(options.source)
+        if options.num_samples is not None and options.num_samples > len(particles):
+            raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
+        given["particles"] = particles[: options.num_samples]
+    if options.known is not None:
+        known, mask = read(options.known), read(options.mask)
+        given["known"] = known
+        given["mask"] = mask != 0 if options.mask.lower().endswith(data.POINT_FILES) else mask > 0
+    if options.labels is not None:
+        given["labels"] = torch.as_tensor(options.labels, device=options.device)
+    return given

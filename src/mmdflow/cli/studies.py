@@ -1,0 +1,80 @@
+"""`reproduce` and `compare`: figures and tables of many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmdflow import _checks
+from mmdflow._options import new_parser, parse
+
+
+def reproduce_command(arguments: list[str]) -> None:
+    """Make figures of the papers again, or list them."""
+    parser = new_parser("reproduce", "Make figures of the papers again; without a name, list them.")
+    parser.add_argument("name", type=str, nargs="?", help="a reproduction's name, or all")
+    parser.add_argument(
+        "--scale", type=str, default="small", help="small (minutes on 2 CPU cores) or full (the paper's settings)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
+    )
+    options = parse(parser, arguments)
+
+    from mmdflow import reproduce
+
+    if options.name is None:
+        print("reproductions (mmdflow reproduce NAME, or all):")
+        for name in reproduce.NAMES:
+            print(f"  {name:<22} {reproduce.module(name).TITLE}")
+        return
+    _checks.choice("name", options.name, ["all", *reproduce.NAMES])
+    folder = Path(options.output)
+    done: list[str] = []
+    for name in reproduce.NAMES if options.name == "all" else (options.name,):
+        try:
+            report = reproduce.reproduce(
+                name, reproduce.module(name), folder, scale=options.scale, seed=options.seed, progress=True
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Done and saved: {', '.join(done) or 'nothing'}; not done: {name}") from None
+        done.append(name)
+        print(f"claim:   {report['claim']}")
+        print(f"finding: {report['finding']}")
+        print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")
+        endings = ["png", "json", *(["md"] if "table" in report else [])]
+        print("written: " + ", ".join(f"{folder / name}.{ending}" for ending in endings))
+
+
+def compare_command(arguments: list[str]) -> None:
+    """Train every method of a data set for the same time, and judge them alike."""
+    parser = new_parser("compare", "Train every method on a data set for the same time; judge them alike in one table.")
+    parser.add_argument("--data", type=str, default="digits", help="a data set that methods have recipes for")
+    parser.add_argument("--budget", type=str, default="60s", help="training of each method: 120s, 2min or 1h")
+    parser.add_argument("--methods", type=list[str], help="a [list] of them; by default all that there are")
+    parser.add_argument("--seeds", type=int, default=1, help="how many; the table then has mean and deviation")
+    parser.add_argument("-n", "--num_samples", type=int, help="samples judged; by default the recipes'")
+    parser.add_argument(
+        "-o", "--output", type=str, help="folder of the results; by default comparisons/DATA-BUDGET, gone on with"
+    )
+    options = parse(parser, arguments)
+
+    from mmdflow.recipes.compare import budget_seconds, compare, methods_for, order
+
+    seconds = budget_seconds(options.budget)
+    methods_for(options.data, options.methods)
+    folder = Path(options.output or f"comparisons/{options.data}-{seconds:g}s")
+    try:
+        result = compare(
+            options.data,
+            seconds,
+            folder,
+            methods=options.methods,
+            seeds=options.seeds,
+            num_samples=options.num_samples,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"What is done is in {folder}; the same command goes on") from None
+    print(f"order:   {' > '.join(order(result['rows']))}")
+    print(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}, a grid a method")
