@@ -18,8 +18,9 @@ from mmdflow.cli import main
 from mmdflow.data import ImageSet, load
 from mmdflow.metrics import extractors, frechet_distance
 from mmdflow.metrics.extractors import FeatureExtractor, ModuleExtractor, feature_extractor, inception
-from mmdflow.recipes.judge import ReferenceStatistics, judge, nearest
-from mmdflow.recipes.protocols import PROTOCOLS, as_images, extractor_for, open_images, protocol
+from mmdflow.recipes.judge import ReferenceStatistics, judge
+from mmdflow.recipes.neighbours import nearest
+from mmdflow.recipes.protocols import PROTOCOLS, as_images, extractor_for, open_images, other_part, protocol
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def network(channels=1, seed=0, width=6):
 def test_figures_are_those_of_all_features_at_once():
     samples, reference = pictures(300), pictures(700, seed=1)
     extractor = ModuleExtractor(network(), "conv", block=7, read_out=lambda f: f @ torch.eye(6)[:, :3])
-    report = judge(samples, reference, extractor, repeats=10)
+    report = judge(samples, reference, extractor, repeats=10).figures
     features = [extractor.features(x.tensor()) for x in (samples, reference)]
     assert report["frechet_distance"] == pytest.approx(frechet_distance(*features), rel=1e-9)
     low, high = report["frechet_interval"]
@@ -48,18 +49,67 @@ def test_figures_are_those_of_all_features_at_once():
     assert 1 <= report["inception_score"]["mean"] <= 3
     assert (report["num_samples"], report["num_reference"], report["num_features"]) == (300, 700, 6)
     assert report["features"].startswith("conv ")
-    again = judge(
-        samples, reference, ModuleExtractor(network(), "conv", block=64, read_out=extractor.read_out), repeats=10
-    )
-    for key in ("frechet_distance", "sliced_w2", "precision", "coverage"):
+    other = ModuleExtractor(network(), "conv", block=64, read_out=extractor.read_out)
+    again = judge(samples, reference, other, repeats=10).figures
+    for key in ("frechet_distance", "sliced_w2", "precision", "coverage", "energy_distance", "energy_p_value"):
         assert again[key] == pytest.approx(report[key], rel=1e-6)
     json.dumps(report)
 
 
 def test_images_judged_against_themselves_are_at_zero():
-    same = judge(pictures(300), pictures(300), ModuleExtractor(network(), "conv"), repeats=5)
+    same = judge(pictures(300), pictures(300), ModuleExtractor(network(), "conv"), repeats=5).figures
     assert same["frechet_distance"] == pytest.approx(0, abs=1e-6)
-    assert (same["precision"], same["recall"], same["coverage"], same["nearest_reference_distance"]) == (1, 1, 1, 0)
+    assert (same["precision"], same["recall"], same["coverage"], same["nearest_distance"]) == (1, 1, 1, 0)
+    assert same["energy_distance"] < 0
+    assert same["energy_p_value"] > 0.9
+    assert same["held_out"] is None
+    assert "copying_z" not in same
+
+
+def test_two_sample_test_is_calibrated_on_judged_images():
+    extractor = ModuleExtractor(network(), "conv")
+    found = [judge(pictures(30, seed=i), pictures(40, seed=500 + i), extractor, repeats=2).figures for i in range(40)]
+    p = torch.tensor([figures["energy_p_value"] for figures in found], dtype=torch.float64).sort().values
+    steps = torch.arange(1, 41, dtype=torch.float64) / 40
+    assert float(torch.maximum(steps - p, p - steps + 1 / 40).max()) < 1.63 / 40**0.5  # Kolmogorov, level 0.01
+    distances = torch.tensor([figures["energy_distance"] for figures in found])
+    assert abs(float(distances.mean())) < 3 * float(distances.std()) / 40**0.5
+    darker = ImageSet(pictures(30).pixels // 2, source="darker")
+    apart = judge(darker, pictures(40, seed=1), extractor, repeats=2).figures
+    assert apart["energy_p_value"] < 0.01
+    assert apart["energy_distance"] > 10 * float(distances.std())
+
+
+def test_a_reference_in_the_order_of_its_classes_is_drawn_from_all_of_them():
+    """Fewer samples than images of the reference: those that they are compared with must hold every class."""
+    dark, bright = (ImageSet(pictures(n, seed=s).pixels // 4, source="dark") for n, s in ((1500, 0), (200, 1)))
+    bright = ImageSet(bright.pixels + 190, source="bright")
+    brighter = pictures(500, seed=2).pixels // 4 + 190
+    reference = ImageSet(np.concatenate([dark.pixels[:500], brighter]), source="dark, then bright")
+    samples = ImageSet(np.concatenate([bright.pixels[:100], dark.pixels[1400:]]), source="both")
+    figures = judge(samples, reference, ModuleExtractor(network(), "conv"), repeats=2).figures
+    assert min(figures[key] for key in ("precision", "recall", "coverage")) > 0.8
+    assert figures["energy_p_value"] > 0.01
+
+
+def test_copies_of_the_training_set_are_found():
+    data = load("digits")
+    training, held_out = as_images(data.train, "train"), as_images(data.test[:180], "test")
+    extractor = ModuleExtractor(network(), "conv")
+
+    def figures(images):
+        found = judge(as_images(images, "s"), held_out, extractor, training=training, held_out=held_out, repeats=2)
+        return found.figures
+
+    copies, fresh, noise = (figures(x) for x in (data.train[:200], data.test[180:], torch.rand(200, 1, 8, 8) * 2 - 1))
+    assert copies["copying_z"] < -15
+    assert (copies["close_share"], copies["nearest_distance"]) == (1, 0)
+    assert abs(fresh["copying_z"]) < 3.5
+    assert fresh["close_share"] < 0.12
+    assert fresh["nearest_distance"] == pytest.approx(fresh["nearest_distance_held_out"], rel=0.15)
+    assert noise["copying_z"] > 15
+    assert noise["close_share"] == 0
+    assert (fresh["training"], fresh["held_out"]) == ("train", "test")
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -85,7 +135,7 @@ def test_references_are_computed_once_and_damaged_ones_again(tmp_path, caplog, m
 
 def test_few_samples_are_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
-        report = judge(pictures(5), pictures(50), ModuleExtractor(network(), "conv"), repeats=3)
+        report = judge(pictures(5), pictures(50), ModuleExtractor(network(), "conv"), repeats=3).figures
     assert "5 samples for 6 features: the covariance has not full rank" in caplog.text
     assert "frechet_at_infinity" not in report
     assert "precision" not in report
@@ -185,13 +235,22 @@ def test_a_folder_of_another_program_is_judged(folder, tmp_path, capsys):
     assert f"frechet_distance             {report['frechet_distance']:.5g}" in out
     assert (report["num_samples"], report["num_reference"]) == (30, 1438)
     assert "mmdflow classifier" in report["features"]
-    assert {"samples.png", "neighbours.png", "report.md"} == {p.name for p in page.iterdir()}
-    assert "| frechet distance |" in (page / "report.md").read_text()
-    assert (
-        main(["evaluate", "digits", "--reference=digits", "--split=test", "-n=20", "--num_levels=2", f"-o={written}"])
-        == 0
+    assert (report["samples"], report["training"].split()[-1], report["held_out"].split()[-1]) == (
+        str(folder),
+        "(train)",
+        "(test)",
     )
-    assert json.loads(written.read_text())["nfe"] == 4
+    assert f"copying_z                    {report['copying_z']:.5g}" in out
+    assert {p.name for p in page.iterdir()} == {
+        *("report.html", "report.md", "samples.png", "neighbours.png", "closest.png"),
+    }
+    assert "| frechet distance |" in (page / "report.md").read_text()
+    model = ["digits", "--reference=digits", "--split=test", "-n=20", "--num_levels=2", f"--report={page}"]
+    assert main(["evaluate", *model, f"-o={written}"]) == 0
+    report = json.loads(written.read_text())
+    assert report["nfe"] == 4
+    assert (report["training"].split()[-1], report["reference"]) == ("(train)", report["held_out"])
+    assert Image.open(page / "trajectory.png").size == (4 * 50 + 2, 12 * 50 + 2)  # the source and three steps
 
 
 def test_samples_saved_by_us_are_read(tmp_path):
@@ -206,18 +265,35 @@ def test_samples_saved_by_us_are_read(tmp_path):
     [
         (["{folder}", "--reference=checkerboard"], "checkerboard: no such folder"),
         (
+            ["{folder}", "--reference=cifar1"],
+            "nor one of digits, mnist, fashion, cifar10, celeba64, church64; did you mean",
+        ),
+        (
             ["{folder}", "--protocol=mnis"],
             "protocol = 'mnis': must be one of cifar10, mnist, fashion, celeba, lsun-church",
         ),
         (["{folder}"], "reference is missing"),
-        (["{folder}", "--reference=digits", "-n=50"], "num_samples = 50: "),
+        (["{folder}", "--reference=digits", "-n=50"], "num_samples = 50: must be at most 40"),
+        (["{folder}", "--reference=digits", "-n=-3"], "num_samples = -3: must be an integer >= 1"),
+        (["{folder}", "--reference=digits", "-n=1"], "holds 1 image: must hold at least 2"),
+        (["{folder}", "--reference=digits", "--sampler=exact"], "sampler = 'exact': is for a model"),
+        (["{folder}", "--reference=digits", "--device=cuda"], "device = 'cuda': is for a model"),
+        (["{folder}", "--reference=digits", "--particles_per_run=5"], "particles_per_run = 5: is for a model"),
+        (["{folder}", "--reference=digits", "--figure=x.png"], "figure = 'x.png': is of a model"),
+        (["digits", "--reference=digits", "--particles_per_run=0"], "particles_per_run = 0: must be an integer >= 1"),
         (["{folder}", "--reference=digits", "--features=vgg"], "features = 'vgg': must be one of inception, timm"),
         (["{folder}", "--reference={folder}", "--features=classifier"], "features = 'classifier' with reference"),
         (["{folder}", "--features=classifier"], "features = 'classifier': is for --reference"),
         (["{folder}", "--protocol=mnist", "--reference=digits"], "protocol = 'mnist': names reference and split"),
         (["{folder}", "--reference=digits", "--split=tests"], "split = 'tests': must be one of train, test"),
         (["{empty}", "--reference=digits"], "empty"),
-        (["{nan}", "--reference=digits"], "nan.npz"),
+        (["{nan}", "--reference=digits"], "nan.npz holds 128 NaN or infinite entries: all must be finite"),
+        (["{mixed}", "--reference=digits"], "other.png: is [1, 8, 9], and the first picture [1, 8, 8]: must agree"),
+        (["{colour}", "--reference=digits"], "holds images [3, 8, 8]: must be [1, 8, 8]"),
+        (["{four}", "--reference=digits"], "[2, 4, 8, 8]: must be [n, c, h, w] with c = 1 or 3"),
+        (["{nothing}", "--reference=digits"], "nothing.npz: not readable (it holds no array)"),
+        (["{folder}", "--reference={wide}", "--split=test"], "is one file, all training data"),
+        (["{folder}", "--reference=digits", "--report={nan}"], "nan.npz: cannot be made"),
         (["{wide}", "--reference=digits"], "entries reach 3: must be in [-1, 1]"),
         (["{other}", "--reference=digits"], "holds images [1, 4, 4]: must be [1, 8, 8]"),
     ],
@@ -227,17 +303,38 @@ def test_bad_input(arguments, message, folder, tmp_path, capsys, unchecked):
     np.savez(tmp_path / "nan.npz", samples=np.full((2, 1, 8, 8), np.nan, np.float32))
     np.savez(tmp_path / "wide.npz", samples=np.full((2, 1, 8, 8), 3, np.float32))
     np.savez(tmp_path / "other.npz", samples=np.zeros((2, 1, 4, 4), np.float32))
-    places = {name: str(tmp_path / f"{name}.npz") for name in ("nan", "wide", "other")}
-    places |= {"folder": str(folder), "empty": str(tmp_path / "empty")}
+    np.savez(tmp_path / "colour.npz", images=np.zeros((2, 3, 8, 8), np.uint8))
+    np.savez(tmp_path / "four.npz", images=np.zeros((2, 4, 8, 8), np.uint8))
+    np.savez(tmp_path / "nothing.npz")
+    (tmp_path / "mixed").mkdir()
+    for name, width in (("a", 8), ("other", 9)):
+        Image.new("L", (width, 8)).save(tmp_path / "mixed" / f"{name}.png")
+    places = {name: str(tmp_path / f"{name}.npz") for name in ("nan", "wide", "other", "colour", "four", "nothing")}
+    places |= {"folder": str(folder), "empty": str(tmp_path / "empty"), "mixed": str(tmp_path / "mixed")}
     assert main(["evaluate", *(argument.format(**places) for argument in arguments)]) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in err
 
 
-def test_mixed_sizes_are_refused(folder):
-    Image.new("L", (9, 8)).save(folder / "other.png")
-    with pytest.raises(InputError, match=r"other\.png|size"):
-        open_images(str(folder), like=pictures(1))
+def test_the_other_part_of_a_data_set_is_found_where_there_is_one(tmp_path):
+    digits = open_images("digits")
+    other = other_part("digits", "train", digits)
+    assert other is not None
+    assert other.source == open_images("digits", "test").source
+    assert other_part("digits", "test", other).source == digits.source
+    for name, values in (("samples", np.zeros((3, 1, 8, 8), np.float32)), ("images", np.zeros((3, 1, 8, 8), np.uint8))):
+        file = str(tmp_path / f"{name}.npz")
+        np.savez(file, **{name: values})
+        assert other_part(file, "train", open_images(file, like=digits)) is None
+    for part, size in (("train", 8), ("test", 8), ("val", 9)):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        Image.new("L", (size, 8)).save(tmp_path / "set" / part / "a.png")
+    place = str(tmp_path / "set")
+    found = other_part(place, "train", open_images(place, like=digits))
+    assert found.source == f"{place} (test)"
+    (tmp_path / "set" / "test" / "a.png").unlink()
+    (tmp_path / "set" / "test").rmdir()
+    assert other_part(place, "train", open_images(place, like=digits)) is None
 
 
 def test_protocols_name_what_there_is():

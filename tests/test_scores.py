@@ -1,13 +1,15 @@
-"""Scores of features: against torchmetrics' and scipy's formulas, closed forms, and invariances."""
+"""Scores of features and distances: against torchmetrics' and scipy's formulas, closed forms, and invariances."""
 
 import math
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 
-from mmdflow import InputError
+from mmdflow import InputError, Riesz
+from mmdflow.functional import mmd2
 from mmdflow.metrics import (
     Moments,
     frechet_at_infinity,
@@ -15,6 +17,9 @@ from mmdflow.metrics import (
     frechet_interval,
     inception_score,
     kernel_distance,
+    memorisation,
+    mmd_test,
+    nearest_distances,
 )
 
 
@@ -130,6 +135,52 @@ def test_distance_at_infinity_takes_the_bias_off():
     assert abs(sum(found)) < 0.25 * sum(biased)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_copying_z_is_the_mann_whitney_statistic(ties):
+    own, held_out = normal(60, 1)[:, 0].abs(), normal(80, 1, 1)[:, 0].abs() * 1.3
+    if ties:
+        own, held_out = (5 * own).round(), (5 * held_out).round()
+    p = scipy.stats.mannwhitneyu(own, held_out, alternative="less", use_continuity=False, method="asymptotic").pvalue
+    assert memorisation(own, held_out).copying_z == pytest.approx(scipy.stats.norm.ppf(p), rel=1e-5)
+    assert memorisation(held_out, own).copying_z == pytest.approx(-scipy.stats.norm.ppf(p), rel=1e-5)
+
+
+def test_copying_z_is_standard_normal_for_fresh_draws_and_tells_copies_from_misses():
+    found = []
+    for seed in range(60):
+        train, fresh, held_out = (normal(n, 3, 3 * seed + i) for i, n in enumerate((200, 100, 150)))
+        found.append(memorisation(nearest_distances(fresh, train), nearest_distances(held_out, train)))
+    z = torch.tensor([scores.copying_z for scores in found])
+    assert abs(float(z.mean())) < 3 / math.sqrt(60)
+    assert 0.75 < float(z.std()) < 1.3
+    assert sum(scores.close_share for scores in found) / 60 == pytest.approx(0.05, abs=0.02)
+    of_held_out = nearest_distances(held_out, train)
+    copies, misses = train[:50] + 0.01 * normal(50, 3), normal(50, 3) + 9
+    copied, missed, both = (
+        memorisation(nearest_distances(x, train), of_held_out) for x in (copies, misses, torch.cat([copies, misses]))
+    )
+    assert copied.copying_z < -8
+    assert missed.copying_z > 8
+    assert abs(both.copying_z) < 2  # which half of the samples hides the other
+    assert (copied.close_share, missed.close_share, both.close_share) == (1, 0, 0.5)
+    assert memorisation(torch.zeros(3), torch.zeros(4)).copying_z == 0
+
+
+def test_energy_distance_is_unbiased_and_its_test_calibrated():
+    values, p_values = [], []
+    for seed in range(60):
+        x, y = normal(30, 3, 2 * seed), normal(40, 3, 2 * seed + 1)
+        value, p = mmd_test(x, y, Riesz(), num_permutations=99, generator=torch.Generator().manual_seed(seed))
+        within = sum(torch.nn.functional.pdist(z).mean() for z in (x, y))
+        assert value == pytest.approx(float(2 * torch.cdist(x, y).mean() - within), abs=1e-5)
+        assert value == pytest.approx(float(mmd2(x, y, Riesz())), abs=1e-5)
+        values.append(value)
+        p_values.append(p)
+    assert abs(sum(values) / 60) < 3 * float(torch.tensor(values).std()) / math.sqrt(60)
+    assert scipy.stats.kstest(p_values, "uniform").statistic < 1.63 / math.sqrt(60)
+    assert mmd_test(x, y + 1, Riesz(), num_permutations=199)[1] == 1 / 200
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -145,6 +196,8 @@ def test_distance_at_infinity_takes_the_bias_off():
         (lambda: kernel_distance(normal(9, 2), normal(9, 3)), "features has event shape"),
         (lambda: kernel_distance(normal(9, 2), normal(9, 2)), "subset_size = 1000: must be at most"),
         (lambda: frechet_at_infinity(normal(7, 2), normal(9, 2)), "must have at least 8 to extrapolate"),
+        (lambda: memorisation(normal(4, 2), torch.ones(3)), "distances has event shape [2]: must be []"),
+        (lambda: memorisation(torch.ones(4), torch.full((3,), torch.nan)), "held_out holds 3 NaN"),
         (lambda: frechet_interval(normal(9, 2), normal(9, 2), level=1.0), "level = 1.0"),
     ],
 )

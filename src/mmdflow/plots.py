@@ -44,6 +44,20 @@ def image_grid(images: Float[Tensor, "n c h w"], columns: int | None = None) -> 
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 
 
+def above_each_other(upper: Float[Tensor, "n c h w"], lower: Float[Tensor, "n c h w"]) -> Image.Image:
+    """Return two rows of images, each of `lower` under its fellow."""
+    return image_grid(torch.cat([upper, lower]), columns=len(upper))
+
+
+def trajectory_grid(frames: Float[Tensor, "S n c h w"], moments: int = 12) -> Image.Image:
+    """Return a flow of images as one picture: a particle a row, from left to right at most `moments` of its steps.
+
+    They are evenly spaced, the first and the last among them.
+    """
+    steps = torch.linspace(0, len(frames) - 1, min(moments, len(frames))).round().long()
+    return image_grid(frames[steps].transpose(0, 1).flatten(0, 1), columns=len(steps))
+
+
 def scatter(points: Float[Tensor, "n 2"], limit: float = 3.0) -> Image.Image:
     """Return a scatter plot of points in the plane, on [-limit, limit]^2."""
     figure, axes = _figure(1, (5, 5))

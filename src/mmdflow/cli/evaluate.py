@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
 from mmdflow._options import parse
-from mmdflow.cli.models import load, model_parser
+from mmdflow.cli.models import load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
+    from torch import Tensor
+
+    from mmdflow.data import ImageSet
 
 
 def evaluate_command(arguments: list[str]) -> None:
@@ -33,7 +37,9 @@ def evaluate_command(arguments: list[str]) -> None:
         "--protocol", type=str, help="reference, split and number of samples by name: cifar10, mnist, ..."
     )
     parser.add_argument("--features", type=str, help="classifier, inception, inception:FILE or timm:MODEL")
-    parser.add_argument("--report", type=str, help="a folder for a page to look at: report.md and pictures")
+    parser.add_argument(
+        "--report", type=str, help="a folder for a page to look at: report.html, report.md and pictures"
+    )
     options = parse(parser, arguments)
     if options.reference is not None or options.protocol is not None:
         _judge(options)
@@ -85,35 +91,41 @@ def _judge(options: Namespace) -> None:
     from mmdflow._pretrained import is_pipeline
     from mmdflow.errors import InputError
     from mmdflow.recipes import protocols, run
-    from mmdflow.recipes.judge import check_alike, judge, save_page
+    from mmdflow.recipes.judge import check_alike, judge
+    from mmdflow.recipes.page import save_page
 
     if options.protocol is not None and (options.reference is not None or options.split is not None):
         raise InputError(
             f"protocol = {options.protocol!r}: names reference and split; leave --reference and --split out"
         )
+    if options.figure is not None:
+        raise InputError(f"figure = {options.figure!r}: is of a model against its own data; use --report here")
     rule = None if options.protocol is None else protocols.protocol(options.protocol)
     name = options.reference if rule is None else rule.data
     split = (options.split or "train") if rule is None else rule.split
-    seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
+    options.seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
+    for folder in (options.report, None if options.output is None else Path(options.output).parent):
+        if folder is not None:
+            make_folder(Path(folder))
     reference = protocols.open_images(name, split)
+    other = protocols.other_part(name, split, reference)
+    training, held_out = (reference, other) if split == "train" or other is None else (other, reference)
+    samples = trajectory = model = None
     made: dict[str, Any] = {}
-    samples = pipeline = None
     if is_pipeline(options.model):
-        pipeline, how = load(options)
-        check_alike(options.model, pipeline.event_shape, reference)
+        model = load(options)
+        check_alike(options.model, model[0].event_shape, reference)
     else:
-        samples = protocols.drawn(protocols.open_images(options.model, "train", reference), options.num_samples, seed)
-        check_alike(samples.source, samples.event_shape, reference)
+        samples = _of_images(options, reference)
     extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
-    if pipeline is not None:
-        count = options.num_samples or (10_000 if rule is None else rule.num_samples)
-        together = options.particles_per_run or min(count, 200)
-        particles, nfe = run.draw_samples(pipeline, count, together, seed, progress=True, **how)
-        samples = protocols.as_images(particles, f"{count} samples of {options.model}")
-        made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
+    if model is not None:
+        samples, trajectory, made = _of_model(*model, options, 10_000 if rule is None else rule.num_samples)
     assert samples is not None
-    report = {"protocol": options.protocol, "says": None if rule is None else rule.says}
-    report |= judge(samples, reference, extractor, seed=seed, progress=True) | made
+    judgement = judge(
+        samples, reference, extractor, training=training, held_out=held_out, seed=options.seed, progress=True
+    )
+    asked = {"protocol": options.protocol, "says": None if rule is None else rule.says}
+    report = asked | judgement.figures | made
     if rule is not None and len(samples) != rule.num_samples:
         print(f"note: {len(samples)} samples; protocol {options.protocol} asks for {rule.num_samples}", file=sys.stderr)
     for key, value in report.items():
@@ -122,13 +134,47 @@ def _judge(options: Namespace) -> None:
     print(f"features: {extractor.name}; {len(samples)} samples against {len(reference)}: {reference.source}")
     written = []
     if options.output is not None:
-        make_folder(Path(options.output).parent)
         run.save_report(report, Path(options.output))
         written.append(options.output)
     if options.report is not None:
-        written.append(str(save_page(report, samples, reference, Path(options.report))))
+        page = save_page(replace(judgement, figures=report), samples, training, Path(options.report), trajectory)
+        written.append(str(page))
     if written:
         print(f"written: {', '.join(written)}")
+
+
+def _of_images(options: Namespace, reference: ImageSet) -> ImageSet:
+    """Return the images that MODEL names, of any program."""
+    from mmdflow.errors import InputError
+    from mmdflow.recipes.judge import check_alike
+    from mmdflow.recipes.protocols import open_samples
+
+    why = f"is for a model; must be left out for images, as {options.model}"
+    refuse_settings(options, why)
+    if options.particles_per_run is not None:
+        raise InputError(f"particles_per_run = {options.particles_per_run}: {why}")
+    samples = open_samples(options.model, reference, options.num_samples, options.seed)
+    check_alike(samples.source, samples.event_shape, reference)
+    return samples
+
+
+def _of_model(
+    pipeline: Any, how: dict[str, Any], options: Namespace, default: int
+) -> tuple[ImageSet, Tensor | None, dict[str, Any]]:
+    """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
+    import torch
+
+    from mmdflow.recipes import protocols, run
+
+    count = default if options.num_samples is None else options.num_samples
+    together = min(count, 200) if options.particles_per_run is None else options.particles_per_run
+    particles, nfe = run.draw_samples(pipeline, count, together, options.seed, progress=True, **how)
+    trajectory = None
+    if options.report is not None:
+        generator = torch.Generator().manual_seed(options.seed)
+        trajectory = pipeline(12, generator=generator, return_trajectory=True, **how).trajectory.cpu()
+    made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
+    return protocols.as_images(particles, f"{count} samples of {options.model}"), trajectory, made
 
 
 def _table(report: dict[str, Any]) -> str:

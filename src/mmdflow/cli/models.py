@@ -48,6 +48,17 @@ def model_parser(command: str, description: str) -> ArgumentParser:
     return parser
 
 
+def refuse_settings(options: Namespace, why: str) -> None:
+    """Raise InputError if a sampler's setting or a device was asked for where there is no model."""
+    from mmdflow.errors import InputError
+
+    for name in SETTINGS:
+        if options[name] is not None:
+            raise InputError(f"{name} = {options[name]!r}: {why}")
+    if options.device != "cpu":
+        raise InputError(f"device = {options.device!r}: {why}")
+
+
 def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline that MODEL names, on its device, and the sampler's settings that were asked for.
 

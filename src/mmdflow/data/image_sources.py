@@ -175,6 +175,8 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
             pixels = np.load(path, mmap_mode="r")
         else:
             with np.load(path) as arrays:
+                if not arrays.files:
+                    raise LookupError("it holds no array")
                 key = "images" if "images" in arrays else next(iter(arrays))
                 pixels = arrays[key]
                 labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None

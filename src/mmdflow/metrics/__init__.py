@@ -3,6 +3,7 @@
 from mmdflow.metrics.classifier import Classifier, train_classifier
 from mmdflow.metrics.frechet import frechet_distance
 from mmdflow.metrics.manifold import ManifoldScores, manifold_scores
+from mmdflow.metrics.memorisation import Memorisation, memorisation
 from mmdflow.metrics.moments import Moments
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.report import eight_bits, evaluate_samples
@@ -14,6 +15,7 @@ __all__ = [
     "Classifier",
     "Estimate",
     "ManifoldScores",
+    "Memorisation",
     "Moments",
     "StopWhenIndistinguishable",
     "eight_bits",
@@ -25,6 +27,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "manifold_scores",
+    "memorisation",
     "mmd_test",
     "nearest_distances",
     "sliced_w2",

@@ -1,4 +1,4 @@
-"""Figures of samples against a reference: features streamed once, the reference's kept in the cache, a page to look at."""
+"""Figures of samples against a reference: features streamed once, the reference's kept in the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,26 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import mmdflow
-from mmdflow import _checks, metrics, plots
-from mmdflow._files import cache_folder, commit, make_folder, new_file
+from mmdflow import _checks, metrics
+from mmdflow._files import cache_folder, commit, new_file
 from mmdflow.data import ImageSet
 from mmdflow.errors import InputError
-from mmdflow.kernels import squared_distances
+from mmdflow.functional import mmd2
+from mmdflow.kernels import Riesz
 from mmdflow.metrics import Moments
 from mmdflow.metrics.extractors import FeatureExtractor
 from mmdflow.metrics.frechet import warn_if_deficient
 from mmdflow.metrics.manifold import NEIGHBOURS
-from mmdflow.recipes.protocols import said
+from mmdflow.recipes.neighbours import Neighbours, nearest
 
 log = logging.getLogger(__name__)
 
 #: Images of the reference, drawn once and for all, whose features serve precision, recall, density, coverage and KID.
 _KEPT = 10_000
-#: Samples whose nearest neighbours are looked for.
+#: Samples, and held-out images, whose nearest neighbours are looked for.
 _SEARCHED = 1000
+#: Samples and images of the reference in the two-sample test, whose Gram matrix holds (2 x 2000)^2 entries.
+_TESTED = 2000
 
 
 @dataclass(frozen=True)
@@ -101,34 +103,58 @@ def check_alike(samples: str, shape: tuple[int, ...], reference: ImageSet) -> No
         raise InputError(f"{samples}: holds images {list(shape)}: {wanted}")
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What `judge` finds.
+
+    Attributes:
+        figures: in plain types, by name.
+        neighbours: the nearest training images of samples drawn at random.
+    """
+
+    figures: dict[str, Any]
+    neighbours: Neighbours
+
+
 def judge(
     samples: ImageSet,
     reference: ImageSet,
     extractor: FeatureExtractor,
     *,
+    training: ImageSet | None = None,
+    held_out: ImageSet | None = None,
     seed: int = 0,
     repeats: int | None = None,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Return the figures of samples against a reference, in plain types.
+) -> Judgement:
+    """Return the figures of samples against a reference.
 
-    Keys: frechet_distance (FID where the features are the standard Inception's), frechet_interval (95 percent, bootstrap),
-    frechet_at_infinity (of at least 4 samples a feature), kernel_distance and inception_score (mean, std; the latter where the
-    features have classes), precision, recall, density, coverage, sliced_w2, nearest_reference_distance (median Euclidean
-    distance of pixels in [-1, 1]); numbers, names, seconds.
+    Their keys, of features: frechet_distance (FID where the features are the standard Inception's), frechet_interval (95
+    percent, bootstrap), frechet_at_infinity (of at least 4 samples a feature), kernel_distance and inception_score (mean, std;
+    the latter where the features have classes), precision, recall, density, coverage, energy_distance (U-statistic) and
+    energy_p_value. Of pixels in [-1, 1]: sliced_w2; nearest_distance, the median Euclidean distance to the nearest training
+    image, and with held-out images nearest_distance_held_out, copying_z and close_share (`mmdflow.metrics.memorisation`).
+    Besides: numbers, names, seconds.
 
     Args:
         samples: what is judged.
         reference: what it is judged against, of the same shape.
         extractor: the features.
+        training: images that may have been copied; the reference when None.
+        held_out: images of the same source as `training`, and not in it.
         seed: of everything random.
         repeats: bootstrap sets; 100, or 20 of more than 256 features, by default.
         progress: show bars.
 
     Raises:
-        InputError: for images of another shape than the reference's.
+        InputError: for images of another shape than the reference's, or fewer than 2.
     """
-    check_alike(samples.source, samples.event_shape, reference)
+    training = reference if training is None else training
+    for images in (samples, training, *([] if held_out is None else [held_out])):
+        check_alike(images.source, images.event_shape, reference)
+    for images in (samples, reference):
+        if len(images) < 2:
+            raise InputError(f"{images.source}: holds 1 image: must hold at least 2")
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(_checks.count("seed", seed, 0))
     of_reference = ReferenceStatistics.of(reference, extractor, progress=progress)
@@ -136,38 +162,32 @@ def judge(
     rate = len(samples) / max(time.perf_counter() - start, 1e-9)
     for name, count in (("samples", len(samples)), ("reference", of_reference.moments.count)):
         warn_if_deficient(name, count, features.shape[1])
-    kept = of_reference.kept
-    size = min(len(features), len(kept))
-    some = features[torch.randperm(len(features), generator=generator)[:size]]
-    report: dict[str, Any] = {
-        "frechet_distance": metrics.frechet_distance(features, of_reference.moments),
-        "kernel_distance": asdict(
-            metrics.kernel_distance(some, kept, subset_size=min(1000, size), generator=generator)
-        ),
-    }
-    if repeats is None:
-        repeats = 100 if features.shape[1] <= 256 else 20
-    interval = metrics.frechet_interval(features, of_reference.moments, repeats=repeats, generator=generator)
-    report["frechet_interval"] = list(interval)
-    if len(features) >= 4 * features.shape[1]:
-        report["frechet_at_infinity"] = metrics.frechet_at_infinity(features, of_reference.moments, generator=generator)
+    figures = _of_features(features, of_reference, generator, repeats)
     probabilities = extractor.probabilities(features)
     if probabilities is not None:
         shuffled = probabilities[torch.randperm(len(features), generator=generator)]
-        report["inception_score"] = asdict(metrics.inception_score(shuffled, splits=min(10, len(features))))
-    if size > NEIGHBOURS:
-        report |= asdict(metrics.manifold_scores(some, kept[:size]))
-    few = samples[torch.randperm(len(samples), generator=generator)[:_SEARCHED]]
-    distances, _ = nearest(few, reference)
-    return report | {
-        "sliced_w2": metrics.sliced_w2(few, reference[torch.arange(min(len(reference), _KEPT))], generator=generator),
-        "nearest_reference_distance": float(distances.median()),
+        figures["inception_score"] = asdict(metrics.inception_score(shuffled, splits=min(10, len(features))))
+    rows = _drawn(samples, _SEARCHED, generator)
+    few = samples[rows]
+    figures["sliced_w2"] = metrics.sliced_w2(few, reference[_drawn(reference, _KEPT, generator)], generator=generator)
+    others = None if held_out is None else held_out[_drawn(held_out, _SEARCHED, generator)]
+    distances, found = nearest(few if others is None else torch.cat([few, others]), training)
+    neighbours = Neighbours(rows, found[: len(few)], distances[: len(few)])
+    figures["nearest_distance"] = float(neighbours.distances.median())
+    if others is not None:
+        of_others = distances[len(few) :]
+        figures["nearest_distance_held_out"] = float(of_others.median())
+        figures |= asdict(metrics.memorisation(neighbours.distances, of_others))
+    figures |= {
         "features": extractor.name,
         "num_features": features.shape[1],
         "num_samples": len(samples),
         "num_reference": len(reference),
+        "num_neighbours": len(few),
         "samples": samples.source,
         "reference": reference.source,
+        "training": training.source,
+        "held_out": None if held_out is None else held_out.source,
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 2),
         "images_a_second": round(rate, 1),
@@ -176,54 +196,37 @@ def judge(
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
+    return Judgement(figures, neighbours)
 
 
-def nearest(samples: Float[Tensor, "n c h w"], reference: ImageSet) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """Return the distance of each sample to the nearest image of a reference, and which one that is; a batch at a time."""
-    best = samples.new_full((len(samples),), float("inf"))
-    which, start = torch.zeros(len(samples), dtype=torch.long), 0
-    flat = samples.flatten(1)
-    for batch in reference.batches(4096):
-        found = squared_distances(flat, batch.flatten(1)).min(1)
-        better = found.values < best
-        best, which = torch.where(better, found.values, best), torch.where(better, found.indices + start, which)
-        start += len(batch)
-    return best.sqrt(), which
+def _of_features(
+    features: Float[Tensor, "n K"], reference: ReferenceStatistics, generator: torch.Generator, repeats: int | None
+) -> dict[str, Any]:
+    """Return the figures of features alone."""
+    against, kept = reference.moments, reference.kept
+    size = min(len(features), len(kept))
+    some, of_some = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (features, kept))
+    subsets = metrics.kernel_distance(some, kept, subset_size=min(1000, size), generator=generator)
+    figures: dict[str, Any] = {
+        "frechet_distance": metrics.frechet_distance(features, against),
+        "kernel_distance": asdict(subsets),
+    }
+    if repeats is None:
+        repeats = 100 if features.shape[1] <= 256 else 20
+    interval = metrics.frechet_interval(features, against, repeats=repeats, generator=generator)
+    figures["frechet_interval"] = list(interval)
+    if len(features) >= 4 * features.shape[1]:
+        figures["frechet_at_infinity"] = metrics.frechet_at_infinity(features, against, generator=generator)
+    if size > NEIGHBOURS:
+        figures |= asdict(metrics.manifold_scores(some, of_some))
+    figures["energy_distance"] = float(mmd2(some.double(), of_some.double(), Riesz()))
+    _, p_value = metrics.mmd_test(some[:_TESTED], of_some[:_TESTED], Riesz(), generator=generator)
+    return figures | {"energy_p_value": p_value}
 
 
-def save_page(report: dict[str, Any], samples: ImageSet, reference: ImageSet, folder: Path) -> Path:
-    """Write a page to look at: the figures, a grid of samples, and samples beside their nearest images of the reference.
-
-    Returns:
-        The page, `report.md`, beside `samples.png` and `neighbours.png`.
-    """
-    make_folder(folder)
-    shown = samples[torch.arange(min(64, len(samples)))]
-    plots.save_samples(shown, folder / "samples.png")
-    few = shown[:16]
-    _, rows = nearest(few, reference)
-    plots.save_samples(torch.stack([few, reference[rows]], 1).flatten(0, 1), folder / "neighbours.png")
-    shown_keys = [key for key, value in report.items() if not isinstance(value, dict) or "std" in value]
-    lines = [f"| {key.replace('_', ' ')} | {said(report[key])} |" for key in shown_keys]
-    text = "\n".join(
-        (
-            f"# {report['samples']}",
-            "",
-            "| | |",
-            "|---|---|",
-            *lines,
-            "",
-            "![the first samples](samples.png)",
-            "",
-            "Samples, each beside the nearest image of the reference by the distance of pixels:",
-            "",
-            "![samples and their nearest neighbours](neighbours.png)",
-            "",
-        )
-    )
-    with new_file(folder / "report.md") as aside:
-        aside.write_text(text)
-    return folder / "report.md"
+def _drawn(images: ImageSet, count: int, generator: torch.Generator) -> Int[Tensor, " k"]:
+    """Draw rows of images, at most `count`: sets may be ordered by class."""
+    return torch.randperm(len(images), generator=generator)[:count]
 
 
 def _all_features(images: ImageSet, extractor: FeatureExtractor, progress: bool) -> Float[Tensor, "n K"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from torch import Tensor
 from mmdflow import _checks, data, metrics
 from mmdflow._tensors import to_bytes
 from mmdflow.data import ImageSet
+from mmdflow.data.image_sources import NAMED
 from mmdflow.errors import InputError
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
+
+log = logging.getLogger(__name__)
 
 #: Data sets that `mmdflow.data.load` holds in memory, with labels for a classifier of their own.
 _LABELLED = ("digits", "mnist", "fashion")
@@ -77,13 +81,37 @@ def open_images(name_or_path: str, split: str = "train", like: ImageSet | None =
     if name_or_path in _LABELLED:
         dataset = data.load(name_or_path)
         return as_images(dataset.train if split == "train" else dataset.test, f"{dataset.source} ({split})")
+    if name_or_path not in NAMED and not Path(name_or_path).exists():
+        names = (*_LABELLED, *NAMED)
+        raise InputError(
+            f"{name_or_path}: no such folder, .npz, .npy or .parquet file, nor one of {', '.join(names)}"
+            f"{_checks.near(name_or_path, names)}"
+        )
     path, channels = Path(name_or_path), 3 if like is None else like.event_shape[0]
     if path.suffix.lower() in data.POINT_FILES and path.suffix.lower() != ".npy" and _holds_samples(path):
+        if split != "train":
+            raise InputError(f"{path}: is one file, all training data; split = {split!r} needs a data set of two parts")
         samples = data.read_points(path)
         if samples.ndim != 4:
             raise InputError(f"{path}: samples are {list(samples.shape)}: must be images, [n, c, h, w] in [-1, 1]")
         return as_images(samples, str(path))
     return data.images(name_or_path, split, channels=channels)
+
+
+def other_part(name_or_path: str, split: str, like: ImageSet) -> ImageSet | None:
+    """Return the other part of a data set, test for train and train for test; None where it has none of the same shape.
+
+    Args:
+        name_or_path: as of `open_images`.
+        split: the part that is known already.
+        like: its images.
+    """
+    try:
+        other = open_images(name_or_path, "test" if split == "train" else "train", like)
+    except InputError as error:
+        log.info("nothing is held out: %s", error)
+        return None
+    return other if other.event_shape == like.event_shape else None
 
 
 def _holds_samples(path: Path) -> bool:
@@ -108,18 +136,19 @@ def as_images(images: Float[Tensor, "n c h w"], source: str) -> ImageSet:
     return ImageSet(to_bytes(images).cpu().numpy(), source=source)
 
 
-def drawn(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """Return `count` of the images, drawn without replacement; all when None.
+def open_samples(path: str, reference: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """Return images of any program to be judged, as `open_images` reads them; `count` of them, drawn without replacement.
 
     Raises:
-        InputError: if there are not so many.
+        InputError: if there are not so many, or they cannot be read.
     """
+    images = open_images(path, "train", reference)
     if count is None:
-        return images
-    if count > len(images):
-        raise InputError(f"num_samples = {count}: {images.source} holds {len(images)}")
+        return ImageSet(images.pixels, source=path)
+    if _checks.count("num_samples", count) > len(images):
+        raise InputError(f"num_samples = {count}: must be at most {len(images)}, the images of {path}")
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].numpy()
-    return ImageSet(images.pixels[rows], source=images.source)
+    return ImageSet(images.pixels[rows], source=path)
 
 
 def extractor_for(features: str | None, reference: str) -> FeatureExtractor:
