@@ -47,6 +47,13 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "coarse trunks": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
         "coarse critic": {"features": FINE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
         "coarse trunks, penalty 0.3": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 0.3}},
+        "coarse trunks, step size 0.001": {
+            "features": COARSE,
+            "critic": COARSE,
+            "loss": {"penalty_weight": 1.0},
+            "training": {"step_size": 0.001},
+        },
+        "coarse trunks, penalty 3": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 3.0}},
     },
     "gs-mmd-rk": {
         "before": {
@@ -101,6 +108,32 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             },
             "loss": {"num_networks": 2},
         },
+        "coarse, 2 networks, step size 0.004": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 100,
+                "growth": 6.0,
+            },
+            "loss": {"num_networks": 2},
+            "training": {"step_size": 0.004},
+        },
+        "coarse, 1 network": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 600,
+            },
+            "loss": {"num_networks": 1},
+        },
     },
     "jko-flow": {
         "before": {"features": FINE, "loss": {"num_stages": 3, "jko_step": 200.0}},
@@ -111,12 +144,28 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"num_stages": 2, "jko_step": 200.0},
             "training": {"step_size": 0.002},
         },
+        "coarse, 2 stages, step size 0.004": {
+            "features": COARSE,
+            "loss": {"num_stages": 2, "jko_step": 200.0},
+            "training": {"step_size": 0.004},
+        },
+        "coarse, 1 stage, step size 0.003": {
+            "features": COARSE,
+            "loss": {"num_stages": 1, "jko_step": 200.0},
+            "training": {"step_size": 0.003},
+        },
     },
     "dggf-kl": {
         "before": {"features": FINE, "loss": {"penalty_weight": 0.3}},
         "coarse trunk": {"features": COARSE, "loss": {"penalty_weight": 0.3}},
         "coarse, penalty 0.1": {"features": COARSE, "loss": {"penalty_weight": 0.1}},
         "coarse, penalty 1": {"features": COARSE, "loss": {"penalty_weight": 1.0}},
+        "fine, penalty 0.1": {"features": FINE, "loss": {"penalty_weight": 0.1}},
+        "fine, step size 0.002": {
+            "features": FINE,
+            "loss": {"penalty_weight": 0.3},
+            "training": {"step_size": 0.002},
+        },
     },
     "discriminator-flow": {
         "before": {"features": FINE, "training": {"step_size": 0.001}},
@@ -126,6 +175,12 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "features": COARSE,
             "training": {"step_size": 0.001},
             "loss": {"penalty_weight": 0.1},
+        },
+        "coarse, step size 0.004": {"features": COARSE, "training": {"step_size": 0.004}},
+        "coarse, step size 0.002, eta 400": {
+            "features": COARSE,
+            "training": {"step_size": 0.002},
+            "loss": {"step_size": 400.0},
         },
     },
 }
