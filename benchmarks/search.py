@@ -53,7 +53,12 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"penalty_weight": 1.0},
             "training": {"step_size": 0.001},
         },
-        "coarse trunks, penalty 3": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 3.0}},
+        "fine trunks, batches of 32": {
+            "features": FINE,
+            "critic": FINE,
+            "loss": {"penalty_weight": 1.0},
+            "training": {"batch_size": 32},
+        },
     },
     "gs-mmd-rk": {
         "before": {
@@ -149,10 +154,10 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"num_stages": 2, "jko_step": 200.0},
             "training": {"step_size": 0.004},
         },
-        "coarse, 1 stage, step size 0.003": {
+        "coarse, 2 stages, step size 0.002, batches of 32": {
             "features": COARSE,
-            "loss": {"num_stages": 1, "jko_step": 200.0},
-            "training": {"step_size": 0.003},
+            "loss": {"num_stages": 2, "jko_step": 200.0},
+            "training": {"step_size": 0.002, "batch_size": 32},
         },
     },
     "dggf-kl": {
@@ -160,7 +165,11 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "coarse trunk": {"features": COARSE, "loss": {"penalty_weight": 0.3}},
         "coarse, penalty 0.1": {"features": COARSE, "loss": {"penalty_weight": 0.1}},
         "coarse, penalty 1": {"features": COARSE, "loss": {"penalty_weight": 1.0}},
-        "fine, penalty 0.1": {"features": FINE, "loss": {"penalty_weight": 0.1}},
+        "fine, batches of 32": {
+            "features": FINE,
+            "loss": {"penalty_weight": 0.3},
+            "training": {"batch_size": 32},
+        },
         "fine, step size 0.002": {
             "features": FINE,
             "loss": {"penalty_weight": 0.3},
@@ -177,10 +186,9 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"penalty_weight": 0.1},
         },
         "coarse, step size 0.004": {"features": COARSE, "training": {"step_size": 0.004}},
-        "coarse, step size 0.002, eta 400": {
+        "coarse, step size 0.002, batches of 32": {
             "features": COARSE,
-            "training": {"step_size": 0.002},
-            "loss": {"step_size": 400.0},
+            "training": {"step_size": 0.002, "batch_size": 32},
         },
     },
 }
