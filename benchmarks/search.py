@@ -32,6 +32,8 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "coarse trunk": {"features": COARSE, "training": {"step_size": 0.004, "batch_size": 64}},
         "batches of 32": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 32}},
         "step size 0.002": {"features": FINE, "training": {"step_size": 0.002, "batch_size": 64}},
+        "batches of 16": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 16}},
+        "batches of 32, step size 0.008": {"features": FINE, "training": {"step_size": 0.008, "batch_size": 32}},
     },
     "flow-matching": {
         "before": {"features": FINE, "training": {"step_size": 0.002, "weight_decay": 0.01, "batch_size": 64}},
@@ -40,6 +42,14 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "step size 0.004, no decay": {
             "features": FINE,
             "training": {"step_size": 0.004, "weight_decay": 0.0, "batch_size": 64},
+        },
+        "step size 0.004, no decay, batches of 32": {
+            "features": FINE,
+            "training": {"step_size": 0.004, "weight_decay": 0.0, "batch_size": 32},
+        },
+        "step size 0.008, no decay, batches of 32": {
+            "features": FINE,
+            "training": {"step_size": 0.008, "weight_decay": 0.0, "batch_size": 32},
         },
     },
     "mmd-gan": {
