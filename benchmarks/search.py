@@ -32,6 +32,8 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "coarse trunk": {"features": COARSE, "training": {"step_size": 0.004, "batch_size": 64}},
         "batches of 32": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 32}},
         "step size 0.002": {"features": FINE, "training": {"step_size": 0.002, "batch_size": 64}},
+        "batches of 16": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 16}},
+        "batches of 32, step size 0.008": {"features": FINE, "training": {"step_size": 0.008, "batch_size": 32}},
     },
     "flow-matching": {
         "before": {"features": FINE, "training": {"step_size": 0.002, "weight_decay": 0.01, "batch_size": 64}},
@@ -41,12 +43,32 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "features": FINE,
             "training": {"step_size": 0.004, "weight_decay": 0.0, "batch_size": 64},
         },
+        "step size 0.004, no decay, batches of 32": {
+            "features": FINE,
+            "training": {"step_size": 0.004, "weight_decay": 0.0, "batch_size": 32},
+        },
+        "step size 0.008, no decay, batches of 32": {
+            "features": FINE,
+            "training": {"step_size": 0.008, "weight_decay": 0.0, "batch_size": 32},
+        },
     },
     "mmd-gan": {
         "before": {"features": FINE, "critic": FINE, "loss": {"penalty_weight": 1.0}},
         "coarse trunks": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
         "coarse critic": {"features": FINE, "critic": COARSE, "loss": {"penalty_weight": 1.0}},
         "coarse trunks, penalty 0.3": {"features": COARSE, "critic": COARSE, "loss": {"penalty_weight": 0.3}},
+        "coarse trunks, step size 0.001": {
+            "features": COARSE,
+            "critic": COARSE,
+            "loss": {"penalty_weight": 1.0},
+            "training": {"step_size": 0.001},
+        },
+        "fine trunks, batches of 32": {
+            "features": FINE,
+            "critic": FINE,
+            "loss": {"penalty_weight": 1.0},
+            "training": {"batch_size": 32},
+        },
     },
     "gs-mmd-rk": {
         "before": {
@@ -101,6 +123,32 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             },
             "loss": {"num_networks": 2},
         },
+        "coarse, 2 networks, step size 0.004": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 100,
+                "growth": 6.0,
+            },
+            "loss": {"num_networks": 2},
+            "training": {"step_size": 0.004},
+        },
+        "coarse, 1 network": {
+            "features": COARSE,
+            "flow": {
+                "num_particles": 2000,
+                "directions": "structured",
+                "precision": "full",
+                "step_size": 4.0,
+                "momentum": 0.9,
+                "first_steps": 600,
+            },
+            "loss": {"num_networks": 1},
+        },
     },
     "jko-flow": {
         "before": {"features": FINE, "loss": {"num_stages": 3, "jko_step": 200.0}},
@@ -111,12 +159,32 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"num_stages": 2, "jko_step": 200.0},
             "training": {"step_size": 0.002},
         },
+        "coarse, 2 stages, step size 0.004": {
+            "features": COARSE,
+            "loss": {"num_stages": 2, "jko_step": 200.0},
+            "training": {"step_size": 0.004},
+        },
+        "coarse, 2 stages, step size 0.002, batches of 32": {
+            "features": COARSE,
+            "loss": {"num_stages": 2, "jko_step": 200.0},
+            "training": {"step_size": 0.002, "batch_size": 32},
+        },
     },
     "dggf-kl": {
         "before": {"features": FINE, "loss": {"penalty_weight": 0.3}},
         "coarse trunk": {"features": COARSE, "loss": {"penalty_weight": 0.3}},
         "coarse, penalty 0.1": {"features": COARSE, "loss": {"penalty_weight": 0.1}},
         "coarse, penalty 1": {"features": COARSE, "loss": {"penalty_weight": 1.0}},
+        "fine, batches of 32": {
+            "features": FINE,
+            "loss": {"penalty_weight": 0.3},
+            "training": {"batch_size": 32},
+        },
+        "fine, step size 0.002": {
+            "features": FINE,
+            "loss": {"penalty_weight": 0.3},
+            "training": {"step_size": 0.002},
+        },
     },
     "discriminator-flow": {
         "before": {"features": FINE, "training": {"step_size": 0.001}},
@@ -126,6 +194,11 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "features": COARSE,
             "training": {"step_size": 0.001},
             "loss": {"penalty_weight": 0.1},
+        },
+        "coarse, step size 0.004": {"features": COARSE, "training": {"step_size": 0.004}},
+        "coarse, step size 0.002, batches of 32": {
+            "features": COARSE,
+            "training": {"step_size": 0.002, "batch_size": 32},
         },
     },
 }

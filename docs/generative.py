@@ -87,6 +87,25 @@ def compared(data: str) -> str:
     return page.split("\n\n", 1)[1].replace("(compare.png)", f"(assets/compare-{data}.png)").rstrip()
 
 
+def searched(data: str) -> str:
+    """Return every candidate of a search; the best of each method in bold."""
+    report = json.loads((ROOT / "results" / f"search-{data}.json").read_text())
+    key = "classifier_fd" if data != "checkerboard" else "sliced_w2"
+    unit = "Frechet distance" if key == "classifier_fd" else "sliced W_2"
+    lines = [f"| method | candidate | training steps | {unit} | recall |", "|---" * 5 + "|"]
+    for method, rows in report["rows"].items():
+        best = min(row.get(key, float("inf")) for row in rows.values())
+        for i, (name, row) in enumerate(rows.items()):
+            start = f"| {method if i == 0 else ''} | {name} |"
+            if key not in row:
+                lines.append(f"{start} - | diverged | - |")
+                continue
+            value = f"**{row[key]:.3g}**" if row[key] == best else f"{row[key]:.3g}"
+            lines.append(f"{start} {row['steps']} | {value} | {row['recall']:.3g} |")
+    count = next(row["num_samples"] for rows in report["rows"].values() for row in rows.values() if key in row)
+    return "\n".join([*lines, "", f"*`{report['command']}`, seed 0, {count} samples.*"])
+
+
 def stability() -> str:
     """Return the monitors of long runs."""
     report = json.loads((ROOT / "results" / "dmmd-digits-stability.json").read_text())
@@ -121,6 +140,8 @@ TABLES = {
         "digits": lambda: compared("digits"),
         "mnist": lambda: compared("mnist"),
         "checkerboard": lambda: compared("checkerboard"),
+        "search-mnist": lambda: searched("mnist"),
+        "search-checkerboard": lambda: searched("checkerboard"),
     },
 }
 
