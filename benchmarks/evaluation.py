@@ -73,7 +73,7 @@ def main() -> None:
             write(source, options.images, seed)
         loading = {str(size): batch_ms(sources[0], size) for size in (128, 512)}
         before, start = memory(), time.perf_counter()
-        report = judge(*(images(source) for source in sources), extractor, progress=True)
+        report = judge(*(images(source) for source in sources), extractor, progress=True).figures
         seconds = time.perf_counter() - start
     result = {
         "command": shlex.join(["python", *sys.argv]),
