@@ -27,6 +27,15 @@ COARSE = {"channels": [96], "blocks": 3, "patch": 4}
 FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
 
 MNIST: dict[str, dict[str, dict[str, Any]]] = {
+    "dmmd": {
+        "before": {"loss": {"num_levels": 4}, "training": {"events_per_level": 8, "step_size": 0.002}},
+        "batches of 16": {"loss": {"num_levels": 4}, "training": {"events_per_level": 4, "step_size": 0.002}},
+        "step size 0.004": {"loss": {"num_levels": 4}, "training": {"events_per_level": 8, "step_size": 0.004}},
+        "no weight decay": {
+            "loss": {"num_levels": 4},
+            "training": {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.0},
+        },
+    },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},
         "coarse trunk": {"features": COARSE, "training": {"step_size": 0.004, "batch_size": 64}},
