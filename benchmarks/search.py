@@ -22,6 +22,16 @@ from mmdflow.errors import DivergedError
 from mmdflow.recipes import run
 from mmdflow.recipes.runs import trained
 
+#: What the recipes had before the search, where candidates do not say it.
+BEFORE: dict[str, dict[str, dict[str, Any]]] = {
+    "mnist": {
+        "mmd-gan": {"training": {"batch_size": 64, "step_size": 0.002}},
+        "gs-mmd-rk": {"training": {"step_size": 0.002}},
+        "jko-flow": {"training": {"batch_size": 64, "step_size": 0.001}},
+        "dggf-kl": {"training": {"batch_size": 64, "step_size": 0.001}},
+        "discriminator-flow": {"training": {"batch_size": 64}},
+    }
+}
 #: The coarse trunk of DMMD's recipes of 28x28 images, and the fine one that its rivals began with.
 COARSE = {"channels": [96], "blocks": 3, "patch": 4}
 FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
@@ -291,6 +301,12 @@ SEARCHES = {"mnist": MNIST, "checkerboard": CHECKERBOARD}
 BUDGETS = {"mnist": (100.0, 500), "checkerboard": (40.0, 10_000)}
 
 
+def whole(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes with what the recipe had before where they do not say it."""
+    parts = {**before, **changes}
+    return {part: {**before.get(part, {}), **new} if isinstance(new, dict) else new for part, new in parts.items()}
+
+
 def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Train and judge one candidate."""
     try:
@@ -320,7 +336,9 @@ def main() -> None:
     result: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {"rows": {}}
     for system in options.systems or candidates:
         rows = result["rows"].setdefault(system, {})
-        for name, changes in candidates[system].items():
+        before = BEFORE.get(options.data, {}).get(system, {})
+        for name, candidate in candidates[system].items():
+            changes = whole(before, candidate)
             if name not in rows:
                 rows[name] = measured(f"{system}-{options.data}", changes, options)
                 rows[name]["commit"] = commit()
