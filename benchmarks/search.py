@@ -45,15 +45,6 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"num_levels": 4},
             "training": {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.0},
         },
-        "step size 0.004, no decay": {
-            "loss": {"num_levels": 4},
-            "training": {"events_per_level": 8, "step_size": 0.004, "weight_decay": 0.0},
-        },
-        "fine trunk, step size 0.004, no decay": {
-            "features": FINE,
-            "loss": {"num_levels": 4},
-            "training": {"events_per_level": 8, "step_size": 0.004, "weight_decay": 0.0},
-        },
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},

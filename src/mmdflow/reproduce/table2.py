@@ -23,7 +23,7 @@ from mmdflow.reproduce.base import Outcome, told
 TITLE = "DMMD paper, Table 2: approximate sampling and final denoising steps"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {"data": ["digits", "mnist", "fashion"], "num_samples": 359, "draws": 8, "particles": 359},
+    "small": {"data": ["digits", "mnist", "fashion"], "num_samples": 359, "draws": 5, "particles": 359},
     "full": {"data": ["cifar10"], "num_samples": 50_000, "draws": 1, "particles": 200},
 }
 

@@ -27,7 +27,7 @@ TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "data": ["digits", "mnist", "fashion"],
-        "seconds": 100.0,
+        "seconds": 60.0,
         "num_samples": 359,
         "draws": 2,
         "particles": 359,
