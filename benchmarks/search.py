@@ -45,6 +45,16 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
             "loss": {"num_levels": 4},
             "training": {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.0},
         },
+        "fine trunk": {
+            "features": FINE,
+            "loss": {"num_levels": 4},
+            "training": {"events_per_level": 8, "step_size": 0.002},
+        },
+        "fine trunk, step size 0.004": {
+            "features": FINE,
+            "loss": {"num_levels": 4},
+            "training": {"events_per_level": 8, "step_size": 0.004},
+        },
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},

@@ -100,7 +100,8 @@ def searched(data: str) -> str:
             if key not in row:
                 lines.append(f"{start} - | diverged | - |")
                 continue
-            value = f"**{row[key]:.3g}**" if row[key] == best else f"{row[key]:.3g}"
+            shown = f"{row[key]:.0f}" if row[key] >= 1000 else f"{row[key]:.3g}"
+            value = f"**{shown}**" if row[key] == best else shown
             lines.append(f"{start} {row['steps']} | {value} | {row['recall']:.3g} |")
     count = next(row["num_samples"] for rows in report["rows"].values() for row in rows.values() if key in row)
     return "\n".join([*lines, "", f"*`{report['command']}`, seed 0, {count} samples.*"])
@@ -141,7 +142,6 @@ TABLES = {
         "mnist": lambda: compared("mnist"),
         "checkerboard": lambda: compared("checkerboard"),
         "search-mnist": lambda: searched("mnist"),
-        "search-checkerboard": lambda: searched("checkerboard"),
     },
 }
 
