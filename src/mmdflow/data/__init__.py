@@ -14,10 +14,12 @@ from mmdflow.data.points import (
     read_points,
     save_points,
 )
+from mmdflow.data.tables import HUB
 from mmdflow.data.toy import TOYS, toy
 
 __all__ = [
     "DATASETS",
+    "HUB",
     "NAMED",
     "POINT_FILES",
     "READ_POINT_FILES",
