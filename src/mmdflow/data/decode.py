@@ -98,7 +98,7 @@ def decoded(
 def _write(
     pictures: Encoded, path: Path, size: int | None, crop: int | None, channels: int, corrupt: str, progress: bool
 ) -> tuple[NDArray[np.int64], int]:
-    """Write the bytes of all readable pictures in their order; return their labels, if all have one, and how many were skipped."""
+    """Write the bytes of all readable pictures in order; return their labels, if all have one, and how many were skipped."""
     labels: list[int | None] = []
     seen = 0
     shape: tuple[int, ...] | None = None
