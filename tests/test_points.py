@@ -207,9 +207,15 @@ class TestCells:
         file = self.save(tmp_path / "x.h5ad", None, X_pca=np.ones((20, 3)))
         with pytest.raises(InputError, match=r"holds no X; take an entry of obsm"):
             read_points(file)
+
+    def test_other_files(self, tmp_path, cells):
         (tmp_path / "bad.h5ad").write_bytes(b"no cells")
         with pytest.raises(InputError, match="bad.h5ad: not readable"):
             read_points(tmp_path / "bad.h5ad")
+        with pytest.importorskip("h5py").File(tmp_path / "other.h5ad", "w") as file:
+            file["weights"] = np.ones(3)
+        with pytest.raises(InputError, match=r"other.h5ad: (holds no X|not readable)"):
+            read_points(tmp_path / "other.h5ad")
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,9 @@ def read_h5ad(path: Path, embedding: str | None) -> Array:
                 raise InputError(f"{path}#{embedding}: no such entry of obsm: must be one of {entries}")
             return _dense(cells.obsm[embedding])
         advice = f"take an entry of obsm as {path.name}#NAME (there are: {entries})"
-        try:
-            held = cells.X
-        except KeyError:
-            raise InputError(f"{path}: holds no X; {advice}") from None
+        if "X" not in cells.file:
+            raise InputError(f"{path}: holds no X; {advice}")
+        held = cells.X
         needed = math.prod(held.shape) * held.dtype.itemsize
         if needed > MAX_BYTES:
             size = f"{needed / 2**30:.1f} GiB when dense: must be at most {MAX_BYTES / 2**30:g}"
