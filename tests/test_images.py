@@ -161,13 +161,18 @@ class TestFolders:
             images(tmp_path / "set")
         assert images(tmp_path / "set", size=6).event_shape == (3, 6, 6)
 
-    def test_a_damaged_cache_says_what_to_remove(self, tmp_path, rng, cache):
-        write_pictures(tmp_path / "set", 2, rng)
+    @pytest.mark.parametrize("damage", ["garbage", "short"])
+    @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+    def test_a_damaged_cache_is_said_and_made_again(self, tmp_path, rng, cache, caplog, damage, suffix):
+        arrays = write_pictures(tmp_path / "set", 2, rng)
         images(tmp_path / "set")
-        for file in cache.iterdir():
-            file.write_bytes(b"damaged")
-        with pytest.raises(InputError, match="damaged cache .* remove it"):
-            images(tmp_path / "set")
+        for file in cache.glob(f"*{suffix}"):
+            file.write_bytes(b"damaged" if damage == "garbage" else file.read_bytes()[:-30])
+        assert np.array_equal(bytes_of(images(tmp_path / "set").tensor()), as_events(arrays))
+        assert "are damaged" in caplog.text
+        caplog.clear()
+        images(tmp_path / "set")
+        assert not caplog.text
 
     @pytest.mark.parametrize(
         ("options", "message"),

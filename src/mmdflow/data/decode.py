@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import struct
 import zipfile
@@ -23,6 +24,8 @@ from tqdm.auto import tqdm
 
 from mmdflow._files import cache_folder, new_file
 from mmdflow.errors import InputError
+
+log = logging.getLogger(__name__)
 
 #: Endings of files that are taken for pictures.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -76,23 +79,37 @@ def decoded(
 ) -> tuple[NDArray[np.uint8], Tensor | None, int]:
     """Return pictures as bytes, [n, c, h, w], memory-mapped; their labels; and how many unreadable ones were skipped.
 
+    They come from the cache where it has them; a damaged file there is said and made again.
+
     Raises:
         InputError: for a picture that is unreadable (unless skipped), or of another shape than the first where `size` is None.
     """
     settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt}"
     file = cache_folder() / "images" / f"{hashlib.sha256(settings.encode()).hexdigest()[:24]}.npy"
     rows_file = file.with_suffix(".rows.npz")
-    if not (file.exists() and rows_file.exists()):
+    found = _cached(file, rows_file)
+    if found is None:
         labels, skipped = _write(pictures, file, size, crop, channels, corrupt, progress)
         with new_file(rows_file) as aside:
             np.savez(aside, labels=labels, skipped=skipped)
+        found = _cached(file, rows_file)
+    if found is None:
+        raise InputError(f"{file}: cannot be read back")
+    return found
+
+
+def _cached(file: Path, rows_file: Path) -> tuple[NDArray[np.uint8], Tensor | None, int] | None:
+    """Return what the cache holds, or None; says when it is damaged."""
     try:
         pixels = np.load(file, mmap_mode="r")
         with np.load(rows_file) as rows:
-            labels, skipped = rows["labels"], int(rows["skipped"])
+            labels, skipped = torch.from_numpy(rows["labels"]), int(rows["skipped"])
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: damaged cache ({error}); remove it to decode the pictures again") from error
-    return pixels, torch.from_numpy(labels) if len(labels) else None, skipped
+        log.warning("cached images %s are damaged (%s): decoded again", file, type(error).__name__)
+        return None
+    return pixels, labels if len(labels) else None, skipped
 
 
 def _write(
