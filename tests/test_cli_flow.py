@@ -71,6 +71,18 @@ def test_points_of_any_shape(shape, tmp_path):
     assert particles.dtype == torch.float64
 
 
+def test_cells_as_a_target(tmp_path, capsys):
+    anndata = pytest.importorskip("anndata")
+    pca = np.random.default_rng(0).normal(size=(40, 3))
+    anndata.AnnData(obsm={"X_pca": pca}).write_h5ad(tmp_path / "cells.h5ad")
+    save = tmp_path / "p.npy"
+    assert main(["flow", f"--target={tmp_path / 'cells.h5ad'}#X_pca", f"--save={save}", *QUICK]) == 0
+    assert read_points(save).shape == (20, 3)
+    capsys.readouterr()
+    message = complaint(capsys, ["flow", f"--target={tmp_path / 'cells.h5ad'}#X_umap", f"--save={save}"])
+    assert "#X_umap: no such entry of obsm: must be one of X_pca" in message
+
+
 def test_pictures_as_targets_and_sources(tmp_path):
     picture = tmp_path / "disc.png"
     Image.fromarray(np.where(np.hypot(*np.mgrid[-9:10, -9:10]) < 8, 0, 255).astype(np.uint8)).save(picture)

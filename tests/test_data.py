@@ -4,6 +4,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmdflow import InputError
 from mmdflow.data import TOYS, load, read_idx, toy
@@ -65,6 +66,23 @@ def test_missing_files_say_where_to_put_them(tmp_path, monkeypatch):
     (tmp_path / "fashion-mnist").mkdir()
     with pytest.raises(InputError, match="holds no train-images-idx3-ubyte.gz"):
         load("fashion")
+
+
+def test_without_files_they_come_from_the_hub(tmp_path, monkeypatch):
+    hub = pytest.importorskip("datasets")
+    monkeypatch.delenv("MMDFLOW_DATA", raising=False)
+    monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 28, 28), np.uint8)
+    kinds = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(10)})
+    parts = {}
+    for split, part in zip(("train", "test"), pixels, strict=True):
+        rows = {"image": [Image.fromarray(x) for x in part], "label": [0, 1, 2, 3, 9]}
+        parts[split] = hub.Dataset.from_dict(rows, features=kinds).to_iterable_dataset()
+    monkeypatch.setattr(hub, "load_dataset", lambda name, config, streaming: parts)
+    found = load("mnist")
+    assert torch.equal(found.test, torch.from_numpy(pixels[1, :, None].astype(np.float32) / 127.5 - 1))
+    assert found.train_labels.tolist() == [0, 1, 2, 3, 9]
+    assert found.source == "Hugging Face hub: ylecun/mnist"
 
 
 def damaged(how, path):

@@ -141,6 +141,16 @@ def test_pictures_of_any_folder(tmp_path):
     assert figures["sliced_w2"] > 0
 
 
+def test_a_run_keeps_the_name_of_hub_data(tmp_path):
+    pytest.importorskip("lightning")
+    import yaml
+
+    from mmdflow.recipes import DMMDRecipe, run
+
+    run.open_run(DMMDRecipe(data=DataSpec("images", "hub:owner/name")), tmp_path / "run")
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["path"] == "hub:owner/name"
+
+
 def test_samples_are_judged_by_the_same_few_images(tmp_path, monkeypatch):
     monkeypatch.setattr("mmdflow.recipes.data.JUDGED", 5)
     spec = DataSpec("images", str(stand_ins(tmp_path / "images", 8)), flip=True)

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -6,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmdflow import InputError
-from mmdflow.data import ImageSet, datasets, images, load
+from mmdflow.data import ImageSet, datasets, images, load, tables
 
 RECORD = 3073
 
@@ -159,13 +161,18 @@ class TestFolders:
             images(tmp_path / "set")
         assert images(tmp_path / "set", size=6).event_shape == (3, 6, 6)
 
-    def test_a_damaged_cache_says_what_to_remove(self, tmp_path, rng, cache):
-        write_pictures(tmp_path / "set", 2, rng)
+    @pytest.mark.parametrize("damage", ["garbage", "short"])
+    @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+    def test_a_damaged_cache_is_said_and_made_again(self, tmp_path, rng, cache, caplog, damage, suffix):
+        arrays = write_pictures(tmp_path / "set", 2, rng)
         images(tmp_path / "set")
-        for file in cache.iterdir():
-            file.write_bytes(b"damaged")
-        with pytest.raises(InputError, match="damaged cache .* remove it"):
-            images(tmp_path / "set")
+        for file in cache.glob(f"*{suffix}"):
+            file.write_bytes(b"damaged" if damage == "garbage" else file.read_bytes()[:-30])
+        assert np.array_equal(bytes_of(images(tmp_path / "set").tensor()), as_events(arrays))
+        assert "are damaged" in caplog.text
+        caplog.clear()
+        images(tmp_path / "set")
+        assert not caplog.text
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -346,3 +353,128 @@ class TestTables:
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(ImportError, match=r"pip install 'mmdflow\[hub\]'"):
             images(tmp_path / "set.parquet")
+
+
+class TestHub:
+    """A local folder in the place of the hub, as `datasets.load_dataset` takes either."""
+
+    @pytest.fixture
+    def repository(self, tmp_path, rng, monkeypatch):
+        datasets = pytest.importorskip("datasets")
+        arrays = {}
+        for split, count in (("train", 300), ("validation", 4)):
+            rows = []
+            arrays[split] = write_pictures(tmp_path / "png" / split, count, rng)
+            for i in range(count):
+                rows.append({"img": {"bytes": (tmp_path / "png" / split / f"{i:03d}.png").read_bytes(), "path": None}})
+                rows[-1] |= {"label": i % 3, "caption": "a"}
+            kinds = {"img": datasets.Image(), "label": datasets.ClassLabel(3), "caption": datasets.Value("string")}
+            table = datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+            (tmp_path / "owner" / "name").mkdir(parents=True, exist_ok=True)
+            table.to_parquet(tmp_path / "owner" / "name" / f"{split}-00000-of-00001.parquet")
+        monkeypatch.chdir(tmp_path)
+        return arrays
+
+    @pytest.fixture
+    def asked(self, repository, monkeypatch, tmp_path):
+        """The hub: what load_dataset is asked for, answered from the folder."""
+        import datasets
+
+        load, calls = datasets.load_dataset, []
+        (tmp_path / "owner" / "name").rename(tmp_path / "served")
+
+        def answer(*arguments, **options):
+            calls.append((*arguments, options))
+            return load(str(tmp_path / "served"), **options)
+
+        monkeypatch.setattr(datasets, "load_dataset", answer)
+        return calls
+
+    def test_parts_and_labels_are_those_of_the_folder(self, repository):
+        train, test = images("hub:owner/name"), images("hub:owner/name", "test", 6)
+        assert np.array_equal(bytes_of(train.tensor()), as_events(repository["train"]))
+        assert train.labels.tolist() == [i % 3 for i in range(300)]
+        assert isinstance(train.pixels, np.memmap)
+        assert (len(test), test.event_shape, test.source) == (4, (3, 6, 6), "hub:owner/name (test)")
+
+    def test_a_folder_is_decoded_again_when_it_changes(self, repository, tmp_path):
+        before = len(images("hub:owner/name", "test"))
+        served = tmp_path / "owner" / "name"
+        (served / "validation-00000-of-00001.parquet").write_bytes(
+            (served / "train-00000-of-00001.parquet").read_bytes()
+        )
+        assert (before, len(images("hub:owner/name", "test"))) == (4, 300)
+
+    def test_the_hub_is_streamed_once(self, asked, repository):
+        for _ in range(2):
+            found = images("hub:owner/name", channels=1)
+            assert (len(found), found.event_shape) == (300, (1, 12, 12))
+        assert asked == [("owner/name", None, {"streaming": True})]
+        images("hub:owner/name@small", "test")
+        assert asked[1:] == [("owner/name", "small", {"streaming": True})]
+
+    def test_pictures_in_files_of_their_own(self, tmp_path, rng):
+        pytest.importorskip("datasets")
+        for split in ("train", "test"):
+            arrays = [write_pictures(tmp_path / "set" / split / kind, 3, rng) for kind in "ab"]
+            (tmp_path / "set" / split / "a" / "001.png").write_bytes(b"no picture")
+            found = images(f"hub:{tmp_path / 'set'}", split, corrupt="skip")
+            assert np.array_equal(bytes_of(found.tensor()), as_events(np.concatenate(arrays)[[0, 2, 3, 4, 5]]))
+            assert (found.labels.tolist(), found.skipped) == ([0, 0, 1, 1, 1], 1)
+
+    def test_a_row_may_be_an_address(self, tmp_path, rng):
+        fsspec = pytest.importorskip("fsspec")
+        write_pictures(tmp_path / "png", 1, rng)
+        with fsspec.open("memory://there.png", "wb") as file:
+            file.write((tmp_path / "png" / "000.png").read_bytes())
+        read = tables._picture_bytes({"bytes": None, "path": "memory://there.png"})
+        assert read == (tmp_path / "png" / "000.png").read_bytes()
+        with pytest.raises(InputError, match="memory://nowhere.png: cannot be read"):
+            tables._picture_bytes({"bytes": None, "path": "memory://nowhere.png"})
+
+    def test_a_stream_that_breaks_off_leaves_nothing(self, asked, monkeypatch, cache):
+        import datasets
+
+        whole = datasets.IterableDataset.__iter__
+
+        def broken(self):
+            for i, row in enumerate(whole(self)):
+                if i == 280:
+                    raise ConnectionError("gone\naway")
+                yield row
+
+        monkeypatch.setattr(datasets.IterableDataset, "__iter__", broken)
+        for corrupt in ("refuse", "skip"):  # the network is no corrupt picture
+            with pytest.raises(InputError, match="hub:owner/name: broke off while it was read .gone away"):
+                images("hub:owner/name", corrupt=corrupt)
+        assert not list(cache.iterdir())
+
+    def test_what_the_hub_has_not(self, repository, tmp_path):
+        import datasets
+
+        (tmp_path / "owner" / "name" / "validation-00000-of-00001.parquet").unlink()
+        with pytest.raises(InputError, match="hub:owner/name: has the parts train: must have one of test"):
+            images("hub:owner/name", "test")
+        (tmp_path / "texts").mkdir()
+        datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "texts" / "train.parquet")
+        with pytest.raises(InputError, match="hub:texts: has none of its columns text for images: must have one"):
+            images("hub:texts")
+
+    def test_offline_it_says_so_at_once(self, tmp_path):
+        pytest.importorskip("datasets")
+        call = "from mmdflow.data import images; images('hub:owner/nowhere')"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", call], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "InputError: hub:owner/nowhere: cannot be opened (Couldn't reach 'owner/nowhere'" in done.stderr
+
+    @pytest.mark.parametrize("name", ["hub:", "hub:a/b/c", "hub:a b", "hub:/nowhere/at/all", "hub:a/b@"])
+    def test_names_that_are_none(self, name):
+        with pytest.raises(InputError, match="must be hub:OWNER/NAME or hub:OWNER/NAME@CONFIG"):
+            images(name)
+
+    def test_without_the_package_it_says_how_to_get_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(ImportError, match=r"hub:owner/name: .* pip install 'mmdflow\[hub\]'"):
+            images("hub:owner/name")

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError, data
 from mmdflow.recipes import DataSpec, DMMDRecipe, EvaluationSpec, FeaturesSpec, LossSpec, SamplingSpec, TrainingSpec
@@ -376,6 +378,64 @@ def test_batches_are_functions_of_seed_and_step():
     assert sorted(epochs[:10].tolist()) == sorted(epochs[10:].tolist()) == list(range(10))
     big = next(iter(StepBatches(data, 25)))
     assert big.shape == (25, 1)
+
+
+def test_the_order_is_that_of_the_first_version():
+    """Checkpoints of earlier versions go on with the same batches."""
+    orders = [torch.randperm(10, generator=step_generator(3, epoch, stream=1 << 20)) for epoch in range(5)]
+    stream = torch.cat(orders)
+    for step, batch in enumerate(itertools.islice(StepBatches(torch.arange(10.0)[:, None], 4, seed=3), 12)):
+        assert batch.flatten().long().tolist() == stream[4 * step : 4 * step + 4].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [12, 48])  # also of more than an epoch
+def test_ranks_share_every_batch(batch_size):
+    data = torch.arange(20.0)[:, None]
+
+    def steps(start, count, world_size):
+        """What the ranks see together, step by step."""
+        ranks = [
+            itertools.islice(StepBatches(data, batch_size, 5, start, rank=rank, world_size=world_size), count)
+            for rank in range(world_size)
+        ]
+        shares = [[share.flatten().tolist() for share in step] for step in zip(*ranks, strict=True)]
+        assert {len(share) for step in shares for share in step} == {batch_size // world_size}
+        return [sorted(itertools.chain(*step)) for step in shares]
+
+    alone = steps(0, 10, 1)
+    for world_size in (2, 3, 4):
+        assert steps(0, 10, world_size) == alone
+    # three steps on 2 ranks, which end within an epoch, then 4 ranks, then one
+    assert steps(0, 3, 2) + steps(3, 4, 4) + steps(7, 3, 1) == alone
+
+
+def test_ranks_have_different_events():
+    data = torch.arange(24.0)[:, None]
+    first, second = (next(iter(StepBatches(data, 12, rank=rank, world_size=2))) for rank in (0, 1))
+    assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 10, "world_size": 4}, "batch_size = 10: must be a multiple of world_size = 4"),
+        ({"rank": 2, "world_size": 2}, "rank = 2: must be < world_size = 2"),
+        ({"rank": -1}, "rank = -1: must be an integer >= 0"),
+        ({"world_size": 0}, "world_size = 0: must be an integer >= 1"),
+    ],
+)
+def test_ranks_that_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        StepBatches(torch.ones(5, 1), **{"batch_size": 4, **options})
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_neither_repeat_nor_reorder_batches(workers):
+    pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(4, 2).repeat(4, 3)
+    batches = StepBatches(data.ImageSet(pixels, source="stand-ins"), 4, seed=3, start=2, rank=1, world_size=2)
+    alone = list(itertools.islice(batches, 11))
+    loaded = list(itertools.islice(DataLoader(batches, batch_size=None, num_workers=workers), 11))
+    assert all(torch.equal(a, b) for a, b in zip(loaded, alone, strict=True))
 
 
 def test_step_generators_differ():

@@ -106,7 +106,7 @@ def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
     if options.known is not None:
         known, mask = read(options.known), read(options.mask)
         given["known"] = known
-        given["mask"] = mask != 0 if options.mask.lower().endswith(data.POINT_FILES) else mask > 0
+        given["mask"] = mask != 0 if data.is_points_file(options.mask) else mask > 0
     if options.labels is not None:
         given["labels"] = torch.as_tensor(options.labels, device=options.device)
     return given

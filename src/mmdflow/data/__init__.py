@@ -5,19 +5,31 @@ from mmdflow.data.idx import read_idx
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.image_sources import NAMED, images
 from mmdflow.data.pictures import read_images, read_samples
-from mmdflow.data.points import POINT_FILES, check_points_file, density_points, read_points, save_points
+from mmdflow.data.points import (
+    POINT_FILES,
+    READ_POINT_FILES,
+    check_points_file,
+    density_points,
+    is_points_file,
+    read_points,
+    save_points,
+)
+from mmdflow.data.tables import HUB
 from mmdflow.data.toy import TOYS, toy
 
 __all__ = [
     "DATASETS",
+    "HUB",
     "NAMED",
     "POINT_FILES",
+    "READ_POINT_FILES",
     "TOYS",
     "DataSet",
     "ImageSet",
     "check_points_file",
     "density_points",
     "images",
+    "is_points_file",
     "load",
     "read_idx",
     "read_images",

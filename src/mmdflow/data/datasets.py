@@ -18,6 +18,7 @@ from mmdflow import _checks
 from mmdflow.data.idx import read_idx
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.image_sources import DATA_VARIABLE, NAMED, images
+from mmdflow.data.tables import HUB
 from mmdflow.data.toy import TOYS, toy
 from mmdflow.errors import InputError
 
@@ -141,17 +142,12 @@ def _from_hub(name: str, repository: str) -> DataSet:
         "give data.path, or use a machine with a network and pip install 'mmdflow[hub]'"
     )
     try:
-        import datasets
+        train, test = (images(f"{HUB}{repository}", split, channels=1) for split in ("train", "test"))
     except ImportError:
         raise InputError(missing) from None
-    try:
-        arrays = []
-        for split in ("train", "test"):
-            table = datasets.load_dataset(repository, split=split).with_format("numpy")
-            arrays += [np.stack(table["image"]).astype(np.uint8), np.asarray(table["label"]).astype(np.uint8)]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{missing} ({type(error).__name__} from the hub)") from error
-    return _from_arrays(name, arrays, f"Hugging Face hub: {repository}")
+    except InputError as error:
+        raise InputError(f"{missing} ({error})") from error
+    return DataSet(name, train.tensor(), test.tensor(), train.labels, test.labels, f"Hugging Face hub: {repository}")
 
 
 def _images(name: str, path: str | None) -> DataSet:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,8 @@ from tqdm.auto import tqdm
 from mmdflow._files import cache_folder, new_file
 from mmdflow.errors import InputError
 
+log = logging.getLogger(__name__)
+
 #: Endings of files that are taken for pictures.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: What to do with a picture that cannot be read.
@@ -32,32 +37,41 @@ _MODES = {1: "L", 3: "RGB"}
 _CHUNK = 256
 
 
+#: A picture that is yet to be decoded: what reads its bytes, and its class index where it has one.
+Picture = tuple[Callable[[], bytes], int | None]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Pictures that are yet to be decoded.
 
     Attributes:
-        count: how many.
-        open: the i-th one, as a path or as bytes.
-        name: of the i-th one, for messages.
         identity: what changes whenever they do.
-        labels: class indices, [count].
+        name: of the i-th one, for messages.
+        open: returns how many there are, where that is known, and yields them; called only if they are not in the cache.
     """
 
-    count: int
-    open: Callable[[int], Path | bytes]
-    name: Callable[[int], str]
     identity: str
-    labels: Tensor | None = None
+    name: Callable[[int], str]
+    open: Callable[[], tuple[int | None, Iterator[Picture]]]
 
     @classmethod
     def files(cls, files: Sequence[Path], root: Path) -> Encoded:
-        """Return the pictures of files; their names under `root`, sizes and times identify them."""
-        digest = hashlib.sha256(str(root.resolve()).encode())
-        for file in files:
-            stat = file.stat()
-            digest.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return cls(len(files), files.__getitem__, lambda i: str(files[i]), digest.hexdigest())
+        """Return the pictures of files."""
+        return cls(
+            files_identity(files, root),
+            lambda i: str(files[i]),
+            lambda: (len(files), ((file.read_bytes, None) for file in files)),
+        )
+
+
+def files_identity(files: Sequence[Path], root: Path) -> str:
+    """Return a hash of the files' names under `root`, their sizes and times."""
+    digest = hashlib.sha256(str(root.resolve()).encode())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def decoded(
@@ -65,46 +79,67 @@ def decoded(
 ) -> tuple[NDArray[np.uint8], Tensor | None, int]:
     """Return pictures as bytes, [n, c, h, w], memory-mapped; their labels; and how many unreadable ones were skipped.
 
+    They come from the cache where it has them; a damaged file there is said and made again.
+
     Raises:
         InputError: for a picture that is unreadable (unless skipped), or of another shape than the first where `size` is None.
     """
     settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt}"
     file = cache_folder() / "images" / f"{hashlib.sha256(settings.encode()).hexdigest()[:24]}.npy"
-    kept_file = file.with_suffix(".kept.npy")
-    if not (file.exists() and kept_file.exists()):
-        kept = _write(pictures, file, size, crop, channels, corrupt, progress)
-        with new_file(kept_file) as aside:
-            np.save(aside, kept)
+    rows_file = file.with_suffix(".rows.npz")
+    found = _cached(file, rows_file)
+    if found is None:
+        labels, skipped = _write(pictures, file, size, crop, channels, corrupt, progress)
+        with new_file(rows_file) as aside:
+            np.savez(aside, labels=labels, skipped=skipped)
+        found = _cached(file, rows_file)
+    if found is None:
+        raise InputError(f"{file}: cannot be read back")
+    return found
+
+
+def _cached(file: Path, rows_file: Path) -> tuple[NDArray[np.uint8], Tensor | None, int] | None:
+    """Return what the cache holds, or None; says when it is damaged."""
     try:
-        pixels, kept = np.load(file, mmap_mode="r"), np.load(kept_file)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: damaged cache ({error}); remove it to decode the pictures again") from error
-    labels = None if pictures.labels is None else pictures.labels[torch.from_numpy(kept)]
-    return pixels, labels, pictures.count - len(kept)
+        pixels = np.load(file, mmap_mode="r")
+        with np.load(rows_file) as rows:
+            labels, skipped = torch.from_numpy(rows["labels"]), int(rows["skipped"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("cached images %s are damaged (%s): decoded again", file, type(error).__name__)
+        return None
+    return pixels, labels if len(labels) else None, skipped
 
 
 def _write(
     pictures: Encoded, path: Path, size: int | None, crop: int | None, channels: int, corrupt: str, progress: bool
-) -> NDArray[np.int64]:
-    """Write the bytes of all readable pictures in their order; return which ones they are."""
-    kept: list[int] = []
+) -> tuple[NDArray[np.int64], int]:
+    """Write the bytes of all readable pictures in order; return their labels, if all have one, and how many were skipped."""
+    labels: list[int | None] = []
+    seen = 0
     shape: tuple[int, ...] | None = None
 
-    def one(i: int) -> NDArray[np.uint8] | InputError:
+    def one(i: int, read: Callable[[], bytes]) -> NDArray[np.uint8] | InputError:
         try:
-            return _picture(pictures.open(i), size, crop, channels)
+            return _picture(read(), size, crop, channels)
+        except InputError:
+            raise
         except _BROKEN as error:
             reason = " ".join(str(error).split())[:120]
             return InputError(f"{pictures.name(i)}: not a readable picture ({reason}); corrupt = 'skip' leaves it out")
 
+    count, rows = pictures.open()
     with (
         new_file(path) as aside,
         aside.open("wb") as out,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=pictures.count, desc="decode", unit="image", disable=not progress) as bar,
+        tqdm(total=count, desc="decode", unit="image", disable=not progress) as bar,
     ):
-        for chunk in _chunks(range(pictures.count), _CHUNK):  # bounds the memory: the pool's map takes all it is given
-            for i, found in zip(chunk, pool.map(one, chunk), strict=True):
+        while chunk := list(islice(rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
+            numbers = range(seen, seen + len(chunk))
+            images = pool.map(one, numbers, (read for read, _ in chunk))
+            for i, (_, label), found in zip(numbers, chunk, images, strict=True):
                 bar.update()
                 if isinstance(found, InputError):
                     if corrupt == "refuse":
@@ -112,19 +147,21 @@ def _write(
                     continue
                 if shape is None:
                     shape = found.shape
-                    _write_header(out, pictures.count, shape)
+                    _write_header(out, 0, shape)
                 if found.shape != shape:
                     raise InputError(
                         f"{pictures.name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
                         f"give a size to crop and resize to"
                     )
                 out.write(found.tobytes())
-                kept.append(i)
+                labels.append(label)
+            seen += len(chunk)
         if shape is None:
-            raise InputError(f"{pictures.name(0)} and {pictures.count - 1} more: none is a readable picture")
+            raise InputError(f"{pictures.name(0)} and {seen - 1} more: none is a readable picture")
         out.seek(0)
-        _write_header(out, len(kept), shape)
-    return np.array(kept, np.int64)
+        _write_header(out, len(labels), shape)
+    known = [label for label in labels if label is not None]
+    return np.array(known if len(known) == len(labels) else [], np.int64), seen - len(labels)
 
 
 def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) -> None:
@@ -133,9 +170,9 @@ def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) ->
     np.lib.format.write_array_header_1_0(out, header)
 
 
-def _picture(data: Path | bytes, size: int | None, crop: int | None, channels: int) -> NDArray[np.uint8]:
+def _picture(data: bytes, size: int | None, crop: int | None, channels: int) -> NDArray[np.uint8]:
     """Return a picture as bytes, [c, h, w]: the centred square, resized, where it is not of that size already."""
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
+    with Image.open(io.BytesIO(data)) as opened:
         picture = opened.convert(_MODES[channels])
     if crop is not None or (size is not None and picture.size != (size, size)):
         side = min(*picture.size, crop or max(picture.size))
@@ -145,7 +182,3 @@ def _picture(data: Path | bytes, size: int | None, crop: int | None, channels: i
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(picture, np.uint8)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if channels == 3 else pixels[None])
-
-
-def _chunks(items: range, size: int) -> Iterator[range]:
-    yield from (items[start : start + size] for start in range(0, len(items), size))

@@ -17,7 +17,7 @@ from mmdflow import _checks
 from mmdflow.data.cifar import is_cifar, read_cifar
 from mmdflow.data.decode import CORRUPT, PICTURES, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
-from mmdflow.data.tables import is_table, table_pictures
+from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
 from mmdflow.errors import InputError
 
 #: Variable that names the folder in which data sets lie, each in a folder of its name.
@@ -60,14 +60,15 @@ def images(
 
     It may be: a folder of pictures (sorted by path, sub-folders included); CIFAR-10's binary batches; an array in a .npy or
     .npz file (bytes, [n, h, w], [n, h, w, c] or [n, c, h, w]; of an .npz `images`, and `labels` where there are any); parquet
-    files or a saved Hugging Face data set (with `datasets` installed). In a folder the parts are folders or files named train
-    and test (or val); a file, or a folder without such names, is all training data.
+    files or a saved Hugging Face data set; a data set of the hub with one column of images, hub:OWNER/NAME or
+    hub:OWNER/NAME@CONFIG, which is streamed (the last three with `datasets` installed). In a folder the parts are folders or
+    files named train and test (or val); a file, or a folder without such names, is all training data.
 
     Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
     bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
 
     Args:
-        name_or_path: cifar10, celeba64 or church64 (folders of that name where MMDFLOW_DATA points), or a path.
+        name_or_path: cifar10, celeba64 or church64 (folders of that name where MMDFLOW_DATA points), a path, or hub:OWNER/NAME.
         split: train or test.
         size: side of the images; as they are when None. The named sets have theirs.
         channels: 1 for grey, 3 for colour; pictures are converted.
@@ -77,7 +78,8 @@ def images(
         progress: show a bar while pictures are decoded.
 
     Raises:
-        InputError: if nothing is there, a picture is unreadable, or shapes do not fit.
+        InputError: if nothing is there, a picture is unreadable, shapes do not fit, or the hub cannot be reached.
+        ImportError: without the package `datasets`, where it is needed.
     """
     _checks.choice("split", split, SPLITS)
     _checks.choice("corrupt", corrupt, CORRUPT)
@@ -86,16 +88,17 @@ def images(
     for field, value in (("size", size), ("crop", crop)):
         if value is not None:
             _checks.count(field, value)
-    path = Path(name_or_path)
-    if str(name_or_path) in NAMED:
-        known = NAMED[str(name_or_path)]
-        path = named_folder(str(name_or_path))
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in NAMED:
+        known = NAMED[name]
+        path = named_folder(name)
         size, crop = size or known.size, crop or known.crop
 
     def decode(pictures: Encoded) -> tuple[NDArray[np.uint8], Tensor | None, int]:
         return decoded(pictures, size=size, crop=crop, channels=channels, corrupt=corrupt, progress=progress)
 
-    pixels, labels, skipped = _read(path, split, decode)
+    on_hub = name.startswith(HUB)
+    pixels, labels, skipped = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode)
     found = ImageSet(pixels, labels, source=f"{path} ({split})", flip=flip, skipped=skipped)
     wanted = (channels, size or found.event_shape[1], size or found.event_shape[2])
     if found.event_shape != wanted:
@@ -131,7 +134,8 @@ def _read(
     if is_table(path):
         return decode(table_pictures(path, split, SPLITS))
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, nor one of {', '.join(NAMED)}")
+        others = f"nor one of {', '.join(NAMED)}, nor {HUB}OWNER/NAME"
+        raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, {others}")
     if is_cifar(path):
         return *read_cifar(path, split), 0
     part = _part(path, split)

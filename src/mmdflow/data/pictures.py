@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from mmdflow.data.points import POINT_FILES, read_points
+from mmdflow.data.points import is_points_file, read_points
 from mmdflow.errors import InputError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -42,7 +42,7 @@ def read_images(path: str | Path, channels: int) -> Float[Tensor, "n c h w"]:
 
 def read_samples(path: str | Path, channels: int) -> Float[Tensor, "n *event"]:
     """Read samples from a file of points (see `read_points`), a picture or a folder of pictures (see `read_images`)."""
-    return read_points(path) if Path(path).suffix.lower() in POINT_FILES else read_images(path, channels)
+    return read_points(path) if is_points_file(path) else read_images(path, channels)
 
 
 def _image(file: Path, channels: int) -> Tensor:

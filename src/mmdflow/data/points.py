@@ -16,27 +16,39 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
+from mmdflow.data.point_tables import read_h5ad, read_parquet
 from mmdflow.errors import InputError
 
 _BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
-#: Endings of files of points.
+#: Endings of files of points that are read and written.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
+#: Endings of files of points that are read.
+READ_POINT_FILES = (*POINT_FILES, ".parquet", ".h5ad")
+
+
+def is_points_file(path: str | Path) -> bool:
+    """Whether a path is, by its ending, one that `read_points` reads."""
+    return _split_entry(path)[0].suffix.lower() in READ_POINT_FILES
 
 
 def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
-    """Read samples [n, *event] from a .npy, .npz (its key `samples`, or its only array), .csv (a row each) or .pt file.
+    """Read samples [n, *event] from a file.
 
-    One-dimensional arrays become [n, 1]. A .csv may begin with one line of column names. A .pt file is read without running
-    code. Floating dtypes stay, others become float32.
+    A .npy, .npz (its key `samples`, or its only array), .csv or .parquet (a row each), .pt, or .h5ad file (a cell each: X, or
+    the entry NAME of obsm as FILE.h5ad#NAME; with `anndata` installed). One-dimensional arrays become [n, 1]. A .csv may begin
+    with one line of column names. A .pt file is read without running code. Floating dtypes stay, others become float32.
 
     Raises:
         InputError: for a file that is missing, of another kind, damaged, or without finite samples.
+        ImportError: for a .parquet or .h5ad file without the package that reads it; says what to install.
     """
-    path = _with_ending(path)
+    path, entry = _split_entry(path)
+    if path.suffix.lower() not in READ_POINT_FILES:
+        raise InputError(f"{path}: must end in {', '.join(READ_POINT_FILES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        value = _READERS[path.suffix.lower()](path)
+        value = read_h5ad(path, entry) if path.suffix.lower() == ".h5ad" else _READERS[path.suffix.lower()](path)
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "fiub":
                 raise ValueError(f"dtype {value.dtype}: must be real numbers")
@@ -48,6 +60,8 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         if points.is_complex() or points.layout != torch.strided:
             raise ValueError(f"a {points.dtype} tensor of layout {points.layout}: must be real and dense")
         points = points if points.is_floating_point() else points.float()
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, *_BROKEN) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: not readable ({reason})") from error
@@ -71,16 +85,17 @@ def save_points(points: Float[Tensor, "n *event"], path: str | Path) -> None:
 
 def check_points_file(path: str | Path) -> Path:
     """Return the path if points can be saved there; else raise InputError, before the work that makes them."""
-    path = _with_ending(path)
+    path = Path(path)
+    if path.suffix.lower() not in POINT_FILES:
+        raise InputError(f"{path}: must end in {', '.join(POINT_FILES)}")
     make_folder(path.parent)
     return path
 
 
-def _with_ending(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix.lower() not in POINT_FILES:
-        raise InputError(f"{path}: must end in {', '.join(POINT_FILES)}")
-    return path
+def _split_entry(path: str | Path) -> tuple[Path, str | None]:
+    """Return FILE.h5ad#NAME as its file and its entry; any other path as it is."""
+    file, _, entry = str(path).rpartition("#")
+    return (Path(file), entry) if file.lower().endswith(".h5ad") else (Path(path), None)
 
 
 def density_points(
@@ -155,4 +170,10 @@ def _pt(path: Path) -> Tensor:
     return value.detach()
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {".npy": np.load, ".npz": _npz, ".csv": _csv, ".pt": _pt}
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": np.load,
+    ".npz": _npz,
+    ".csv": _csv,
+    ".pt": _pt,
+    ".parquet": read_parquet,
+}

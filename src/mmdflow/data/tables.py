@@ -1,18 +1,19 @@
-"""Images in parquet files and saved Hugging Face data sets, through the optional package `datasets`."""
+"""Images in parquet files, saved Hugging Face data sets and those of the hub, through the optional package `datasets`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mmdflow.data.decode import Encoded
+from mmdflow.data.decode import Encoded, Picture, files_identity
 from mmdflow.errors import InputError
 
+#: What a data set of the Hugging Face hub begins with: hub:OWNER/NAME or hub:OWNER/NAME@CONFIG.
+HUB = "hub:"
 _LABELS = ("label", "labels", "fine_label")
 
 
@@ -30,40 +31,119 @@ def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) 
         InputError: if the split or a column of images is missing, or the files cannot be read.
         ImportError: if `datasets` is not installed.
     """
+    datasets = _datasets(f"{path}: parquet and Hugging Face data need")
+    try:
+        parts = _saved_parts(path) if _is_saved(path) else _parquet_parts(path, splits)
+        table = _part(str(path), parts, split, splits)()
+    except InputError:
+        raise
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"{path}: not a readable data set ({_reason(error)})") from error
+    table, column, label = _columns(str(path), table)
+    return Encoded(
+        hashlib.sha256(f"{path.resolve()} {split} {table._fingerprint}".encode()).hexdigest(),
+        lambda i: f"{path}, row {i}",
+        lambda: (len(table), _pictures(str(path), table, column, label)),
+    )
+
+
+def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> Encoded:
+    """Return the pictures of a split of hub:OWNER/NAME, streamed when they are decoded; nothing is asked of the hub before.
+
+    OWNER/NAME may also be a folder that `datasets.load_dataset` reads.
+
+    Raises:
+        InputError: for a name that is none; when opened, if the hub cannot be reached, or the split or a column of images is
+            missing.
+        ImportError: when opened, if `datasets` is not installed.
+    """
+    place, folder = name[len(HUB) :], Path(name[len(HUB) :])
+    if place and folder.is_dir():
+        repository, config = place, ""
+        identity = files_identity(sorted(file for file in folder.rglob("*") if file.is_file()), folder)
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?", place):
+        repository, _, config = place.partition("@")
+        identity = "as it was when it was decoded"
+    else:
+        raise InputError(f"{name}: must be hub:OWNER/NAME or hub:OWNER/NAME@CONFIG")
+
+    def opened() -> tuple[int | None, Iterator[Picture]]:
+        datasets = _datasets(f"{name}: data of the Hugging Face hub need")
+        try:
+            parts = datasets.load_dataset(repository, config or None, streaming=True)
+        except Exception as error:  # of the network, its clients and the files' readers, each with their own
+            raise InputError(f"{name}: cannot be opened ({_reason(error)})") from error
+        table = _part(name, parts, split, splits)
+        known = (table.info.splits or {}).get(str(table.split))
+        table, column, label = _columns(name, table)
+        return None if known is None else known.num_examples, _pictures(name, table, column, label)
+
+    return Encoded(f"{name} {split} {identity}", lambda i: f"{name}, row {i}", opened)
+
+
+def _datasets(what: str) -> Any:
     try:
         import datasets
     except ImportError:
-        raise ImportError(f"{path}: parquet and Hugging Face data need datasets: pip install 'mmdflow[hub]'") from None
-    try:
-        parts = _saved_parts(path) if _is_saved(path) else _parquet_parts(path, splits)
-        name = next((name for name in splits[split] if name in parts), None)
-        if name is not None:
-            table = parts[name]()
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable data set ({reason})") from error
+        raise ImportError(f"{what} datasets: pip install 'mmdflow[hub]'") from None
+    return datasets
+
+
+def _part(where: str, parts: Mapping[str, Any], split: str, splits: Mapping[str, Sequence[str]]) -> Any:
+    """Return the part of a data set that a split is, by any of its names."""
+    name = next((name for name in splits[split] if name in parts), None)
     if name is None:
         allowed = ", ".join(splits[split])
-        raise InputError(f"{path}: has the parts {', '.join(parts)}: must have one of {allowed}, as split = {split!r}")
-    columns = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
+        raise InputError(f"{where}: has the parts {', '.join(parts)}: must have one of {allowed}, as split = {split!r}")
+    return parts[name]
+
+
+def _columns(where: str, table: Any) -> tuple[Any, str, str | None]:
+    """Return a table of nothing but its images, left encoded, and class indices; and their names."""
+    import datasets
+
+    kinds = table.features or {}
+    columns = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
     if len(columns) != 1:
         found = ", ".join(columns) or "none"
-        raise InputError(f"{path}: has {found} of its columns {', '.join(table.features)} for images: must have one")
+        raise InputError(f"{where}: has {found} of its columns {', '.join(kinds)} for images: must have one")
     column = columns[0]
-    table = table.cast_column(column, datasets.Image(decode=False))
-    label = next((name for name in _LABELS if name in table.features), None)
+    label = next((name for name in _LABELS if str(getattr(kinds.get(name), "dtype", "")).startswith("int")), None)
+    table = table.select_columns([column] if label is None else [column, label])
+    return table.cast_column(column, datasets.Image(decode=False)), column, label
 
-    def picture(i: int) -> Path | bytes:
-        row: dict[str, Any] = table[i][column]
-        return row["bytes"] if row["bytes"] is not None else Path(row["path"])
 
-    return Encoded(
-        len(table),
-        picture,
-        lambda i: f"{path}, row {i}",
-        hashlib.sha256(f"{path.resolve()} {split} {table._fingerprint}".encode()).hexdigest(),
-        None if label is None else torch.tensor(table[label][:], dtype=torch.int64),
-    )
+def _pictures(where: str, table: Any, column: str, label: str | None) -> Iterator[Picture]:
+    rows = iter(table)
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # of the network, its clients and the files' readers, each with their own
+            raise InputError(f"{where}: broke off while it was read ({_reason(error)})") from error
+        if row is None:
+            return
+        yield partial(_picture_bytes, row[column]), None if label is None else row[label]
+
+
+def _picture_bytes(held: dict[str, Any] | None) -> bytes:
+    if held is None:
+        raise ValueError("empty")
+    if held["bytes"] is not None:
+        return held["bytes"]
+    path: str = held["path"]
+    if "://" not in path:
+        return Path(path).read_bytes()
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except Exception as error:  # of the network and its clients
+        raise InputError(f"{path}: cannot be read ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _saved_parts(path: Path) -> dict[str, Callable[[], Any]]:

@@ -105,7 +105,8 @@ class FlowSpec:
     """A particle flow.
 
     Attributes:
-        target: a toy distribution, a file of points (.npy, .npz, .csv, .pt), or a picture whose darkness is a density.
+        target: a toy distribution, a file of points (.npy, .npz, .csv, .pt, .parquet, .h5ad or, of its obsm, .h5ad#NAME), or a
+            picture whose darkness is a density.
         source: gaussian (around the target's mean, a third as wide), a toy distribution, a file of points, or a picture.
         num_particles: drawn from the source; a file of points gives as many random rows.
         num_targets: samples of the target that the flow uses; a file of points gives as many random rows.

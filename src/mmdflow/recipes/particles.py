@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.data import POINT_FILES, TOYS, density_points, read_points, toy
+from mmdflow.data import READ_POINT_FILES, TOYS, density_points, is_points_file, read_points, toy
 from mmdflow.divergences import (
     KALE,
     MMD,
@@ -143,17 +143,16 @@ def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor
     """Draw n points of a toy distribution or picture, or read up to n from a file."""
     if name in TOYS:
         return toy(name, n, generator)
-    suffix = Path(name).suffix.lower()
-    if suffix in POINT_FILES:
+    if is_points_file(name):
         points = read_points(name)
         return points[torch.randperm(len(points), generator=generator)[:n]]  # the file's order may mean something
-    if suffix in Image.registered_extensions():
+    if Path(name).suffix.lower() in Image.registered_extensions():
         return density_points(name, n, generator)
     extra = ["gaussian"] if field == "source" else []
     try:
         _checks.choice(field, name, [*extra, *TOYS])
     except InputError as error:
-        raise InputError(f"{error}; or a file of points ({', '.join(POINT_FILES)}) or a picture") from None
+        raise InputError(f"{error}; or a file of points ({', '.join(READ_POINT_FILES)}) or a picture") from None
     raise AssertionError
 
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import mmdflow
 from mmdflow import _checks, metrics, plots
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
-from mmdflow.data import DataSet
+from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.recipes.data import ImageData, judged_data, load_data
@@ -84,7 +84,7 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     make_folder(folder)
-    if recipe.data.path is not None:  # a resume may come from elsewhere
+    if recipe.data.path is not None and not recipe.data.path.startswith(HUB):  # a resume may come from elsewhere
         recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
     with new_file(folder / RECIPE_FILE) as aside:
         aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))

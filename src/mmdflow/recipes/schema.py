@@ -23,7 +23,8 @@ class DataSpec:
     Attributes:
         name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel; cifar10, celeba64,
             church64 or images (which needs a path), whose images are decoded by the batch.
-        path: folder of the IDX files, or what holds the images; by default found through MMDFLOW_DATA or the hub.
+        path: folder of the IDX files, or what holds the images (hub:OWNER/NAME is on the Hugging Face hub); by default found
+            through MMDFLOW_DATA or the hub.
         scale: factor of the data while it is trained on and flowed to; samples are given in the data's own units.
         size: side of the images, of image sets; the named ones have theirs, others keep what they have.
         channels: 1 for grey images, 3 for colour, of image sets; 3 by default.
@@ -53,7 +54,9 @@ class DataSpec:
         if self.scale != 1:
             raise InputError(f"data.scale = {self.scale:g} with data.name = {self.name!r}: must be 1")
         if self.name == "images" and self.path is None:
-            raise InputError("data.path is missing with data.name = 'images': give the folder or file of the images")
+            raise InputError(
+                "data.path is missing with data.name = 'images': give the folder or file of the images, or hub:OWNER/NAME"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu", stream: int = 0) -> torch.Generator:
@@ -39,33 +42,60 @@ class ImageEvents(Protocol):
 class StepBatches(IterableDataset[Tensor]):
     """An endless stream of batches from epochs of seeded permutations, starting at any step.
 
+    The events of a step are a function of (seed, step), whatever the number of ranks: each rank has every world_size-th of
+    them, so a resume on another number of ranks goes on where it was. The workers of a `DataLoader` (with batch_size None)
+    take turns at the steps, and it gives the batches in the same order as without workers.
+
     Args:
         data: [n, *event], in memory, or images that are decoded, and checked, by the batch.
-        batch_size: events a batch; may exceed n.
+        batch_size: events a step, over all ranks; may exceed n.
         seed: of the permutations.
         start: the first step, for a resume.
+        rank: of this process.
+        world_size: number of ranks; divides batch_size.
+
+    Raises:
+        InputError: for numbers that are out of range, or a batch that the ranks cannot share evenly.
     """
 
-    def __init__(self, data: Tensor | ImageEvents, batch_size: int, seed: int = 0, start: int = 0) -> None:
+    def __init__(
+        self,
+        data: Tensor | ImageEvents,
+        batch_size: int,
+        seed: int = 0,
+        start: int = 0,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         super().__init__()
         self.data = _checks.points("data", data) if isinstance(data, Tensor) else data
         self.batch_size = _checks.count("batch_size", batch_size)
         self.seed, self.start = seed, _checks.count("start", start, 0)
+        self.world_size, self.rank = _checks.count("world_size", world_size), _checks.count("rank", rank, 0)
+        if rank >= world_size:
+            raise InputError(f"rank = {rank}: must be < world_size = {world_size}")
+        if batch_size % world_size:
+            raise InputError(f"batch_size = {batch_size}: must be a multiple of world_size = {world_size}")
+        self._orders: dict[int, Tensor] = {}  # of the epochs that the last batch came from
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield the batches of steps start, start + 1, ..."""
-        n = len(self.data)
-        epoch, offset = divmod(self.start * self.batch_size, n)
-        order = self._order(epoch)[offset:]
-        while True:
-            while len(order) < self.batch_size:
-                epoch += 1
-                order = torch.cat([order, self._order(epoch)])
-            yield self._batch(order[: self.batch_size])
-            order = order[self.batch_size :]
+        """Yield the batches of steps start, start + 1, ...; in a worker, those of its turns."""
+        worker = get_worker_info()
+        first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for step in itertools.count(self.start + first, every):
+            yield self._batch(step)
 
-    def _batch(self, rows: Tensor) -> Tensor:
-        batch = self.data[rows]
+    def rows(self, step: int) -> Int[Tensor, " k"]:
+        """Return the indices of this rank's events of a step."""
+        n, begin, end = len(self.data), step * self.batch_size, (step + 1) * self.batch_size
+        epochs = range(begin // n, (end - 1) // n + 1)
+        self._orders = {epoch: self._orders[epoch] if epoch in self._orders else self._order(epoch) for epoch in epochs}
+        pieces = [order[max(begin - epoch * n, 0) : end - epoch * n] for epoch, order in self._orders.items()]
+        return torch.cat(pieces)[self.rank :: self.world_size]
+
+    def _batch(self, step: int) -> Tensor:
+        batch = self.data[self.rows(step)]
         return batch if isinstance(self.data, Tensor) else _checks.images("data", batch, self.data.event_shape)
 
     def _order(self, epoch: int) -> Tensor:
