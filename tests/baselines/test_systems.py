@@ -100,7 +100,7 @@ def test_every_system_of_a_recipe_can_be_built():
 
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])
 def test_recipes_are_on_equal_terms(data):
-    """One trunk for all, up to its head; on images the better of two for it: DMMD's, and DDPM's of finer maps (docs/comparison.md)."""
+    """One trunk for all, up to its head; on images the better of two: the coarse one of DMMD, the fine one of DDPM."""
     ours = read(f"dmmd-{data}")
     trunks = [ours.features, *([read(f"ddpm-{data}").features] if data in ("mnist", "fashion") else [])]
     for system in SMALL:
