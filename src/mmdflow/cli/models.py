@@ -41,7 +41,8 @@ _GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
 def model_parser(command: str, description: str) -> ArgumentParser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
     parser = new_parser(command, description)
-    parser.add_argument("model", type=str, help="a shipped model's name, a run folder or a pipeline folder")
+    images = "; or images: a folder of pictures, .npz, .npy or parquet" if command == "evaluate" else ""
+    parser.add_argument("model", type=str, help=f"a shipped model's name, a run folder or a pipeline folder{images}")
     for name, (kind, text) in SETTINGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
