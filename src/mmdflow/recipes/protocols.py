@@ -81,14 +81,15 @@ def open_images(name_or_path: str, split: str = "train", like: ImageSet | None =
     if name_or_path in _LABELLED:
         dataset = data.load(name_or_path)
         return as_images(dataset.train if split == "train" else dataset.test, f"{dataset.source} ({split})")
-    if name_or_path not in NAMED and not Path(name_or_path).exists():
+    on_hub = name_or_path.startswith(data.HUB)
+    if name_or_path not in NAMED and not on_hub and not Path(name_or_path).exists():
         names = (*_LABELLED, *NAMED)
         raise InputError(
             f"{name_or_path}: no such folder, .npz, .npy or .parquet file, nor one of {', '.join(names)}"
             f"{_checks.near(name_or_path, names)}"
         )
     path, channels = Path(name_or_path), 3 if like is None else like.event_shape[0]
-    if path.suffix.lower() in data.POINT_FILES and path.suffix.lower() != ".npy" and _holds_samples(path):
+    if not on_hub and path.suffix.lower() in data.POINT_FILES and path.suffix.lower() != ".npy" and _holds_samples(path):
         if split != "train":
             raise InputError(f"{path}: is one file, all training data; split = {split!r} needs a data set of two parts")
         samples = data.read_points(path)
