@@ -89,7 +89,12 @@ def open_images(name_or_path: str, split: str = "train", like: ImageSet | None =
             f"{_checks.near(name_or_path, names)}"
         )
     path, channels = Path(name_or_path), 3 if like is None else like.event_shape[0]
-    if not on_hub and path.suffix.lower() in data.POINT_FILES and path.suffix.lower() != ".npy" and _holds_samples(path):
+    if (
+        not on_hub
+        and path.suffix.lower() in data.POINT_FILES
+        and path.suffix.lower() != ".npy"
+        and _holds_samples(path)
+    ):
         if split != "train":
             raise InputError(f"{path}: is one file, all training data; split = {split!r} needs a data set of two parts")
         samples = data.read_points(path)
