@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def reason(error: BaseException, most: int = 120) -> str:
+    """Return what an error says on one line of at most `most` characters; its kind where it says nothing.
+
+    Example:
+        >>> reason(OSError("no room")), reason(EOFError())
+        ('no room', 'EOFError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class InputError(ValueError):
     """Bad input. The message names the field, the value and what is allowed."""
 

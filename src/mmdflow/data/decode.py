@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow._files import cache_folder, new_file
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +126,9 @@ def _write(
         except InputError:
             raise
         except _BROKEN as error:
-            reason = " ".join(str(error).split())[:120]
-            return InputError(f"{pictures.name(i)}: not a readable picture ({reason}); corrupt = 'skip' leaves it out")
+            return InputError(
+                f"{pictures.name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out"
+            )
 
     count, rows = pictures.open()
     with (

@@ -18,7 +18,7 @@ from mmdflow.data.cifar import is_cifar, read_cifar
 from mmdflow.data.decode import CORRUPT, PICTURES, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
 
 #: Variable that names the folder in which data sets lie, each in a folder of its name.
 DATA_VARIABLE = "MMDFLOW_DATA"
@@ -185,8 +185,7 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
                 pixels = arrays[key]
                 labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None
     except (OSError, ValueError, LookupError, EOFError, *_BROKEN) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: not readable ({reason})") from error
+        raise InputError(f"{path}: not readable ({reason(error)})") from error
     if pixels.ndim == 3:
         return pixels[:, None], labels
     if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):

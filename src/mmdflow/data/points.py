@@ -17,7 +17,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
 from mmdflow.data.point_tables import read_h5ad, read_parquet
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
 
 _BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points that are read and written.
@@ -63,8 +63,7 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
     except InputError:
         raise
     except (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, *_BROKEN) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: not readable ({reason})") from error
+        raise InputError(f"{path}: not readable ({reason(error)})") from error
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdflow.data.decode import Encoded, Picture, files_identity
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
 
 #: What a data set of the Hugging Face hub begins with: hub:OWNER/NAME or hub:OWNER/NAME@CONFIG.
 HUB = "hub:"
@@ -38,7 +38,7 @@ def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) 
     except InputError:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{path}: not a readable data set ({_reason(error)})") from error
+        raise InputError(f"{path}: not a readable data set ({reason(error)})") from error
     table, column, label = _columns(str(path), table)
     return Encoded(
         hashlib.sha256(f"{path.resolve()} {split} {table._fingerprint}".encode()).hexdigest(),
@@ -72,7 +72,7 @@ def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> 
         try:
             parts = datasets.load_dataset(repository, config or None, streaming=True)
         except Exception as error:  # of the network, its clients and the files' readers, each with their own
-            raise InputError(f"{name}: cannot be opened ({_reason(error)})") from error
+            raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
         table = _part(name, parts, split, splits)
         known = (table.info.splits or {}).get(str(table.split))
         table, column, label = _columns(name, table)
@@ -119,7 +119,7 @@ def _pictures(where: str, table: Any, column: str, label: str | None) -> Iterato
         try:
             row = next(rows, None)
         except Exception as error:  # of the network, its clients and the files' readers, each with their own
-            raise InputError(f"{where}: broke off while it was read ({_reason(error)})") from error
+            raise InputError(f"{where}: broke off while it was read ({reason(error)})") from error
         if row is None:
             return
         yield partial(_picture_bytes, row[column]), None if label is None else row[label]
@@ -139,11 +139,7 @@ def _picture_bytes(held: dict[str, Any] | None) -> bytes:
         with fsspec.open(path, "rb") as file:
             return file.read()
     except Exception as error:  # of the network and its clients
-        raise InputError(f"{path}: cannot be read ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _saved_parts(path: Path) -> dict[str, Callable[[], Any]]:

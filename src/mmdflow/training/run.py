@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.errors import DivergedError, InputError, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.module import LossModule
@@ -156,8 +156,8 @@ def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{checkpoint_path(folder)}: does not fit this recipe's network ({reason})") from error
+        why = reason(error, 160)
+        raise InputError(f"{checkpoint_path(folder)}: does not fit this recipe's network ({why})") from error
 
 
 def _loggers(folder: Path, start: int) -> list[Logger]:

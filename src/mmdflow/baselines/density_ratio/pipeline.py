@@ -15,7 +15,7 @@ from mmdflow._pretrained import load_network, load_tensors
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
 from mmdflow.baselines.flow_pipeline import FlowPipeline
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
 from mmdflow.features import FeatureNetwork
 
 SYSTEM = "dggf-kl"
@@ -71,9 +71,7 @@ def _load_prior(folder: Path, prior: GaussianPrior) -> GaussianPrior:
     try:
         prior.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(
-            f"{folder / PRIOR}: does not fit the network ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise InputError(f"{folder / PRIOR}: does not fit the network ({reason(error, 200)})") from error
     if not all(bool(torch.isfinite(one).all()) for one in tensors.values()):
         raise InputError(f"{folder / PRIOR}: holds NaN or infinite numbers")
     return prior
