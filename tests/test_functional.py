@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from mmdflow import Deep, Gaussian, InputError, Linear, Riesz
+from mmdflow._tensors import all_finite
 from mmdflow.functional import mmd2
 
 
@@ -65,3 +68,11 @@ def test_bad_input(unchecked):
         mmd2(torch.zeros(1, 2), torch.zeros(4, 2), Linear())
     with pytest.raises(InputError, match="x has event shape"):
         mmd2(torch.zeros(3, 2), torch.zeros(4, 3), Linear())
+
+
+def test_finite_entries_are_told_from_others_even_where_their_sum_overflows():
+    high = torch.finfo(torch.float32).max
+    for good in ([1.0, -2.0], [high, high], [high, high, -high, -high]):
+        assert all_finite(torch.tensor(good))
+    for bad in ([math.nan, 1.0], [math.inf, 1.0], [math.inf, -math.inf], [high, high, math.nan], [-math.inf, high]):
+        assert not all_finite(torch.tensor(bad))

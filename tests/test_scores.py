@@ -50,6 +50,18 @@ def test_moments_do_not_depend_on_order_batches_or_ranks():
     torch.testing.assert_close(whole.covariance, torch.cov(x.double().T), rtol=1e-12, atol=1e-12)
 
 
+def test_moments_of_features_taken_several_times(generator, unchecked):
+    x = torch.randn(60, 3, dtype=torch.float64, generator=generator)
+    times = torch.randint(4, (60,), generator=generator)
+    several, repeated = Moments.of(x, times), Moments.of(x.repeat_interleave(times, 0))
+    assert several.count == repeated.count
+    torch.testing.assert_close(several.mean, repeated.mean, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(several.scatter, repeated.scatter, rtol=1e-12, atol=1e-12)
+    for bad in (times[1:], torch.zeros(60, dtype=torch.long), times - 4):
+        with pytest.raises(InputError, match="times has shape"):
+            Moments.of(x, bad)
+
+
 def test_frechet_distance_is_the_same_however_features_come():
     x, y = skewed(700, 10, 0), skewed(900, 10, 1) * 1.1
     whole = frechet_distance(x, y)

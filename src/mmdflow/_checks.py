@@ -66,6 +66,8 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
     """Return `value` if it is a finite floating tensor [n, *event] with n >= 1 (and of that event shape)."""
     import torch
 
+    from mmdflow._tensors import all_finite
+
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{field}: must be a torch.Tensor [n, *event], got {type(value).__name__}")
     shape = tuple(value.shape)
@@ -75,9 +77,9 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
         raise InputError(f"{field} has dtype {value.dtype}: must be a floating dtype (call .float())")
     if event is not None and shape[1:] != tuple(event):
         raise InputError(f"{field} has event shape {list(shape[1:])}: must be {list(event)}, the target's")
-    finite = torch.isfinite(value)
-    if not bool(finite.all()):
-        raise InputError(f"{field} holds {int((~finite).sum())} NaN or infinite entries: all must be finite")
+    if not all_finite(value):
+        count = int((~torch.isfinite(value)).sum())
+        raise InputError(f"{field} holds {count} NaN or infinite entries: all must be finite")
     return value
 
 

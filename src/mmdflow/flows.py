@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._tensors import device_of
+from mmdflow._tensors import all_finite, device_of
 from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.integrators import DescentNoise, make_integrator
@@ -147,7 +147,7 @@ def flow(
                 elif answer is not None:
                     stop = stop or bool(answer)
             if stop or step + 1 == num_steps or saved(step + 1):
-                if not bool(torch.isfinite(x).all()):
+                if not all_finite(x):
                     raise DivergedError(
                         f"particles became non-finite by step {step + 1}: lower step_size ({eta(step):g} here)"
                     )

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput
+from mmdflow._tensors import all_finite
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like
@@ -64,7 +65,7 @@ def collect(
     x, frames = source, [source]
     with tqdm(total=num_steps, disable=not progress, desc="sample", unit="step") as bar:
         for done, after in enumerate(steps, 1):
-            if not bool(torch.isfinite(after).all()):
+            if not all_finite(after):
                 raise DivergedError(f"particles became non-finite at step {done} of {num_steps}", particles=x / scale)
             x = after
             if return_trajectory:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
@@ -31,21 +31,30 @@ class Moments:
     scatter: Float[Tensor, "K K"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "n K"]) -> Moments:
+    def of(cls, features: Float[Tensor, "n K"], times: Int[Tensor, " n"] | None = None) -> Moments:
         """Return the moments of features.
 
+        Args:
+            features: the features.
+            times: how often each is taken, 0 or more; once each by default. Nothing is copied, and each is worked on once.
+
         Raises:
-            InputError: for features that are not a matrix, or not finite.
+            InputError: for features that are not a matrix, or not finite; times of another number, negative, or all 0.
         """
         _checks.points("features", features)
         if features.ndim != 2:
             raise InputError(f"features has shape {list(features.shape)}: must be [n, K]")
-        mean = torch.stack([rows.double().sum(0) for rows in features.split(_BLOCK)]).sum(0) / len(features)
+        if times is None:
+            times = torch.ones(len(features), dtype=torch.long, device=features.device)
+        elif tuple(times.shape) != (len(features),) or int(times.min()) < 0 or int(times.sum()) == 0:
+            raise InputError(f"times has shape {list(times.shape)}: must be [{len(features)}], all >= 0, some > 0")
+        count, blocks = int(times.sum()), times.nonzero()[:, 0].split(_BLOCK)
+        mean = torch.stack([times[rows].double() @ features[rows].double() for rows in blocks]).sum(0) / count
         scatter = mean.new_zeros(len(mean), len(mean))
-        for rows in features.split(_BLOCK):  # no float64 copy of all
-            centred = rows.double() - mean
+        for rows in blocks:  # no float64 copy of all
+            centred = features[rows].double().sub_(mean).mul_(times[rows].double().sqrt()[:, None])
             scatter.addmm_(centred.T, centred)
-        return cls(len(features), mean, scatter)
+        return cls(count, mean, scatter)
 
     @classmethod
     def of_batches(cls, batches: Iterable[Tensor]) -> Moments:

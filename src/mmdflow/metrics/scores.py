@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -121,10 +120,11 @@ def frechet_interval(
     """
     _checks.interval("level", level, 0.0, 1.0, "()")
     against = Moments.of(reference) if isinstance(reference, Tensor) else reference
-    estimate = frechet_distance(features, against)
-    found = _resampled(
-        features, lambda x: frechet_distance(x, against), _checks.count("repeats", repeats, 2), generator
-    )
+    estimate, count = frechet_distance(features, against), len(features)
+    found = torch.empty(_checks.count("repeats", repeats, 2), dtype=torch.float64)
+    for i in range(repeats):
+        times = torch.randint(count, (count,), generator=generator).bincount(minlength=count).to(features.device)
+        found[i] = frechet_distance(Moments.of(features, times), against)
     low, high = torch.quantile(found, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     shift = estimate - float(found.mean())
     return low + shift, high + shift
@@ -159,19 +159,11 @@ def frechet_at_infinity(
     sizes = torch.linspace(max(count / 10, 2 * width), count, _checks.count("num_sizes", num_sizes, 2)).long()
     values = []
     for size in sizes.tolist():
-        rows = torch.randperm(len(features), generator=generator)[:size].to(features.device)
-        values.append(frechet_distance(features[rows], against))
+        taken = (torch.randperm(count, generator=generator) < size).long().to(features.device)
+        values.append(frechet_distance(Moments.of(features, taken), against))
     design = torch.stack([torch.ones(len(sizes), dtype=torch.float64), 1 / sizes.double()], 1)
     line = torch.linalg.lstsq(design, torch.tensor(values, dtype=torch.float64)[:, None]).solution
     return float(line[0])
-
-
-def _resampled(
-    features: Tensor, score: Callable[[Tensor], float], repeats: int, generator: torch.Generator | None
-) -> Float[Tensor, " B"]:
-    count = len(features)
-    draws = (torch.randint(count, (count,), generator=generator).to(features.device) for _ in range(repeats))
-    return torch.tensor([score(features[rows]) for rows in draws], dtype=torch.float64)
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:

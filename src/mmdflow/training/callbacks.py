@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from tqdm.auto import tqdm
 
+from mmdflow._tensors import all_finite
 from mmdflow.errors import DivergedError
 from mmdflow.training.module import LossModule
 
@@ -65,7 +65,7 @@ class Checkpoints(L.Callback):
         self.stop = True
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+        if not all(map(all_finite, module.parameters())):
             raise DivergedError(f"parameters became non-finite before step {trainer.global_step}")
         aside = self.path.with_name(f".last.{os.getpid()}.tmp")
         trainer.save_checkpoint(aside)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._pretrained import load_network, load_tensors
+from mmdflow._tensors import all_finite
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
 from mmdflow.baselines.flow_pipeline import FlowPipeline
@@ -72,6 +73,6 @@ def _load_prior(folder: Path, prior: GaussianPrior) -> GaussianPrior:
         prior.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{folder / PRIOR}: does not fit the network ({reason(error, 200)})") from error
-    if not all(bool(torch.isfinite(one).all()) for one in tensors.values()):
+    if not all(map(all_finite, tensors.values())):
         raise InputError(f"{folder / PRIOR}: holds NaN or infinite numbers")
     return prior

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
-from mmdflow._tensors import along, device_of
+from mmdflow._tensors import all_finite, along, device_of
 from mmdflow.baselines.mmd_gan.critic import features_of
 from mmdflow.baselines.networks import check_event_map, frozen
 from mmdflow.errors import DivergedError, InputError
@@ -155,7 +155,7 @@ class MMDGANLoss(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         phi = features_of(self.critic, x)
-        if not bool(torch.isfinite(phi).all()):
+        if not all_finite(phi):
             raise DivergedError("the critic's features became non-finite")
         return phi
 
