@@ -260,6 +260,50 @@ def test_semi_gradient_holds_the_residual_fixed():
     torch.testing.assert_close(gradient, 6**-0.75 * (residual * weights[:, None, None]).sum(1))
 
 
+def scaled(num_features, **settings):
+    """A loss whose witness has norm 2, of semi-gradient features of three by two entries."""
+    torch.manual_seed(0)
+    features = MLPFeatures((3, 2), num_features, "squared_residual", "semi", width=16, depth=1).double()
+    kernel = NoiseConditionalKernel(features, witness_norm=2.0)
+    settings = {"pairing": "shared", "penalty_points": "noisy", "mmd_weight": 0.0, "unit_weight": 0.0} | settings
+    return DMMDLoss(kernel, LinearSchedule(), second_moment=1.0, num_levels=4, displacement_weight=1.0, **settings)
+
+
+def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
+    loss, clean = scaled(1), batch()
+    terms = loss(clean, seeded())
+    generator = seeded()
+    t = loss._draw_levels(clean, generator).repeat_interleave(12)
+    noisy = LinearSchedule().add_noise(clean, torch.randn(clean.shape, dtype=clean.dtype, generator=generator), t)
+    residual = noisy - loss.kernel.features.outputs(noisy, t)[:, 0]
+    distance = math.sqrt(6) * LinearSchedule().displacement(t, 1.0)[:, None, None]
+    error = 2 * 6**-0.75 * residual - (noisy - clean) / distance
+    torch.testing.assert_close(terms.total, error.square().flatten(1).sum(1).mean())
+
+
+def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():
+    difference = torch.tensor([[3.0, 4.0], [-1.0, 5.0], [-1.0, -2.0]], dtype=torch.float64)
+    expected = [[1.2, 1.6], [0.0, 2.0], [math.sqrt(2), math.sqrt(2)]]
+    found = scaled(2)._direction(difference)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert scaled(2, l2_weight=1e-3)(batch(), seeded()).total.requires_grad
+
+
+@pytest.mark.parametrize("num_features", [1, 3])
+def test_clean_features_without_gradients_change_nothing(num_features, monkeypatch):
+    """Under a witness norm nothing is learned from them, so that they need none."""
+    gradients = []
+    for learns in (False, True):
+        loss = scaled(num_features)
+        assert not loss._clean_learns
+        monkeypatch.setattr(DMMDLoss, "_clean_learns", learns)
+        loss(batch(), seeded()).total.backward()
+        gradients.append([p.grad for p in loss.parameters()])
+        monkeypatch.undo()
+    for without, with_them in zip(*gradients, strict=True):
+        torch.testing.assert_close(without, with_them, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("head", ["flat", "squared_residual"])
 def test_parameter_gradient_equals_finite_differences(head):
     torch.manual_seed(1)

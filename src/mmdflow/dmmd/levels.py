@@ -45,6 +45,7 @@ class LevelMeans:
         class_clean: the same of every class, [C, K], or None.
         class_noisy: the same of every class, [C, K], or None.
         covariance: of clean data's psi, [K, K], or None.
+        witness_norm: see `NoiseConditionalKernel`.
     """
 
     base: Kernel
@@ -53,14 +54,19 @@ class LevelMeans:
     class_clean: Float[Tensor, "C K"] | None = None
     class_noisy: Float[Tensor, "C K"] | None = None
     covariance: Float[Tensor, "K K"] | None = None
+    witness_norm: float | None = None
 
     def flow(self, kind: str, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf) -> Divergence:
         """Return the divergence on features of one of `FLOWS`."""
         clean, noisy = self._means(shares)
         base = self.base
-        if math.isfinite(whitening):
-            root = self._whitener(whitening)
-            base, clean, noisy = Deep(Linear(), lambda phi: self.base.embed(phi) @ root), clean @ root, noisy @ root
+        change = self._change(whitening)
+        if change is not None:
+            base, clean, noisy = (
+                Deep(Linear(), lambda phi: self.base.embed(phi) @ change),
+                clean @ change,
+                noisy @ change,
+            )
         if kind == "exact":
             return MMD.from_mean_embedding(clean, base)
         if kind == "approximate":
@@ -82,6 +88,15 @@ class LevelMeans:
         assert self.class_noisy is not None
         shares = shares.to(self.clean)
         return shares @ self.class_clean, shares @ self.class_noisy
+
+    def _change(self, whitening: float) -> Float[Tensor, "K K"] | None:
+        """Return what psi is multiplied by, for whitened witnesses and for those of a given norm."""
+        root = self._whitener(whitening) if math.isfinite(whitening) else None
+        if self.witness_norm is None:
+            return root
+        root = torch.eye(len(self.clean)).to(self.clean) if root is None else root
+        norm = ((self.noisy - self.clean) @ root).norm().clamp_min(torch.finfo(root.dtype).tiny)
+        return root * (self.witness_norm / norm).sqrt()
 
     def _whitener(self, whitening: float) -> Tensor:
         """Return the symmetric root of lambda s (C + lambda s I)^-1, s = tr C / K."""

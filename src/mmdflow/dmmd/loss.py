@@ -29,7 +29,9 @@ class DMMDLoss(nn.Module):
     clean and noised, and the cross term of the MMD leaves out the pairs of an event with itself, which keeps it unbiased; the
     mean difference has less noise. ``"shared"`` is paired over the half of the events whose penalty point is x_t itself, so that
     one evaluation of the features serves penalty and mean; it costs least. The witness of the penalties is
-    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means.
+    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means. A kernel with a `witness_norm` has the
+    witness scaled to that norm, whose weights on the features are then held fixed, and at least 0: features learn to grow with
+    the noise. With one feature the weight is the norm, whatever the means.
 
     With ``objective="kl"`` the MMD gives way to the lower bound of a Kullback-Leibler divergence (DMMD paper, section D; Glaser,
     Arbel, Gretton 2021), of a learned witness h(., t):
@@ -175,7 +177,8 @@ class DMMDLoss(nn.Module):
             points = self._points(clean, noisy, None, generator).requires_grad_()
             phi_points = self.kernel.features(points, t).view(count, n, -1)
             halved = clean.view(by_level)[:, ::2].flatten(0, 1)
-            phi_clean = self.kernel.features(halved, levels.repeat_interleave(n // 2)).view(count, n // 2, -1)
+            with torch.set_grad_enabled(self._clean_learns):
+                phi_clean = self.kernel.features(halved, levels.repeat_interleave(n // 2)).view(count, n // 2, -1)
             return points, phi_points, phi_clean, phi_points[:, ::2]
         split = n // 2 if self.pairing == "disjoint" else n  # clean events of a level in the MMD; as many noisy ones
         samples = torch.cat([clean.view(by_level)[:, :split], noisy.view(by_level)[:, n - split :]], 1)
@@ -217,7 +220,7 @@ class DMMDLoss(nn.Module):
         if psi is not None:
             n = clean.shape[1]
             clean, noisy, points = psi[:, :n], psi[:, n : 2 * n], psi[:, 2 * n :]
-            difference = noisy.mean(1) - clean.mean(1)
+            difference = self._direction(noisy.mean(1) - clean.mean(1))
             cross = (clean.sum(1) * noisy.sum(1)).sum(1)
             if self.pairing != "disjoint":
                 cross = (cross - (clean * noisy).sum((1, 2))) * n / (n - 1)
@@ -236,6 +239,19 @@ class DMMDLoss(nn.Module):
             witnesses.append(ops.kernel_sum(base, z, torch.cat([x, c]), weights / len(c)))
         witness = torch.stack(witnesses)
         return torch.stack(discrepancies), witness, torch.ones_like(witness)
+
+    def _direction(self, difference: Float[Tensor, "L K"]) -> Float[Tensor, "L K"]:
+        """Return the weights of the features in the witness: their mean difference, or what a `witness_norm` makes of it."""
+        if self.kernel.witness_norm is None:
+            return difference
+        weights = difference.detach().clamp_min(0)
+        weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
+        return self.kernel.witness_norm * weights / weights.norm(dim=1, keepdim=True)
+
+    @property
+    def _clean_learns(self) -> bool:
+        """Whether anything is learned from the features of clean events."""
+        return self.kernel.witness_norm is None or self.mmd_weight > 0 or self.l2_weight > 0
 
     def _kl_bound(self, clean: Tensor, noisy: Tensor, points: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `_mmd`, for the lower bound of KL(P_t | P) or KL(P | P_t)."""

@@ -96,6 +96,7 @@ class TargetMeans:
             between(self.class_clean, 1),
             between(self.class_noisy, 1),
             between(self.covariance, 0),
+            kernel.witness_norm,
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -295,6 +295,7 @@ class DMMDPipeline(SavedPipeline):
         config = {
             "system": "dmmd",
             "base_kernel": base_config(self.kernel.base),
+            "witness_norm": self.kernel.witness_norm,
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
             "data_scale": self.data_scale,
@@ -312,7 +313,7 @@ class DMMDPipeline(SavedPipeline):
         base = config["base_kernel"]
         base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
         return cls(
-            kernel=NoiseConditionalKernel(load_network(folder, config), base),
+            kernel=NoiseConditionalKernel(load_network(folder, config), base, witness_norm=config.get("witness_norm")),
             schedule=path_of_noise,
             schedule_name=config["schedule"],
             means=_load_target(folder, path_of_noise),

@@ -16,6 +16,7 @@ class LossSpec:
 
     Attributes:
         objective: mmd, or the lower bound kl (noised from clean) or reverse-kl (clean from noised).
+        witness: whose gradient is penalised and followed: of mmd2 (the paper), or of mmd, which has the same norm at every level.
         ridge: lambda of the KL bounds.
         num_levels: noise levels a step.
         mmd_weight: weight of the MMD, or of the bound.
@@ -31,6 +32,7 @@ class LossSpec:
     """
 
     objective: Literal["mmd", "kl", "reverse-kl"] = "mmd"
+    witness: Literal["mmd2", "mmd"] = "mmd2"
     ridge: float = 0.0
     num_levels: int = 16
     mmd_weight: float = 1.0
@@ -45,7 +47,11 @@ class LossSpec:
     level_power: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the numbers, and what they say of each other."""
+        if self.witness != "mmd2" and self.objective != "mmd":
+            raise InputError(
+                f"loss.witness = {self.witness!r} with loss.objective = {self.objective!r}: must be left out"
+            )
         _checks.count("loss.num_levels", self.num_levels)
         for name in ("ridge", "mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
             _checks.non_negative(f"loss.{name}", getattr(self, name))
@@ -173,6 +179,10 @@ class DMMDRecipe(Recipe):
         for name in ("final_level", "t_min", "t_max"):
             if (t := getattr(self.sampling, name)) is not None:
                 _checks.interval(f"sampling.{name}", t, self.loss.t_min, self.loss.t_max)
+        if self.loss.witness == "mmd" and self.base.name != "linear":
+            raise InputError(
+                f"loss.witness = 'mmd' with base.name = {self.base.name!r}: must be mmd2, or base.name linear"
+            )
         if self.sampling.whitening is not None and self.base.name != "linear":
             raise InputError(
                 f"sampling.whitening = {self.sampling.whitening!r} with base.name = {self.base.name!r}: must be left out; only "

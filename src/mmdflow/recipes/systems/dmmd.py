@@ -36,10 +36,12 @@ class DMMD(System):
     def loss(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> DMMDLoss:  # noqa: D102
         _check(recipe, dataset)
         features = new_features(recipe, dataset)
-        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()))
+        norm = features.event_size**0.25 if recipe.loss.witness == "mmd" else None
+        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()), witness_norm=norm)
         if recipe.loss.objective != "mmd":
             kernel = NoiseConditionalWitness(features, features.num_features)
-        return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **asdict(recipe.loss))
+        settings = {name: value for name, value in asdict(recipe.loss).items() if name != "witness"}
+        return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **settings)
 
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
         return loss.kernel
