@@ -30,15 +30,46 @@ QUICK = {
     "step_size": 4.0,
     "momentum": 0.9,
 }
+#: DMMD's batches and step size on MNIST.
+SMALL = {"events_per_level": 8, "step_size": 0.002}
+#: DMMD's one feature, whose witness needs no mean difference.
+ONE = {"features": {"num_features": 1}, "loss": {"witness": "mmd"}}
+#: DMMD's checkerboard with the semi-gradient, which needs no double backward.
+SEMI = {
+    "features": {"gradient": "semi"},
+    "loss": {"mmd_weight": 0.0, "penalty_points": "noisy"},
+    "training": {"step_size": 0.002},
+}
 #: What the recipes had before the search, where candidates do not say it.
 BEFORE: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
+        "dmmd": {"features": {"num_features": 4}, "loss": {"num_levels": 4, "witness": "mmd2"}, "training": SMALL},
         "mmd-gan": {"training": {"batch_size": 64, "step_size": 0.002}},
         "gs-mmd-rk": {"training": {"step_size": 0.002}},
         "jko-flow": {"training": {"batch_size": 64, "step_size": 0.001}},
         "dggf-kl": {"training": {"batch_size": 64, "step_size": 0.001}},
         "discriminator-flow": {"training": {"batch_size": 64}},
-    }
+    },
+    "checkerboard": {
+        "dmmd": {
+            "features": {"gradient": "full", "num_features": 4},
+            "loss": {
+                "witness": "mmd2",
+                "mmd_weight": 0.1,
+                "penalty_points": "path",
+                "pairing": "paired",
+                "level_power": 2.0,
+            },
+            "training": {"events_per_level": 128, "step_size": 0.002},
+        },
+        "gs-mmd-rk": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
+        "jko-flow": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.001}},
+        "dggf-kl": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
+        "discriminator-flow": {"loss": {"num_steps": 64}, "training": {"step_size": 0.001, "batch_size": 512}},
+        "ddpm": {"schedule": "ddpm", "training": {"step_size": 0.002, "batch_size": 512}},
+        "flow-matching": {"training": {"step_size": 0.002, "batch_size": 512}},
+        "mmd-gan": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.002}},
+    },
 }
 #: The coarse trunk of DMMD's recipes of 28x28 images, and the fine one that its rivals began with.
 COARSE = {"channels": [96], "blocks": 3, "patch": 4}
@@ -46,23 +77,15 @@ FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
 
 MNIST: dict[str, dict[str, dict[str, Any]]] = {
     "dmmd": {
-        "before": {"loss": {"num_levels": 4}, "training": {"events_per_level": 8, "step_size": 0.002}},
-        "batches of 16": {"loss": {"num_levels": 4}, "training": {"events_per_level": 4, "step_size": 0.002}},
-        "step size 0.004": {"loss": {"num_levels": 4}, "training": {"events_per_level": 8, "step_size": 0.004}},
-        "no weight decay": {
-            "loss": {"num_levels": 4},
-            "training": {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.0},
-        },
-        "fine trunk": {
-            "features": FINE,
-            "loss": {"num_levels": 4},
-            "training": {"events_per_level": 8, "step_size": 0.002},
-        },
-        "fine trunk, step size 0.004": {
-            "features": FINE,
-            "loss": {"num_levels": 4},
-            "training": {"events_per_level": 8, "step_size": 0.004},
-        },
+        "before": {},
+        "batches of 16": {"training": {"events_per_level": 4}},
+        "step size 0.004": {"training": {"step_size": 0.004}},
+        "no weight decay": {"training": {"weight_decay": 0.0}},
+        "fine trunk": {"features": FINE},
+        "fine trunk, step size 0.004": {"features": FINE, "training": {"step_size": 0.004}},
+        "one feature, witness of the MMD": ONE,
+        "the same, fine trunk": {"features": {**FINE, "num_features": 1}, "loss": {"witness": "mmd"}},
+        "the same, step size 0.004": {**ONE, "training": {"step_size": 0.004}},
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},
@@ -202,79 +225,73 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def dmmd(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return changes of DMMD's checkerboard with the semi-gradient, which needs no double backward."""
-    semi = {
-        "features": {"gradient": "semi"},
-        "loss": {"mmd_weight": 0.0, "penalty_points": "noisy"},
-        "training": {"events_per_level": 128},
-    }
-    return {part: {**semi.get(part, {}), **changes.get(part, {})} for part in {**semi, **changes}}
+def whole(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes with what the recipe had before where they do not say it."""
+    parts = {**before, **changes}
+    return {part: {**before.get(part, {}), **new} if isinstance(new, dict) else new for part, new in parts.items()}
 
 
 CHECKERBOARD: dict[str, dict[str, dict[str, Any]]] = {
     "dmmd": {
-        "before": {
-            "features": {"gradient": "full"},
-            "loss": {"mmd_weight": 0.1, "penalty_points": "path"},
-            "training": {"events_per_level": 128, "step_size": 0.002},
-        },
-        "semi-gradient": dmmd(training={"step_size": 0.002}),
-        "semi-gradient, step size 0.004": dmmd(training={"step_size": 0.004}),
-        "semi-gradient, level power 1": dmmd(training={"step_size": 0.002}, loss={"level_power": 1.0}),
+        "before": {},
+        "semi-gradient": SEMI,
+        "semi-gradient, step size 0.004": whole(SEMI, {"training": {"step_size": 0.004}}),
+        "semi-gradient, level power 1": whole(SEMI, {"loss": {"level_power": 1.0}}),
+        "semi-gradient, one feature, witness of the MMD": whole(
+            SEMI,
+            {
+                "loss": {"pairing": "shared", "witness": "mmd"},
+                "features": {"num_features": 1},
+                "training": {"step_size": 0.004},
+            },
+        ),
     },
     "ddpm": {
-        "before": {"schedule": "ddpm", "training": {"step_size": 0.002}},
-        "cosine": {"schedule": "cosine", "training": {"step_size": 0.002}},
+        "before": {},
+        "cosine": {"schedule": "cosine"},
         "cosine, step size 0.004": {"schedule": "cosine", "training": {"step_size": 0.004}},
-        "cosine, batches of 256": {"schedule": "cosine", "training": {"step_size": 0.002, "batch_size": 256}},
+        "cosine, batches of 256": {"schedule": "cosine", "training": {"batch_size": 256}},
     },
     "flow-matching": {
-        "before": {"training": {"step_size": 0.002, "batch_size": 512}},
-        "step size 0.004": {"training": {"step_size": 0.004, "batch_size": 512}},
-        "step size 0.001": {"training": {"step_size": 0.001, "batch_size": 512}},
-        "batches of 256": {"training": {"step_size": 0.002, "batch_size": 256}},
+        "before": {},
+        "step size 0.004": {"training": {"step_size": 0.004}},
+        "step size 0.001": {"training": {"step_size": 0.001}},
+        "batches of 256": {"training": {"batch_size": 256}},
     },
     "mmd-gan": {
-        "before": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.002}},
-        "penalty 0.02": {"loss": {"penalty_weight": 0.02}, "training": {"step_size": 0.002}},
-        "penalty 0.15": {"loss": {"penalty_weight": 0.15}, "training": {"step_size": 0.002}},
-        "step size 0.001": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.001}},
+        "before": {},
+        "penalty 0.02": {"loss": {"penalty_weight": 0.02}},
+        "penalty 0.15": {"loss": {"penalty_weight": 0.15}},
+        "step size 0.001": {"training": {"step_size": 0.001}},
     },
     "gs-mmd-rk": {
-        "before": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
-        "2 networks": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 2}, "training": {"step_size": 0.002}},
-        "momentum 0.9": {"flow": {"momentum": 0.9}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
-        "step size 0.004": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.004}},
+        "before": {},
+        "2 networks": {"loss": {"num_networks": 2}},
+        "momentum 0.9": {"flow": {"momentum": 0.9}},
+        "step size 0.004": {"training": {"step_size": 0.004}},
     },
     "jko-flow": {
-        "before": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.001}},
-        "a = 4": {"loss": {"num_stages": 4, "jko_step": 4.0, "penalty": 0.001}},
-        "2 stages, a = 4": {"loss": {"num_stages": 2, "jko_step": 4.0, "penalty": 0.001}},
-        "penalty 0.003": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.003}},
+        "before": {},
+        "a = 4": {"loss": {"jko_step": 4.0}},
+        "2 stages, a = 4": {"loss": {"num_stages": 2, "jko_step": 4.0}},
+        "penalty 0.003": {"loss": {"penalty": 0.003}},
     },
     "dggf-kl": {
-        "before": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
-        "step size 0.002": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.002}},
-        "eta 0.003": {"loss": {"step_size": 0.003, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
-        "penalty 0.00005": {"loss": {"step_size": 0.001, "penalty_weight": 5e-5}, "training": {"step_size": 0.001}},
+        "before": {},
+        "step size 0.002": {"training": {"step_size": 0.002}},
+        "eta 0.003": {"loss": {"step_size": 0.003}},
+        "penalty 0.00005": {"loss": {"penalty_weight": 5e-5}},
     },
     "discriminator-flow": {
-        "before": {"loss": {"num_steps": 64}, "training": {"step_size": 0.001, "batch_size": 512}},
-        "step size 0.002": {"loss": {"num_steps": 64}, "training": {"step_size": 0.002, "batch_size": 512}},
-        "32 steps": {"loss": {"num_steps": 32}, "training": {"step_size": 0.001, "batch_size": 512}},
-        "batches of 256": {"loss": {"num_steps": 64}, "training": {"step_size": 0.001, "batch_size": 256}},
+        "before": {},
+        "step size 0.002": {"training": {"step_size": 0.002}},
+        "32 steps": {"loss": {"num_steps": 32}},
+        "batches of 256": {"training": {"batch_size": 256}},
     },
 }
 SEARCHES = {"mnist": MNIST, "checkerboard": CHECKERBOARD}
 #: Training of a candidate in seconds, and samples that judge it.
 BUDGETS = {"mnist": (100.0, 500), "checkerboard": (40.0, 10_000)}
-
-
-def whole(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return changes with what the recipe had before where they do not say it."""
-    parts = {**before, **changes}
-    return {part: {**before.get(part, {}), **new} if isinstance(new, dict) else new for part, new in parts.items()}
 
 
 def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
