@@ -176,10 +176,12 @@ class DMMDLoss(nn.Module):
         if self.pairing == "shared":
             points = self._points(clean, noisy, None, generator).requires_grad_()
             phi_points = self.kernel.features(points, t).view(count, n, -1)
-            halved = clean.view(by_level)[:, ::2].flatten(0, 1)
+            # Where one feature's weight is given, clean events are for the monitors alone: two or three a level suffice
+            step = 2 if self._clean_learns or phi_points.shape[2] > 1 else n // 4 * 2
+            some = clean.view(by_level)[:, ::step]
             with torch.set_grad_enabled(self._clean_learns):
-                phi_clean = self.kernel.features(halved, levels.repeat_interleave(n // 2)).view(count, n // 2, -1)
-            return points, phi_points, phi_clean, phi_points[:, ::2]
+                phi_clean = self.kernel.features(some.flatten(0, 1), levels.repeat_interleave(some.shape[1]))
+            return points, phi_points, phi_clean.view(count, some.shape[1], -1), phi_points[:, ::step]
         split = n // 2 if self.pairing == "disjoint" else n  # clean events of a level in the MMD; as many noisy ones
         samples = torch.cat([clean.view(by_level)[:, :split], noisy.view(by_level)[:, n - split :]], 1)
         phi = self.kernel.features(samples.flatten(0, 1), levels.repeat_interleave(2 * split))
