@@ -43,6 +43,7 @@ PAPER = [
     "--features.head=flat",
     "--features.num_features=128",
     "--features.gradient=full",
+    "--loss.witness=mmd2",
     "--loss.mmd_weight=1",
     "--loss.unit_weight=3",
     "--loss.displacement_weight=0",
@@ -54,7 +55,8 @@ PAPER = [
     "--sampling.final_steps=0",
     "--training.step_size=0.001",
 ]
-FULL = ["--features.gradient=full", "--loss.penalty_points=path", "--loss.mmd_weight=0.1"]
+FOUR = ["--features.num_features=4", "--loss.witness=mmd2"]
+FULL = [*FOUR, "--features.gradient=full", "--loss.penalty_points=path", "--loss.mmd_weight=0.1"]
 SEMI = ["--features.gradient=semi", "--loss.penalty_points=noisy", "--loss.mmd_weight=0"]
 
 
@@ -85,6 +87,7 @@ def images(data: str) -> dict:
         "DDPM, cosine path, no weight decay": (f"ddpm-{data}", COSINE, {"ancestral 100": {}}),
         "DDPM, small batches": (f"ddpm-{data}", [], {"ancestral 100": {}}),
         "DDPM, our network": (f"ddpm-{data}", [*COSINE, *OURS], {"ancestral 100": {}}),
+        "DMMD, four features, witness of MMD^2": (f"dmmd-{data}", FOUR, BOTH),
         "DMMD, full gradient": (f"dmmd-{data}", FULL, BOTH),
         "flow matching": (f"flow-matching-{data}", [], {"heun 50": {}}),
     }
@@ -119,6 +122,11 @@ SUITES = {
     "digits-ablation": {
         "full gradient, displacement, straight path, MMD weight 0.1, K = 4": ablation(),
         "semi-gradient, no MMD term": ("dmmd-digits", SEMI, BOTH),
+        "semi-gradient, K = 1, witness of the MMD": (
+            "dmmd-digits",
+            [*SEMI, "--features.num_features=1", "--loss.witness=mmd"],
+            BOTH,
+        ),
         "head: flat, K = 128": ablation("--features.head=flat", "--features.num_features=128"),
         "penalty: unit, MMD weight 1": ablation(
             "--loss.unit_weight=1", "--loss.displacement_weight=0", "--loss.mmd_weight=1"
