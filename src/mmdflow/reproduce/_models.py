@@ -33,6 +33,7 @@ def paper_recipe(unit_weight: float, step_size: float) -> dict[str, Any]:
         "schedule": "vp",
         "features": {"head": "flat", "num_features": 128, "gradient": "full"},
         "loss": {
+            "witness": "mmd2",
             "mmd_weight": 1.0,
             "unit_weight": unit_weight,
             "displacement_weight": 0.0,
