@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from mmdflow.recipes.compare import page as page_of
+from mmdflow.recipes.compare import shown_number
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,7 +101,7 @@ def searched(data: str) -> str:
             if key not in row:
                 lines.append(f"{start} - | diverged | - |")
                 continue
-            shown = f"{row[key]:.0f}" if row[key] >= 1000 else f"{row[key]:.3g}"
+            shown = shown_number(row[key])
             value = f"**{shown}**" if row[key] == best else shown
             lines.append(f"{start} {row['steps']} | {value} | {row['recall']:.3g} |")
     count = next(row["num_samples"] for rows in report["rows"].values() for row in rows.values() if key in row)
@@ -142,6 +143,7 @@ TABLES = {
         "mnist": lambda: compared("mnist"),
         "checkerboard": lambda: compared("checkerboard"),
         "search-mnist": lambda: searched("mnist"),
+        "search-checkerboard": lambda: searched("checkerboard"),
     },
 }
 

@@ -137,7 +137,10 @@ def compare(
                 report = _measured(data, name, budget, seed, num_samples, folder, progress)
                 reports[name].append(report)
                 if progress:
-                    print(f"seed {seed}  {name:<20} {_distance(report)[0]} {_number(_distance(report)[1])}", flush=True)
+                    print(
+                        f"seed {seed}  {name:<20} {_distance(report)[0]} {shown_number(_distance(report)[1])}",
+                        flush=True,
+                    )
     rows = {name: _summary(found) for name, found in reports.items()}
     result = {
         "data": data,
@@ -254,10 +257,10 @@ def page(result: Mapping[str, Any]) -> str:
             continue
         spread = "" if row["spread"] is None else f" ± {row['spread']:.2g}"
         lost = f" ({row['diverged']} of {row['seeds']} seeds diverged)" if row["diverged"] else ""
-        more = [row["nfe"], row["parameters"], row["steps"], _number(row["samples_a_second"])]
-        figures = [_number(row[k]) for k in shown]
-        lines.append([name, f"{_number(row['mean'])}{spread}{lost}", *figures, *map(str, more)])
-    lines.append(["held-out data", *(_number(first.get(f"{k}_reference")) for k in (key, *shown)), *["-"] * 4])
+        more = [row["nfe"], row["parameters"], row["steps"], shown_number(row["samples_a_second"])]
+        figures = [shown_number(row[k]) for k in shown]
+        lines.append([name, f"{shown_number(row['mean'])}{spread}{lost}", *figures, *map(str, more)])
+    lines.append(["held-out data", *(shown_number(first.get(f"{k}_reference")) for k in (key, *shown)), *["-"] * 4])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     table = table.replace("\n", "\n|" + "---|" * len(head) + "\n", 1)
     seeds, budget = len(result["seeds"]), result["budget_seconds"]
@@ -284,7 +287,8 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def shown_number(value: float | None) -> str:
+    """Return a number as tables show it: three digits, whole from 1000 on, a dash for none."""
     return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

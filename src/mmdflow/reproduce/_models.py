@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,21 @@ def measure(
         values.append(judge(samples[:num_samples]))
         shown = samples[:64] if i == 0 else shown
     return Measured(values, nfe, shown)
+
+
+def table_figures(
+    asked: Sequence[str],
+    judges: Mapping[str, Judge],
+    held_out: Mapping[str, float],
+    rows: Mapping[str, Mapping[str, Measured]],
+) -> dict[str, Any]:
+    """Return what every table keeps, in plain types: the judges, held-out images' distances, the rows, and what was left out."""
+    return {
+        "judges": {name: judge.name for name, judge in judges.items()},
+        "held_out": dict(held_out),
+        "rows": {name: {row: measured.plain for row, measured in found.items()} for name, found in rows.items()},
+        "left_out": [name for name in asked if name not in judges],
+    }
 
 
 def standard_error(values: Sequence[float]) -> float:

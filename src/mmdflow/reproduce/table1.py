@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, open_judges, paper_recipe
+from mmdflow.reproduce._models import Judge, Measured, lower, measure, open_judges, paper_recipe, table_figures
 from mmdflow.reproduce._tables import NONE, PUBLISHED, compare_rows, markdown
 from mmdflow.reproduce.base import Outcome, told
 
@@ -139,12 +139,9 @@ def run(
     figures = {
         "criteria": criteria,
         "criteria_for_ours": of_ours,
-        "judges": {name: judge.name for name, judge in judges.items()},
-        "held_out": held_out,
-        "rows": {name: {method: row.plain for method, row in found.items()} for name, found in rows.items()},
         "training_steps": _provenance(models, "steps"),
         "training_seconds": _provenance(models, "train_seconds"),
-        "left_out": [name for name in data if name not in judges],
+        **table_figures(data, judges, held_out, rows),
     }
     first = next(iter(rows.values()))
     lines: list[list[object]] = [

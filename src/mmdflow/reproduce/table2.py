@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdflow.reproduce._models import Measured, lower, measure, open_judges, own_or_shipped
+from mmdflow.reproduce._models import Measured, lower, measure, open_judges, own_or_shipped, table_figures
 from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, PUBLISHED, compare_rows, markdown
 from mmdflow.reproduce.base import Outcome, told
 
@@ -81,10 +81,7 @@ def run(
         "criteria": criteria,
         "orders": orders,
         "models": sources,
-        "judges": {name: judge.name for name, judge in judges.items()},
-        "held_out": held_out,
-        "rows": {name: {row: m.plain for row, m in found.items()} for name, found in rows.items()},
-        "left_out": [name for name in data if name not in judges],
+        **table_figures(data, judges, held_out, rows),
     }
     first = next(iter(rows.values()))
     lines: list[list[object]] = [

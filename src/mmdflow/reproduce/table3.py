@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Measured, lower, measure, open_judges
+from mmdflow.reproduce._models import Measured, lower, measure, open_judges, table_figures
 from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, markdown, show_samples
 from mmdflow.reproduce.base import Outcome
 
@@ -99,10 +99,7 @@ def run(
     figures = {
         "criteria": criteria,
         "training_seconds": {name: dict(zip(("DMMD", "DDPM"), s, strict=True)) for name, s in spent.items()},
-        "judges": {name: judge.name for name, judge in judges.items()},
-        "held_out": held_out,
-        "rows": {name: {system: m.plain for system, m in row.items()} for name, row in rows.items()},
-        "left_out": [name for name in data if name not in judges],
+        **table_figures(data, judges, held_out, rows),
     }
     lines: list[list[object]] = [
         [
