@@ -30,12 +30,16 @@ def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
         return total
     centre = y.detach().mean(0)
     x, y = x - centre, y - centre
-    norms = x.square().sum(1)[:, None] + y.square().sum(1)[None, :]
-    product = norms - 2 * x @ y.T
+    block = max(1, 2**22 // x.shape[1])  # rows of which more than the points themselves is held
+    norms = _squares(x, block)[:, None] + _squares(y, block)[None, :]
+    product = torch.addmm(norms, x, y.T, alpha=-2)
     close = product.detach() <= 4 * math.sqrt(torch.finfo(x.dtype).eps) * norms.detach()
     i, j = close.nonzero(as_tuple=True)
     if i.numel() == 0:
         return product
-    block = max(1, 2**22 // x.shape[1])
     exact = torch.cat([(x[a] - y[b]).square().sum(1) for a, b in zip(i.split(block), j.split(block), strict=True)])
     return product.index_put((i, j), exact)
+
+
+def _squares(x: Float[Tensor, "n d"], block: int) -> Float[Tensor, " n"]:
+    return torch.cat([rows.square().sum(1) for rows in x.split(block)])

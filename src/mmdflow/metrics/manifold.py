@@ -34,7 +34,7 @@ class ManifoldScores:
 
 
 def manifold_scores(
-    features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], *, neighbours: int = NEIGHBOURS, block: int = 1024
+    features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], *, neighbours: int = NEIGHBOURS, block: int = 512
 ) -> ManifoldScores:
     """Return precision and recall (Kynkaanniemi et al. 2019, eq. 1-2), density and coverage (Naeem et al. 2020, eq. 4-5).
 

@@ -205,7 +205,7 @@ def _of_features(
     """Return the figures of features alone."""
     against, kept = reference.moments, reference.kept
     size = min(len(features), len(kept))
-    some, of_some = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (features, kept))
+    some, of_some = (x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (features, kept))
     subsets = metrics.kernel_distance(some, kept, subset_size=min(1000, size), generator=generator)
     figures: dict[str, Any] = {
         "frechet_distance": metrics.frechet_distance(features, against),
@@ -219,7 +219,7 @@ def _of_features(
         figures["frechet_at_infinity"] = metrics.frechet_at_infinity(features, against, generator=generator)
     if size > NEIGHBOURS:
         figures |= asdict(metrics.manifold_scores(some, of_some))
-    figures["energy_distance"] = float(mmd2(some.double(), of_some.double(), Riesz()))
+    figures["energy_distance"] = float(mmd2(some, of_some, Riesz()))
     _, p_value = metrics.mmd_test(some[:_TESTED], of_some[:_TESTED], Riesz(), generator=generator)
     return figures | {"energy_p_value": p_value}
 
