@@ -366,11 +366,11 @@ def test_non_finite_term_is_named_with_its_level():
         ({"num_levels": 5}, "batch size 48: must be an even multiple of num_levels = 5"),
         ({"mmd_weight": -1.0}, "mmd_weight = -1.0"),
         ({"penalty_points": "paths"}, "did you mean 'path'"),
-        ({"penalty_points": "interpolate", "displacement_weight": 1.0}, "must be 'path' or 'noisy'"),
+        ({"penalty_points": "interpolate", "displacement_weight": 1.0}, "must be 'path', 'noisy' or 'ends'"),
         ({"t_min": 0.5, "t_max": 0.4}, "t_max = 0.4"),
         ({"second_moment": 0.0}, "second_moment = 0.0"),
         ({"objective": "kl"}, "needs a NoiseConditionalWitness"),
-        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path' or 'noisy'"),
+        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path', 'noisy' or 'ends'"),
         ({"pairing": "shared", "base": Gaussian(1.0)}, "use 'paired'"),
     ],
 )

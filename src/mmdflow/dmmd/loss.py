@@ -16,7 +16,7 @@ from mmdflow.flows import normal_like
 from mmdflow.functional import mmd2
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp, draw_levels
 
-PENALTY_POINTS = ("path", "interpolate", "noisy")
+PENALTY_POINTS = ("path", "interpolate", "noisy", "ends")
 PAIRINGS = ("disjoint", "paired", "shared")
 OBJECTIVES = ("mmd", "kl", "reverse-kl")
 
@@ -52,7 +52,8 @@ class DMMDLoss(nn.Module):
         l2_weight: weight of the mean squared feature on clean and noisy samples.
         penalty_points: where the penalties hold: "path" = x_t for half of the events, uniform on the segment from
             x_0 to its own x_t for the others; "interpolate" = uniform between a clean and an independent noisy sample (WGAN-GP);
-            "noisy" = x_t (training on these alone explodes when sampled, unless the features' gradient is "semi").
+            "noisy" = x_t (training on these alone explodes when sampled, unless the features' gradient is "semi"); "ends" = x_t,
+            and x_0 itself for every eighth event, so that features are learned where clean means are taken.
         normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
         pairing: "disjoint", "paired" or "shared", see above.
         t_min: lowest noise level.
@@ -99,11 +100,15 @@ class DMMDLoss(nn.Module):
         self.l2_weight = _checks.non_negative("l2_weight", l2_weight)
         self.penalty_points = _checks.choice("penalty_points", penalty_points, PENALTY_POINTS)
         if penalty_points == "interpolate" and displacement_weight > 0:
-            raise InputError("penalty_points = 'interpolate' with displacement_weight > 0: must be 'path' or 'noisy'")
+            raise InputError(
+                "penalty_points = 'interpolate' with displacement_weight > 0: must be 'path', 'noisy' or 'ends'"
+            )
         self.normalize = normalize
         self.pairing = _checks.choice("pairing", pairing, PAIRINGS)
         if (pairing, penalty_points) == ("shared", "interpolate"):
-            raise InputError("pairing = 'shared' with penalty_points = 'interpolate': must be 'path' or 'noisy'")
+            raise InputError(
+                "pairing = 'shared' with penalty_points = 'interpolate': must be 'path', 'noisy' or 'ends'"
+            )
         self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
         self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
         self.level_power = _checks.positive("level_power", level_power)
@@ -209,6 +214,9 @@ class DMMDLoss(nn.Module):
             end = torch.cat([samples[:, half:].flip(1)] * 2, 1)[:, :each].reshape(clean.shape)
         else:
             start, end = clean, noisy
+            if self.penalty_points == "ends":
+                weight[:] = 1
+                weight[1::8] = 0
             weight[::2] = 1
         return torch.lerp(start, end, along(weight, clean)).detach()
 

@@ -23,7 +23,7 @@ class LossSpec:
         unit_weight: weight of the unit-slope penalty (the paper's).
         displacement_weight: weight of the displacement penalty (ours).
         l2_weight: weight of the mean squared features.
-        penalty_points: path, interpolate or noisy.
+        penalty_points: path, interpolate, noisy or ends.
         normalize: divide each level's MMD by its distance.
         pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
         t_min: lowest noise level.
@@ -39,7 +39,7 @@ class LossSpec:
     unit_weight: float = 1.0
     displacement_weight: float = 0.0
     l2_weight: float = 0.0
-    penalty_points: Literal["path", "interpolate", "noisy"] = "path"
+    penalty_points: Literal["path", "interpolate", "noisy", "ends"] = "path"
     normalize: bool = True
     pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
     t_min: float = 0.02
