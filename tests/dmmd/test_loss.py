@@ -281,6 +281,14 @@ def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
     torch.testing.assert_close(terms.total, error.square().flatten(1).sum(1).mean())
 
 
+def test_ends_are_noised_events_and_every_eighth_as_it_is():
+    loss, clean, noisy = scaled(1, penalty_points="ends"), batch(32), batch(32, seed=5)
+    points = loss._points(clean, noisy, None, seeded())
+    as_they_are = torch.arange(32) % 8 == 1
+    assert torch.equal(points[as_they_are], clean[as_they_are])
+    assert torch.equal(points[~as_they_are], noisy[~as_they_are])
+
+
 def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():
     difference = torch.tensor([[3.0, 4.0], [-1.0, 5.0], [-1.0, -2.0]], dtype=torch.float64)
     expected = [[1.2, 1.6], [0.0, 2.0], [math.sqrt(2), math.sqrt(2)]]
