@@ -288,8 +288,10 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def shown_number(value: float | None) -> str:
-    """Return a number as tables show it: three digits, whole from 1000 on, a dash for none."""
-    return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    """Return a number as tables show it: three digits, whole from 1000 to a million, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 @contextmanager
