@@ -53,6 +53,8 @@ def _reworded(complaint: str) -> str:
 
 def _type_name(allowed: str) -> str:
     allowed = re.sub(r"typing\.|<class '(\w+)'>", lambda m: m.group(1) or "", allowed)
+    if re.fullmatch(r"[Ll]ist(\[.*\])?", allowed):
+        return "a list, in brackets: [a,b]"
     return re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
 
 
