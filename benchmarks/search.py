@@ -84,8 +84,6 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "fine trunk": {"features": FINE},
         "fine trunk, step size 0.004": {"features": FINE, "training": {"step_size": 0.004}},
         "one feature, witness of the MMD": ONE,
-        "the same, fine trunk": {"features": {**FINE, "num_features": 1}, "loss": {"witness": "mmd"}},
-        "the same, step size 0.004": {**ONE, "training": {"step_size": 0.004}},
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},
