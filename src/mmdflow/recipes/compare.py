@@ -265,10 +265,11 @@ def page(result: Mapping[str, Any]) -> str:
     table = table.replace("\n", "\n|" + "---|" * len(head) + "\n", 1)
     seeds, budget = len(result["seeds"]), result["budget_seconds"]
     spread = ", mean ± standard deviation over them" if seeds > 1 else ""
-    reasons = {name: [r["diverged"] for r in found if "diverged" in r] for name, found in result["reports"].items()}
-    diverged = "; ".join(f"{name}: {' / '.join(found)}" for name, found in reasons.items() if found)
+    reasons = {name: [r["diverged"] for r in runs if "diverged" in r] for name, runs in result["reports"].items()}
+    diverged = "; ".join(f"{name}: {' / '.join(said)}" for name, said in reasons.items() if said)
     published = [name for name in PUBLISHED if name in rows]
     ranked = [name for name in order(rows) if name in published]
+    found, expected = " > ".join(ranked), " > ".join(published)
     return (
         "\n\n".join(
             (
@@ -278,7 +279,7 @@ def page(result: Mapping[str, Any]) -> str:
                 + (f"Features: {first['classifier']}; the distance is not an FID. " if "classifier" in first else "")
                 + f"{first.get('num_samples', 0)} samples a method."
                 + (f" Diverged: {diverged}." if diverged else ""),
-                f"Order found: {' > '.join(ranked)}. The papers' order on CIFAR-10: {' > '.join(published)}.",
+                *([f"Order found: {found}. The papers' order on CIFAR-10: {expected}."] if len(ranked) > 1 else []),
                 "![samples of every method](compare.png)",
                 f"`{result['command']}`, commit {result['commit']}, {result['machine']}, {first.get('device', '-')}.",
             )
