@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdflow import Deep, Gaussian, InputError, Linear, Riesz
-from mmdflow._tensors import all_finite
+from mmdflow._checks import all_finite
 from mmdflow.functional import mmd2
 
 

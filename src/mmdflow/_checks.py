@@ -66,8 +66,6 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
     """Return `value` if it is a finite floating tensor [n, *event] with n >= 1 (and of that event shape)."""
     import torch
 
-    from mmdflow._tensors import all_finite
-
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{field}: must be a torch.Tensor [n, *event], got {type(value).__name__}")
     shape = tuple(value.shape)
@@ -81,6 +79,14 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
         count = int((~torch.isfinite(value)).sum())
         raise InputError(f"{field} holds {count} NaN or infinite entries: all must be finite")
     return value
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; in one pass and no memory, since a sum of such entries is never finite again."""
+    import torch
+
+    x = x.detach()
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())  # finite sums may overflow
 
 
 def images(field: str, value: Tensor, event: tuple[int, ...]) -> Tensor:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._checks import all_finite
 from mmdflow._files import new_folder, read_json, shipped_models
-from mmdflow._tensors import all_finite, to_bytes
+from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError, reason
 from mmdflow.features import NETWORKS, FeatureNetwork
 

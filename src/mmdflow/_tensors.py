@@ -1,4 +1,4 @@
-"""Shapes of events, devices of generators, finite entries, bytes of images: what every room does with tensors."""
+"""Shapes of events, devices of generators, bytes of images: what every room does with tensors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,6 @@ def along(t: Tensor, x: Tensor) -> Tensor:
 def device_of(generator: torch.Generator | None, default: torch.device | str = "cpu") -> torch.device | str:
     """Return the device on which to draw: the generator's."""
     return default if generator is None else generator.device
-
-
-def all_finite(x: Tensor) -> bool:
-    """Whether no entry is NaN or infinite; in one pass and no memory, since a sum of such entries is never finite again."""
-    x = x.detach()
-    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())  # finite sums may overflow
 
 
 def to_bytes(images: Tensor) -> Tensor:

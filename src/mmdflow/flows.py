@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._tensors import all_finite, device_of
+from mmdflow._checks import all_finite
+from mmdflow._tensors import device_of
 from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.integrators import DescentNoise, make_integrator

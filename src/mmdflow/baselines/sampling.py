@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
+from mmdflow._checks import all_finite
 from mmdflow._pretrained import SampleOutput
-from mmdflow._tensors import all_finite
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork
 from mmdflow.flows import normal_like

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mmdflow import _checks
-from mmdflow._tensors import all_finite
+from mmdflow._checks import all_finite
 from mmdflow.dmmd.levels import LevelMeans, check_classes
 from mmdflow.errors import InputError
 from mmdflow.flows import normal_like

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import all_finite
+from mmdflow._checks import all_finite
 from mmdflow.divergences import Divergence
 from mmdflow.dmmd.conditions import Known
 from mmdflow.dmmd.learned import TargetWitness

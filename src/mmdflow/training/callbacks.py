@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 from tqdm.auto import tqdm
 
-from mmdflow._tensors import all_finite
+from mmdflow._checks import all_finite
 from mmdflow.errors import DivergedError
 from mmdflow.training.module import LossModule
 

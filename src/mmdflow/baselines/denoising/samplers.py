@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import all_finite
+from mmdflow._checks import all_finite
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.noise import Schedule
 

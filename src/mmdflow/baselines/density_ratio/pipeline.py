@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._checks import all_finite
 from mmdflow._pretrained import load_network, load_tensors
-from mmdflow._tensors import all_finite
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
 from mmdflow.baselines.flow_pipeline import FlowPipeline

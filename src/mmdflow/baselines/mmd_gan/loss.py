@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
-from mmdflow._tensors import all_finite, along, device_of
+from mmdflow._checks import all_finite
+from mmdflow._tensors import along, device_of
 from mmdflow.baselines.mmd_gan.critic import features_of
 from mmdflow.baselines.networks import check_event_map, frozen
 from mmdflow.errors import DivergedError, InputError
