@@ -27,7 +27,7 @@ NOTES = {
     "sliced-distances": "the constant of the lower bound is our own derivation",
     "checkerboard-widths": "one of five criteria; sigma(t) falls sharply near t = 0, DMMD has the sharpest squares, but outliers",
     "table1": "both parts by the paper's recipe; 40 s of digits, one training seed; not yet run on MNIST and Fashion",
-    "table2": "all of MNIST and Fashion-MNIST (DMMD with four features), two of three of digits",
+    "table2": "two of three of digits; all of MNIST and Fashion-MNIST with four features, one of six with one",
     "table3": "60 s, DMMD with four features: ahead on all three; after 1200 s DDPM is on MNIST (images.md)",
     "ablation-nfe": "one step a level stops gaining far below 250 evaluations here",
     "ablation-particles": "the rate is seen; one particle alone is not reliably worse than 200 here",
