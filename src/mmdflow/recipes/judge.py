@@ -162,11 +162,19 @@ def judge(
     rate = len(samples) / max(time.perf_counter() - start, 1e-9)
     for name, count in (("samples", len(samples)), ("reference", of_reference.moments.count)):
         warn_if_deficient(name, count, features.shape[1])
-    figures = _of_features(features, of_reference, generator, repeats)
+    num_features = features.shape[1]
+    figures = _of_all(features, of_reference, generator, repeats)
     probabilities = extractor.probabilities(features)
     if probabilities is not None:
         shuffled = probabilities[torch.randperm(len(features), generator=generator)]
         figures["inception_score"] = asdict(metrics.inception_score(shuffled, splits=min(10, len(features))))
+    size = min(len(features), len(of_reference.kept))
+    some, of_some = (
+        x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (features, of_reference.kept)
+    )
+    del features, of_reference, probabilities  # what follows needs memory of its own
+    figures |= _of_some(some, of_some, generator)
+    del some, of_some
     rows = _drawn(samples, _SEARCHED, generator)
     few = samples[rows]
     figures["sliced_w2"] = metrics.sliced_w2(few, reference[_drawn(reference, _KEPT, generator)], generator=generator)
@@ -180,7 +188,7 @@ def judge(
         figures |= asdict(metrics.memorisation(neighbours.distances, of_others))
     figures |= {
         "features": extractor.name,
-        "num_features": features.shape[1],
+        "num_features": num_features,
         "num_samples": len(samples),
         "num_reference": len(reference),
         "num_neighbours": len(few),
@@ -199,28 +207,35 @@ def judge(
     return Judgement(figures, neighbours)
 
 
-def _of_features(
+def _of_all(
     features: Float[Tensor, "n K"], reference: ReferenceStatistics, generator: torch.Generator, repeats: int | None
 ) -> dict[str, Any]:
-    """Return the figures of features alone."""
-    against, kept = reference.moments, reference.kept
-    size = min(len(features), len(kept))
-    some, of_some = (x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (features, kept))
-    subsets = metrics.kernel_distance(some, kept, subset_size=min(1000, size), generator=generator)
-    figures: dict[str, Any] = {
-        "frechet_distance": metrics.frechet_distance(features, against),
-        "kernel_distance": asdict(subsets),
-    }
+    """Return the figures of all features, which are moments and subsets."""
+    against, size = reference.moments, min(1000, len(features), len(reference.kept))
+    subsets = metrics.kernel_distance(features, reference.kept, subset_size=size, generator=generator)
     if repeats is None:
         repeats = 100 if features.shape[1] <= 256 else 20
     interval = metrics.frechet_interval(features, against, repeats=repeats, generator=generator)
-    figures["frechet_interval"] = list(interval)
+    figures: dict[str, Any] = {
+        "frechet_distance": metrics.frechet_distance(features, against),
+        "kernel_distance": asdict(subsets),
+        "frechet_interval": list(interval),
+    }
     if len(features) >= 4 * features.shape[1]:
         figures["frechet_at_infinity"] = metrics.frechet_at_infinity(features, against, generator=generator)
-    if size > NEIGHBOURS:
-        figures |= asdict(metrics.manifold_scores(some, of_some))
-    figures["energy_distance"] = float(mmd2(some, of_some, Riesz()))
-    _, p_value = metrics.mmd_test(some[:_TESTED], of_some[:_TESTED], Riesz(), generator=generator)
+    return figures
+
+
+def _of_some(
+    features: Float[Tensor, "m K"], reference: Float[Tensor, "m K"], generator: torch.Generator
+) -> dict[str, Any]:
+    """Return the figures of as many features of samples and reference, drawn from them all."""
+    figures: dict[str, Any] = {}
+    if len(features) > NEIGHBOURS:
+        figures |= asdict(metrics.manifold_scores(features, reference))
+    figures["energy_distance"] = float(mmd2(features, reference, Riesz()))
+    few, of_few = (x[:_TESTED].float() for x in (features, reference))
+    _, p_value = metrics.mmd_test(few, of_few, Riesz(), generator=generator)
     return figures | {"energy_p_value": p_value}
 
 
