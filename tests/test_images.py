@@ -377,17 +377,19 @@ class TestHub:
 
     @pytest.fixture
     def asked(self, repository, monkeypatch, tmp_path):
-        """The hub: what load_dataset is asked for, answered from the folder."""
+        """The hub: what load_dataset_builder is asked for, answered from the folder, at a revision like the hub's."""
         import datasets
 
-        load, calls = datasets.load_dataset, []
+        load, calls = datasets.load_dataset_builder, []
         (tmp_path / "owner" / "name").rename(tmp_path / "served")
 
-        def answer(*arguments, **options):
-            calls.append((*arguments, options))
-            return load(str(tmp_path / "served"), **options)
+        def answer(*arguments, revision):
+            calls.append((*arguments, revision))
+            builder = load(str(tmp_path / "served"))
+            builder.hash = revision or "0123abcd"
+            return builder
 
-        monkeypatch.setattr(datasets, "load_dataset", answer)
+        monkeypatch.setattr(datasets, "load_dataset_builder", answer)
         return calls
 
     def test_parts_and_labels_are_those_of_the_folder(self, repository):
@@ -409,9 +411,24 @@ class TestHub:
         for _ in range(2):
             found = images("hub:owner/name", channels=1)
             assert (len(found), found.event_shape) == (300, (1, 12, 12))
-        assert asked == [("owner/name", None, {"streaming": True})]
+            assert found.source == "hub:owner/name at 0123abcd (train)"
+        assert asked == [("owner/name", None, None)]
         images("hub:owner/name@small", "test")
-        assert asked[1:] == [("owner/name", "small", {"streaming": True})]
+        assert asked[1:] == [("owner/name", "small", None)]
+
+    @pytest.mark.parametrize("config", [None, "small"])
+    def test_a_revision_may_be_asked_for(self, asked, repository, config):
+        name = "hub:owner/name" + ("" if config is None else f"@{config}") + "#v1.0"
+        assert images(name, "test").source == f"{name} at v1.0 (test)"
+        assert asked == [("owner/name", config, "v1.0")]
+
+    def test_pictures_cached_without_their_revision_are_kept(self, asked, repository, cache):
+        images("hub:owner/name", "test")
+        (rows,) = cache.glob("*.rows.npz")
+        with np.load(rows) as held:
+            np.savez(rows, labels=held["labels"], skipped=held["skipped"])
+        assert images("hub:owner/name", "test").source == "hub:owner/name (test)"
+        assert len(asked) == 1
 
     def test_pictures_in_files_of_their_own(self, tmp_path, rng):
         pytest.importorskip("datasets")
@@ -471,7 +488,7 @@ class TestHub:
 
     @pytest.mark.parametrize("name", ["hub:", "hub:a/b/c", "hub:a b", "hub:/nowhere/at/all", "hub:a/b@"])
     def test_names_that_are_none(self, name):
-        with pytest.raises(InputError, match="must be hub:OWNER/NAME or hub:OWNER/NAME@CONFIG"):
+        with pytest.raises(InputError, match="must be hub:OWNER/NAME, with @CONFIG and #REVISION"):
             images(name)
 
     def test_without_the_package_it_says_how_to_get_it(self, monkeypatch):

@@ -264,7 +264,7 @@ def test_samples_saved_by_us_are_read(tmp_path):
     ("arguments", "message"),
     [
         (["{folder}", "--reference=checkerboard"], "checkerboard: no such folder"),
-        (["{folder}", "--reference=hub:a b"], "hub:a b: must be hub:OWNER/NAME or hub:OWNER/NAME@CONFIG"),
+        (["{folder}", "--reference=hub:a b"], "hub:a b: must be hub:OWNER/NAME, with @CONFIG and #REVISION"),
         (
             ["{folder}", "--reference=cifar1"],
             "nor one of digits, mnist, fashion, cifar10, celeba64, church64; did you mean",

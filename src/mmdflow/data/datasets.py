@@ -147,7 +147,9 @@ def _from_hub(name: str, repository: str) -> DataSet:
         raise InputError(missing) from None
     except InputError as error:
         raise InputError(f"{missing} ({error})") from error
-    return DataSet(name, train.tensor(), test.tensor(), train.labels, test.labels, f"Hugging Face hub: {repository}")
+    return DataSet(
+        name, train.tensor(), test.tensor(), train.labels, test.labels, train.source.removesuffix(" (train)")
+    )
 
 
 def _images(name: str, path: str | None) -> DataSet:

@@ -42,18 +42,50 @@ Picture = tuple[Callable[[], bytes], int | None]
 
 
 @dataclass(frozen=True)
+class Opened:
+    """Pictures that are being read.
+
+    Attributes:
+        count: how many there are, where that is known.
+        rows: yields them.
+        revision: see `Decoded`.
+    """
+
+    count: int | None
+    rows: Iterator[Picture]
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures as an array.
+
+    Attributes:
+        pixels: [n, c, h, w]; of decoded pictures bytes, memory-mapped.
+        labels: class indices, [n], where all have one.
+        skipped: unreadable pictures that were left out.
+        revision: of the repository that they came from, where it is known.
+    """
+
+    pixels: NDArray[np.generic]
+    labels: Tensor | None
+    skipped: int = 0
+    revision: str = ""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Pictures that are yet to be decoded.
 
     Attributes:
         identity: what changes whenever they do.
         name: of the i-th one, for messages.
-        open: returns how many there are, where that is known, and yields them; called only if they are not in the cache.
+        open: called only if they are not in the cache.
     """
 
     identity: str
     name: Callable[[int], str]
-    open: Callable[[], tuple[int | None, Iterator[Picture]]]
+    open: Callable[[], Opened]
 
     @classmethod
     def files(cls, files: Sequence[Path], root: Path) -> Encoded:
@@ -61,7 +93,7 @@ class Encoded:
         return cls(
             files_identity(files, root),
             lambda i: str(files[i]),
-            lambda: (len(files), ((file.read_bytes, None) for file in files)),
+            lambda: Opened(len(files), ((file.read_bytes, None) for file in files)),
         )
 
 
@@ -76,8 +108,8 @@ def files_identity(files: Sequence[Path], root: Path) -> str:
 
 def decoded(
     pictures: Encoded, *, size: int | None, crop: int | None, channels: int, corrupt: str, progress: bool
-) -> tuple[NDArray[np.uint8], Tensor | None, int]:
-    """Return pictures as bytes, [n, c, h, w], memory-mapped; their labels; and how many unreadable ones were skipped.
+) -> Decoded:
+    """Return pictures as bytes of one shape.
 
     They come from the cache where it has them; a damaged file there is said and made again.
 
@@ -89,31 +121,40 @@ def decoded(
     rows_file = file.with_suffix(".rows.npz")
     found = _cached(file, rows_file)
     if found is None:
-        labels, skipped = _write(pictures, file, size, crop, channels, corrupt, progress)
+        opened = pictures.open()
+        labels, skipped = _write(pictures.name, opened, file, size, crop, channels, corrupt, progress)
         with new_file(rows_file) as aside:
-            np.savez(aside, labels=labels, skipped=skipped)
+            np.savez(aside, labels=labels, skipped=skipped, revision=opened.revision)
         found = _cached(file, rows_file)
     if found is None:
         raise InputError(f"{file}: cannot be read back")
     return found
 
 
-def _cached(file: Path, rows_file: Path) -> tuple[NDArray[np.uint8], Tensor | None, int] | None:
+def _cached(file: Path, rows_file: Path) -> Decoded | None:
     """Return what the cache holds, or None; says when it is damaged."""
     try:
         pixels = np.load(file, mmap_mode="r")
         with np.load(rows_file) as rows:
             labels, skipped = torch.from_numpy(rows["labels"]), int(rows["skipped"])
+            revision = str(rows["revision"]) if "revision" in rows else ""  # mmdflow 0.1 kept none
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
         log.warning("cached images %s are damaged (%s): decoded again", file, type(error).__name__)
         return None
-    return pixels, labels if len(labels) else None, skipped
+    return Decoded(pixels, labels if len(labels) else None, skipped, revision)
 
 
 def _write(
-    pictures: Encoded, path: Path, size: int | None, crop: int | None, channels: int, corrupt: str, progress: bool
+    name: Callable[[int], str],
+    opened: Opened,
+    path: Path,
+    size: int | None,
+    crop: int | None,
+    channels: int,
+    corrupt: str,
+    progress: bool,
 ) -> tuple[NDArray[np.int64], int]:
     """Write the bytes of all readable pictures in order; return their labels, if all have one, and how many were skipped."""
     labels: list[int | None] = []
@@ -126,18 +167,15 @@ def _write(
         except InputError:
             raise
         except _BROKEN as error:
-            return InputError(
-                f"{pictures.name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out"
-            )
+            return InputError(f"{name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out")
 
-    count, rows = pictures.open()
     with (
         new_file(path) as aside,
         aside.open("wb") as out,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=count, desc="decode", unit="image", disable=not progress) as bar,
+        tqdm(total=opened.count, desc="decode", unit="image", disable=not progress) as bar,
     ):
-        while chunk := list(islice(rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
+        while chunk := list(islice(opened.rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
             numbers = range(seen, seen + len(chunk))
             images = pool.map(one, numbers, (read for read, _ in chunk))
             for i, (_, label), found in zip(numbers, chunk, images, strict=True):
@@ -151,14 +189,14 @@ def _write(
                     _write_header(out, 0, shape)
                 if found.shape != shape:
                     raise InputError(
-                        f"{pictures.name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
+                        f"{name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
                         f"give a size to crop and resize to"
                     )
                 out.write(found.tobytes())
                 labels.append(label)
             seen += len(chunk)
         if shape is None:
-            raise InputError(f"{pictures.name(0)} and {seen - 1} more: none is a readable picture")
+            raise InputError(f"{name(0)} and {seen - 1} more: none is a readable picture")
         out.seek(0)
         _write_header(out, len(labels), shape)
     known = [label for label in labels if label is not None]

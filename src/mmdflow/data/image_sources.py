@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.data.cifar import is_cifar, read_cifar
-from mmdflow.data.decode import CORRUPT, PICTURES, Encoded, decoded
+from mmdflow.data.decode import CORRUPT, PICTURES, Decoded, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
 from mmdflow.errors import InputError, reason
@@ -60,9 +60,9 @@ def images(
 
     It may be: a folder of pictures (sorted by path, sub-folders included); CIFAR-10's binary batches; an array in a .npy or
     .npz file (bytes, [n, h, w], [n, h, w, c] or [n, c, h, w]; of an .npz `images`, and `labels` where there are any); parquet
-    files or a saved Hugging Face data set; a data set of the hub with one column of images, hub:OWNER/NAME or
-    hub:OWNER/NAME@CONFIG, which is streamed (the last three with `datasets` installed). In a folder the parts are folders or
-    files named train and test (or val); a file, or a folder without such names, is all training data.
+    files or a saved Hugging Face data set; a data set of the hub with one column of images, hub:OWNER/NAME, with
+    @CONFIG and #REVISION after it where wanted, which is streamed (the last three with `datasets` installed). In a folder the
+    parts are folders or files named train and test (or val); a file, or a folder without such names, is all training data.
 
     Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
     bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
@@ -94,12 +94,13 @@ def images(
         path = named_folder(name)
         size, crop = size or known.size, crop or known.crop
 
-    def decode(pictures: Encoded) -> tuple[NDArray[np.uint8], Tensor | None, int]:
+    def decode(pictures: Encoded) -> Decoded:
         return decoded(pictures, size=size, crop=crop, channels=channels, corrupt=corrupt, progress=progress)
 
     on_hub = name.startswith(HUB)
-    pixels, labels, skipped = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode)
-    found = ImageSet(pixels, labels, source=f"{path} ({split})", flip=flip, skipped=skipped)
+    read = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode)
+    where = f"{name} at {read.revision}" if read.revision else str(path)
+    found = ImageSet(read.pixels, read.labels, source=f"{where} ({split})", flip=flip, skipped=read.skipped)
     wanted = (channels, size or found.event_shape[1], size or found.event_shape[2])
     if found.event_shape != wanted:
         raise InputError(
@@ -122,25 +123,23 @@ def named_folder(name: str) -> Path:
     return where
 
 
-def _read(
-    path: Path, split: str, decode: Callable[[Encoded], tuple[NDArray[np.uint8], Tensor | None, int]]
-) -> tuple[NDArray[np.generic], Tensor | None, int]:
+def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded]) -> Decoded:
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         if split != "train":
             raise InputError(
                 f"{path}: is one file, all training data; split = {split!r} needs a folder of train and test"
             )
-        return *_array(path), 0
+        return Decoded(*_array(path))
     if is_table(path):
         return decode(table_pictures(path, split, SPLITS))
     if not path.is_dir():
         others = f"nor one of {', '.join(NAMED)}, nor {HUB}OWNER/NAME"
         raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, {others}")
     if is_cifar(path):
-        return *read_cifar(path, split), 0
+        return Decoded(*read_cifar(path, split))
     part = _part(path, split)
     if part.is_file():
-        return *_array(part), 0
+        return Decoded(*_array(part))
     files = sorted(f for f in part.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith("."))
     if (path / "list_eval_partition.txt").is_file():
         files = _celeba(files, path / "list_eval_partition.txt", split)

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmdflow.data.decode import Encoded, Picture, files_identity
+from mmdflow.data.decode import Encoded, Opened, Picture, files_identity
 from mmdflow.errors import InputError, reason
 
-#: What a data set of the Hugging Face hub begins with: hub:OWNER/NAME or hub:OWNER/NAME@CONFIG.
+#: What a data set of the Hugging Face hub begins with: hub:OWNER/NAME[@CONFIG][#REVISION].
 HUB = "hub:"
 _LABELS = ("label", "labels", "fine_label")
 
@@ -43,7 +43,7 @@ def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) 
     return Encoded(
         hashlib.sha256(f"{path.resolve()} {split} {table._fingerprint}".encode()).hexdigest(),
         lambda i: f"{path}, row {i}",
-        lambda: (len(table), _pictures(str(path), table, column, label)),
+        lambda: Opened(len(table), _pictures(str(path), table, column, label)),
     )
 
 
@@ -59,24 +59,27 @@ def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> 
     """
     place, folder = name[len(HUB) :], Path(name[len(HUB) :])
     if place and folder.is_dir():
-        repository, config = place, ""
+        repository, config, asked = place, "", ""
         identity = files_identity(sorted(file for file in folder.rglob("*") if file.is_file()), folder)
-    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?", place):
-        repository, _, config = place.partition("@")
+    elif found := re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^@#\s]+))?(?:#([^@#\s]+))?", place):
+        repository, config, asked = found.groups("")
         identity = "as it was when it was decoded"
     else:
-        raise InputError(f"{name}: must be hub:OWNER/NAME or hub:OWNER/NAME@CONFIG")
+        raise InputError(f"{name}: must be hub:OWNER/NAME, with @CONFIG and #REVISION after it where wanted")
 
-    def opened() -> tuple[int | None, Iterator[Picture]]:
+    def opened() -> Opened:
         datasets = _datasets(f"{name}: data of the Hugging Face hub need")
         try:
-            parts = datasets.load_dataset(repository, config or None, streaming=True)
+            builder = datasets.load_dataset_builder(repository, config or None, revision=asked or None)
+            parts = builder.as_streaming_dataset()
         except Exception as error:  # of the network, its clients and the files' readers, each with their own
             raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
         table = _part(name, parts, split, splits)
         known = (table.info.splits or {}).get(str(table.split))
         table, column, label = _columns(name, table)
-        return None if known is None else known.num_examples, _pictures(name, table, column, label)
+        count = None if known is None else known.num_examples
+        # A repository's hash is that of its commit
+        return Opened(count, _pictures(name, table, column, label), "" if folder.is_dir() else builder.hash or "")
 
     return Encoded(f"{name} {split} {identity}", lambda i: f"{name}, row {i}", opened)
 
