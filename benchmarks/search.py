@@ -34,6 +34,8 @@ QUICK = {
 SMALL = {"events_per_level": 8, "step_size": 0.002}
 #: DMMD's one feature, whose witness needs no mean difference.
 ONE = {"features": {"num_features": 1}, "loss": {"witness": "mmd"}}
+#: What DDPM and flow matching were searched for too.
+FREE = {"training": {"step_size": 0.004, "weight_decay": 0.0}}
 #: DMMD's checkerboard with the semi-gradient, which needs no double backward.
 SEMI = {
     "features": {"gradient": "semi"},
@@ -84,6 +86,14 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "fine trunk": {"features": FINE},
         "fine trunk, step size 0.004": {"features": FINE, "training": {"step_size": 0.004}},
         "one feature, witness of the MMD": ONE,
+        "one feature, penalties at x_t alone": whole(ONE, {"loss": {"penalty_points": "noisy"}}),
+        "one feature, step size 0.004": whole(ONE, {"training": {"step_size": 0.004}}),
+        "one feature, step size 0.004, no decay": whole(ONE, FREE),
+        "one feature, step size 0.008, no decay": whole(ONE, FREE, {"training": {"step_size": 0.008}}),
+        "one feature, fine trunk, step size 0.004, no decay": whole(ONE, FREE, {"features": FINE}),
+        "one feature, step size 0.004, no decay, batches of 16": whole(
+            ONE, FREE, {"training": {"events_per_level": 4}}
+        ),
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},

@@ -281,12 +281,18 @@ def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
     torch.testing.assert_close(terms.total, error.square().flatten(1).sum(1).mean())
 
 
-def test_ends_are_noised_events_and_every_eighth_as_it_is():
-    loss, clean, noisy = scaled(1, penalty_points="ends"), batch(32), batch(32, seed=5)
-    points = loss._points(clean, noisy, None, seeded())
-    as_they_are = torch.arange(32) % 8 == 1
-    assert torch.equal(points[as_they_are], clean[as_they_are])
-    assert torch.equal(points[~as_they_are], noisy[~as_they_are])
+@pytest.mark.parametrize(("events", "count"), [(16, 1), (32, 1), (96, 3)])
+def test_ends_are_noised_events_and_one_in_32_as_it_is(events, count):
+    loss, clean, noisy = scaled(1, penalty_points="ends"), batch(events), batch(events, seed=5)
+    drawn, generator = set(), seeded()
+    for _ in range(50):
+        points = loss._points(clean, noisy, None, generator)
+        as_they_are = (points == clean).flatten(1).all(1)
+        assert torch.equal(points[~as_they_are], noisy[~as_they_are])
+        assert as_they_are.sum() == count
+        drawn |= set(as_they_are.nonzero().flatten().tolist())
+    assert all(i % 2 for i in drawn)  # the others are the noisy sample of the MMD
+    assert len(drawn) > events // 4
 
 
 def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():

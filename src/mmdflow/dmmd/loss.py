@@ -53,8 +53,8 @@ class DMMDLoss(nn.Module):
         penalty_points: where the penalties hold: "path" = x_t for half of the events, uniform on the segment from
             x_0 to its own x_t for the others; "interpolate" = uniform between a clean and an independent noisy sample (WGAN-GP);
             "noisy" = x_t (training on these alone explodes when sampled, unless the features' gradient is "semi"); "ends" = x_t,
-            and x_0 itself for every eighth event, so that features are learned where clean means are taken: for events of many
-            entries, whose x_0 does not look like a noised one.
+            and x_0 itself for one event in 32, drawn anew each step, so that features are learned where clean means are taken:
+            for events of many entries, whose x_0 does not look like a noised one.
         normalize: divide the MMD of each level by sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
         pairing: "disjoint", "paired" or "shared", see above.
         t_min: lowest noise level.
@@ -217,7 +217,8 @@ class DMMDLoss(nn.Module):
             start, end = clean, noisy
             if self.penalty_points == "ends":
                 weight[:] = 1
-                weight[1::8] = 0
+                odd = 2 * torch.randperm(len(clean) // 2, generator=generator, device=device) + 1
+                weight[odd[: max(1, len(clean) // 32)].to(clean.device)] = 0
             weight[::2] = 1
         return torch.lerp(start, end, along(weight, clean)).detach()
 
