@@ -22,6 +22,16 @@ from mmdflow.errors import DivergedError
 from mmdflow.recipes import run
 from mmdflow.recipes.runs import trained
 
+
+def whole(*changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes together; of two of one setting the later holds."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        for part, new in change.items():
+            found[part] = {**found.get(part, {}), **new} if isinstance(new, dict) else new
+    return found
+
+
 #: A flow of GS-MMD-RK whose steps are cheap and go far.
 QUICK = {
     "num_particles": 2000,
@@ -30,8 +40,11 @@ QUICK = {
     "step_size": 4.0,
     "momentum": 0.9,
 }
+#: The coarse trunk of recipes of 28x28 images, which DMMD's began with, and the fine one, which its rivals began with.
+COARSE = {"channels": [96], "blocks": 3, "patch": 4}
+FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
 #: DMMD's batches and step size on MNIST.
-SMALL = {"events_per_level": 8, "step_size": 0.002}
+SMALL = {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.01}
 #: DMMD's one feature, whose witness needs no mean difference.
 ONE = {"features": {"num_features": 1}, "loss": {"witness": "mmd"}}
 #: What DDPM and flow matching were searched for too.
@@ -45,7 +58,11 @@ SEMI = {
 #: What the recipes had before the search, where candidates do not say it.
 BEFORE: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
-        "dmmd": {"features": {"num_features": 4}, "loss": {"num_levels": 4, "witness": "mmd2"}, "training": SMALL},
+        "dmmd": {
+            "features": {**COARSE, "num_features": 4},
+            "loss": {"num_levels": 4, "witness": "mmd2", "penalty_points": "noisy"},
+            "training": SMALL,
+        },
         "mmd-gan": {"training": {"batch_size": 64, "step_size": 0.002}},
         "gs-mmd-rk": {"training": {"step_size": 0.002}},
         "jko-flow": {"training": {"batch_size": 64, "step_size": 0.001}},
@@ -73,9 +90,6 @@ BEFORE: dict[str, dict[str, dict[str, Any]]] = {
         "mmd-gan": {"loss": {"penalty_weight": 0.05}, "training": {"step_size": 0.002}},
     },
 }
-#: The coarse trunk of DMMD's recipes of 28x28 images, and the fine one that its rivals began with.
-COARSE = {"channels": [96], "blocks": 3, "patch": 4}
-FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
 
 MNIST: dict[str, dict[str, dict[str, Any]]] = {
     "dmmd": {
@@ -86,13 +100,19 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         "fine trunk": {"features": FINE},
         "fine trunk, step size 0.004": {"features": FINE, "training": {"step_size": 0.004}},
         "one feature, witness of the MMD": ONE,
-        "one feature, penalties at x_t alone": whole(ONE, {"loss": {"penalty_points": "noisy"}}),
-        "one feature, step size 0.004": whole(ONE, {"training": {"step_size": 0.004}}),
         "one feature, step size 0.004, no decay": whole(ONE, FREE),
-        "one feature, step size 0.008, no decay": whole(ONE, FREE, {"training": {"step_size": 0.008}}),
         "one feature, fine trunk, step size 0.004, no decay": whole(ONE, FREE, {"features": FINE}),
-        "one feature, step size 0.004, no decay, batches of 16": whole(
-            ONE, FREE, {"training": {"events_per_level": 4}}
+        "one feature, fine, step size 0.002, no decay": whole(
+            ONE, FREE, {"features": FINE, "training": {"step_size": 0.002}}
+        ),
+        "one feature, fine, step size 0.008, no decay": whole(
+            ONE, FREE, {"features": FINE, "training": {"step_size": 0.008}}
+        ),
+        "one feature, fine, step size 0.004, no decay, batches of 16": whole(
+            ONE, FREE, {"features": FINE, "training": {"events_per_level": 4}}
+        ),
+        "one feature, fine, step size 0.004, no decay, also at x_0": whole(
+            ONE, FREE, {"features": FINE, "loss": {"penalty_points": "ends"}}
         ),
     },
     "ddpm": {
@@ -231,12 +251,6 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-
-
-def whole(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return changes with what the recipe had before where they do not say it."""
-    parts = {**before, **changes}
-    return {part: {**before.get(part, {}), **new} if isinstance(new, dict) else new for part, new in parts.items()}
 
 
 CHECKERBOARD: dict[str, dict[str, dict[str, Any]]] = {
