@@ -26,13 +26,13 @@ CLOCK = (
 )  # one thread's own time: other programs do not count
 NETWORKS = {
     "MLP of the digits recipe, 8x8": (MLPFeatures, (1, 8, 8), {"width": 256, "depth": 2}, 128),
-    "convolutions of the MNIST recipe, 28x28": (
+    "coarse convolutions, 28x28": (
         ConvFeatures,
         (1, 28, 28),
         {"channels": [96], "blocks": 3, "patch": 4},
         32,
     ),
-    "convolutions of the DDPM recipe, 28x28": (
+    "convolutions of the MNIST recipes, 28x28": (
         ConvFeatures,
         (1, 28, 28),
         {"channels": [32, 64], "blocks": 2, "patch": 2},

@@ -43,6 +43,7 @@ def curve(data: str) -> str:
     """Return the Frechet distance of each system by seconds of training."""
     systems = {
         "DMMD, ours": ("DMMD, ours", "exact"),
+        "DMMD, coarse trunk": ("DMMD, coarse trunk", "exact"),
         "DDPM": ("DDPM, cosine path, no weight decay", "ancestral 100"),
         "DMMD, the paper's recipe": ("DMMD, the paper's recipe", "approximate"),
     }
