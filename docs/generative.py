@@ -142,7 +142,6 @@ TABLES = {
     "comparison.md": {
         "digits": lambda: compared("digits"),
         "mnist": lambda: compared("mnist"),
-        "mnist-dmmd": lambda: compared("mnist-dmmd"),
         "checkerboard": lambda: compared("checkerboard"),
         "search-mnist": lambda: searched("mnist"),
         "search-checkerboard": lambda: searched("checkerboard"),
