@@ -137,7 +137,7 @@ def _cached(file: Path, rows_file: Path) -> Decoded | None:
         pixels = np.load(file, mmap_mode="r")
         with np.load(rows_file) as rows:
             labels, skipped = torch.from_numpy(rows["labels"]), int(rows["skipped"])
-            revision = str(rows["revision"]) if "revision" in rows else ""  # mmdflow 0.1 kept none
+            revision = str(rows["revision"]) if "revision" in rows else ""  # older caches have none
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
