@@ -60,7 +60,7 @@ def compare_rows(
     for line, (data, measured) in enumerate(rows.items()):
         bars(figure.add_subplot(grid[line, :2]), measured, judges[data].unit, held_out[data])
         for place, name in enumerate(shown):
-            show_samples(figure.add_subplot(grid[line, 2 + place]), measured[name].samples, f"{data}, {name}")
+            show_samples(figure.add_subplot(grid[line, 2 + place]), measured[name].samples, f"{data}\n{name}")
 
 
 def show_samples(axes: Axes, samples: Tensor, title: str, columns: int = 8) -> None:
