@@ -12,15 +12,14 @@ import json
 import platform
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
+from samplers import conditional, judge, share_in_class
 
 from mmdflow._files import commit
 from mmdflow.data import load
-from mmdflow.dmmd import target_means
-from mmdflow.metrics import evaluate_samples, train_classifier
+from mmdflow.metrics import train_classifier
 from mmdflow.recipes.runs import trained
 
 FLAT = {"features": {"head": "flat", "num_features": 128}}
@@ -43,27 +42,16 @@ def main() -> None:
     steps = []
     for seed in options.seeds:
         pipe = trained("dmmd-digits", options.runs, seed=seed, progress=False, seconds=options.seconds, changes=FLAT)
+        pipe = conditional(pipe, data)
         steps.append(pipe.provenance["steps"])
-        means = target_means(
-            pipe.kernel,
-            pipe.schedule,
-            data.train.split(1024),
-            pipe.means.levels,
-            noise_repeats=4,
-            labels=data.train_labels,
-            generator=torch.Generator().manual_seed(0),
-        )
-        pipe = replace(pipe, means=means)
         for sampler in ("exact", "approximate"):
             for guidance in (None, *GUIDANCE):
                 settings = {} if guidance is None else {"labels": asked, "guidance": guidance}
                 out = pipe(N, sampler=sampler, generator=torch.Generator().manual_seed(seed), **settings).particles
-                found = classifier.probabilities(classifier.features(out)).argmax(1)
-                report = evaluate_samples(out, data.train, data.test, classifier=classifier, seed=0)
                 name = f"{sampler}, " + ("no classes" if guidance is None else f"guidance {guidance:g}")
                 row = rows.setdefault(name, {"classifier_fd": [], "share_in_class": []})
-                row["classifier_fd"].append(report["classifier_fd"])
-                row["share_in_class"].append(float((found == asked).double().mean()))
+                row["classifier_fd"].append(judge(out, data, classifier))
+                row["share_in_class"].append(share_in_class(out, asked, classifier))
     for name, row in rows.items():
         share, distance = (statistics.mean(row[key]) for key in ("share_in_class", "classifier_fd"))
         print(f"{name:30} in the class {share:.3f}  FD {distance:.1f}", flush=True)

@@ -70,14 +70,33 @@ def judge(samples: Tensor, data: DataSet, classifier: Classifier) -> float:
     return evaluate_samples(samples, data.train, data.test, classifier=classifier, seed=0)["classifier_fd"]
 
 
+def conditional(pipe: DMMDPipeline, data: DataSet, **settings: bool) -> DMMDPipeline:
+    """Return the pipeline with target means of classes."""
+    means = target_means(
+        pipe.kernel,
+        pipe.schedule,
+        data.train.split(1024),
+        pipe.means.levels,
+        noise_repeats=4,
+        labels=data.train_labels,
+        generator=torch.Generator().manual_seed(0),
+        **settings,
+    )
+    return replace(pipe, means=means)
+
+
+def share_in_class(samples: Tensor, wanted: Tensor, classifier: Classifier) -> float:
+    found = classifier.probabilities(classifier.features(samples)).argmax(1)
+    return float((found == wanted).double().mean())
+
+
 def measure(pipe: DMMDPipeline, settings: dict, data: DataSet, classifier: Classifier, seeds: int) -> dict:
     distances, shares, start = [], [], time.perf_counter()
     wanted = settings.get("labels", data.test_labels if "known" in settings else None)
     for seed in range(seeds):
         out = pipe(N, generator=torch.Generator().manual_seed(seed), **settings)
         if wanted is not None:
-            found = classifier.probabilities(classifier.features(out.particles)).argmax(1)
-            shares.append(float((found == wanted).double().mean()))
+            shares.append(share_in_class(out.particles, wanted, classifier))
         distances.append(judge(out.particles, data, classifier))
     row = {"nfe": out.nfe, "classifier_fd": distances, "seconds": (time.perf_counter() - start) / seeds}
     return {**row, "share_in_class": shares} if shares else row
@@ -90,17 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     data, shipped = load("digits"), DMMDPipeline.from_pretrained("digits")
     classifier = train_classifier(data.train, data.train_labels, data.test, data.test_labels)
-    means = target_means(
-        shipped.kernel,
-        shipped.schedule,
-        data.train.split(1024),
-        shipped.means.levels,
-        noise_repeats=4,
-        labels=data.train_labels,
-        covariances=True,
-        generator=torch.Generator().manual_seed(0),
-    )
-    pipe, table = replace(shipped, means=means), {}
+    pipe, table = conditional(shipped, data, covariances=True), {}
 
     def report(name: str, pipe: DMMDPipeline, settings: dict) -> None:
         table[name] = row = measure(pipe, settings, data, classifier, options.seeds)
@@ -117,6 +126,7 @@ def main() -> None:
         for sampler in ("exact", "approximate"):
             general = replace(pipe, kernel=kernel, means=references)
             report(f"{sampler}, Gaussian base of width {width:g}", general, {"sampler": sampler})
+    means = pipe.means
     gap = (means.noisy - means.clean).norm(dim=1)
     apart = (means.class_noisy - means.class_clean - (means.noisy - means.clean)).norm(dim=2).mean(0)  # [T]
     result = {
