@@ -121,10 +121,9 @@ def decoded(
     rows_file = file.with_suffix(".rows.npz")
     found = _cached(file, rows_file)
     if found is None:
-        opened = pictures.open()
-        labels, skipped = _write(pictures.name, opened, file, size, crop, channels, corrupt, progress)
+        labels, skipped, revision = _write(pictures, file, size, crop, channels, corrupt, progress)
         with new_file(rows_file) as aside:
-            np.savez(aside, labels=labels, skipped=skipped, revision=opened.revision)
+            np.savez(aside, labels=labels, skipped=skipped, revision=revision)
         found = _cached(file, rows_file)
     if found is None:
         raise InputError(f"{file}: cannot be read back")
@@ -147,16 +146,9 @@ def _cached(file: Path, rows_file: Path) -> Decoded | None:
 
 
 def _write(
-    name: Callable[[int], str],
-    opened: Opened,
-    path: Path,
-    size: int | None,
-    crop: int | None,
-    channels: int,
-    corrupt: str,
-    progress: bool,
-) -> tuple[NDArray[np.int64], int]:
-    """Write the bytes of all readable pictures in order; return their labels, if all have one, and how many were skipped."""
+    pictures: Encoded, path: Path, size: int | None, crop: int | None, channels: int, corrupt: str, progress: bool
+) -> tuple[NDArray[np.int64], int, str]:
+    """Write the bytes of all readable pictures in order; return labels, if all have one, how many were skipped, the revision."""
     labels: list[int | None] = []
     seen = 0
     shape: tuple[int, ...] | None = None
@@ -167,8 +159,11 @@ def _write(
         except InputError:
             raise
         except _BROKEN as error:
-            return InputError(f"{name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out")
+            return InputError(
+                f"{pictures.name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out"
+            )
 
+    opened = pictures.open()
     with (
         new_file(path) as aside,
         aside.open("wb") as out,
@@ -189,18 +184,18 @@ def _write(
                     _write_header(out, 0, shape)
                 if found.shape != shape:
                     raise InputError(
-                        f"{name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
+                        f"{pictures.name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
                         f"give a size to crop and resize to"
                     )
                 out.write(found.tobytes())
                 labels.append(label)
             seen += len(chunk)
         if shape is None:
-            raise InputError(f"{name(0)} and {seen - 1} more: none is a readable picture")
+            raise InputError(f"{pictures.name(0)} and {seen - 1} more: none is a readable picture")
         out.seek(0)
         _write_header(out, len(labels), shape)
     known = [label for label in labels if label is not None]
-    return np.array(known if len(known) == len(labels) else [], np.int64), seen - len(labels)
+    return np.array(known if len(known) == len(labels) else [], np.int64), seen - len(labels), opened.revision
 
 
 def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) -> None:
