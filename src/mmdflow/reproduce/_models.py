@@ -23,18 +23,17 @@ from mmdflow.recipes.systems import Pipeline, load_pipeline
 
 
 def paper_recipe(
-    unit_weight: float, step_size: float, trunk: Mapping[str, Mapping[str, Any]] | None = None
+    unit_weight: float, step_size: float, features: Mapping[str, Any] | None = None, **training: Any
 ) -> dict[str, Any]:
-    """Return the paper's recipe in our terms, as changes of ours, with those of another trunk among them.
+    """Return the paper's recipe in our terms, as changes of ours; with those of its trunk and training that are given.
 
     Flat features, unit penalty at interpolates, VP path, plain MMD of disjoint halves, uniform levels, no final steps. The
     weight of the penalty, the step size of the optimiser and the number of features are ours; the weight grows as the MMD^2 that
     unit slope can reach, the root of the number of entries.
     """
-    changed: Mapping[str, Mapping[str, Any]] = {"features": {}, "training": {}} if trunk is None else trunk
     return {
         "schedule": "vp",
-        "features": {"head": "flat", "num_features": 128, "gradient": "full", **changed["features"]},
+        "features": {"head": "flat", "num_features": 128, "gradient": "full", **(features or {})},
         "loss": {
             "witness": "mmd2",
             "mmd_weight": 1.0,
@@ -45,7 +44,7 @@ def paper_recipe(
             "normalize": False,
             "level_power": 1.0,
         },
-        "training": {"step_size": step_size, **changed["training"]},
+        "training": {"step_size": step_size, **training},
         "sampling": {"final_steps": 0, "final_sampler": None, "final_step_size": None, "final_level": None},
     }
 
