@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow._files import new_folder, read_json, shipped_models
 from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError, reason
@@ -209,7 +208,7 @@ def _load_weights(folder: Path, network: nn.Module) -> None:
         network.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise InputError(f"{path}: does not fit the network in {CONFIG} ({reason(error, 200)})") from error
-    if not all(map(all_finite, network.parameters())):
+    if not all(map(_checks.all_finite, network.parameters())):
         raise InputError(f"{path}: holds NaN or infinite weights")
     network.eval().requires_grad_(False)
 

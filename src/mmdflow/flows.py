@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow._tensors import device_of
 from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
@@ -148,7 +147,7 @@ def flow(
                 elif answer is not None:
                     stop = stop or bool(answer)
             if stop or step + 1 == num_steps or saved(step + 1):
-                if not all_finite(x):
+                if not _checks.all_finite(x):
                     raise DivergedError(
                         f"particles became non-finite by step {step + 1}: lower step_size ({eta(step):g} here)"
                     )

@@ -10,7 +10,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow._pretrained import SampleOutput
 from mmdflow.errors import DivergedError
 from mmdflow.features import FeatureNetwork
@@ -65,7 +64,7 @@ def collect(
     x, frames = source, [source]
     with tqdm(total=num_steps, disable=not progress, desc="sample", unit="step") as bar:
         for done, after in enumerate(steps, 1):
-            if not all_finite(after):
+            if not _checks.all_finite(after):
                 raise DivergedError(f"particles became non-finite at step {done} of {num_steps}", particles=x / scale)
             x = after
             if return_trajectory:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow.dmmd.levels import LevelMeans, check_classes
 from mmdflow.errors import InputError
 from mmdflow.flows import normal_like
@@ -52,7 +51,7 @@ class TargetMeans:
         if bool((self.levels.diff() <= 0).any()):
             raise InputError(f"levels = {self.levels.tolist()[:5]}...: must increase")
         for field, value in self.tensors().items():
-            if not all_finite(value):
+            if not _checks.all_finite(value):
                 raise InputError(f"target means: {field} holds NaN or infinite entries")
 
     @property

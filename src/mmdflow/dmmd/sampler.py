@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow.divergences import Divergence
 from mmdflow.dmmd.conditions import Known
 from mmdflow.dmmd.learned import TargetWitness
@@ -200,7 +199,7 @@ def sample(
 
 
 def _check_finite(x: Tensor, kept: Tensor, t: float, step_size: float) -> None:
-    if not all_finite(x):
+    if not _checks.all_finite(x):
         raise DivergedError(
             f"noise level t = {t:.4f}: particles became non-finite: lower step_size ({step_size:g} here) or set max_slope",
             kept,

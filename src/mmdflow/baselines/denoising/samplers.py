@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.noise import Schedule
 
@@ -129,7 +128,7 @@ def sample_ode(
 
 
 def _after(x: Tensor, t: float, done: int, callback: Callback | None) -> None:
-    if not all_finite(x):
+    if not _checks.all_finite(x):
         raise DivergedError(f"particles became non-finite at noise level t = {t:.4f}")
     if callback is not None:
         callback(done, x)

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._checks import all_finite
 from mmdflow._pretrained import load_network, load_tensors
 from mmdflow.baselines.density_ratio.flow import RatioFlow
 from mmdflow.baselines.density_ratio.prior import GaussianPrior
@@ -73,6 +72,6 @@ def _load_prior(folder: Path, prior: GaussianPrior) -> GaussianPrior:
         prior.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{folder / PRIOR}: does not fit the network ({reason(error, 200)})") from error
-    if not all(map(all_finite, tensors.values())):
+    if not all(map(_checks.all_finite, tensors.values())):
         raise InputError(f"{folder / PRIOR}: holds NaN or infinite numbers")
     return prior

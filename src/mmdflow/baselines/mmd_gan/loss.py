@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
-from mmdflow._checks import all_finite
 from mmdflow._tensors import along, device_of
 from mmdflow.baselines.mmd_gan.critic import features_of
 from mmdflow.baselines.networks import check_event_map, frozen
@@ -156,7 +155,7 @@ class MMDGANLoss(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         phi = features_of(self.critic, x)
-        if not all_finite(phi):
+        if not _checks.all_finite(phi):
             raise DivergedError("the critic's features became non-finite")
         return phi
 
