@@ -23,7 +23,8 @@ class LossSpec:
         unit_weight: weight of the unit-slope penalty (the paper's).
         displacement_weight: weight of the displacement penalty (ours).
         l2_weight: weight of the mean squared features.
-        penalty_points: path, interpolate, noisy or ends.
+        penalty_points: path (x_t, and points between x_0 and x_t), interpolate (between clean and noisy samples), noisy (x_t) or
+            ends (x_t, and x_0 for one event in 32).
         normalize: divide each level's MMD by its distance.
         pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
         t_min: lowest noise level.
