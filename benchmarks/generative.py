@@ -109,7 +109,9 @@ def curve(data: str) -> dict:
         "DMMD, the paper's recipe": (f"dmmd-{data}", [*PAPER, *COARSE, "--loss.unit_weight=9"], BOTH),
         "DMMD, coarse trunk": (f"dmmd-{data}", BEFORE, {"exact": EXACT}),
     }
-    return {f"{name}, {seconds} s": (*system, seconds) for seconds in (133, 1200, 3600) for name, system in systems.items()}
+    return {
+        f"{name}, {seconds} s": (*system, seconds) for seconds in (133, 1200, 3600) for name, system in systems.items()
+    }
 
 
 def ablation(*changes: str) -> tuple:
