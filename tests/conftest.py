@@ -17,6 +17,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mmdflow._amx import spare_amx
+
+spare_amx()  # before any test convolves
+
 settings.register_profile("mmdflow", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("mmdflow")
 if not REPRODUCE:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmdflow import _checks, ops
+from mmdflow._amx import spare_amx
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import Divergence, uniform
 from mmdflow.divergences.directions import (
@@ -111,6 +112,8 @@ class SlicedMMD(Divergence):
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
         self.ranks = _checks.choice("ranks", ranks, ("exact", "binned"))
         self.precision = _checks.choice("precision", precision, ("full", "bfloat16"))
+        if self.precision == "bfloat16" and target.device.type == "cpu":
+            spare_amx()
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", _centred(target, self.centre))

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 import mmdflow
 from mmdflow import _checks, metrics, plots
+from mmdflow._amx import spare_amx
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
 from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
@@ -58,6 +59,8 @@ def build_check(recipe: Recipe) -> None:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
+    if recipe.training.precision == "bfloat16":
+        spare_amx()
     dataset = load_data(recipe.data)
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
@@ -102,6 +105,8 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
 
     origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
     make_folder(folder / "checkpoints")
+    if recipe.training.precision == "bfloat16":
+        spare_amx()
     dataset = load_data(recipe.data)
     spec, system = recipe.training, SYSTEMS[recipe.system]
     loss = system.loss(recipe, dataset)
