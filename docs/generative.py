@@ -45,7 +45,9 @@ def curve(data: str) -> str:
         "DMMD, ours": ("DMMD, ours", "exact"),
         "DMMD, coarse trunk": ("DMMD, coarse trunk", "exact"),
         "DDPM": ("DDPM, cosine path, no weight decay", "ancestral 100"),
+        "DDPM, small batches": ("DDPM, small batches", "ancestral 100"),
         "DMMD, the paper's recipe": ("DMMD, the paper's recipe", "approximate"),
+        "DMMD, the paper's recipe, fine trunk": ("DMMD, the paper's recipe, fine trunk", "approximate"),
     }
     found: dict[tuple[str, float], str] = {}
     for suite, seconds in ((data, 400), (f"{data}-curve", None)):
