@@ -187,7 +187,6 @@ def save_report(
     for values, name in zip(distances, ("samples", "held-out data"), strict=True):
         axes[2].hist(values.numpy(), bins=edges, alpha=0.6, density=True, label=name)
     axes[2].set_title("distance to the nearest training sample")
-    axes[2].legend(frameon=False)
     if has_classes:
         positions = np.arange(len(report["class_histogram"]))
         axes[3].bar(positions - 0.2, report["class_histogram"], 0.4, label="samples")
@@ -196,7 +195,9 @@ def save_report(
         axes[3].set_title(
             f"classes; classifier FD {report['classifier_fd']:.2f} (held-out {report['classifier_fd_reference']:.2f})"
         )
-        axes[3].legend(frameon=False)
+    for ax in axes[2:]:
+        ax.set_ylim(top=1.25 * ax.get_ylim()[1])  # room for the legend above the bars
+        ax.legend(frameon=False, loc="upper right", ncols=2)
     save_picture(_to_image(figure), path)
 
 
