@@ -83,13 +83,32 @@ def test_monitor_as_picture_and_json(tmp_path):
 
 def test_what_is_kept_when_a_run_diverges(tmp_path, capsys):
     saved, picture = tmp_path / "s.npz", tmp_path / "g.gif"
-    options = ("-n", "4", f"--save={saved}", "-o", str(picture), "--step_size=1e38", *QUICK)
+    watched = tmp_path / "m.json"
+    options = ("-n", "4", f"--save={saved}", "-o", str(picture), f"--monitor={watched}", "--step_size=1e38", *QUICK)
     text = complaint(capsys, *options, code=1)
     assert "noise level t = " in text
-    assert f"The last finite particles: {saved}, {picture}" in text
+    assert f"The last finite particles: {saved}, {picture}; the monitor until then: {watched}" in text
+    assert json.loads(watched.read_text())["levels"][0] == 1
     assert torch.isfinite(read(saved)).all()
     assert read(saved).shape == (4, 1, 8, 8)
     assert Image.open(picture).n_frames == 1
+
+
+def test_infinity_takes_a_bound_away(tmp_path):
+    found = []
+    for i, options in enumerate((["--max_slope=0.1"], ["--max_slope=0.1", "--max_slope=inf"], ["--max_slope=1e30"])):
+        assert sample("-n", "4", f"--save={tmp_path / f'{i}.npz'}", *options, *QUICK) == 0
+        found.append(read(tmp_path / f"{i}.npz"))
+    assert torch.equal(found[1], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_source_in_zero_to_one_is_noted(tmp_path, capsys):
+    file = tmp_path / "s.npz"
+    for low, noted in ((0, True), (-1, False)):
+        np.savez(file, samples=np.linspace(low, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8))
+        assert sample(f"--source={file}", f"--save={tmp_path / 'out.npz'}", *QUICK) == 0
+        assert ("its images lie in [0, 1]; models take [-1, 1]" in capsys.readouterr().err) is noted
 
 
 @pytest.mark.parametrize(
@@ -110,6 +129,9 @@ def test_what_is_kept_when_a_run_diverges(tmp_path, capsys):
         (["--monitor=m.gif"], "m.gif: a monitor is a picture (.png, ...) or .json"),
         (["--monitor=m.xyz"], "m.xyz: not the ending of a picture"),
         (["--chunk_size=0"], "chunk_size = 0"),
+        (["--max_slope=-1"], "max_slope = -1.0: must be a finite number > 0"),
+        (["--final_level=0.001"], "final_level = 0.001: must be in [0.02, 1]"),
+        (["--whitening=10"], "needs target means with covariances, of a model trained with sampling.whitening"),
     ],
 )
 def test_bad_input(options, message, tmp_path, monkeypatch, capsys, unchecked):

@@ -340,6 +340,23 @@ def test_the_clock_stands_still_before_training_and_in_pauses(monkeypatch):
     assert watched.finished
 
 
+def test_out_of_memory_in_training_says_what_halves_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr(DMMDLoss, "forward", full)
+    size = RECIPE.training.events_per_level
+    message = (
+        f"out of memory with training.events_per_level = {size}: training.events_per_level = {size // 2} halves it"
+    )
+    for start in (lambda: run.build_check(RECIPE), lambda: train(tmp_path / "a")):
+        with pytest.raises(InputError, match=f"{message}, training.checkpointing=true"):
+            start()
+    monkeypatch.setattr(DMMDLoss, "forward", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        run.build_check(RECIPE)
+
+
 def test_data_with_nan_is_refused(tmp_path, monkeypatch):
     real = data.load
 

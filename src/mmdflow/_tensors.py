@@ -1,4 +1,4 @@
-"""Shapes of events, devices of generators, bytes of images: what every room does with tensors."""
+"""Shapes of events, devices of generators, bytes of images, the end of memory: what every room does with tensors."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def to_bytes(images: Tensor) -> Tensor:
 def events_at_once(event_shape: Sequence[int]) -> int:
     """Return the events to give a network at once: a million entries, which bounds its activations."""
     return max(1, min(1024, 2**20 // math.prod(event_shape)))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    said = ("not enough memory", "can't allocate", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmdflow.types import SamplingMonitor
+
 
 def reason(error: BaseException, most: int = 120) -> str:
     """Return what an error says on one line of at most `most` characters; its kind where it says nothing.
@@ -27,8 +29,9 @@ class DivergedError(RuntimeError):
 
     Attributes:
         particles: the last finite particles, [n, *event], where a sampler kept them; else None.
+        monitor: what a watched run looked like until then.
     """
 
-    def __init__(self, message: str, particles: Tensor | None = None) -> None:
+    def __init__(self, message: str, particles: Tensor | None = None, monitor: SamplingMonitor | None = None) -> None:
         super().__init__(message)
-        self.particles = particles
+        self.particles, self.monitor = particles, monitor

@@ -63,6 +63,16 @@ def test_arguments_override_the_defaults(pipeline):
     assert pipeline(particles=source).particles.shape == (5, 1, 8, 8)
 
 
+def test_walk_and_final_steps_are_arguments_too(pipeline):
+    changes = {"step_scale": 0.5, "max_slope": 0.3, "final_step_size": 0.2, "final_level": 0.4}
+    changed = replace(pipeline, defaults=replace(pipeline.defaults, **changes))
+    assert torch.equal(draw(pipeline, **changes).particles, draw(changed).particles)
+    for name in changes:
+        assert not torch.equal(draw(changed, **{name: 0.7}).particles, draw(changed).particles)
+    unbounded = replace(changed, defaults=replace(changed.defaults, max_slope=None))
+    assert torch.equal(draw(changed, max_slope=torch.inf).particles, draw(unbounded).particles)
+
+
 def test_particles_come_in_the_units_of_the_data(pipeline):
     scaled = replace(pipeline, data_scale=0.5)
     plain, half = draw(pipeline, return_trajectory=True), draw(scaled, return_trajectory=True)
@@ -294,6 +304,17 @@ def test_particles_that_are_kept_have_the_units_of_the_data(pipeline):
     with pytest.raises(DivergedError) as plain:
         draw(pipeline, step_size=steps)
     torch.testing.assert_close(caught.value.particles, 2 * plain.value.particles)
+    assert plain.value.monitor is None
+    with pytest.raises(DivergedError) as watched:
+        draw(pipeline, step_size=steps, monitor=True)
+    whole = draw(pipeline, step_size=[0.1, 0.1, 0.1, 0.1], monitor=True).monitor
+    assert torch.equal(watched.value.monitor.levels, whole.levels[:3])
+    assert watched.value.monitor.slope[0] == whole.slope[0]
+
+
+def test_final_steps_that_diverge_name_their_size(pipeline):
+    with pytest.raises(DivergedError, match=r"noise level t = 0.0200: .*: lower final_step_size \(3e\+38 here\)"):
+        draw(pipeline, final_step_size=3e38, final_steps=3)
 
 
 def test_folder_in_use_is_not_overwritten_unasked(pipeline, tmp_path):

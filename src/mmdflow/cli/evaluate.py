@@ -185,7 +185,15 @@ def _table(report: dict[str, Any]) -> str:
             rows.append((key, f"{value:.4g}", f"{report[f'{key}_reference']:.4g}"))
     if "classifier_fd_random_split" in report:
         rows.append(("  of random real splits", "", f"{report['classifier_fd_random_split']:.4g}"))
-    for key in ("mmd_p_value", "num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds"):
+    for key in (
+        "classifier_fd_to_test",
+        "mmd_p_value",
+        "num_samples",
+        "subset_size",
+        "nfe",
+        "sample_seconds",
+        "train_seconds",
+    ):
         if report.get(key) is not None:
             rows.append((key, f"{report[key]:.4g}" if isinstance(report[key], float) else str(report[key]), ""))
     if "class_histogram" in report:

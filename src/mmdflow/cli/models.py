@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmdflow._options import new_parser
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+
+#: A number or infinity, which YAML writes .inf.
+_OR_INFINITY = float | Literal["inf"]
 #: The settings of samplers; which of them a model has, its pipeline's `__call__` says.
 SETTINGS: dict[str, tuple[Any, str]] = {
     "sampler": (
@@ -29,10 +33,17 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "momentum": (float, "momentum of the flow, in [0, 1)"),
     "integrator": (str, "euler, nesterov or heun"),
     "chunk_size": (int, "particles whose gradient is taken at once: less memory, the same samples"),
-    "whitening": (float, "lambda of the regularised witness; needs a model trained with it"),
+    "whitening": (
+        _OR_INFINITY,
+        "lambda of the regularised witness, inf for the plain one; needs a model trained with it",
+    ),
+    "step_scale": (float, "factor of the distance schedule"),
+    "max_slope": (_OR_INFINITY, "bound on a particle's |grad f|, inf for none"),
     "guidance": (float, "weight of a class's flow over that of all data, with --labels"),
     "final_steps": (int, "denoising steps after the last level"),
     "final_sampler": (str, "flow of the final steps: exact or approximate"),
+    "final_step_size": (float, "step size of the final steps"),
+    "final_level": (float, "noise level of the final steps, in the trained range"),
 }
 #: Options of `sample` alone; `source` gives the pipeline's `particles`, the others have the pipeline's names.
 _GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
@@ -87,4 +98,5 @@ def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
             raise InputError(
                 f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"
             )
-    return pipeline, {name: options[name] for name in asked if name in SETTINGS}
+    how = {name: options[name] for name in asked if name in SETTINGS}
+    return pipeline, {name: math.inf if value == "inf" else value for name, value in how.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
@@ -62,7 +63,11 @@ def sample_command(arguments: list[str]) -> None:
             raise
         still = None if str(options.output).lower().endswith(".mp4") else options.output
         kept = _show(options.save, still, error.particles)
-        raise DivergedError(f"{error}. The last finite particles: {', '.join(kept) or 'not saved'}") from error
+        told = f"{error}. The last finite particles: {', '.join(kept) or 'not saved'}"
+        if error.monitor is not None:
+            plots.save_monitor(error.monitor, options.monitor)
+            told += f"; the monitor until then: {options.monitor}"
+        raise DivergedError(told) from error
     _show(options.save, None if animate else options.output, out.particles)
     if animate:
         plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
@@ -103,6 +108,8 @@ def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
         if options.num_samples is not None and options.num_samples > len(particles):
             raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
         given["particles"] = particles[: options.num_samples]
+        if len(pipeline.event_shape) == 3 and 0 <= float(particles.min()) < 0.5 < float(particles.max()) <= 1:
+            print(f"mmdflow: source = {options.source}: its images lie in [0, 1]; models take [-1, 1]", file=sys.stderr)
     if options.known is not None:
         known, mask = read(options.known), read(options.mask)
         given["known"] = known

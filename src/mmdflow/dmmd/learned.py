@@ -38,7 +38,7 @@ class LevelWitness:
         """
         if kind != "approximate":
             raise InputError(
-                "sampler = 'exact': the witness of a KL bound does not see the particles; must be 'approximate'"
+                "sampler or final_sampler = 'exact': the witness of a KL bound does not see the particles; must be 'approximate'"
             )
         h = EmbeddingWitness(Linear(), self.direction)
         return PotentialEnergy(MinusExp(h, self.direction) if self.reverse else h)

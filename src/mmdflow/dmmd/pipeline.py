@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._pretrained import SampleOutput, SavedPipeline, load_network, load_tensors
+from mmdflow._tensors import out_of_memory
 from mmdflow.dmmd.conditions import Known, check_known, check_labels, check_source
 from mmdflow.dmmd.learned import TargetWitness
 from mmdflow.dmmd.means import TargetMeans
@@ -138,6 +139,10 @@ class DMMDPipeline(SavedPipeline):
         integrator: str | None = None,
         chunk_size: int | None = None,
         whitening: float | None = None,
+        step_scale: float | None = None,
+        max_slope: float | None = None,
+        final_step_size: float | None = None,
+        final_level: float | None = None,
         particles: Float[Tensor, "n *event"] | None = None,
         noise_source: bool = False,
         labels: Int[Tensor, " n"] | int | None = None,
@@ -166,6 +171,10 @@ class DMMDPipeline(SavedPipeline):
             integrator: "euler", "nesterov" or "heun".
             chunk_size: particles whose gradient is taken at once: bounds memory, changes nothing else.
             whitening: lambda of the regularised witness; infinity for the plain one.
+            step_scale: factor of the distance schedule.
+            max_slope: bound on a particle's |grad f|; infinity for none.
+            final_step_size: eta of the final steps.
+            final_level: noise level of the final steps, in the trained range.
             particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
             noise_source: noise the source forward to t_max first (SDEdit, Meng et al. 2022); images then lie in [-1, 1].
             labels: the class of every particle, [n], or of all; needs target means of classes.
@@ -178,7 +187,7 @@ class DMMDPipeline(SavedPipeline):
 
         Raises:
             InputError: for impossible settings, a pipeline with no target means, or too little memory.
-            DivergedError: when particles become non-finite; it holds the last finite ones.
+            DivergedError: when particles become non-finite; it holds the last finite ones, and the monitor until then.
         """
         target = self.means
         if target is None:
@@ -199,6 +208,10 @@ class DMMDPipeline(SavedPipeline):
             integrator=integrator,
             chunk_size=chunk_size,
             whitening=whitening,
+            step_scale=step_scale,
+            max_slope=max_slope,
+            final_step_size=final_step_size,
+            final_level=final_level,
             guidance=guidance,
         )
         plan = how.plan(target.t_range, self.schedule, self.second_moment, math.prod(self.event_shape))
@@ -214,7 +227,7 @@ class DMMDPipeline(SavedPipeline):
         recorder = Recorder() if monitor else None
         frames = [source if fixed is None else fixed.at(plan.levels[0], source)]
         total = len(plan.levels) + bool(how.final_steps)
-        with tqdm(total=total, disable=not progress, desc="sample", unit="level") as bar, self._told(n, how):
+        with tqdm(total=total, disable=not progress, desc="sample", unit="level") as bar, self._told(n, how, recorder):
 
             def after_level(done: int, x: Tensor) -> None:
                 bar.update()
@@ -277,13 +290,13 @@ class DMMDPipeline(SavedPipeline):
         return self.schedule.add_noise(x, normal_like(x, generator), x.new_full((len(x),), t_max))
 
     @contextmanager
-    def _told(self, n: int, how: SamplerDefaults) -> Iterator[None]:
-        """Tell what to change where memory runs out; give particles that are kept in the data's own units."""
+    def _told(self, n: int, how: SamplerDefaults, recorder: Recorder | None) -> Iterator[None]:
+        """Tell what to change where memory runs out; give particles that are kept in the data's own units, and the monitor."""
         try:
             yield
         except DivergedError as error:
             kept = None if error.particles is None else error.particles / self.data_scale
-            raise DivergedError(str(error), kept) from error
+            raise DivergedError(str(error), kept, None if recorder is None else recorder.result()) from error
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -330,9 +343,3 @@ def _load_target(folder: Path, noise: Schedule) -> TargetMeans | TargetSamples |
     if (folder / _SAMPLES).is_file():
         return TargetSamples.from_tensors(load_tensors(folder / _SAMPLES), noise)
     return TargetMeans(**load_tensors(folder / _MEANS)) if (folder / _MEANS).is_file() else None
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    said = ("not enough memory", "can't allocate", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

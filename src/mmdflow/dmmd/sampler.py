@@ -123,7 +123,8 @@ def sample(
     lam = math.inf if whitening is None else whitening
     if math.isfinite(lam) and not target.whitenable:
         raise InputError(
-            f"whitening = {lam:g}: needs target means with covariances (target_means(..., covariances=True))"
+            f"whitening = {lam:g}: needs target means with covariances, of a model trained with sampling.whitening "
+            f"(in Python: target_means(..., covariances=True))"
         )
     classes = target.num_classes
     if labels is not None and classes == 0:
@@ -152,7 +153,7 @@ def sample(
     def after_step(step: int, x: Tensor) -> Tensor | None:
         nonlocal kept
         i, ended = (step - 1) // steps_per_level, step % steps_per_level == 0
-        _check_finite(x, kept, levels[i], step_sizes[i])
+        _check_finite(x, kept, levels[i], f"step_size ({step_sizes[i]:g} here) or set max_slope")
         after = (*levels, 0.0)[i + ended]
         if known is not None:
             x = known.at(after, x)
@@ -180,7 +181,7 @@ def sample(
 
     def after_final_step(step: int, x: Tensor) -> Tensor | None:
         nonlocal kept
-        _check_finite(x, kept, t, eta)
+        _check_finite(x, kept, t, f"final_step_size ({eta:g} here)")
         kept = x if known is None else known.at(0.0, x)
         return None if known is None else kept
 
@@ -198,9 +199,6 @@ def sample(
     return last.particles, result.nfe + last.nfe
 
 
-def _check_finite(x: Tensor, kept: Tensor, t: float, step_size: float) -> None:
+def _check_finite(x: Tensor, kept: Tensor, t: float, what: str) -> None:
     if not _checks.all_finite(x):
-        raise DivergedError(
-            f"noise level t = {t:.4f}: particles became non-finite: lower step_size ({step_size:g} here) or set max_slope",
-            kept,
-        )
+        raise DivergedError(f"noise level t = {t:.4f}: particles became non-finite: lower {what}", kept)

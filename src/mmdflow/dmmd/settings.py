@@ -101,8 +101,9 @@ class SamplerDefaults:
     def asked(self, sampler: str | None, **changes: Any) -> SamplerDefaults:
         """Return the settings with what is not None replaced; a paper's name of a sampler sets its final steps too."""
         given = {name: value for name, value in changes.items() if value is not None}
-        if given.get("whitening") == math.inf:  # the plain witness
-            given["whitening"] = None
+        for name in ("whitening", "max_slope"):  # the plain witness, no bound
+            if given.get(name) == math.inf:
+                given[name] = None
         if sampler is not None and sampler.lower() in NAMES:
             flow, final, steps = NAMES[sampler.lower()]
             clash = given.get("final_sampler", final) != final

@@ -8,7 +8,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ import mmdflow
 from mmdflow import _checks, metrics, plots
 from mmdflow._amx import spare_amx
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
+from mmdflow._tensors import out_of_memory
 from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
@@ -64,8 +66,26 @@ def build_check(recipe: Recipe) -> None:
     dataset = load_data(recipe.data)
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
-    with torch.no_grad():
+    with torch.no_grad(), told_memory(recipe):
         build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def told_memory(recipe: Recipe) -> Iterator[None]:
+    """Tell which settings of a recipe take less memory, where its training finds too little."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        name = "events_per_level" if hasattr(recipe.training, "events_per_level") else "batch_size"
+        size = getattr(recipe.training, name)
+        advice = [f"training.{name} = {size // 2} halves it"] if size > 1 else []
+        if not recipe.training.checkpointing:
+            advice.append("training.checkpointing=true keeps less of it")
+        raise InputError(
+            f"out of memory with training.{name} = {size}: {', '.join(advice) or 'no setting takes less'}"
+        ) from error
 
 
 def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
@@ -150,7 +170,8 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         accelerator=spec.accelerator,
         progress=progress,
     )
-    fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])
+    with told_memory(recipe):
+        fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])
     provenance = {
         **origin,
         "device": str(module.trained_on),
