@@ -8,6 +8,7 @@ from mmdflow import InputError
 from mmdflow.data import load
 from mmdflow.metrics import (
     ManifoldScores,
+    eight_bits,
     evaluate_samples,
     frechet_distance,
     manifold_scores,
@@ -188,6 +189,12 @@ def test_report_tells_real_from_noise(digits, classifier):
     assert real["classifier_fd"] < 4 * real["classifier_fd_reference"] + 1
     assert (
         real["classifier_fd_reference"] / 2 < real["classifier_fd_random_split"] < 10 * real["classifier_fd_reference"]
+    )
+    held_out = frechet_distance(*(classifier.features(eight_bits(x)) for x in (digits.train[order[:359]], digits.test)))
+    assert abs(real["classifier_fd_to_test"] / held_out - 1) < 0.5
+    assert bad["classifier_fd_to_test"] > 20 * real["classifier_fd_to_test"]
+    assert (
+        evaluate_samples(digits.test, digits.train, digits.test, classifier=classifier)["classifier_fd_to_test"] < 1e-3
     )
     assert real["nearest_train_distance"] == 0
     for name in ("precision", "recall", "density", "coverage"):

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_a_table_says_which_files_are_missing(tmp_path, monkeypatch, name):
         table.run(**settings, runs=Path(tmp_path), seed=0, progress=False)
 
 
-def test_a_table_leaves_out_data_without_files_and_names_them(tmp_path, monkeypatch):
+def test_a_table_leaves_out_data_without_files_and_names_them(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path))
     table = reproduce.module("table2")
     found = table.run(**FEW | {"data": ["digits", "mnist"]}, runs=Path(tmp_path), seed=0, progress=False)
@@ -217,6 +218,23 @@ def test_a_table_leaves_out_data_without_files_and_names_them(tmp_path, monkeypa
     assert found.finding.endswith("Left out, their files are missing: mnist.")
     assert list(found.figures["rows"]) == ["digits"]
     assert "mnist" not in found.table
+    assert "left out: mnist: " in caplog.text  # before anything is trained
+
+
+def test_table3_is_not_seen_on_a_part_of_its_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path))
+    table = reproduce.module("table3")
+    model = SimpleNamespace(provenance={"train_seconds": 1}, defaults=SimpleNamespace(final_steps=0))
+    better = iter(range(9))
+    monkeypatch.setattr(table, "trained", lambda *_, **__: model)
+    monkeypatch.setattr(
+        table, "measure", lambda *_, **__: Measured([10.0 - next(better)], 100, torch.zeros(64, 1, 8, 8))
+    )
+    settings = table.SCALES["small"] | TINY["table3"]
+    for data, seen in ((["digits"], True), (["digits", "mnist"], False)):
+        found = table.run(**settings | {"data": data}, runs=tmp_path, seed=0, progress=False)
+        assert found.figures["criteria"] == {"digits": True}
+        assert found.seen is seen
 
 
 def test_every_small_scale_has_enough_draws_to_judge():

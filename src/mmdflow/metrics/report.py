@@ -40,7 +40,8 @@ def evaluate_samples(
     Keys: num_samples, sliced_w2(_reference), mmd2, mmd_p_value (samples against held-out, Gaussian kernel on the entries with
     the median bandwidth), nearest_train_distance(_reference) (medians), precision, recall, density and coverage (each with
     _reference; of the classifier's features, or of the entries without one, against as many training events; left out for a
-    handful of samples), and with a classifier: classifier, classifier_fd(_reference, _random_split),
+    handful of samples), and with a classifier: classifier, classifier_fd(_reference, _random_split), classifier_fd_to_test (the
+    same distance to the whole held-out set),
     classifier_confidence(_reference), class_histogram(_reference).
 
     Args:
@@ -80,13 +81,15 @@ def evaluate_samples(
     }
     if classifier is None:
         return report
+    of_test = classifier.features(test)
     probabilities, expected = classifier.probabilities(torch.cat(of_samples)), classifier.probabilities(of_reference)
     return {
         **report,
         "classifier": classifier.name,
         "classifier_fd": _mean([frechet_distance(f, of_train) for f in of_samples]),
         "classifier_fd_reference": frechet_distance(of_reference, of_train),
-        "classifier_fd_random_split": _random_split(torch.cat([of_train, classifier.features(test)]), size, generator),
+        "classifier_fd_random_split": _random_split(torch.cat([of_train, of_test]), size, generator),
+        "classifier_fd_to_test": _mean([frechet_distance(f, of_test) for f in of_samples]),
         "classifier_confidence": float(probabilities.max(1).values.mean()),
         "classifier_confidence_reference": float(expected.max(1).values.mean()),
         "class_histogram": _histogram(probabilities),

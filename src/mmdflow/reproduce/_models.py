@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from mmdflow.recipes.data import judged_data
 from mmdflow.recipes.runs import trained
 from mmdflow.recipes.systems import Pipeline, load_pipeline
 
+log = logging.getLogger(__name__)
+
 
 def paper_recipe(
     unit_weight: float, step_size: float, features: Mapping[str, Any] | None = None, **training: Any
@@ -29,7 +32,8 @@ def paper_recipe(
 
     Flat features, unit penalty at interpolates, VP path, plain MMD of disjoint halves, uniform levels, no final steps. The
     weight of the penalty, the step size of the optimiser and the number of features are ours; the weight grows as the MMD^2 that
-    unit slope can reach, the root of the number of entries.
+    unit slope can reach, the root of the number of entries. So is the walk of the sampler: the distance schedule and the
+    recipe's bound on the slope, where the paper has a constant step size, which is not at hand for these data.
     """
     return {
         "schedule": "vp",
@@ -116,6 +120,8 @@ def open_judges(data: Sequence[str]) -> tuple[dict[str, Judge], str]:
             missing[name] = str(error)
     if not judges:
         raise InputError("; ".join(missing.values()))
+    for name, why in missing.items():
+        log.warning("left out: %s: %s", name, why)  # before hours of training, not after them
     return judges, f" Left out, their files are missing: {', '.join(missing)}." if missing else ""
 
 
