@@ -82,7 +82,7 @@ UNSEARCHED = [
 COSINE = ["--training.step_size=0.004", "--training.batch_size=64"]
 
 
-#: Quicker than bfloat16 by 1.8 on a core that lacks AMX, as that of the runs that have it does.
+#: Quicker than bfloat16 by 1.4 on a core that refuses AMX (benchmarks/precision.py), as that of the runs that have it does.
 FLOAT32 = ["--training.precision=float32", "--training.channels_last=true"]
 
 
