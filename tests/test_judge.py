@@ -278,7 +278,7 @@ def test_samples_saved_by_us_are_read(tmp_path):
         (["{folder}", "--reference=digits", "-n=-3"], "num_samples = -3: must be an integer >= 1"),
         (["{folder}", "--reference=digits", "-n=1"], "holds 1 image: must hold at least 2"),
         (["{folder}", "--reference=digits", "--sampler=exact"], "sampler = 'exact': is for a model"),
-        (["{folder}", "--reference=digits", "--device=cuda"], "device = 'cuda': is for a model"),
+        (["{folder}", "--reference=digits", "--device=cuda"], "device = 'cuda': not usable here"),
         (["{folder}", "--reference=digits", "--particles_per_run=5"], "particles_per_run = 5: is for a model"),
         (["{folder}", "--reference=digits", "--figure=x.png"], "figure = 'x.png': is of a model"),
         (["digits", "--reference=digits", "--particles_per_run=0"], "particles_per_run = 0: must be an integer >= 1"),

@@ -2,33 +2,39 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmdflow import DMMDPipeline, reproduce
 from mmdflow.cli import main
-from mmdflow.data import load
+from mmdflow.data import images, load
 from mmdflow.errors import InputError
+from mmdflow.metrics import frechet_distance
+from mmdflow.metrics.extractors import ModuleExtractor
 from mmdflow.recipes import runs
 from mmdflow.recipes.read import read_recipe
-from mmdflow.reproduce import _models
-from mmdflow.reproduce._models import Judge, Measured, lower, measure
-from mmdflow.reproduce._tables import PUBLISHED, markdown
+from mmdflow.reproduce import _judge, _models
+from mmdflow.reproduce._judge import open_judge, open_judges
+from mmdflow.reproduce._models import Measured, lower, measure
+from mmdflow.reproduce._tables import markdown, published
 from mmdflow.reproduce.ablation_particles import velocity_differences
 from mmdflow.reproduce.table2 import judged
 from tests.test_image_recipes import SMALL_UNET, stand_ins
 
-FEW = {"num_samples": 20, "draws": 2, "particles": 10}
+FEW = {"features": "own", "num_samples": 20, "draws": 2, "particles": 10}
 TINY = {
     "table1": FEW | {"data": ["digits"], "seconds": 0.2},
     "table2": FEW | {"data": ["digits"]},
     "table3": FEW | {"data": ["digits"], "seconds": 0.2},
     "ablation-nfe": FEW | {"levels": [2, 100], "steps": [1, 2]},
     "ablation-particles": {
+        "features": "own",
         "num_samples": 8,
         "draws": 2,
         "particles": [1, 200],
@@ -42,7 +48,7 @@ TINY = {
 @pytest.fixture(scope="module", autouse=True)
 def _one_classifier():
     """Train the classifier of digits once."""
-    Judge("digits")
+    open_judge("digits")
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -81,21 +87,48 @@ def quick(name, changes=None):
 FULL = {
     "table1": {},
     "table2": {},
-    "table3": {"data": ["celeba64"]},
+    "table3": {"data": ["celeba64", "church64"]},
     "ablation-nfe": {"levels": [2, 100], "steps": [1]},
     "ablation-particles": {"rate_particles": [1, 4], "repeats": 1, "points": 2, "particles": [1, 200]},
     "ablation-kernels": {"num_references": 5, "num_levels": 2},
 }
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, name):
+class Corner(nn.Module):
+    """In the place of Inception, which is not installed here."""
+
+    def forward(self, x):
+        return x[:, :, 0, :2].flatten(1)
+
+
+@pytest.fixture
+def corner(monkeypatch):
+    """Have features asked for by any name computed by `Corner`; return the names and devices."""
+    asked = []
+
+    def extractor(name, device):
+        asked.append((name, device))
+        return ModuleExtractor(Corner(), "corner", channels=3)
+
+    monkeypatch.setattr(_judge, "feature_extractor", extractor)
+    return asked
+
+
+@pytest.fixture
+def full_data(tmp_path, monkeypatch):
+    """Have random images in the place of CIFAR-10, CelebA and Church, which has no held-out ones."""
+    for data, side in {"cifar10": 32, "celeba64": 64, "church64": 64}.items():
+        stand_ins(tmp_path / "data" / data, side, labels=False)
+    (tmp_path / "data" / "church64" / "test.npz").unlink()
+    monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(("name", "features"), [*((name, None) for name in FULL), ("table2", "own")])
+def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, full_data, corner, name, features):
     """The paper's configuration, wiring only: random images, networks and runs shrunk, samples drawn by two steps."""
     pytest.importorskip("lightning")
     pytest.importorskip("diffusers")
-    for data, side in {"cifar10": 32, "celeba64": 64}.items():
-        stand_ins(tmp_path / "data" / data, side, labels=False)
-    monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(runs, "read_recipe", quick)
     module = reproduce.module(name)
     few = {"num_samples": 2, "draws": 1} | ({} if "particles" in FULL[name] else {"particles": 2})
@@ -109,11 +142,18 @@ def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, name):
 
     draw = _models.run.draw_samples
     monkeypatch.setattr(_models.run, "draw_samples", two_steps)
-    assert main(["reproduce", name, "--scale=full", "-o", str(tmp_path / "out")]) == 0
+    how = [] if features is None else [f"--features={features}"]
+    assert main(["reproduce", name, "--scale=full", "-o", str(tmp_path / "out"), *how]) == 0
     report = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-    assert report["scale"] == "full"
-    assert "sliced W_2" in json.dumps(report["figures"])
+    assert (report["scale"], report["settings"]["features"]) == ("full", features or "inception")
+    assert corner == ([] if features else [("inception", "cuda" if torch.cuda.is_available() else "cpu")])
+    assert ("sliced W_2" if features else "corner") in json.dumps(report["figures"])
+    assert report["command"].endswith("--features own") is bool(features)
+    assert ("not comparable" in report["table"]) is bool(features)
     assert asked
+    if name == "table3":
+        assert report["figures"]["held_out"]["celeba64"] > 0
+        assert report["figures"]["held_out"]["church64"] is None
 
 
 def test_runs_are_found_again_and_told_apart(tmp_path, monkeypatch):
@@ -159,13 +199,51 @@ def test_lower_pairs_the_draws():
 
 
 def test_the_judge_knows_held_out_images_from_noise():
-    judge = Judge("digits")
+    judge = open_judge("digits")
     assert judge.held_out(359) < 0.1 * judge(torch.randn(359, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     assert judge.unit == "digits, FD"
 
 
+def test_features_judge_by_the_protocol_of_the_data(full_data, corner):
+    """The Frechet distance of all images of the reference's part, which is 0 for themselves."""
+    judges, missing = open_judges(["celeba64", "church64", "mnist"], "inception")
+    assert missing.endswith("missing: mnist.")
+    judge = judges["celeba64"]
+    test, train = (images("celeba64", part).tensor() for part in ("test", "train"))
+    assert judge(test) == pytest.approx(0, abs=1e-6)  # Franceschi et al.: against the test split
+    features = [x[:, :, 0, :2].flatten(1) for x in (train, test)]
+    assert judge(train) == pytest.approx(frechet_distance(*features), rel=1e-6)
+    assert judge.held_out(1000) == pytest.approx(judge(train), rel=1e-6)
+    assert judge(2 * train) == pytest.approx(judge((2 * train).clamp(-1, 1)), rel=1e-6)
+    assert (judge.unit, judge.num_samples) == ("celeba64, FID", 19_962)
+    church = judges["church64"]
+    assert church(images("church64").tensor()) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(church.held_out(5))
+    cifar = open_judge("cifar10", "inception")
+    assert published(cifar) == "published, CIFAR-10 FID"
+    for other in (church, open_judge("cifar10"), open_judge("cifar10", "timm:vit")):
+        assert published(other).endswith("(not comparable)")
+    assert not open_judge("cifar10", "timm:vit").fid
+    with pytest.raises(InputError, match="samples of celeba64 holds 147456 NaN"):
+        judge(torch.full_like(test, math.nan))
+
+
+def test_missing_features_are_told_before_training(tmp_path, monkeypatch, capsys, full_data):
+    monkeypatch.setattr(runs.run, "train", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    assert main(["reproduce", "table1", "--scale=full", "-o", str(tmp_path / "out")]) == 1
+    assert "pip install torch-fidelity, or choose other features; --features=own judges" in capsys.readouterr().err
+    for command, why in (
+        (["table1", "--features=resnet"], "features = 'resnet'"),
+        (["three-rings", "--features=own"], "features = 'own': three-rings does not judge by features"),
+        (["all", "--features=own"], "features = 'own': is for one reproduction"),
+    ):
+        assert main(["reproduce", *command, "-o", str(tmp_path / "out")]) == 2
+        assert why in capsys.readouterr().err
+
+
 def test_a_draw_takes_whole_runs_and_the_asked_samples():
-    pipeline, judge = DMMDPipeline.from_pretrained("digits"), Judge("digits")
+    pipeline, judge = DMMDPipeline.from_pretrained("digits"), open_judge("digits")
     found = measure(pipeline, judge, num_samples=7, draws=2, particles=5, seed=3, num_levels=2)
     assert len(found.values) == 2
     expected = pipeline(5, num_levels=2, generator=torch.Generator().manual_seed(3000)).particles
@@ -180,7 +258,7 @@ def test_exact_and_approximate_velocity_agree_as_particles_grow(t):
 
 
 def test_markdown():
-    assert markdown(["a", PUBLISHED], [["x", 1]]).splitlines()[1:] == ["|---|---|", "| x | 1 |"]
+    assert markdown(["a", "b"], [["x", 1]]).splitlines()[1:] == ["|---|---|", "| x | 1 |"]
 
 
 def test_recipes_are_read_with_changes():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
 from mmdflow._options import parse
-from mmdflow.cli.models import load, model_parser, refuse_settings
+from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -103,6 +103,7 @@ def _judge(options: Namespace) -> None:
     rule = None if options.protocol is None else protocols.protocol(options.protocol)
     name = options.reference if rule is None else rule.data
     split = (options.split or "train") if rule is None else rule.split
+    check_device(options.device)
     options.seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
     for folder in (options.report, None if options.output is None else Path(options.output).parent):
         if folder is not None:
@@ -117,7 +118,9 @@ def _judge(options: Namespace) -> None:
         check_alike(options.model, model[0].event_shape, reference)
     else:
         samples = _of_images(options, reference)
-    extractor = protocols.extractor_for(options.features or (None if rule is None else "inception"), name)
+    extractor = protocols.extractor_for(
+        options.features or (None if rule is None else "inception"), name, options.device
+    )
     if model is not None:
         samples, trajectory, made = _of_model(*model, options, 10_000 if rule is None else rule.num_samples)
     assert samples is not None

@@ -56,19 +56,30 @@ def model_parser(command: str, description: str) -> ArgumentParser:
     parser.add_argument("model", type=str, help=f"a shipped model's name, a run folder or a pipeline folder{images}")
     for name, (kind, text) in SETTINGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    features = ": of the model, and of the features of --reference or --protocol" if command == "evaluate" else ""
+    parser.add_argument("--device", type=str, default="cpu", help=f"cpu, cuda, ...{features}")
     return parser
 
 
 def refuse_settings(options: Namespace, why: str) -> None:
-    """Raise InputError if a sampler's setting or a device was asked for where there is no model."""
+    """Raise InputError if a sampler's setting was asked for where there is no model."""
     from mmdflow.errors import InputError
 
     for name in SETTINGS:
         if options[name] is not None:
             raise InputError(f"{name} = {options[name]!r}: {why}")
-    if options.device != "cpu":
-        raise InputError(f"device = {options.device!r}: {why}")
+
+
+def check_device(device: str) -> None:
+    """Raise InputError if a device is not usable here."""
+    import torch
+
+    from mmdflow.errors import InputError
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device = {device!r}: not usable here ({str(error).splitlines()[0]})") from None
 
 
 def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
@@ -79,15 +90,10 @@ def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
     """
     import inspect
 
-    import torch
-
     from mmdflow.errors import InputError
     from mmdflow.recipes.systems import load_pipeline
 
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device = {options.device!r}: not usable here ({str(error).splitlines()[0]})") from None
+    check_device(options.device)
     pipeline = load_pipeline(options.model, options.device)
     taken = inspect.signature(type(pipeline).__call__).parameters
     given = {name: options.get(name) for name in (*SETTINGS, *_GIVEN)}

@@ -17,11 +17,18 @@ def reproduce_command(arguments: list[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument(
+        "--features",
+        type=str,
+        help="what tables and ablations judge by: own (the data's own measure; small), inception (FID; full), inception:FILE or "
+        "timm:MODEL",
+    )
+    parser.add_argument(
         "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
     )
     options = parse(parser, arguments)
 
     from mmdflow import reproduce
+    from mmdflow.errors import InputError
 
     if options.name is None:
         print("reproductions (mmdflow reproduce NAME, or all):")
@@ -29,12 +36,20 @@ def reproduce_command(arguments: list[str]) -> None:
             print(f"  {name:<22} {reproduce.module(name).TITLE}")
         return
     _checks.choice("name", options.name, ["all", *reproduce.NAMES])
+    if options.name == "all" and options.features is not None:
+        raise InputError(f"features = {options.features!r}: is for one reproduction; must be left out with all")
     folder = Path(options.output)
     done: list[str] = []
     for name in reproduce.NAMES if options.name == "all" else (options.name,):
         try:
             report = reproduce.reproduce(
-                name, reproduce.module(name), folder, scale=options.scale, seed=options.seed, progress=True
+                name,
+                reproduce.module(name),
+                folder,
+                scale=options.scale,
+                seed=options.seed,
+                features=options.features,
+                progress=True,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"Done and saved: {', '.join(done) or 'nothing'}; not done: {name}") from None

@@ -148,9 +148,12 @@ def inception(weights: str | Path | None = None) -> ModuleExtractor:
             f"{path}: has SHA-256 {found[:8]}...: must be {_INCEPTION_HASH}..., the weights that published FIDs are measured with"
         )
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
-    weight = network.fc.weight
+    weight = network.fc.weight.detach().clone()
     return ModuleExtractor(
-        _Inception(network), "Inception v3, 2015-12-05", channels=3, read_out=lambda features: features @ weight.T
+        _Inception(network),
+        "Inception v3, 2015-12-05",
+        channels=3,
+        read_out=lambda features: features @ weight.to(features).T,
     )
 
 
@@ -180,16 +183,21 @@ def timm_extractor(model: str) -> ModuleExtractor:
     )
 
 
-def feature_extractor(name: str) -> FeatureExtractor:
+def feature_extractor(name: str, device: str = "cpu") -> FeatureExtractor:
     """Return the extractor of a name: "inception", "inception:FILE" or "timm:MODEL".
 
+    Args:
+        name: the name.
+        device: where features are computed.
+
     Raises:
+        ImportError: if a package that it needs is not installed.
         InputError: for another name.
     """
     kind, _, rest = name.partition(":")
     _checks.choice("features", kind, ("inception", "timm"))
-    if kind == "inception":
-        return inception(rest or None)
-    if not rest:
+    if kind == "timm" and not rest:
         raise InputError("features = 'timm': must name a model, as timm:vit_small_patch14_dinov2.lvd142m")
-    return timm_extractor(rest)
+    extractor = inception(rest or None) if kind == "inception" else timm_extractor(rest)
+    extractor.module.to(device)
+    return extractor

@@ -157,17 +157,18 @@ def open_samples(path: str, reference: ImageSet, count: int | None, seed: int) -
     return ImageSet(images.pixels[rows], source=path)
 
 
-def extractor_for(features: str | None, reference: str) -> FeatureExtractor:
+def extractor_for(features: str | None, reference: str, device: str = "cpu") -> FeatureExtractor:
     """Return the features to judge by: "classifier" (the data set's own), or what `feature_extractor` knows.
 
-    By default the classifier of digits, mnist and fashion, and Inception for other references.
+    By default the classifier of digits, mnist and fashion, and Inception for other references. Networks other than the small
+    classifiers compute on `device`.
 
     Raises:
         InputError: for an unknown name, or a classifier of a reference that is none of these data sets.
     """
     name = features or ("classifier" if reference in _LABELLED else "inception")
     if name != "classifier":
-        return feature_extractor(name)
+        return feature_extractor(name, device)
     if reference not in _LABELLED:
         raise InputError(f"features = 'classifier' with reference = {reference!r}: is there for {', '.join(_LABELLED)}")
     dataset = data.load(reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdflow import metrics
 from mmdflow._files import shipped_models
-from mmdflow.errors import InputError
-from mmdflow.metrics import eight_bits, frechet_distance, sliced_w2
-from mmdflow.recipes import DataSpec, run
-from mmdflow.recipes.data import judged_data
+from mmdflow.recipes import run
 from mmdflow.recipes.runs import trained
 from mmdflow.recipes.systems import Pipeline, load_pipeline
-
-log = logging.getLogger(__name__)
+from mmdflow.reproduce._judge import Judge
 
 
 def paper_recipe(
@@ -63,68 +57,6 @@ def own_or_shipped(
     return pipeline, f"trained by dmmd-{data}" + ("" if seconds is None else f" for {seconds:g} s")
 
 
-class Judge:
-    """The distance of samples to a data set's training images, after rounding to 8 bits.
-
-    With labels it is the Frechet distance (FD) in the features of the data's own classifier, without them the sliced W_2 of the
-    entries. Neither is FID. Images of an image set are `mmdflow.recipes.data.JUDGED` at most, always the same.
-
-    Args:
-        data: name of the data set.
-    """
-
-    def __init__(self, data: str) -> None:
-        dataset = judged_data(DataSpec(data))
-        self.data, self.test, self._train = data, dataset.test, eight_bits(dataset.train)
-        self._classifier = self._features = None
-        if dataset.train_labels is not None and dataset.test_labels is not None:
-            self._classifier = metrics.train_classifier(
-                dataset.train, dataset.train_labels, dataset.test, dataset.test_labels
-            )
-            self._features = self._classifier.features(self._train)
-
-    @property
-    def unit(self) -> str:
-        """What the distance is."""
-        return f"{self.data}, FD" if self._classifier is not None else f"{self.data}, sliced W_2"
-
-    @property
-    def name(self) -> str:
-        """What measures."""
-        return "sliced W_2 of the entries" if self._classifier is None else self._classifier.name
-
-    def __call__(self, samples: Tensor) -> float:
-        """Return the distance of samples."""
-        x = eight_bits(samples.cpu())
-        if self._classifier is None or self._features is None:
-            return sliced_w2(x, self._train, generator=torch.Generator().manual_seed(0))
-        return frechet_distance(self._classifier.features(x), self._features)
-
-    def held_out(self, count: int) -> float:
-        """Return the distance of as many held-out images, where there are so many."""
-        return self(self.test[:count])
-
-
-def open_judges(data: Sequence[str]) -> tuple[dict[str, Judge], str]:
-    """Return the judges of data sets whose files are there, and a sentence that names the others; empty if there are none.
-
-    Raises:
-        InputError: if the files of all data sets are missing.
-    """
-    judges: dict[str, Judge] = {}
-    missing: dict[str, str] = {}
-    for name in data:
-        try:
-            judges[name] = Judge(name)
-        except InputError as error:
-            missing[name] = str(error)
-    if not judges:
-        raise InputError("; ".join(missing.values()))
-    for name, why in missing.items():
-        log.warning("left out: %s: %s", name, why)  # before hours of training, not after them
-    return judges, f" Left out, their files are missing: {', '.join(missing)}." if missing else ""
-
-
 @dataclass(frozen=True)
 class Measured:
     """Distances of independent draws of samples.
@@ -157,7 +89,7 @@ class Measured:
     @property
     def plain(self) -> dict[str, Any]:
         """As plain numbers."""
-        return {"mean": self.mean, "standard_error": _or_none(self.error), "values": self.values, "nfe": self.nfe}
+        return {"mean": self.mean, "standard_error": or_none(self.error), "values": self.values, "nfe": self.nfe}
 
     def __str__(self) -> str:
         """Return mean and standard error."""
@@ -186,7 +118,7 @@ def table_figures(
     """Return what every table keeps, in plain types: the judges, held-out images' distances, the rows, and what was left out."""
     return {
         "judges": {name: judge.name for name, judge in judges.items()},
-        "held_out": dict(held_out),
+        "held_out": {name: or_none(value) for name, value in held_out.items()},
         "rows": {name: {row: measured.plain for row, measured in found.items()} for name, found in rows.items()},
         "left_out": [name for name in asked if name not in judges],
     }
@@ -204,5 +136,6 @@ def lower(a: Measured, b: Measured) -> bool:
     return statistics.fmean(gains) > (2 * error if math.isfinite(error) else 0.0)
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """Return a number as JSON has it: None where there is none."""
     return value if math.isfinite(value) else None

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from mmdflow import plots
-from mmdflow.reproduce._models import Judge, Measured
+from mmdflow.reproduce._judge import Judge
+from mmdflow.reproduce._models import Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Head of the columns of published figures.
-PUBLISHED = "published, CIFAR-10 FID (not comparable)"
 #: What stands in the place of a figure that there is not.
 NONE = "-"
 #: Where a table's published figures are not in the text of the paper that this was written from.
 NOT_AT_HAND = "The paper's figures of this table were not at hand; its words are the claim."
+
+
+def shown_distance(value: float) -> str:
+    """Return a distance in three digits; `NONE` where there is none."""
+    return f"{value:.3g}" if math.isfinite(value) else NONE
+
+
+def published(*judges: Judge) -> str:
+    """Return the head of the column of published figures, which only FIDs of CIFAR-10 can be compared with."""
+    same = any(judge.fid and judge.data == "cifar10" for judge in judges)
+    return "published, CIFAR-10 FID" + ("" if same else " (not comparable)")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

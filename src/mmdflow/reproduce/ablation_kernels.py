@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Judge, Measured, lower, measure
-from mmdflow.reproduce._tables import NONE, PUBLISHED, bars, markdown, show_samples
+from mmdflow.reproduce._judge import open_judge
+from mmdflow.reproduce._models import Measured, lower, measure, or_none
+from mmdflow.reproduce._tables import NONE, bars, markdown, published, show_samples, shown_distance
 from mmdflow.reproduce.base import Outcome
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TITLE = "DMMD paper, section 7: linear, RBF and rational quadratic base kernels"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
+        "features": "own",
         "data": "digits",
         "seconds": 30.0,
         "num_references": 500,
@@ -38,6 +40,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "num_levels": 50,
     },
     "full": {
+        "features": "inception",
         "data": "cifar10",
         "seconds": None,
         "num_references": 1000,
@@ -65,6 +68,7 @@ SAMPLERS = ("exact", "approximate")
 
 def run(
     *,
+    features: str,
     data: str,
     seconds: float | None,
     num_references: int,
@@ -79,6 +83,7 @@ def run(
     """Train a model a base kernel, sample, judge.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: the data set.
         seconds: of training of every model; as many steps as the recipe says when None.
         num_references: reference images N_c of the kernels other than linear.
@@ -90,7 +95,7 @@ def run(
         seed: of training and sampling.
         progress: show bars.
     """
-    judge = Judge(data)
+    judge = open_judge(data, features)
     rows: dict[str, dict[str, Measured]] = {}
     steps: dict[str, int] = {}
     bases = BASES if seconds is None else BASES | {AS_FEW: BASES["linear"]}
@@ -137,13 +142,13 @@ def run(
     better = [name for name in others if not criteria[f"{name} is not better"]]
     shown = ", ".join(f"{name} {row['exact']} exact and {row['approximate']} approximate" for name, row in rows.items())
     finding = (
-        f"{judge.unit}: {shown}; held-out images {held_out:.3g}. Better than linear: {', '.join(better) or 'none'}. "
+        f"{judge.unit}: {shown}; held-out images {shown_distance(held_out)}. Better than linear: {', '.join(better) or 'none'}. "
         f"Steps of training: {', '.join(f'{name} {count}' for name, count in steps.items())}."
     )
     figures = {
         "criteria": criteria,
         "judge": judge.name,
-        "held_out": held_out,
+        "held_out": or_none(held_out),
         "rows": {name: {s: m.plain for s, m in row.items()} for name, row in rows.items()},
         "training_steps": steps,
     }
@@ -151,8 +156,8 @@ def run(
         [name, steps[name], str(row["exact"]), str(row["approximate"]), 8.31 if name == "linear" else NONE]
         for name, row in rows.items()
     ]
-    lines.append(["held-out images", NONE, f"{held_out:.3g}", f"{held_out:.3g}", NONE])
-    head = ["base kernel", "training steps", *(f"{judge.unit}, {s}" for s in SAMPLERS), PUBLISHED + ", NFE 100"]
+    lines.append(["held-out images", NONE, shown_distance(held_out), shown_distance(held_out), NONE])
+    head = ["base kernel", "training steps", *(f"{judge.unit}, {s}" for s in SAMPLERS), published(judge) + ", NFE 100"]
     table = markdown(head, lines)
     return Outcome(
         CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, own_or_shipped
-from mmdflow.reproduce._tables import NONE, PUBLISHED, markdown
+from mmdflow.reproduce._judge import open_judge
+from mmdflow.reproduce._models import Measured, lower, measure, or_none, own_or_shipped
+from mmdflow.reproduce._tables import NONE, markdown, published, shown_distance
 from mmdflow.reproduce.base import Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ TITLE = "DMMD paper, appendix G: the number of evaluations, noise levels times s
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
+        "features": "own",
         "data": "digits",
         "levels": [5, 10, 25, 50, 100, 250],
         "steps": [1, 2, 4],
@@ -34,6 +36,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "particles": 359,
     },
     "full": {
+        "features": "inception",
         "data": "cifar10",
         "levels": [25, 50, 100, 250, 500],
         "steps": [1, 2, 4],
@@ -53,6 +56,7 @@ FIDS = {100: 8.31, 250: 7.74}
 
 def run(
     *,
+    features: str,
     data: str,
     levels: Sequence[int],
     steps: Sequence[int],
@@ -66,6 +70,7 @@ def run(
     """Sample every cell of the grid, judge.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: the data set.
         levels: numbers of noise levels T, increasing; 100 among them.
         steps: numbers of steps a level N_s, increasing; 1 among them.
@@ -76,7 +81,7 @@ def run(
         seed: of training and sampling.
         progress: show bars.
     """
-    judge = Judge(data)
+    judge = open_judge(data, features)
     pipeline, source = own_or_shipped(data, runs, seed=seed, progress=progress)
     cells = {
         (t, s): measure(
@@ -106,7 +111,7 @@ def run(
     finding = (
         f"{judge.unit} by T with one step a level: {along}; from T = {enough} on it is not worse than at "
         f"{USUAL}; the best cell is T = {cell[0]}, N_s = {cell[1]} ({cells[cell]}), the best of at most "
-        f"{ENOUGH} evaluations {best}; held-out images {held_out:.3g}; {source}. "
+        f"{ENOUGH} evaluations {best}; held-out images {shown_distance(held_out)}; {source}. "
         + "; ".join(f"{name}: {'seen' if holds else 'not seen'}" for name, holds in criteria.items())
         + "."
     )
@@ -114,12 +119,12 @@ def run(
         "criteria": criteria,
         "model": source,
         "judge": judge.name,
-        "held_out": held_out,
+        "held_out": or_none(held_out),
         "fewest_levels_not_worse": enough,
         "cells": {f"T = {t}, N_s = {s}": m.plain for (t, s), m in cells.items()},
     }
     lines: list[list[object]] = [[t, *(str(cells[t, s]) for s in steps), FIDS.get(t, NONE)] for t in levels]
-    head = ["T", *(f"{judge.unit}, N_s = {s}" for s in steps), f"{PUBLISHED}, NFE = T"]
+    head = ["T", *(f"{judge.unit}, N_s = {s}" for s in steps), f"{published(judge)}, NFE = T"]
     table = markdown(head, lines)
     return Outcome(
         CLAIM,

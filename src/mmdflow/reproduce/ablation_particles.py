@@ -26,8 +26,9 @@ from mmdflow.flows import normal_like
 from mmdflow.recipes import DataSpec
 from mmdflow.recipes.data import judged_data
 from mmdflow.reproduce._fits import log_slope
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, own_or_shipped
-from mmdflow.reproduce._tables import NONE, PUBLISHED, markdown
+from mmdflow.reproduce._judge import open_judge
+from mmdflow.reproduce._models import Measured, lower, measure, or_none, own_or_shipped
+from mmdflow.reproduce._tables import NONE, markdown, published, shown_distance
 from mmdflow.reproduce.base import Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ TITLE = "DMMD paper, section 5: the number of particles, exact against approxima
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
+        "features": "own",
         "data": "digits",
         "levels": [0.2, 0.5, 0.8],
         "rate_particles": [1, 4, 16, 64, 256, 1024, 4096],
@@ -47,6 +49,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "draws": 2,
     },
     "full": {
+        "features": "inception",
         "data": "cifar10",
         "levels": [0.2, 0.5, 0.8],
         "rate_particles": [1, 4, 16, 64, 256, 1024, 4096],
@@ -69,6 +72,7 @@ CLAIM = (
 
 def run(
     *,
+    features: str,
     data: str,
     levels: Sequence[float],
     rate_particles: Sequence[int],
@@ -84,6 +88,7 @@ def run(
     """Measure the velocities' difference, then sample with every N_p.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: the data set.
         levels: noise levels of the difference.
         rate_particles: numbers of particles of the difference.
@@ -96,7 +101,7 @@ def run(
         seed: of training, particles and sampling.
         progress: show bars.
     """
-    judge = Judge(data)
+    judge = open_judge(data, features)
     found, source = own_or_shipped(data, runs, seed=seed, progress=progress)
     assert isinstance(found, DMMDPipeline)
     clean = judged_data(DataSpec(data)).train
@@ -120,7 +125,7 @@ def run(
         + ", ".join(f"{slope:.2f} (t = {t:g})" for t, slope in slopes.items())
         + f", and is {min(v[-1] for v in differences.values()):.2g} to {max(v[-1] for v in differences.values()):.2g} of the "
         f"velocity at N_p = {rate_particles[-1]}. {judge.unit} by N_p: {shown}; approximate {approximate}; held-out images "
-        f"{held_out:.3g}; {source}. "
+        f"{shown_distance(held_out)}; {source}. "
         + "; ".join(f"{k}: {'seen' if v else 'not seen'}" for k, v in criteria.items())
         + "."
     )
@@ -128,15 +133,15 @@ def run(
         "criteria": criteria,
         "model": source,
         "judge": judge.name,
-        "held_out": held_out,
+        "held_out": or_none(held_out),
         "relative_differences": {f"t = {t:g}": values for t, values in differences.items()},
         "slopes": {f"t = {t:g}": slope for t, slope in slopes.items()},
         "rows": {f"N_p = {n}": row.plain for n, row in rows.items()},
         "approximate": approximate.plain,
     }
     lines: list[list[object]] = [[n, str(row), 8.31 if n == USUAL else NONE] for n, row in rows.items()]
-    lines += [["approximate", str(approximate), NONE], ["held-out images", f"{held_out:.3g}", NONE]]
-    table = markdown(["N_p", judge.unit, PUBLISHED + ", NFE 100"], lines)
+    lines += [["approximate", str(approximate), NONE], ["held-out images", shown_distance(held_out), NONE]]
+    table = markdown(["N_p", judge.unit, published(judge) + ", NFE 100"], lines)
     return Outcome(
         CLAIM,
         all(criteria.values()),

@@ -14,6 +14,7 @@ import torch
 
 from mmdflow import __version__, _checks, plots
 from mmdflow._files import commit, make_folder, new_file, write_json
+from mmdflow.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,10 +53,34 @@ def told(criteria: Mapping[str, bool]) -> str:
 
 
 def reproduce(
-    name: str, experiment: ModuleType, folder: Path, *, scale: str = "small", seed: int = 0, progress: bool = False
+    name: str,
+    experiment: ModuleType,
+    folder: Path,
+    *,
+    scale: str = "small",
+    seed: int = 0,
+    features: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Run an experiment; write NAME.png, NAME.json and, of a table, NAME.md into `folder`; return what the JSON holds."""
-    settings = experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)]
+    """Run an experiment; write NAME.png, NAME.json and, of a table, NAME.md into `folder`; return what the JSON holds.
+
+    Args:
+        name: of the files.
+        experiment: the module.
+        folder: of the files, made where there is none.
+        scale: "small" or "full".
+        seed: of everything random.
+        features: that samples are judged by, in place of the scale's; for the experiments that have such a setting.
+        progress: show bars.
+
+    Raises:
+        InputError: for an unknown scale, a negative seed, or features that the experiment does not judge by.
+    """
+    settings = dict(experiment.SCALES[_checks.choice("scale", scale, experiment.SCALES)])
+    if features is not None:
+        if "features" not in settings:
+            raise InputError(f"features = {features!r}: {name} does not judge by features; must be left out")
+        settings["features"] = features
     _checks.count("seed", seed, 0)
     make_folder(folder)
     plots.check_matplotlib()
@@ -71,7 +96,8 @@ def reproduce(
         "settings": settings,
         "scale": scale,
         "seed": seed,
-        "command": f"mmdflow reproduce {name} --scale {scale} --seed {seed}",
+        "command": f"mmdflow reproduce {name} --scale {scale} --seed {seed}"
+        + ("" if features is None else f" --features {features}"),
         "seconds": round(time.perf_counter() - start, 1),
         "version": __version__,
         "commit": commit(),

@@ -3,9 +3,9 @@
 The small scale takes digits of 8x8 and, where the files are there, MNIST and Fashion-MNIST: every model of a data set is
 trained for the same seconds on the same device, which takes about three quarters of an hour of a core, sampling included.
 Networks are the same but for their read-outs, except that the paper's recipe has a cheaper trunk on the latter two
-(`PAPER_TRUNKS`). The full scale is CIFAR-10 with the recipes named after it. The measure is no FID (see `Judge`), so the
-published figures stand beside for their order only. Methods that are not trained here have published figures alone;
-`mmdflow compare` trains them too.
+(`PAPER_TRUNKS`). The full scale is CIFAR-10 with the recipes named after it, judged by FID; the small scale's measure is no
+FID (see `OwnJudge`), so there the published figures stand beside for their order only. Methods that are not trained here have
+published figures alone; `mmdflow compare` trains them too.
 
 The criteria, written down before looking and asked of every data set, hold for the paper's own recipe, since the claim is the
 paper's: (1) DDPM with 100 evaluations is better than DMMD with 100, (2) DMMD with 250 is better than with 100; better means
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Judge, Measured, lower, measure, open_judges, paper_recipe, table_figures
-from mmdflow.reproduce._tables import NONE, PUBLISHED, compare_rows, markdown
+from mmdflow.reproduce._judge import Judge, open_judges
+from mmdflow.reproduce._models import Measured, lower, measure, paper_recipe, table_figures
+from mmdflow.reproduce._tables import NONE, compare_rows, markdown, published, shown_distance
 from mmdflow.reproduce.base import Outcome, told
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ TITLE = "DMMD paper, Table 1: DMMD, DDPM and flow matching after equal training"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
+        "features": "own",
         "data": ["digits", "mnist", "fashion"],
         "seconds": 60.0,
         "paper_unit_weight": {"digits": 3.0, "mnist": 9.0, "fashion": 9.0},
@@ -41,6 +43,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "flow_matching": True,
     },
     "full": {
+        "features": "inception",
         "data": ["cifar10"],
         "seconds": None,
         "paper_unit_weight": {"cifar10": 18.0},
@@ -79,6 +82,7 @@ FIDS = {DDPM: 5.19, PAPER_100: 8.31, PAPER_250: 7.74}
 
 def run(
     *,
+    features: str,
     data: Sequence[str],
     seconds: float | None,
     paper_unit_weight: Mapping[str, float],
@@ -94,6 +98,7 @@ def run(
     """Train what is missing, sample, judge.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: the data sets, of which there are recipes dmmd-, ddpm- and, for flow_matching, flow-matching-; those whose files
             are missing are left out, and named.
         seconds: of training of every model; as many steps as each recipe says when None.
@@ -110,7 +115,7 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data)
+    judges, missing = open_judges(data, features)
     rows: dict[str, dict[str, Measured]] = {}
     models: dict[str, dict[str, Pipeline]] = {}
     for name, judge in judges.items():
@@ -134,7 +139,7 @@ def run(
     of_ours = _criteria(rows, OURS_100, OURS_250)
     shown = "; ".join(
         f"{judges[name].unit}: DDPM {row[DDPM]}, the paper's recipe {row[PAPER_100]} at 100 and {row[PAPER_250]} at 250, ours "
-        f"{row[OURS_100]} and {row[OURS_250]}, held-out images {held_out[name]:.3g}"
+        f"{row[OURS_100]} and {row[OURS_250]}, held-out images {shown_distance(held_out[name])}"
         for name, row in rows.items()
     )
     better = [name for name, row in rows.items() if lower(row[OURS_100], row[PAPER_100])]
@@ -161,8 +166,8 @@ def run(
         for method, row in first.items()
     ]
     lines += [[name, NONE, *["not run here"] * len(rows), fid, nfe] for name, (fid, nfe) in OTHERS.items()]
-    lines.append(["held-out images", NONE, *(f"{value:.3g}" for value in held_out.values()), NONE, NONE])
-    head = ["method", "NFE", *(judge.unit for judge in judges.values()), PUBLISHED, "published, NFE"]
+    lines.append(["held-out images", NONE, *map(shown_distance, held_out.values()), NONE, NONE])
+    head = ["method", "NFE", *(judge.unit for judge in judges.values()), published(*judges.values()), "published, NFE"]
     return Outcome(
         CLAIM,
         all(criteria.values()),

@@ -16,15 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdflow.reproduce._models import Measured, lower, measure, open_judges, own_or_shipped, table_figures
-from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, PUBLISHED, compare_rows, markdown
+from mmdflow.reproduce._judge import open_judges
+from mmdflow.reproduce._models import Measured, lower, measure, own_or_shipped, table_figures
+from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, compare_rows, markdown, published, shown_distance
 from mmdflow.reproduce.base import Outcome, told
 
 TITLE = "DMMD paper, Table 2: approximate sampling and final denoising steps"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {"data": ["digits", "mnist", "fashion"], "num_samples": 359, "draws": 5, "particles": 359},
-    "full": {"data": ["cifar10"], "num_samples": 50_000, "draws": 1, "particles": 200},
+    "small": {
+        "features": "own",
+        "data": ["digits", "mnist", "fashion"],
+        "num_samples": 359,
+        "draws": 5,
+        "particles": 359,
+    },
+    "full": {"features": "inception", "data": ["cifar10"], "num_samples": 50_000, "draws": 1, "particles": 200},
 }
 
 CLAIM = (
@@ -35,11 +42,20 @@ ROWS = ("DMMD", "a-DMMD", "a-DMMD-a", "a-DMMD-e", "DMMD-e")
 
 
 def run(
-    *, data: Sequence[str], num_samples: int, draws: int, particles: int, runs: Path, seed: int, progress: bool
+    *,
+    features: str,
+    data: Sequence[str],
+    num_samples: int,
+    draws: int,
+    particles: int,
+    runs: Path,
+    seed: int,
+    progress: bool,
 ) -> Outcome:
     """Sample the five ways, judge.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: the data sets; those whose files are missing are left out, and named.
         num_samples: samples of a draw.
         draws: draws of samples a row.
@@ -51,7 +67,7 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data)
+    judges, missing = open_judges(data, features)
     rows: dict[str, dict[str, Measured]] = {}
     sources = {}
     for name, judge in judges.items():
@@ -74,7 +90,7 @@ def run(
     orders = {name: sorted(found, key=lambda row: found[row].mean) for name, found in rows.items()}
     shown = "; ".join(
         f"{judges[name].unit}, from best to worst {', '.join(f'{row} {rows[name][row]}' for row in order)}, held-out images "
-        f"{held_out[name]:.3g} ({sources[name]})"
+        f"{shown_distance(held_out[name])} ({sources[name]})"
         for name, order in orders.items()
     )
     figures = {
@@ -88,9 +104,9 @@ def run(
         [row, first[row].nfe, *(str(found[row]) for found in rows.values()), 8.31 if row == "DMMD" else NONE]
         for row in ROWS
     ]
-    lines.append(["held-out images", NONE, *(f"{value:.3g}" for value in held_out.values()), NONE])
+    lines.append(["held-out images", NONE, *map(shown_distance, held_out.values()), NONE])
     table = (
-        markdown(["sampler", "NFE", *(judge.unit for judge in judges.values()), PUBLISHED], lines)
+        markdown(["sampler", "NFE", *(judge.unit for judge in judges.values()), published(*judges.values())], lines)
         + "\n\n"
         + NOT_AT_HAND
         + " DMMD's is Table 1's, at 100 evaluations."

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.recipes.runs import trained
-from mmdflow.reproduce._models import Measured, lower, measure, open_judges, table_figures
-from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, markdown, show_samples
+from mmdflow.reproduce._judge import open_judges
+from mmdflow.reproduce._models import Measured, lower, measure, table_figures
+from mmdflow.reproduce._tables import NONE, NOT_AT_HAND, markdown, show_samples, shown_distance
 from mmdflow.reproduce.base import Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ TITLE = "DMMD paper, Table 3: further data sets, DMMD against DDPM"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
+        "features": "own",
         "data": ["digits", "mnist", "fashion"],
         "seconds": 60.0,
         "num_samples": 359,
@@ -33,9 +35,10 @@ SCALES: dict[str, dict[str, Any]] = {
         "particles": 359,
     },
     "full": {
+        "features": "inception",
         "data": ["mnist", "celeba64", "church64"],
         "seconds": None,
-        "num_samples": 10_000,
+        "num_samples": None,
         "draws": 1,
         "particles": 200,
     },
@@ -49,9 +52,10 @@ CLAIM = (
 
 def run(
     *,
+    features: str,
     data: Sequence[str],
     seconds: float | None,
-    num_samples: int,
+    num_samples: int | None,
     draws: int,
     particles: int,
     runs: Path,
@@ -61,9 +65,10 @@ def run(
     """Train what is missing, sample, judge.
 
     Args:
+        features: that samples are judged by, as `open_judge` takes them.
         data: names of the data sets; those whose files are missing are left out, and named.
         seconds: of training of every model; as many steps as each recipe says when None.
-        num_samples: samples of a draw.
+        num_samples: samples of a draw; as many as the data set's protocol says when None.
         draws: draws of samples a row.
         particles: that flow together; the paper has 200.
         runs: folder of the trained models.
@@ -73,7 +78,8 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data)
+    judges, missing = open_judges(data, features)
+    counts = {name: judge.num_samples if num_samples is None else num_samples for name, judge in judges.items()}
     rows: dict[str, dict[str, Measured]] = {}
     spent = {}
     for name, judge in judges.items():
@@ -82,22 +88,23 @@ def run(
             for system in ("dmmd", "ddpm")
         )
         spent[name] = [round(model.provenance["train_seconds"]) for model in (own, ddpm)]
-        how: dict[str, Any] = {"num_samples": num_samples, "draws": draws, "particles": particles, "seed": seed}
+        how: dict[str, Any] = {"num_samples": counts[name], "draws": draws, "particles": particles, "seed": seed}
         rows[name] = {
             "DMMD": measure(own, judge, **how, sampler="exact", num_levels=100 - own.defaults.final_steps),
             "DDPM": measure(ddpm, judge, **how, num_levels=100),
         }
-    held_out = {name: judge.held_out(num_samples) for name, judge in judges.items()}
+    held_out = {name: judge.held_out(counts[name]) for name, judge in judges.items()}
     criteria = {name: lower(row["DDPM"], row["DMMD"]) for name, row in rows.items()}
     shown = "; ".join(
         f"{judges[name].unit}: DMMD {row['DMMD']} ({spent[name][0]} s), DDPM {row['DDPM']} "
-        f"({spent[name][1]} s), held-out images {held_out[name]:.3g}"
+        f"({spent[name][1]} s), held-out images {shown_distance(held_out[name])}"
         for name, row in rows.items()
     )
     better = [name for name, holds in criteria.items() if holds]
     finding = f"DDPM is better than DMMD on {', '.join(better) or 'none'} of {', '.join(rows)}. {shown}.{missing}"
     figures = {
         "criteria": criteria,
+        "num_samples": counts,
         "training_seconds": {name: dict(zip(("DMMD", "DDPM"), s, strict=True)) for name, s in spent.items()},
         **table_figures(data, judges, held_out, rows),
     }
@@ -106,7 +113,7 @@ def run(
             judges[name].unit,
             str(row["DMMD"]),
             str(row["DDPM"]),
-            f"{held_out[name]:.3g}",
+            shown_distance(held_out[name]),
             *spent[name],
             NONE,
         ]
@@ -119,7 +126,7 @@ def run(
         "held-out images",
         "seconds of DMMD's training",
         "of DDPM's",
-        "published FID (not comparable)",
+        "published FID" + ("" if all(judge.fid for judge in judges.values()) else " (not comparable)"),
     ]
     table = markdown(head, lines) + "\n\n" + NOT_AT_HAND
     seen = all(criteria.values()) and not missing  # a claim about three data sets
