@@ -3,6 +3,7 @@
 A reproduction is a module with TITLE (one line for lists), SCALES ("small", minutes on 2 CPU cores, and "full", the paper's
 settings: keyword arguments of `run`), and `run(*, seed, progress, **settings) -> Outcome`. Its name on the command line is its
 file's, with hyphens. One with TRAINS = True is given `runs` besides: the folder in which it trains models, and finds them again.
+One whose settings name `features` judges samples by them, and may be asked for others.
 """
 
 from __future__ import annotations

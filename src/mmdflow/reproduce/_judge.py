@@ -130,21 +130,24 @@ class FeatureJudge(Judge):
         return frechet_distance(found, self._moments)
 
 
-def open_judge(data: str, features: str = OWN) -> Judge:
+def open_judge(data: str, features: str = OWN, *, progress: bool = False) -> Judge:
     """Return the judge of a data set.
 
     Args:
         data: its name.
         features: "own", or what `feature_extractor` knows.
+        progress: show bars.
 
     Raises:
         ImportError: if the features need a package that is not installed.
         InputError: if files of the data set or weights of the features are missing, or the features are unknown.
     """
-    return OwnJudge(data) if features == OWN else FeatureJudge(data, features, _extractor(features))
+    if features == OWN:
+        return OwnJudge(data)
+    return FeatureJudge(data, features, _extractor(features), progress=progress)
 
 
-def open_judges(data: Sequence[str], features: str = OWN) -> tuple[dict[str, Judge], str]:
+def open_judges(data: Sequence[str], features: str = OWN, *, progress: bool = False) -> tuple[dict[str, Judge], str]:
     """Return the judges of data sets whose files are there, and a sentence that names the others; empty if there are none.
 
     Raises:
@@ -156,7 +159,9 @@ def open_judges(data: Sequence[str], features: str = OWN) -> tuple[dict[str, Jud
     missing: dict[str, str] = {}
     for name in data:
         try:
-            judges[name] = OwnJudge(name) if extractor is None else FeatureJudge(name, features, extractor)
+            judges[name] = (
+                OwnJudge(name) if extractor is None else FeatureJudge(name, features, extractor, progress=progress)
+            )
         except InputError as error:
             missing[name] = str(error)
     if not judges:

@@ -95,7 +95,7 @@ def run(
         seed: of training and sampling.
         progress: show bars.
     """
-    judge = open_judge(data, features)
+    judge = open_judge(data, features, progress=progress)
     rows: dict[str, dict[str, Measured]] = {}
     steps: dict[str, int] = {}
     bases = BASES if seconds is None else BASES | {AS_FEW: BASES["linear"]}

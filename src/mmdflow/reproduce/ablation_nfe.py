@@ -81,7 +81,7 @@ def run(
         seed: of training and sampling.
         progress: show bars.
     """
-    judge = open_judge(data, features)
+    judge = open_judge(data, features, progress=progress)
     pipeline, source = own_or_shipped(data, runs, seed=seed, progress=progress)
     cells = {
         (t, s): measure(

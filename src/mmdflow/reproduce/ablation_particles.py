@@ -101,7 +101,7 @@ def run(
         seed: of training, particles and sampling.
         progress: show bars.
     """
-    judge = open_judge(data, features)
+    judge = open_judge(data, features, progress=progress)
     found, source = own_or_shipped(data, runs, seed=seed, progress=progress)
     assert isinstance(found, DMMDPipeline)
     clean = judged_data(DataSpec(data)).train

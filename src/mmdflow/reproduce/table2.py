@@ -67,7 +67,7 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data, features)
+    judges, missing = open_judges(data, features, progress=progress)
     rows: dict[str, dict[str, Measured]] = {}
     sources = {}
     for name, judge in judges.items():

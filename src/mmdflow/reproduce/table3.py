@@ -78,7 +78,7 @@ def run(
     Raises:
         InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data, features)
+    judges, missing = open_judges(data, features, progress=progress)
     counts = {name: judge.num_samples if num_samples is None else num_samples for name, judge in judges.items()}
     rows: dict[str, dict[str, Measured]] = {}
     spent = {}
