@@ -144,6 +144,7 @@ TABLES = {
     "comparison.md": {
         "digits": lambda: compared("digits"),
         "mnist": lambda: compared("mnist"),
+        "fashion": lambda: compared("fashion"),
         "checkerboard": lambda: compared("checkerboard"),
         "search-mnist": lambda: searched("mnist"),
         "search-checkerboard": lambda: searched("checkerboard"),
