@@ -115,11 +115,14 @@ def curve(data: str) -> dict:
     }
     rows = {f"{name}, {seconds} s": (*system, seconds) for seconds in (133, 1200) for name, system in systems.items()}
     systems["DMMD, the paper's recipe, fine trunk"] = images(data)["DMMD, the paper's recipe, fine trunk"]
+    systems["DMMD, wider trunk"] = (f"dmmd-{data}", ["--features.channels=[48,96]"], BOTH)
     without_amx = (
         ("DMMD, ours", 3000),
         ("DDPM, small batches", 3000),
         ("DMMD, the paper's recipe, fine trunk", 1200),
         ("DMMD, the paper's recipe, fine trunk", 3000),
+        ("DMMD, ours", 5400),
+        ("DMMD, wider trunk", 5400),
     )
     for name, seconds in without_amx:
         recipe, options, samplers = systems[name]
