@@ -19,6 +19,7 @@ CASES = {
     "euler, momentum 0.9": {"momentum": 0.9},
     "nesterov, momentum 0.9": {"integrator": "nesterov", "momentum": 0.9},
     "heun": {"integrator": "heun"},
+    "adams_bashforth": {"integrator": "adams_bashforth"},
     "adam, momentum 0.9": {"integrator": "adam", "momentum": 0.9},
     "adaptive": {"integrator": "adaptive"},
 }

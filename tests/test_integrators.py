@@ -29,7 +29,7 @@ def run(integrator, **settings):
 
 
 def test_orders_of_convergence():
-    for integrator, order in (("euler", 1), ("heun", 2)):
+    for integrator, order in (("euler", 1), ("heun", 2), ("adams_bashforth", 2)):
         errors = []
         for steps in (20, 40):
             x, result = run(integrator, step_size=1 / steps, num_steps=steps)
@@ -39,6 +39,24 @@ def test_orders_of_convergence():
 
 def test_heun_counts_two_evaluations_a_step():
     assert run("heun", step_size=0.1, num_steps=5)[1].nfe == 10
+
+
+def test_adams_bashforth_is_exact_where_the_gradient_is_linear_in_time():
+    """Once it has two gradients, at steps of any sizes; and it takes one evaluation a step."""
+    sizes, time = [0.1, 0.3, 0.05, 0.2], 0.0
+    stepper, x = make_integrator("adams_bashforth", 1e-3, 0.0), torch.zeros(1, 1).double()
+    for i, size in enumerate(sizes):
+        x, elapsed = stepper.step(lambda z, t=time: torch.full_like(z, 2 * t + 1), x, size, 0.0)
+        time += elapsed
+        if i == 0:
+            rest = x + time**2 + time  # what Euler's step missed
+    torch.testing.assert_close(x - rest, torch.full((1, 1), -(time**2 + time), dtype=torch.float64))
+    assert run("adams_bashforth", step_size=0.1, num_steps=5)[1].nfe == 5
+
+
+def test_adams_bashforth_takes_eulers_step_after_a_step_of_size_zero():
+    x, result = run("adams_bashforth", step_size=lambda step: 0.1 * (step == 1), num_steps=2)
+    torch.testing.assert_close(result.particles, 0.9 * x)
 
 
 def test_nesterov_follows_its_recurrence():
@@ -159,8 +177,8 @@ def test_momentum_follows_the_particles_that_jump():
 
 def test_what_a_duplicate_carries_on_is_its_models():
     """After a jump the copy has its model's momentum: both move alike."""
-    for name in ("euler", "nesterov", "adam"):
-        stepper = make_integrator(name, 1e-3, 0.9)
+    for name in ("euler", "nesterov", "adams_bashforth", "adam"):
+        stepper = make_integrator(name, 1e-3, 0.0 if name == "adams_bashforth" else 0.9)
         x = torch.tensor([[0.0], [10.0]]).double()
         x, _ = stepper.step(lambda z: torch.tensor([[1.0], [-3.0]]).double(), x, 0.1, 0.9)
         index = torch.tensor([1, 1])
@@ -271,7 +289,10 @@ def test_callbacks_run_in_turn_and_report():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"integrator": "rk4"}, "integrator = 'rk4': must be one of euler, nesterov, heun, adam, adaptive"),
+        (
+            {"integrator": "rk4"},
+            "integrator = 'rk4': must be one of euler, nesterov, heun, adams_bashforth, adam, adaptive",
+        ),
         ({"integrator": "heun", "momentum": 0.5}, "momentum = 0.5 with integrator = 'heun'"),
         ({"integrator": "nesterov"}, "momentum = 0 with integrator = 'nesterov'"),
         ({"integrator": "adaptive", "tolerance": 0.0}, "tolerance = 0.0"),

@@ -55,8 +55,9 @@ def flow(
         noise_injection: beta; the gradient is evaluated at x + beta u, off the support. It is not Langevin diffusion. A
             `DescentNoise` chooses beta by its descent condition.
         diffusion: x receives + diffusion * u after the step (Langevin-like), a number or a function of the step.
-        integrator: "euler", "nesterov" (momentum, gradient ahead), "heun" (second order), "adam", or "adaptive" (Heun with a step
-            size that keeps the error of a step at most `tolerance`; step_size is the first one).
+        integrator: "euler", "nesterov" (momentum, gradient ahead), "heun" (second order), "adams_bashforth" (second order,
+            one evaluation), "adam", or "adaptive" (Heun with a step size that keeps the error of a step at most `tolerance`;
+            step_size is the first one).
         tolerance: root mean square error of a step of "adaptive", in the particles' units.
         weights: of the particles, [n], non-negative; scaled to sum 1. 1/n each by default. They do not change how fast a particle
             moves, but how much it counts.

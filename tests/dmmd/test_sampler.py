@@ -207,6 +207,24 @@ def test_heun_evaluates_twice_at_the_level_of_its_step(sampler):
     torch.testing.assert_close(out, run(kernel, means, z, (0.2,), eta=0.2, sampler=sampler)[0])
 
 
+def test_adams_bashforth_is_of_second_order_across_levels():
+    """phi = e^t x and noisy means t: the slope is t e^t wherever a particle is, and the walk from 1 to 0 is 1 long."""
+    kernel = NoiseConditionalKernel(lambda x, t: t.exp()[:, None] * x)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    means = TargetMeans(ends, torch.zeros(2, 1, dtype=torch.float64), ends[:, None])
+    errors: dict[str, list[float]] = {"euler": [], "adams_bashforth": []}
+    for integrator, found in errors.items():
+        for steps in (20, 40):
+            levels = noise_levels(steps, 1 / steps, 1.0)
+            z = torch.zeros(2, 1, dtype=torch.float64)
+            settings = {"sampler": "approximate", "integrator": integrator}
+            out, nfe = run(kernel, means, z, levels, 1 / steps, **settings)
+            assert nfe == steps
+            found.append((out + 1).abs().max().item())
+    assert errors["euler"][0] / errors["euler"][1] == pytest.approx(2, rel=0.1)
+    assert errors["adams_bashforth"][0] / errors["adams_bashforth"][1] == pytest.approx(4, rel=0.1)
+
+
 def test_known_entries_walk_back_on_their_noise_and_arrive():
     kernel = network()
     means, z = means_of(kernel), data(6, seed=5)

@@ -97,7 +97,8 @@ def sample(
         final_level: noise level of the final steps; the last one by default.
         max_slope: bound on a particle's |grad f|; longer gradients are shortened to it.
         momentum: of the flow; what is left of it goes on from level to level.
-        integrator: of the flow; both evaluations of "heun" are at the level that the step starts at.
+        integrator: of the flow; both evaluations of "heun" are at the level that the step starts at, while "adams_bashforth"
+            carries the gradient on from level to level.
         chunk_size: particles whose gradient is taken at once. It changes nothing but memory, and the exact flow's time, which
             then embeds the particles once more, without gradients, for their mean.
         whitening: lambda of the regularised witness; needs the target's covariances.

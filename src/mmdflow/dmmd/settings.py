@@ -21,7 +21,7 @@ NAMES: dict[str, tuple[str, str | None, int]] = {
     "dmmd-e": ("exact", "exact", 2),
 }
 #: Integrators of a sampling run.
-INTEGRATORS = ("euler", "nesterov", "heun")
+INTEGRATORS = ("euler", "nesterov", "heun", "adams_bashforth")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class SamplerDefaults:
         t_min: lowest noise level, or None for the lowest trained one.
         t_max: highest noise level, or None for the highest trained one.
         momentum: of the flow, carried from level to level; the distance schedule is shortened by 1 - momentum.
-        integrator: "euler", "nesterov" or "heun"; Heun's two evaluations are at one noise level.
+        integrator: "euler", "nesterov", "heun" or "adams_bashforth". Heun's two evaluations are at one noise level; the second
+            order of Adams and Bashforth is across levels, for one evaluation each.
         chunk_size: particles whose gradient is taken at once, or None for all. It bounds memory and changes nothing else.
         whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference), C the covariance of clean
             features at the level and s = tr C / K; None for the plain witness (a run takes infinity for it).
