@@ -124,18 +124,18 @@ def curve(data: str) -> dict:
     }
     rows = {f"{name}, {seconds} s": (*system, seconds) for seconds in (133, 1200) for name, system in systems.items()}
     systems["DMMD, the paper's recipe, fine trunk"] = images(data)["DMMD, the paper's recipe, fine trunk"]
-    systems["DMMD, ours"] = (f"dmmd-{data}", [], WALKS)
-    systems["DMMD, wider trunk"] = (f"dmmd-{data}", ["--features.channels=[48,96]"], WALKS)
-    without_amx = (
-        ("DMMD, ours", 3000),
-        ("DDPM, small batches", 3000),
-        ("DMMD, the paper's recipe, fine trunk", 1200),
-        ("DMMD, the paper's recipe, fine trunk", 3000),
-        ("DMMD, ours", 5400),
-        ("DMMD, wider trunk", 5400),
+    systems["DMMD, wider trunk"] = (f"dmmd-{data}", ["--features.channels=[48,96]"], {})
+    adams = {"exact, Adams": WALKS["exact, Adams"]}
+    without_amx: tuple[tuple[str, int, dict], ...] = (
+        ("DMMD, ours", 3000, WALKS),
+        ("DDPM, small batches", 3000, {"ancestral 100": {}}),
+        ("DMMD, the paper's recipe, fine trunk", 1200, OF_PAPER),
+        ("DMMD, the paper's recipe, fine trunk", 3000, OF_PAPER),
+        ("DMMD, ours", 5400, adams),
+        ("DMMD, wider trunk", 5400, adams),
     )
-    for name, seconds in without_amx:
-        recipe, options, samplers = systems[name]
+    for name, seconds, samplers in without_amx:
+        recipe, options, _ = systems[name]
         rows[f"{name}, {seconds} s"] = (recipe, [*options, *FLOAT32], samplers, seconds)
     return rows
 

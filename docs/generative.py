@@ -41,30 +41,70 @@ def comparison(suite: str) -> str:
 
 def curve(data: str) -> str:
     """Return the Frechet distance of each system by seconds of training."""
-    systems = {
-        "DMMD, ours": ("DMMD, ours", "exact"),
-        "DMMD, coarse trunk": ("DMMD, coarse trunk", "exact"),
-        "DDPM": ("DDPM, cosine path, no weight decay", "ancestral 100"),
-        "DDPM, small batches": ("DDPM, small batches", "ancestral 100"),
-        "DMMD, the paper's recipe": ("DMMD, the paper's recipe", "approximate"),
-        "DMMD, the paper's recipe, fine trunk": ("DMMD, the paper's recipe, fine trunk", "approximate"),
-    }
-    found: dict[tuple[str, float], str] = {}
+    systems = [
+        ("DMMD, ours", "exact"),
+        ("DMMD, ours", "exact, Adams"),
+        ("DMMD, wider trunk", "exact, Adams"),
+        ("DMMD, coarse trunk", "exact"),
+        ("DDPM", "ancestral 100"),
+        ("DDPM, small batches", "ancestral 100"),
+        ("DMMD, the paper's recipe", "approximate"),
+        ("DMMD, the paper's recipe, fine trunk", "approximate"),
+    ]
+    first_names = {"DDPM": "DDPM, cosine path, no weight decay"}
+    found: dict[tuple[tuple[str, str], float], str] = {}
     for suite, seconds in ((data, 400), (f"{data}-curve", None)):
         report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
         for row in report["rows"]:
-            for system, (first, sampler) in systems.items():
+            for system, sampler in systems:
                 time = row.get("seconds", report["seconds"]) or 0.0
-                if row["seed"] == 0 and row["row"] == (first if seconds else f"{system}, {time:g} s"):
-                    judged = row["samplers"][sampler]
-                    found[system, time] = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
+                name = first_names.get(system, system) if seconds else f"{system}, {time:g} s"
+                judged = row["samplers"].get(sampler)
+                if row["seed"] == 0 and row["row"] == name and judged is not None:
+                    found[(system, sampler), time] = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
     times = sorted({time for _, time in found})
     lines = ["| | " + " | ".join(f"{time:g} s" for time in times) + " |", "|---" * (len(times) + 1) + "|"]
-    for system, (_, sampler) in systems.items():
-        if any((system, time) in found for time in times):
-            values = " | ".join(found.get((system, time), "-") for time in times)
+    for key in systems:
+        if any((key, time) in found for time in times):
+            system, sampler = key
+            values = " | ".join(found.get((key, time), "-") for time in times)
             lines.append(f"| {system} ({sampler}) | {values} |")
     return "\n".join([*lines, "", f"*`python benchmarks/generative.py {data}` and `{data}-curve`, seed 0.*"])
+
+
+def equal_time() -> str:
+    """Return what 3000 s of training gave every system on both data sets, with every sampler."""
+    names = ("DMMD, ours, 3000 s", "DDPM, small batches, 3000 s", "DMMD, the paper's recipe, fine trunk, 3000 s")
+    found: dict[tuple[str, str, int], dict[str, str]] = {}
+    for data in ("mnist", "fashion"):
+        report = json.loads((ROOT / "results" / f"dmmd-{data}-curve.json").read_text())
+        for name in names:
+            row = next(r for r in report["rows"] if r["row"] == name and r["seed"] == 0)
+            for sampler, judged in row["samplers"].items():
+                value = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
+                found.setdefault((name.removesuffix(", 3000 s"), sampler, judged["nfe"]), {})[data] = value
+    lines = ["| | sampler | NFE | MNIST | Fashion-MNIST |", "|---|---|---|---|---|"]
+    for (name, sampler, nfe), values in found.items():
+        lines.append(f"| {name} | {sampler} | {nfe} | {values.get('mnist', '-')} | {values.get('fashion', '-')} |")
+    commands = "`python benchmarks/generative.py mnist-curve` and `fashion-curve`"
+    return "\n".join([*lines, "", f"*{commands}, 3000 s of one core a run, seed 0.*"])
+
+
+def walk() -> str:
+    """Return the Frechet distance of the shipped image models by levels and integrator."""
+    report = json.loads((ROOT / "results" / "walk.json").read_text())
+    nfes = sorted({cell["nfe"] for cells in report["rows"].values() for cell in cells})
+    lines = ["| NFE | " + " | ".join(str(nfe) for nfe in nfes) + " |", "|---" * (len(nfes) + 1) + "|"]
+    shown = {"euler": "Euler", "adams_bashforth": "Adams-Bashforth"}
+    for name, cells in report["rows"].items():
+        for integrator in dict.fromkeys(cell["integrator"] for cell in cells):
+            by_nfe = {cell["nfe"]: cell["classifier_fd"] for cell in cells if cell["integrator"] == integrator}
+            values = " | ".join(f"{by_nfe[nfe]:.3g}" if nfe in by_nfe else "-" for nfe in nfes)
+            lines.append(f"| {name}, {shown[integrator]} | {values} |")
+    count = next(cell["num_samples"] for cells in report["rows"].values() for cell in cells)
+    return "\n".join(
+        [*lines, "", f"*`{report['command']}`: the exact sampler, {count} samples, 2 of the evaluations final steps.*"]
+    )
 
 
 def cost() -> str:
@@ -139,6 +179,8 @@ TABLES = {
         "fashion": lambda: comparison("fashion"),
         "mnist-curve": lambda: curve("mnist"),
         "fashion-curve": lambda: curve("fashion"),
+        "equal-time": equal_time,
+        "walk": walk,
     },
     "dmmd.md": {"cost": cost},
     "comparison.md": {
