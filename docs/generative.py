@@ -91,19 +91,22 @@ def equal_time() -> str:
 
 
 def walk() -> str:
-    """Return the Frechet distance of the shipped image models by levels and integrator."""
+    """Return the Frechet distance of the image models by levels and integrator."""
     report = json.loads((ROOT / "results" / "walk.json").read_text())
-    nfes = sorted({cell["nfe"] for cells in report["rows"].values() for cell in cells})
+    models = report["models"]
+    nfes = sorted({cell["nfe"] for found in models.values() for cell in found["cells"]})
     lines = ["| NFE | " + " | ".join(str(nfe) for nfe in nfes) + " |", "|---" * (len(nfes) + 1) + "|"]
     shown = {"euler": "Euler", "adams_bashforth": "Adams-Bashforth"}
-    for name, cells in report["rows"].items():
-        for integrator in dict.fromkeys(cell["integrator"] for cell in cells):
-            by_nfe = {cell["nfe"]: cell["classifier_fd"] for cell in cells if cell["integrator"] == integrator}
+    for name, found in models.items():
+        for integrator in dict.fromkeys(cell["integrator"] for cell in found["cells"]):
+            by_nfe = {cell["nfe"]: cell["classifier_fd"] for cell in found["cells"] if cell["integrator"] == integrator}
             values = " | ".join(f"{by_nfe[nfe]:.3g}" if nfe in by_nfe else "-" for nfe in nfes)
             lines.append(f"| {name}, {shown[integrator]} | {values} |")
-    count = next(cell["num_samples"] for cells in report["rows"].values() for cell in cells)
+    first = next(iter(models.values()))
+    held_out = " and ".join(f"{found['held_out']:.3g}" for found in models.values())
+    note = f"*`{report['command']}`: models of {first['train_seconds']:.0f} s, the exact sampler, {first['num_samples']} samples,"
     return "\n".join(
-        [*lines, "", f"*`{report['command']}`: the exact sampler, {count} samples, 2 of the evaluations final steps.*"]
+        [*lines, "", note, f"on which held-out images have {held_out}; 2 of the evaluations are final steps.*"]
     )
 
 
