@@ -27,7 +27,7 @@ NOTES = {
     "sliced-distances": "the constant of the lower bound is our own derivation",
     "checkerboard-widths": "one of five criteria; sigma(t) falls sharply near t = 0, DMMD has the sharpest squares, but outliers",
     "table1": "by the paper's recipe DDPM is ahead on all three, 250 steps on MNIST alone; ours is ahead of it; one seed",
-    "table2": "two of three of digits; all of MNIST and Fashion-MNIST with four features (before), one of six with one",
+    "table2": "two of three of digits, one of six of images (3000 s, Euler's steps); with four features all six were seen",
     "table3": "60 s, our recipe: DMMD is ahead on all three, on MNIST and Fashion-MNIST also after 3000 s (images.md)",
     "ablation-nfe": "one step a level stops gaining far below 250 evaluations here",
     "ablation-particles": "the rate is seen; one particle alone is not reliably worse than 200 here",
