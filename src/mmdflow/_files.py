@@ -23,6 +23,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield aside
+        _as_the_umask_says(aside)
         os.replace(aside, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -46,7 +47,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     try:
         yield aside
-        aside.chmod(0o755)
+        _as_the_umask_says(aside, *aside.rglob("*"))
         if path.exists():
             old = aside.with_name(aside.name + ".old")
             os.replace(path, old)
@@ -56,6 +57,14 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _as_the_umask_says(*paths: Path) -> None:
+    """Give files and folders the permissions of any new one: tempfile and safetensors make theirs for their owner alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for path in paths:
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def in_use(path: Path) -> bool:
