@@ -20,7 +20,7 @@ from samplers import conditional, judge, share_in_class
 from mmdflow._files import commit
 from mmdflow.data import load
 from mmdflow.metrics import train_classifier
-from mmdflow.recipes.runs import trained
+from mmdflow.runs.cache import trained
 
 FLAT = {"features": {"head": "flat", "num_features": 128}}
 N = 1436

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from measure import COMMIT, interleaved
 
-from mmdflow.baselines.denoising import DenoisingLoss
-from mmdflow.dmmd import DMMDLoss
 from mmdflow.features import ConvFeatures, MLPFeatures, UNetFeatures
+from mmdflow.methods.denoising import DenoisingLoss
+from mmdflow.methods.dmmd import DMMDLoss
 from mmdflow.noise import NoiseConditionalKernel, schedule
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

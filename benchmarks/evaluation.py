@@ -24,8 +24,8 @@ from torch import nn
 
 from mmdflow._files import commit
 from mmdflow.data import images
+from mmdflow.evaluation.judge import judge
 from mmdflow.metrics.extractors import ModuleExtractor
-from mmdflow.recipes.judge import judge
 
 
 def memory() -> float:

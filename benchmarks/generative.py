@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from mmdflow.cli.train import recipe_from
-from mmdflow.recipes import recipe_path, run
-from mmdflow.recipes.compare import num_parameters
-from mmdflow.recipes.systems import load_pipeline
+from mmdflow.methods import load_pipeline, recipe_path
+from mmdflow.runs import run
+from mmdflow.studies.compare import num_parameters
 from mmdflow.training import module
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from mmdflow import MMD, DMMDPipeline, plots
 from mmdflow._files import commit
-from mmdflow.baselines.mmd_gan import MMDGANPipeline
 from mmdflow.data import DataSet, load
 from mmdflow.errors import DivergedError
-from mmdflow.metrics import evaluate_samples, train_classifier
+from mmdflow.evaluation.report import evaluate_samples
+from mmdflow.methods.mmd_gan import MMDGANPipeline
+from mmdflow.metrics import train_classifier
 
 N, STEPS, STEP_SIZES = 359, 100, (0.001, 0.01, 0.1, 1.0)
 LEVELS = [0.02, *(round(0.05 * i, 2) for i in range(1, 21))]

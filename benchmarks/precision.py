@@ -16,8 +16,9 @@ from measure import interleaved, provenance
 
 from mmdflow._amx import LIMIT, spare_amx
 from mmdflow.cli.train import recipe_from
-from mmdflow.recipes import recipe_path, run
-from mmdflow.recipes.data import load_data
+from mmdflow.methods import recipe_path
+from mmdflow.recipe.data import load_data
+from mmdflow.runs import run
 
 
 def step(loss, events, precision):

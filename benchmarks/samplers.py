@@ -21,8 +21,9 @@ from torch.nn.functional import avg_pool2d
 from mmdflow import DMMDPipeline, Gaussian, NoiseConditionalKernel
 from mmdflow._files import commit
 from mmdflow.data import DataSet, load
-from mmdflow.dmmd import NAMES, TargetSamples, target_means
-from mmdflow.metrics import Classifier, evaluate_samples, train_classifier
+from mmdflow.evaluation.report import evaluate_samples
+from mmdflow.methods.dmmd import NAMES, TargetSamples, target_means
+from mmdflow.metrics import Classifier, train_classifier
 
 N = 359
 

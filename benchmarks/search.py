@@ -19,8 +19,8 @@ import torch
 
 from mmdflow._files import commit
 from mmdflow.errors import DivergedError
-from mmdflow.recipes import run
-from mmdflow.recipes.runs import trained
+from mmdflow.runs import run
+from mmdflow.runs.cache import trained
 
 
 def whole(*changes: dict[str, Any]) -> dict[str, Any]:

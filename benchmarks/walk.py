@@ -15,8 +15,8 @@ import torch
 from measure import provenance
 
 from mmdflow import DMMDPipeline
-from mmdflow.recipes import run
-from mmdflow.reproduce._judge import open_judge
+from mmdflow.runs import run
+from mmdflow.studies._judge import open_judge
 
 INTEGRATORS = ("euler", "adams_bashforth")
 

@@ -8,8 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
-from mmdflow.recipes.compare import page as page_of
-from mmdflow.recipes.compare import shown_number
+from mmdflow.studies.compare import page as page_of
+from mmdflow.studies.compare import shown_number
 
 ROOT = Path(__file__).parent.parent
 

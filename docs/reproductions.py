@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from mmdflow import reproduce
+from mmdflow import studies
 
 ROOT = Path(__file__).parents[1]
 RESULTS, ASSETS, PAGE = (
@@ -63,7 +63,7 @@ def main() -> None:
 
 def load(folder: Path) -> dict[str, Any]:
     """Return the reports that there are of one seed, in the order of the command line."""
-    files = {name: folder / f"{name}.json" for name in reproduce.NAMES}
+    files = {name: folder / f"{name}.json" for name in studies.NAMES}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
@@ -74,11 +74,11 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
         "| Reproduction | " + " | ".join(f"Seed {seed}" for seed in runs) + " | Criterion or settings fixed | Note |",
         "|---|" + "---|" * len(runs) + "---|---|",
     ]
-    for name in reproduce.NAMES:
+    for name in studies.NAMES:
         fixed = "after a first look" if name in CHANGED else BEFORE.get(name, "not before looking")
         verdicts = " | ".join(verdict(reports[name]) if name in reports else "not run" for reports in runs.values())
         rows.append(f"| [{name}](#{name}) | {verdicts} | {fixed} | {NOTES.get(name, '')} |")
-    found = {name: [reports[name]["seen"] for reports in runs.values() if name in reports] for name in reproduce.NAMES}
+    found = {name: [reports[name]["seen"] for reports in runs.values() if name in reports] for name in studies.NAMES}
     always = sum(bool(seen) and all(seen) for seen in found.values())
     paragraphs = [
         "# Reproductions",
@@ -86,11 +86,11 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
         "written by `python docs/reproductions.py` from `results/reproduce/seed*`, which `mmdflow reproduce all --seed S "
         "--output results/reproduce/seedS` makes.",
         f"Read it with care. The sections show seed 0; the table has seeds {listed(runs)}, all at scale {listed(scales)} "
-        f"(minutes on a CPU, smaller than the papers' settings). {always} of {len(reproduce.NAMES)} claims were seen in every "
+        f"(minutes on a CPU, smaller than the papers' settings). {always} of {len(studies.NAMES)} claims were seen in every "
         f"seed that was run. Only for sliced-cost and sliced-distances was the criterion written before looking at results, and "
         f"for indistinguishable the test's level; for checkerboard-widths, the tables and the ablations the criteria, but not "
         f"the settings. For "
-        f"{listed(CHANGED)} settings or criteria were changed after a first look. The docstrings in `src/mmdflow/reproduce` say "
+        f"{listed(CHANGED)} settings or criteria were changed after a first look. The docstrings in `src/mmdflow/studies` say "
         f"which settings are the papers' and which are ours. *Not seen* means that the criterion was not met here, not that the "
         f"paper is wrong.",
     ]
@@ -105,7 +105,7 @@ def section(name: str, report: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"## {name}",
-            wrapped(sentence(reproduce.module(name).TITLE)),
+            wrapped(sentence(studies.module(name).TITLE)),
             wrapped(f"`{report['command']}`: {where}."),
             wrapped(f"**Claim.** {sentence(report['claim'])}"),
             f"**Verdict: {verdict(report)}** (seed {report['seed']}, scale {report['scale']}).",

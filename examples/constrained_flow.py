@@ -11,8 +11,8 @@ import math
 import torch
 
 from mmdflow import MMD, Riesz, flow
-from mmdflow.constraints import box, simplex, sphere
 from mmdflow.data import toy
+from mmdflow.flows.constraints import box, simplex, sphere
 from mmdflow.plots import draw
 
 

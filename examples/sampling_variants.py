@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from mmdflow import DMMDPipeline
 from mmdflow.data import load
-from mmdflow.dmmd import target_means
+from mmdflow.methods.dmmd import target_means
 from mmdflow.metrics import sliced_w2
 from mmdflow.plots import draw, image_grid
 

@@ -12,7 +12,7 @@ import torch
 
 from mmdflow import MMD, Gaussian, Riesz, SobolevDescent, flow
 from mmdflow.data import toy
-from mmdflow.functional import mmd2
+from mmdflow.divergences.functional import mmd2
 from mmdflow.plots import draw
 
 

@@ -266,7 +266,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypat
 
 def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
     from mmdflow import DivergedError
-    from mmdflow.recipes import run
+    from mmdflow.runs import run
 
     def explode(*args, **kwargs):
         raise DivergedError("step 3: loss term unit became non-finite at noise level t = 0.1000")

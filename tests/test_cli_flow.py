@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmdflow import reproduce
+from mmdflow import studies
 from mmdflow.cli import main
 from mmdflow.data import read_points
 from tests.test_cli import complaint
@@ -137,7 +137,7 @@ def test_an_interrupted_flow_saves_what_it_reached(tmp_path, capsys, monkeypatch
         callback[0](7, x + 1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmdflow.recipes.particles.flow", interrupted)
+    monkeypatch.setattr("mmdflow.runs.particles.flow", interrupted)
     save = tmp_path / "p.npy"
     assert main(["flow", f"--save={save}", *QUICK]) == 130
     err = capsys.readouterr().err
@@ -201,8 +201,8 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
 
 def test_missing_matplotlib_is_told_before_the_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr("mmdflow.recipes.particles.flow", lambda *a, **k: pytest.fail("worked"))
-    monkeypatch.setattr(reproduce.module("mode-seeking"), "run", lambda **k: pytest.fail("worked"))
+    monkeypatch.setattr("mmdflow.runs.particles.flow", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr(studies.module("mode-seeking"), "run", lambda **k: pytest.fail("worked"))
     for arguments in (["flow", "-o", str(tmp_path / "p.png")], ["reproduce", "mode-seeking", "-o", str(tmp_path)]):
         assert "needs matplotlib: pip install 'mmdflow[plots]'" in complaint(capsys, arguments, code=1)
 
@@ -225,21 +225,21 @@ def test_help_explains_every_field(command, explanations, capsys):
 def test_reproductions_are_listed(capsys):
     assert main(["reproduce"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in reproduce.NAMES)
+    assert all(name in out for name in studies.NAMES)
 
 
-@pytest.mark.parametrize("name", reproduce.NAMES)
+@pytest.mark.parametrize("name", studies.NAMES)
 def test_every_reproduction_has_its_parts(name):
-    module = reproduce.module(name)
+    module = studies.module(name)
     assert set(module.SCALES) == {"small", "full"}
     assert module.SCALES["small"].keys() == module.SCALES["full"].keys()
     assert "\n" not in module.TITLE
 
 
 def test_a_reproduction_writes_its_figure_and_figures(tmp_path, capsys, monkeypatch):
-    from tests.reproduce.test_mode_seeking import TINY
+    from tests.studies.test_mode_seeking import TINY
 
-    monkeypatch.setitem(reproduce.module("mode-seeking").SCALES, "small", TINY)
+    monkeypatch.setitem(studies.module("mode-seeking").SCALES, "small", TINY)
     assert main(["reproduce", "mode-seeking", "-o", str(tmp_path)]) == 0
     assert "verdict: " in capsys.readouterr().out
     report = json.loads((tmp_path / "mode-seeking.json").read_text())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, Gaussian, InputError, flow
-from mmdflow.constraints import box, simplex, sphere
+from mmdflow.flows.constraints import box, simplex, sphere
 
 
 def normal(n, d, seed=0):

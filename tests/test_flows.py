@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, DivergedError, Gaussian, InputError, Laplace, Linear, PotentialEnergy, Riesz, flow
-from mmdflow.witness import KernelWitness
+from mmdflow.divergences.witness import KernelWitness
 
 
 def target(n=30, d=2, seed=1):

@@ -5,7 +5,7 @@ import torch
 
 from mmdflow import Deep, Gaussian, InputError, Linear, Riesz
 from mmdflow._checks import all_finite
-from mmdflow.functional import mmd2
+from mmdflow.divergences.functional import mmd2
 
 
 def brute(x, y, kernel, unbiased):

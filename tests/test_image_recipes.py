@@ -11,10 +11,10 @@ from mmdflow import DMMDLoss
 from mmdflow.cli import main
 from mmdflow.data import ImageSet
 from mmdflow.errors import InputError
-from mmdflow.recipes import DataSpec
-from mmdflow.recipes.data import judged_data, load_data
-from mmdflow.recipes.schema import FeaturesSpec
-from mmdflow.recipes.systems import build_features
+from mmdflow.methods.base import build_features
+from mmdflow.recipe import DataSpec
+from mmdflow.recipe.data import judged_data, load_data
+from mmdflow.recipe.specs import FeaturesSpec
 from mmdflow.training import StepBatches
 
 SIDES = {"cifar10": 32, "celeba64": 64, "church64": 64}
@@ -91,7 +91,7 @@ def test_a_chain_of_networks_climbs_a_pyramid_of_images(tmp_path):
 def test_an_interrupted_run_over_images_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     pytest.importorskip("lightning")
     pytest.importorskip("diffusers")
-    from mmdflow.recipes import run as runs
+    from mmdflow.runs import run as runs
     from mmdflow.training.run import read_checkpoint
 
     path = stand_ins(tmp_path / "images", 32)
@@ -145,14 +145,15 @@ def test_a_run_keeps_the_name_of_hub_data(tmp_path):
     pytest.importorskip("lightning")
     import yaml
 
-    from mmdflow.recipes import DMMDRecipe, run
+    from mmdflow.methods.dmmd.recipe import DMMDRecipe
+    from mmdflow.runs import run
 
     run.open_run(DMMDRecipe(data=DataSpec("images", "hub:owner/name")), tmp_path / "run")
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["path"] == "hub:owner/name"
 
 
 def test_samples_are_judged_by_the_same_few_images(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmdflow.recipes.data.JUDGED", 5)
+    monkeypatch.setattr("mmdflow.recipe.data.JUDGED", 5)
     spec = DataSpec("images", str(stand_ins(tmp_path / "images", 8)), flip=True)
     first, again = judged_data(spec), judged_data(spec)
     assert first.train.shape == first.test.shape == (5, 3, 8, 8)
@@ -218,7 +219,7 @@ def test_the_network_is_that_of_ddpm():
     pytest.importorskip("diffusers")
     import yaml
 
-    from mmdflow.recipes import recipe_path
+    from mmdflow.methods import recipe_path
 
     for name in ("dmmd-cifar10", "ddpm-cifar10"):
         spec = FeaturesSpec(**yaml.safe_load(recipe_path(name).read_text())["features"])

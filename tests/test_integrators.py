@@ -6,7 +6,7 @@ import torch
 
 from mmdflow import MMD, DescentNoise, DivergedError, Gaussian, InputError, PotentialEnergy, SlicedMMD, flow
 from mmdflow.flows import jumps, reweighted
-from mmdflow.integrators import make_integrator
+from mmdflow.flows.integrators import make_integrator
 
 
 def target(n=30, d=2, seed=1):

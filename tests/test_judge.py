@@ -16,11 +16,11 @@ from torch import nn
 from mmdflow import InputError
 from mmdflow.cli import main
 from mmdflow.data import ImageSet, load
+from mmdflow.evaluation.judge import ReferenceStatistics, judge
+from mmdflow.evaluation.neighbours import nearest
+from mmdflow.evaluation.protocols import PROTOCOLS, as_images, extractor_for, open_images, other_part, protocol
 from mmdflow.metrics import extractors, frechet_distance
 from mmdflow.metrics.extractors import FeatureExtractor, ModuleExtractor, feature_extractor, inception
-from mmdflow.recipes.judge import ReferenceStatistics, judge
-from mmdflow.recipes.neighbours import nearest
-from mmdflow.recipes.protocols import PROTOCOLS, as_images, extractor_for, open_images, other_part, protocol
 
 
 @pytest.fixture

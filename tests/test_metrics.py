@@ -6,10 +6,9 @@ import torch
 
 from mmdflow import InputError
 from mmdflow.data import load
+from mmdflow.evaluation.report import eight_bits, evaluate_samples
 from mmdflow.metrics import (
     ManifoldScores,
-    eight_bits,
-    evaluate_samples,
     frechet_distance,
     manifold_scores,
     mmd_test,
@@ -81,7 +80,7 @@ def test_mmd_test_keeps_its_level_and_has_power():
 
 def test_mmd_test_statistic_is_the_unbiased_estimate():
     from mmdflow import Gaussian
-    from mmdflow.functional import mmd2
+    from mmdflow.divergences.functional import mmd2
 
     x, y = normal(20, 3), normal(15, 3, 1)
     value, _ = mmd_test(x, y, Gaussian(1.3), num_permutations=1)

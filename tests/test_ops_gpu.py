@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmdflow import Gaussian, Riesz, ops
+from mmdflow.kernels.profiles import term
 from mmdflow.ops import dispatch, reference
-from mmdflow.ops.profiles import term
 from tests.laws.strategies import RADIAL
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

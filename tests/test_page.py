@@ -14,9 +14,9 @@ from torch import nn
 
 from mmdflow import plots
 from mmdflow.data import ImageSet
+from mmdflow.evaluation.judge import judge
+from mmdflow.evaluation.page import save_page
 from mmdflow.metrics.extractors import ModuleExtractor
-from mmdflow.recipes.judge import judge
-from mmdflow.recipes.page import save_page
 
 
 class Reader(HTMLParser):

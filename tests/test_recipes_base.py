@@ -5,9 +5,9 @@ import pytest
 
 from mmdflow import DMMDPipeline
 from mmdflow.cli import main
-from mmdflow.dmmd import TargetMeans, TargetSamples, base_config
 from mmdflow.errors import InputError
-from mmdflow.recipes import BaseSpec
+from mmdflow.methods.dmmd import TargetMeans, TargetSamples, base_config
+from mmdflow.recipe import BaseSpec
 
 pytest.importorskip("lightning")
 QUICK = [

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from mmdflow import InputError, Riesz
-from mmdflow.functional import mmd2
+from mmdflow.divergences.functional import mmd2
 from mmdflow.metrics import (
     Moments,
     frechet_at_infinity,

@@ -17,12 +17,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError, data
-from mmdflow.recipes import DataSpec, DMMDRecipe, EvaluationSpec, FeaturesSpec, LossSpec, SamplingSpec, TrainingSpec
+from mmdflow.methods.dmmd.recipe import DMMDRecipe, LossSpec, SamplingSpec, TrainingSpec
+from mmdflow.recipe import DataSpec, EvaluationSpec, FeaturesSpec
 from mmdflow.training import StepBatches, step_generator
 
 pytest.importorskip("lightning")
-from mmdflow.recipes import run
-from mmdflow.recipes.systems import build_features
+from mmdflow.methods.base import build_features
+from mmdflow.runs import run
 from mmdflow.training import LossModule, module
 from mmdflow.training.run import TrainOptions, fit, read_checkpoint, read_log
 
@@ -485,8 +486,8 @@ def test_fields_of_another_network_are_refused():
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
     from mmdflow.cli.train import recipe_from
-    from mmdflow.recipes import recipe_names, recipe_path
-    from mmdflow.recipes.schema import IMAGE_SETS
+    from mmdflow.methods import recipe_names, recipe_path
+    from mmdflow.recipe.specs import IMAGE_SETS
 
     def stand_in(name, path=None):
         shape = (1, 28, 28) if name in ("mnist", "fashion") else ((1, 8, 8) if name == "digits" else (2,))

@@ -24,9 +24,20 @@ def device_of(generator: torch.Generator | None, default: torch.device | str = "
     return default if generator is None else generator.device
 
 
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw standard normal noise shaped like x, on the generator's device, moved to x's."""
+    drawn = torch.randn(x.shape, dtype=x.dtype, device=device_of(generator, x.device), generator=generator)
+    return drawn.to(x.device)
+
+
 def to_bytes(images: Tensor) -> Tensor:
     """Return images in [-1, 1] as uint8, as a saved picture would hold them; what lies outside is clamped."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def eight_bits(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Return images clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be."""
+    return to_bytes(images).to(images) / 127.5 - 1
 
 
 def events_at_once(event_shape: Sequence[int]) -> int:

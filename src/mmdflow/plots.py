@@ -171,7 +171,7 @@ def save_report(
         samples: [n, *event].
         test: held-out data, [m, *event].
         distances: of samples and of held-out data to their nearest training samples.
-        report: of `mmdflow.metrics.evaluate_samples`.
+        report: of `mmdflow.evaluation.report.evaluate_samples`.
         path: the picture's file.
     """
     has_classes = "class_histogram" in report

@@ -26,7 +26,7 @@ from mmdflow import (
     SlicedMMD,
     SobolevDescent,
 )
-from mmdflow.witness import EmbeddingWitness, KernelWitness
+from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness
 
 
 def squares(x):

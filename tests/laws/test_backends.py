@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
-from mmdflow.functional import mmd2
+from mmdflow.divergences.functional import mmd2
+from mmdflow.kernels.profiles import term
 from mmdflow.ops import dispatch, moments, numba_sums, reference, threads
-from mmdflow.ops.profiles import term
 from tests.laws.strategies import RADIAL, samples, squares
 
 #: The fused loop with one dimension, with some, and the product path; an event of images too.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
-from mmdflow._options import parse
+from mmdflow.cli._options import parse
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def evaluate_command(arguments: list[str]) -> None:
                 f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
             )
 
-    from mmdflow._pretrained import is_pipeline
+    from mmdflow.methods._shared.pretrained import is_pipeline
 
     if Path(options.model).exists() and not is_pipeline(options.model):
         raise InputError(
@@ -59,7 +59,7 @@ def evaluate_command(arguments: list[str]) -> None:
 
     from mmdflow import plots
     from mmdflow._files import make_folder
-    from mmdflow.recipes import run
+    from mmdflow.runs import run
 
     pipeline, how = load(options)
     folder = Path(options.model)
@@ -88,11 +88,12 @@ def evaluate_command(arguments: list[str]) -> None:
 def _judge(options: Namespace) -> None:
     """Judge images, or samples of a model, against a reference."""
     from mmdflow._files import make_folder
-    from mmdflow._pretrained import is_pipeline
     from mmdflow.errors import InputError
-    from mmdflow.recipes import protocols, run
-    from mmdflow.recipes.judge import check_alike, judge
-    from mmdflow.recipes.page import save_page
+    from mmdflow.evaluation import protocols
+    from mmdflow.evaluation.judge import check_alike, judge
+    from mmdflow.evaluation.page import save_page
+    from mmdflow.methods._shared.pretrained import is_pipeline
+    from mmdflow.runs import run
 
     if options.protocol is not None and (options.reference is not None or options.split is not None):
         raise InputError(
@@ -149,8 +150,8 @@ def _judge(options: Namespace) -> None:
 def _of_images(options: Namespace, reference: ImageSet) -> ImageSet:
     """Return the images that MODEL names, of any program."""
     from mmdflow.errors import InputError
-    from mmdflow.recipes.judge import check_alike
-    from mmdflow.recipes.protocols import open_samples
+    from mmdflow.evaluation.judge import check_alike
+    from mmdflow.evaluation.protocols import open_samples
 
     why = f"is for a model; must be left out for images, as {options.model}"
     refuse_settings(options, why)
@@ -167,7 +168,8 @@ def _of_model(
     """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
     import torch
 
-    from mmdflow.recipes import protocols, run
+    from mmdflow.evaluation import protocols
+    from mmdflow.runs import run
 
     count = default if options.num_samples is None else options.num_samples
     together = min(count, 200) if options.particles_per_run is None else options.particles_per_run

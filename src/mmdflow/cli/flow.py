@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdflow._options import fill, new_parser, parse
+from mmdflow.cli._options import fill, new_parser, parse
 
 
 def flow_command(arguments: list[str]) -> None:
     """Move particles onto a target; write them, or the flow."""
     from mmdflow.errors import InputError
-    from mmdflow.recipes import FlowSpec
+    from mmdflow.recipe import FlowSpec
 
     parser = new_parser("flow", "Move particles onto a target that samples give, along the gradient of a divergence.")
     parser.add_argument("--config", action="config", help="a YAML file of fields")
@@ -28,7 +28,7 @@ def flow_command(arguments: list[str]) -> None:
 
     from mmdflow import plots
     from mmdflow.data import check_points_file, save_points
-    from mmdflow.recipes import particles
+    from mmdflow.runs import particles
 
     if options.output is not None:
         plots.check_output(options.output)

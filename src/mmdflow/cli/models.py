@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmdflow._options import new_parser
+from mmdflow.cli._options import new_parser
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -91,7 +91,7 @@ def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
     import inspect
 
     from mmdflow.errors import InputError
-    from mmdflow.recipes.systems import load_pipeline
+    from mmdflow.methods import load_pipeline
 
     check_device(options.device)
     pipeline = load_pipeline(options.model, options.device)

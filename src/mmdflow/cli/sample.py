@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
-from mmdflow._options import parse
+from mmdflow.cli._options import parse
 from mmdflow.cli.models import load, model_parser
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmdflow import _checks
-from mmdflow._options import new_parser, parse
+from mmdflow.cli._options import new_parser, parse
 
 
 def reproduce_command(arguments: list[str]) -> None:
@@ -27,24 +27,24 @@ def reproduce_command(arguments: list[str]) -> None:
     )
     options = parse(parser, arguments)
 
-    from mmdflow import reproduce
+    from mmdflow import studies
     from mmdflow.errors import InputError
 
     if options.name is None:
         print("reproductions (mmdflow reproduce NAME, or all):")
-        for name in reproduce.NAMES:
-            print(f"  {name:<22} {reproduce.module(name).TITLE}")
+        for name in studies.NAMES:
+            print(f"  {name:<22} {studies.module(name).TITLE}")
         return
-    _checks.choice("name", options.name, ["all", *reproduce.NAMES])
+    _checks.choice("name", options.name, ["all", *studies.NAMES])
     if options.name == "all" and options.features is not None:
         raise InputError(f"features = {options.features!r}: is for one reproduction; must be left out with all")
     folder = Path(options.output)
     done: list[str] = []
-    for name in reproduce.NAMES if options.name == "all" else (options.name,):
+    for name in studies.NAMES if options.name == "all" else (options.name,):
         try:
-            report = reproduce.reproduce(
+            report = studies.reproduce(
                 name,
-                reproduce.module(name),
+                studies.module(name),
                 folder,
                 scale=options.scale,
                 seed=options.seed,
@@ -74,7 +74,7 @@ def compare_command(arguments: list[str]) -> None:
     )
     options = parse(parser, arguments)
 
-    from mmdflow.recipes.compare import budget_seconds, compare, methods_for, order
+    from mmdflow.studies.compare import budget_seconds, compare, methods_for, order
 
     seconds = budget_seconds(options.budget)
     methods_for(options.data, options.methods)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow import _checks
-from mmdflow._options import fill, new_parser, parse
+from mmdflow.cli._options import fill, new_parser, parse
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -31,7 +30,7 @@ def train_command(arguments: list[str]) -> None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
     recipe, folder = _filled(parser, options), Path(options.output)
 
-    from mmdflow.recipes import run
+    from mmdflow.runs import run
 
     run.build_check(recipe)
     run.open_run(recipe, folder, overwrite="--overwrite" in arguments)  # not from a YAML file
@@ -54,7 +53,7 @@ _FLAGS = ("--overwrite", "--help")  # the options of `train` that take no value
 
 def _recipe_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
     """Return the file of the recipe among the arguments of `train`, None where none is named, and the other arguments."""
-    from mmdflow.recipes import recipe_path
+    from mmdflow.methods import recipe_path
 
     found = None
     for i, argument in enumerate(arguments):
@@ -73,20 +72,21 @@ def _system(file: Path | None) -> str:
     """Return the system that a recipe's file names; dmmd where it names none, or is no YAML, of which the parser complains."""
     import yaml
 
-    from mmdflow.recipes import RECIPES
+    from mmdflow.methods import get_method
+    from mmdflow.methods.registry import DEFAULT
 
     if file is None:
-        return "dmmd"
+        return DEFAULT
     try:
         fields = yaml.safe_load(file.read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        return "dmmd"
-    name = fields.get("system", "dmmd") if isinstance(fields, dict) else "dmmd"
-    return _checks.choice("system", name, RECIPES)
+        return DEFAULT
+    name = fields.get("system", DEFAULT) if isinstance(fields, dict) else DEFAULT
+    return get_method(name).name
 
 
 def _train_parser(system: str = "dmmd") -> ArgumentParser:
-    from mmdflow.recipes import RECIPES
+    from mmdflow.methods import get_method
 
     what = "Train a model by a recipe (a name or a YAML file); every field of it is an option. "
     parser = new_parser(
@@ -96,7 +96,7 @@ def _train_parser(system: str = "dmmd") -> ArgumentParser:
     parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
     parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
-    parser.add_class_arguments(RECIPES[system])
+    parser.add_class_arguments(get_method(system).recipe_class())
     return parser
 
 
@@ -107,13 +107,13 @@ def recipe_from(file: Path, options: Sequence[str] = ()) -> Any:
 
 
 def _filled(parser: ArgumentParser, options: Namespace) -> Any:
-    from mmdflow.recipes import RECIPES
+    from mmdflow.methods import get_method
 
-    return fill(RECIPES[options.system], parser, options)
+    return fill(get_method(options.system).recipe_class(), parser, options)
 
 
 def _run(recipe: Any, folder: Path) -> None:
-    from mmdflow.recipes import run
+    from mmdflow.runs import run
 
     resume = f"go on with: mmdflow train --resume {folder}"
     try:
@@ -134,7 +134,7 @@ def recipes_command(arguments: list[str]) -> None:
     import yaml
 
     from mmdflow._files import read_json, shipped_models
-    from mmdflow.recipes import recipe_names, recipe_path
+    from mmdflow.methods import recipe_names, recipe_path
 
     print("recipes (mmdflow train NAME --output=DIR):")
     width = max(map(len, recipe_names()))

@@ -13,9 +13,9 @@ from mmdflow import _checks, ops
 from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, check_kernel, uniform
 from mmdflow.divergences.mmd import MMD
+from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, nearest_distance, optimal_bandwidth, squared_distances, thinned
-from mmdflow.witness import KernelWitness, Witness
 
 #: Names of the rules by which a bandwidth is chosen.
 RULES = ("optimal", "gradient", "median")

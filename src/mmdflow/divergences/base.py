@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow.divergences.witness import Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
-from mmdflow.witness import Witness
 
 
 class Divergence(nn.Module):

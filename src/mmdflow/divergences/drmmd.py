@@ -11,9 +11,9 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow._tensors import device_of
 from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
+from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
-from mmdflow.witness import KernelWitness, Witness
 
 #: Targets of more points are projected on landmarks unless told otherwise, and on how many.
 EXACT_POINTS, DEFAULT_LANDMARKS = 5000, 1000

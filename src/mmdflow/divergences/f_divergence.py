@@ -12,9 +12,9 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
 from mmdflow.divergences.entropy import Entropy, entropy
+from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
-from mmdflow.witness import KernelWitness, Witness
 
 #: Solver -> its name in messages, iterations at most and tolerance in float64 unless told otherwise.
 SOLVERS = {"newton": ("Newton", 100, 1e-10), "lbfgs": ("L-BFGS", 5000, 1e-6)}

@@ -11,10 +11,10 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
-from mmdflow.ops.profiles import Term
-from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
+from mmdflow.kernels.profiles import Term
 
 
 class MMD(Divergence):

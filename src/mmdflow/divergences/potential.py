@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow.divergences.base import Divergence, uniform
-from mmdflow.witness import Witness
+from mmdflow.divergences.witness import Witness
 
 
 class PotentialEnergy(Divergence):

@@ -11,9 +11,9 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
+from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
-from mmdflow.witness import EmbeddingWitness, KernelWitness, Witness
 
 #: Up to this many unknowns (particles times dimensions) the system is factorised; above, conjugate gradients.
 DENSE_UNKNOWNS = 4096

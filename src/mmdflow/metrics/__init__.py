@@ -6,7 +6,6 @@ from mmdflow.metrics.manifold import ManifoldScores, manifold_scores
 from mmdflow.metrics.memorisation import Memorisation, memorisation
 from mmdflow.metrics.moments import Moments
 from mmdflow.metrics.neighbours import nearest_distances
-from mmdflow.metrics.report import eight_bits, evaluate_samples
 from mmdflow.metrics.scores import Estimate, frechet_at_infinity, frechet_interval, inception_score, kernel_distance
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import StopWhenIndistinguishable, gaussian_scales, mmd_test
@@ -18,8 +17,6 @@ __all__ = [
     "Memorisation",
     "Moments",
     "StopWhenIndistinguishable",
-    "eight_bits",
-    "evaluate_samples",
     "frechet_at_infinity",
     "frechet_distance",
     "frechet_interval",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mmdflow.kernels.distances import EXACT_DIM
+from mmdflow.kernels.profiles import Profile
 from mmdflow.ops import numba_sums, threads
-from mmdflow.ops.profiles import Profile
 
 #: Pairs of a task: tens of milliseconds, so that threads share the work evenly and Ctrl-C is heard.
 TASK = 2**26

@@ -23,8 +23,8 @@ from mmdflow import _checks
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Kernel, Mixture, Polynomial
+from mmdflow.kernels.profiles import Term, term
 from mmdflow.ops import moments, reference
-from mmdflow.ops.profiles import Term, term
 
 #: Pairs below which the reference is quick enough, so that small work never waits for the compiled backend to be loaded.
 SMALL = 2**18

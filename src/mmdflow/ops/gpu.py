@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmdflow.kernels.distances import EXACT_DIM
-from mmdflow.ops.profiles import Profile
+from mmdflow.kernels.profiles import Profile
 
 #: Points between two additions to the totals, which are as dear as a hundred others on GPUs with few float64 units.
 CHUNK = 512

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from mmdflow.ops.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power
+from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power
 
 
 def compiled(fastmath: set[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

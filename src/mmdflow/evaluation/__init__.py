@@ -1,0 +1,1 @@
+"""Evaluation: the judge of samples, its references and protocols, its report."""

@@ -1,0 +1,10 @@
+"""The flow: particles that move along a velocity field, and all that a step may do besides.
+
+* `loop`: `flow` itself.
+* `integrators`: how a step is taken.
+* `constraints`: callbacks that keep particles in a set.
+"""
+
+from mmdflow.flows.loop import Callback, flow
+
+__all__ = ["Callback", "flow"]

@@ -1,0 +1,1 @@
+"""What several methods share: saved pipelines, networks, sources, pools of particles, gradients."""

@@ -1,0 +1,52 @@
+"""A trained discriminator flow as one object and one folder: weights, settings of the flow, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mmdflow.features import FeatureNetwork
+from mmdflow.methods._shared.flow_pipeline import FlowPipeline
+from mmdflow.methods._shared.pretrained import load_network
+from mmdflow.methods.discriminator_flow.flow import DiscriminatorFlow
+
+SYSTEM = "discriminator-flow"
+
+
+@dataclass(frozen=True)
+class DiscriminatorFlowPipeline(FlowPipeline):
+    """A trained discriminator with all that sampling needs.
+
+    Attributes:
+        network: D, a network of one feature, high on particles.
+        defaults: the flow when not told otherwise.
+        data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
+        provenance: what made it: recipe, command, commit, seconds, versions.
+    """
+
+    network: FeatureNetwork
+    defaults: DiscriminatorFlow
+    data_scale: float = 1.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+
+    def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
+        config = {
+            "system": SYSTEM,
+            "data_scale": self.data_scale,
+            "flow": asdict(self.defaults),
+            "provenance": self.provenance,
+        }
+        return self.network, config, {}
+
+    @classmethod
+    def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DiscriminatorFlowPipeline:
+        return cls(
+            network=load_network(folder, config),
+            defaults=DiscriminatorFlow(**config["flow"]),
+            data_scale=config["data_scale"],
+            provenance=config["provenance"],
+        )

@@ -1,0 +1,120 @@
+"""What a sampling run is given beside noise: entries that are known (inpainting), classes, a source of its own."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmdflow.errors import InputError
+from mmdflow.methods.dmmd.targets.means import TargetMeans
+from mmdflow.methods.dmmd.targets.samples import TargetSamples
+from mmdflow.methods.dmmd.targets.witness import TargetWitness
+from mmdflow.noise import Schedule
+
+#: Noise has no entry beyond this many standard deviations; a source that has is in other units.
+_FAR = 10.0
+
+
+class Known:
+    """Entries that are known: at noise level t they are set to the known values noised to t (Song et al. 2021, appendix I).
+
+    One draw of noise serves all levels, so that the known part walks its own straight way back; at t = 0 it is exact.
+
+    Args:
+        values: the known values, [n, *event].
+        mask: True where known, [n, *event].
+        noise: standard normal, [n, *event].
+        schedule: the forward diffusion.
+    """
+
+    def __init__(
+        self,
+        values: Float[Tensor, "n *event"],
+        mask: Bool[Tensor, "n *event"],
+        noise: Float[Tensor, "n *event"],
+        schedule: Schedule,
+    ) -> None:
+        self.values, self.mask, self.noise, self.schedule = values, mask, noise, schedule
+
+    def at(self, t: float, particles: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+        """Return the particles with the known entries as they are at level t."""
+        if t == 0:
+            return torch.where(self.mask, self.values, particles)
+        level = particles.new_full((len(particles),), t)
+        return torch.where(self.mask, self.schedule.add_noise(self.values, self.noise, level), particles)
+
+
+def check_source(
+    particles: Tensor, event_shape: tuple[int, ...], like: Tensor, data_scale: float, *, clean: bool
+) -> Tensor:
+    """Return particles if they can start a run: of the event's shape, finite; images in [-1, 1] if clean, else not far off."""
+    expected = ["n", *event_shape]
+    shown = f"[{', '.join(map(str, expected))}]"
+    if not isinstance(particles, Tensor):
+        raise InputError(f"particles: must be a torch.Tensor {shown}, got {type(particles).__name__}")
+    if particles.dtype != like.dtype or particles.device != like.device:
+        raise InputError(
+            f"particles are {particles.dtype} on {particles.device}: must be {like.dtype} on {like.device}, the model's"
+        )
+    images = len(event_shape) == 3
+    limit = 1.0 if clean else max(1.0, _FAR / data_scale)
+    allowed = f"must be {shown}" + (f", in [-{limit:g}, {limit:g}]" if images else " and finite")
+    if 0 in particles.shape:
+        raise InputError(f"particles have shape {list(particles.shape)}: {allowed} with n >= 1")
+    low, high = float(particles.min()), float(particles.max())
+    inside = max(-low, high) <= limit + 1e-6 if images else torch.isfinite(particles).all()
+    if tuple(particles.shape[1:]) != event_shape or particles.ndim == 0 or not inside:  # NaN is never inside
+        raise InputError(f"particles have shape {list(particles.shape)}, range [{low:g}, {high:g}]: {allowed}")
+    return particles
+
+
+def check_labels(
+    labels: Int[Tensor, " n"] | int, n: int, target: TargetMeans | TargetSamples | TargetWitness, device: torch.device
+) -> Int[Tensor, " n"]:
+    """Return one class a particle, of those that the target knows apart."""
+    if target.num_classes == 0:
+        raise InputError(
+            "labels: the model holds no target means of classes; train with --sampling.class_means=true, or give "
+            "target_means(..., labels=...)"
+        )
+    found = torch.as_tensor(labels, device=device)
+    if found.is_floating_point() or found.dtype == torch.bool:
+        raise InputError(f"labels have dtype {found.dtype}: must be integers")
+    if found.ndim == 0:
+        found = found.expand(n)
+    if tuple(found.shape) != (n,):
+        raise InputError(f"labels have shape {list(found.shape)}: must be [{n}], one a particle, or one number")
+    low, high = int(found.min()), int(found.max())
+    if low < 0 or high >= target.num_classes:
+        raise InputError(f"labels lie in [{low}, {high}]: must be classes 0 to {target.num_classes - 1}")
+    return found.long()
+
+
+def check_known(
+    known: Tensor | None, mask: Tensor | None, n: int, event_shape: tuple[int, ...], like: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return known values and their mask, both [n, *event]; None where neither is given."""
+    if known is None and mask is None:
+        return None
+    if known is None or mask is None:
+        missing = "known" if known is None else "mask"
+        raise InputError(f"{missing} is missing: known values and their mask (True = known) go together")
+    whole = (n, *event_shape)
+    for name, value in (("known", known), ("mask", mask)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name}: must be a torch.Tensor, got {type(value).__name__}")
+    if mask.dtype != torch.bool:
+        raise InputError(f"mask has dtype {mask.dtype}: must be torch.bool, True where known")
+    if tuple(known.shape) not in (whole, event_shape, (1, *event_shape)):
+        raise InputError(f"known has shape {list(known.shape)}: must be {list(event_shape)} or {list(whole)}")
+    try:
+        mask = mask.to(like.device).expand(whole)
+    except RuntimeError:
+        raise InputError(f"mask has shape {list(mask.shape)}: must broadcast to {list(whole)}") from None
+    known = known.to(like).expand(whole)
+    bad = ~torch.isfinite(known) if len(event_shape) != 3 else ~(known.abs() <= 1)
+    if bool((bad & mask).any()):
+        allowed = "in [-1, 1]" if len(event_shape) == 3 else "finite"
+        raise InputError(f"known holds {float(known[bad & mask][0]):g}: must be {allowed} where mask is True")
+    return torch.where(mask, known, torch.zeros_like(known)), mask

@@ -1,0 +1,165 @@
+"""DMMD: its pipeline holds target means, computed from the data when training ends."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mmdflow._tensors import events_at_once
+from mmdflow.data import DataSet
+from mmdflow.errors import InputError
+from mmdflow.kernels import base_kernel
+from mmdflow.methods.base import System, new_features
+from mmdflow.methods.dmmd import (
+    DMMDLoss,
+    DMMDPipeline,
+    SamplerDefaults,
+    TargetMeans,
+    TargetSamples,
+    TargetWitness,
+    check_classes,
+    target_means,
+)
+from mmdflow.methods.dmmd.recipe import DMMDRecipe, SamplingSpec
+from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
+from mmdflow.recipe.data import ImageData
+
+
+class DMMD(System):
+    """DMMD."""
+
+    def loss(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> DMMDLoss:  # noqa: D102
+        _check(recipe, dataset)
+        features = new_features(recipe, dataset)
+        norm = features.event_size**0.25 if recipe.loss.witness == "mmd" else None
+        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()), witness_norm=norm)
+        if recipe.loss.objective != "mmd":
+            kernel = NoiseConditionalWitness(features, features.num_features)
+        settings = {name: value for name, value in asdict(recipe.loss).items() if name != "witness"}
+        return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **settings)
+
+    def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
+        return loss.kernel
+
+    def pipeline(  # noqa: D102
+        self,
+        recipe: DMMDRecipe,
+        loss: DMMDLoss,
+        averaged: NoiseConditionalKernel,
+        dataset: DataSet | ImageData,
+        provenance: dict[str, Any],
+        *,
+        preview: bool = False,
+        progress: bool = False,
+    ) -> DMMDPipeline:
+        spec = _preview(recipe.sampling) if preview else recipe.sampling
+        training = averaged.training
+        averaged.eval()
+        means = _target(recipe, loss, averaged, dataset, spec, progress)
+        averaged.train(training)
+        scale, defaults = recipe.data.scale, _defaults(spec)
+        return DMMDPipeline(
+            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
+        )
+
+    def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102
+        return DMMDPipeline.from_pretrained(path, device)
+
+
+def _preview(spec: SamplingSpec) -> SamplingSpec:
+    return replace(
+        spec,
+        mean_levels=21,
+        mean_noise_repeats=1,
+        mean_events=1000,
+        class_means=False,
+        num_levels=20,
+        step_size=None if isinstance(spec.step_size, list) else spec.step_size,
+        steps_per_level=1,
+        sampler="approximate",
+        final_steps=0,
+    )
+
+
+def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
+    """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
+    _defaults(recipe.sampling)
+    if recipe.training.compile and recipe.features.gradient != "semi":
+        raise InputError(
+            f"training.compile = True with features.gradient = {recipe.features.gradient or 'full'!r}: must be 'semi'; "
+            "compiled networks have no double backward"
+        )
+    if recipe.loss.objective != "mmd":
+        if recipe.base.name != "linear":
+            raise InputError(
+                f"base.name = {recipe.base.name!r} with loss.objective = {recipe.loss.objective!r}: must be linear"
+            )
+        for name in ("whitening", "class_means", "guidance"):
+            if getattr(recipe.sampling, name):
+                raise InputError(
+                    f"sampling.{name} = {getattr(recipe.sampling, name)!r} with loss.objective = {recipe.loss.objective!r}: must "
+                    "be left out; a learned witness has no target means"
+                )
+        if {recipe.sampling.sampler, recipe.sampling.final_sampler or recipe.sampling.sampler} != {"approximate"}:
+            raise InputError(
+                f"sampling.sampler = {recipe.sampling.sampler!r} with loss.objective = {recipe.loss.objective!r}: must be "
+                "approximate, as sampling.final_sampler; a learned witness does not see the particles"
+            )
+    if recipe.sampling.class_means:
+        labels = _target_rows(recipe, dataset, recipe.sampling)[1]
+        if labels is None:
+            raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
+        check_classes(labels)
+
+
+def _target(
+    recipe: DMMDRecipe,
+    loss: DMMDLoss,
+    averaged: NoiseConditionalKernel,
+    dataset: DataSet | ImageData,
+    spec: SamplingSpec,
+    progress: bool,
+) -> TargetMeans | TargetSamples | TargetWitness:
+    """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
+    if isinstance(averaged, NoiseConditionalWitness):
+        levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
+        return TargetWitness.of(averaged, levels, loss.objective == "reverse-kl")
+    rows, labels = _target_rows(recipe, dataset, spec)
+    device = next(averaged.parameters()).device
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    if not averaged.base.finite:
+        span = {"t_min": loss.t_min, "t_max": loss.t_max}
+        events = dataset.train[rows].to(device)
+        labels = None if labels is None else labels.to(device)
+        return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
+    with tqdm(total=len(rows), desc="target means", unit="event", disable=not progress) as bar:
+        return target_means(
+            averaged,
+            loss.schedule,
+            (dataset.train[part].to(device) for part in rows.split(events_at_once(dataset.event_shape))),
+            torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
+            noise_repeats=spec.mean_noise_repeats,
+            labels=labels,
+            covariances=spec.whitening is not None,
+            generator=generator,
+            callback=lambda count: bar.update(count - bar.n),
+        )
+
+
+def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
+    """Return which training events target means or references are made of, and their labels if classes are asked for."""
+    count, labels = len(dataset.train), dataset.train_labels if spec.class_means else None
+    size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
+    if size is None:
+        return torch.arange(count), labels
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+    return rows, None if labels is None else labels[rows]
+
+
+def _defaults(spec: SamplingSpec) -> SamplerDefaults:
+    return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})

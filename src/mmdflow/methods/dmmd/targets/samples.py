@@ -1,0 +1,112 @@
+"""Reference samples of the target, in place of means, for base kernels with no finite feature map (DMMD paper, eq. 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow._tensors import normal_like
+from mmdflow.errors import InputError
+from mmdflow.methods.dmmd.targets.base import LevelSamples, check_classes, features_at
+from mmdflow.noise import NoiseConditionalKernel, Schedule
+
+
+@dataclass(frozen=True)
+class TargetSamples:
+    """N_c clean reference samples with one draw of noise each, which serves every level.
+
+    Attributes:
+        clean: [N, *event], in the model's units.
+        noise: standard normal, [N, *event].
+        schedule: the forward diffusion.
+        t_min: lowest noise level of sampling.
+        t_max: highest noise level of sampling.
+        labels: classes 0, 1, ..., [N], or None.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import LinearSchedule
+        >>> clean = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+        >>> TargetSamples.draw(clean, LinearSchedule(), t_min=0.02).t_range
+        (0.02, 1.0)
+    """
+
+    clean: Float[Tensor, "N *event"]
+    noise: Float[Tensor, "N *event"]
+    schedule: Schedule
+    t_min: float = 0.0
+    t_max: float = 1.0
+    labels: Int[Tensor, " N"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        _checks.points("target samples", self.clean)
+        _checks.points("noise of the target samples", self.noise, self.clean.shape[1:])
+        _checks.interval("t_min", self.t_min, 0.0, 1.0, "[)")
+        _checks.interval("t_max", self.t_max, self.t_min, 1.0, "(]")
+        counts = [len(x) for x in (self.clean, self.noise, self.labels) if x is not None]
+        if len({*counts}) > 1:
+            raise InputError(f"target samples, their noise and labels are {counts} in number: must be one each")
+        if self.labels is not None:
+            check_classes(self.labels)
+
+    @classmethod
+    def draw(
+        cls,
+        clean: Float[Tensor, "N *event"],
+        schedule: Schedule,
+        *,
+        t_min: float = 0.0,
+        t_max: float = 1.0,
+        labels: Int[Tensor, " N"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> TargetSamples:
+        """Draw the noise of clean samples."""
+        return cls(clean, normal_like(clean, generator), schedule, t_min, t_max, labels)
+
+    @property
+    def t_range(self) -> tuple[float, float]:
+        """The lowest and the highest noise level."""
+        return self.t_min, self.t_max
+
+    @property
+    def num_classes(self) -> int:
+        """The classes, C; 0 where the samples have no labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    @property
+    def whitenable(self) -> bool:
+        """No: whitening is of finite feature maps."""
+        return False
+
+    @torch.no_grad()
+    def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelSamples:
+        """Return the features of the samples at level t, clean and noised, computed `chunk_size` samples at once."""
+        slack = 1e-6
+        _checks.interval("noise level t", t, self.t_min - slack, self.t_max + slack)
+        features = features_at(kernel.features, t)
+        noisy = self.schedule.add_noise(self.clean, self.noise, self.clean.new_full((len(self.clean),), t))
+        size = chunk_size or len(self.clean)
+        clean_phi, noisy_phi = (torch.cat([features(part) for part in x.split(size)]) for x in (self.clean, noisy))
+        return LevelSamples(kernel.base_at(torch.as_tensor(t)), clean_phi, noisy_phi, self.labels)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by name."""
+        named = {"clean": self.clean, "noise": self.noise, "t_range": torch.tensor(self.t_range, dtype=torch.float64)}
+        return named if self.labels is None else {**named, "labels": self.labels}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], schedule: Schedule) -> TargetSamples:
+        """Return the samples of `tensors` again."""
+        rest = dict(tensors)
+        t_min, t_max = rest.pop("t_range").tolist()
+        return cls(**rest, schedule=schedule, t_min=t_min, t_max=t_max)
+
+    def to(self, device: torch.device | str) -> TargetSamples:
+        """Return the samples on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, clean=self.clean.to(device), noise=self.noise.to(device), labels=labels)

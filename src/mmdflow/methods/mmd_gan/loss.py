@@ -1,0 +1,199 @@
+"""The game of MMD-GAN, a turn at a time (Li et al. 2017; Binkowski et al. 2018; Arbel et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdflow import _checks, ops
+from mmdflow._tensors import along, device_of, normal_like
+from mmdflow.divergences.functional import mmd2
+from mmdflow.errors import DivergedError, InputError
+from mmdflow.features import FeatureNetwork
+from mmdflow.kernels import Kernel
+from mmdflow.methods._shared.networks import check_event_map, frozen
+from mmdflow.methods.mmd_gan.critic import features_of
+
+
+@dataclass(frozen=True)
+class MMDGANTerms:
+    """The loss of a turn and its parts; in the generator's turn, the critic's own parts are those of its latest turn.
+
+    Attributes:
+        total: the scalar that the turn minimises.
+        critic: whether it is the critic's turn.
+        mmd2: the unbiased MMD^2 between generated and clean events.
+        penalty: mean (|grad f| - 1)^2 on the segments.
+        slope: mean |grad f| there; near 1 when the critic is healthy.
+        l2: mean squared feature.
+    """
+
+    total: Float[Tensor, ""]
+    critic: bool
+    mmd2: float
+    penalty: float
+    slope: float
+    l2: float
+
+    def scalars(self) -> dict[str, float]:
+        """Return the parts, which mean the same in the turns of both."""
+        return {"mmd2": self.mmd2, "penalty": self.penalty, "slope": self.slope, "l2": self.l2}
+
+    def check_finite(self) -> None:
+        """Raise `DivergedError` naming the player whose loss is not finite."""
+        if not bool(torch.isfinite(self.total)):
+            raise DivergedError(f"the {_name(self.critic)}'s loss became non-finite")
+
+
+class MMDGANLoss(nn.Module):
+    r"""The game for the MMD^2 of k(x, y) = base(phi(x), phi(y)) between generated and clean events, which phi raises.
+
+    * The critic's turn: -MMD^2_u + penalty_weight E (|grad f(x~)| - 1)^2 + l2_weight E phi^2, with the witness
+      f(z) = mean k(z, generated) - mean k(z, clean), the gradient reaching both means, and x~ uniform on the segment from a
+      clean to a generated event (Binkowski et al. 2018; DMMD paper, section 2, for the l2 term).
+    * The generator's turn: MMD^2_u. It maps z ~ N(0, I) of the event's shape to an event.
+
+    Every call that learns is one turn: `critic_steps` of the critic, then one of the generator. The other player is left out
+    of the graph, so that an optimiser which skips parameters without gradients leaves it as it is.
+
+    Args:
+        generator: a feature network whose output is one event (squared-residual head, num_features = 1).
+        critic: phi.
+        base: the kernel on features.
+        critic_steps: turns of the critic for each of the generator.
+        penalty_weight: weight of the gradient penalty.
+        l2_weight: weight of the mean squared feature, over clean and generated events.
+        critic_step_factor: the critic's step size over the generator's.
+        bound: of the entries that are generated, through tanh; None for none.
+
+    Raises:
+        InputError: for networks that do not fit each other, or bad settings.
+    """
+
+    turn: Tensor
+    latest: Tensor
+
+    def __init__(
+        self,
+        generator: FeatureNetwork,
+        critic: FeatureNetwork,
+        base: Kernel,
+        *,
+        critic_steps: int = 1,
+        penalty_weight: float = 1.0,
+        l2_weight: float = 0.0,
+        critic_step_factor: float = 1.0,
+        bound: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_networks(generator, critic)
+        self.networks, self.base = nn.ModuleDict({"generator": generator, "critic": critic}), base
+        self.critic_steps = _checks.count("critic_steps", critic_steps)
+        self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
+        self.l2_weight = _checks.non_negative("l2_weight", l2_weight)
+        self.critic_step_factor = _checks.positive("critic_step_factor", critic_step_factor)
+        self.bound = None if bound is None else _checks.positive("bound", bound)
+        self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("latest", torch.zeros(3))  # penalty, slope and l2 of the critic's latest turn
+
+    @property
+    def generator(self) -> FeatureNetwork:
+        """The network that makes events of noise."""
+        return player(self.networks, "generator")
+
+    @property
+    def critic(self) -> FeatureNetwork:
+        """The network that gives the features."""
+        return player(self.networks, "critic")
+
+    def parameter_groups(self) -> Sequence[tuple[nn.Module, float]]:
+        """Return both networks with the factors of their step sizes."""
+        return [(self.generator, 1.0), (self.critic, self.critic_step_factor)]
+
+    def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> MMDGANTerms:
+        """Return the loss of the next turn on a batch of at least 2 clean events; `generator` draws noise and segments."""
+        learning = torch.is_grad_enabled()
+        noise = normal_like(clean, generator)
+        critics = int(self.turn) % (self.critic_steps + 1) < self.critic_steps
+        with torch.enable_grad():  # the penalty needs the gradient in x even where nothing is learned
+            terms = self._critic_turn(clean, noise, generator) if critics else self._generator_turn(clean, noise)
+        if learning:
+            self.turn += 1
+        return terms
+
+    def _critic_turn(self, clean: Tensor, noise: Tensor, generator: torch.Generator | None) -> MMDGANTerms:
+        with torch.no_grad():
+            made = generate(self.generator, noise, self.bound)
+        draws = torch.rand(
+            len(clean), generator=generator, device=device_of(generator, clean.device), dtype=clean.dtype
+        )
+        points = torch.lerp(clean, made, along(draws.to(clean.device), clean)).requires_grad_()
+        phi, phi_points = self._features(torch.cat([made, clean])), self._features(points)
+        with torch.autocast(clean.device.type, enabled=False):  # it is for the networks alone
+            gain = self._mmd2(phi)
+            weights = torch.cat([clean.new_full((len(clean),), sign / len(clean)) for sign in (1.0, -1.0)])
+            witness = ops.kernel_sum(self.base, phi_points, phi, weights)
+            (gradient,) = torch.autograd.grad(witness.sum(), points, create_graph=True)
+            slope = (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
+            penalty = (slope - 1).square().mean()
+            l2 = phi.square().mean()
+            total = -gain + self.penalty_weight * penalty + self.l2_weight * l2
+        self.latest = torch.stack([penalty, slope.mean(), l2]).detach().to(self.latest)
+        return self._terms(total, gain, critic=True)
+
+    def _generator_turn(self, clean: Tensor, noise: Tensor) -> MMDGANTerms:
+        with frozen(self.critic):
+            phi = self._features(torch.cat([generate(self.generator, noise, self.bound), clean]))
+        with torch.autocast(clean.device.type, enabled=False):
+            gain = self._mmd2(phi)
+        return self._terms(gain, gain, critic=False)
+
+    def _features(self, x: Tensor) -> Tensor:
+        phi = features_of(self.critic, x)
+        if not _checks.all_finite(phi):
+            raise DivergedError("the critic's features became non-finite")
+        return phi
+
+    def _mmd2(self, phi: Tensor) -> Tensor:
+        """Return the unbiased MMD^2 between the features of generated events and of clean ones, which are the second half."""
+        made, clean = phi.chunk(2)
+        return mmd2(made, clean, self.base)
+
+    def _terms(self, total: Tensor, gain: Tensor, *, critic: bool) -> MMDGANTerms:
+        penalty, slope, l2 = self.latest.tolist()
+        return MMDGANTerms(total, critic, float(gain.detach()), penalty, slope, l2)
+
+
+def generate(
+    generator: FeatureNetwork, noise: Float[Tensor, "n *event"], bound: float | None = None
+) -> Float[Tensor, "n *event"]:
+    """Return the events that a generator makes of noise: its one event-shaped output o at t = 0, or bound tanh(o)."""
+    made: Tensor = generator.outputs(noise, noise.new_zeros(len(noise)))[:, 0]
+    made = made.to(noise.dtype)  # autocast may have lowered it
+    return made if bound is None else bound * made.tanh()
+
+
+def check_networks(generator: FeatureNetwork, critic: FeatureNetwork) -> None:
+    """Raise InputError unless the generator's output is one event, and the critic takes such events with a true gradient."""
+    check_event_map(generator, "generator")
+    if critic.gradient != "full":
+        raise InputError(f"critic has gradient = {critic.gradient!r}: must be 'full', which reaches the generator")
+    if critic.event_shape != generator.event_shape:
+        raise InputError(
+            f"critic has event_shape = {list(critic.event_shape)}: must be {list(generator.event_shape)}, the generator's"
+        )
+
+
+def player(networks: nn.ModuleDict, name: str) -> FeatureNetwork:
+    """Return the generator or the critic."""
+    network = networks[name]
+    assert isinstance(network, FeatureNetwork)
+    return network
+
+
+def _name(critic: bool) -> str:
+    return "critic" if critic else "generator"

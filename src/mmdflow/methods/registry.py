@@ -1,0 +1,128 @@
+"""The methods by name: where the recipe and the system of each are, and the recipes that come with it.
+
+A method is a folder with `recipe.py`, `system.py` and a folder `recipes` of YAML files, whose `__init__` names it in `METHODS`.
+Those of this package are found by themselves, one from outside through `register`, or through an entry point of the group
+"mmdflow.methods" that names its package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+
+if TYPE_CHECKING:
+    from mmdflow.methods.base import System
+    from mmdflow.recipe import Recipe
+
+#: Names the method of a recipe that names none.
+DEFAULT = "dmmd"
+_registered: dict[str, Method] = {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of training a model. Its parts load when they are asked for.
+
+    Attributes:
+        name: what a recipe's `system` says.
+        recipe: class of its recipes, in the module `recipe` of the package.
+        system: class of its system, in the module `system` of the package.
+        package: the full name of its package.
+    """
+
+    name: str
+    recipe: str
+    system: str
+    package: str
+
+    def recipe_class(self) -> type[Recipe]:
+        """Return the class of its recipes; light to import."""
+        kind: type[Recipe] = getattr(importlib.import_module(f"{self.package}.recipe"), self.recipe)
+        return kind
+
+    def make_system(self) -> System:
+        """Return its system."""
+        system: System = getattr(importlib.import_module(f"{self.package}.system"), self.system)()
+        return system
+
+    def recipe_files(self) -> list[Path]:
+        """Return the YAML files of its recipes."""
+        file = importlib.import_module(self.package).__file__
+        assert file is not None
+        return sorted((Path(file).parent / "recipes").glob("*.yaml"))
+
+
+def register(*methods: Method) -> None:
+    """Add methods from outside this package.
+
+    Raises:
+        InputError: if a name is taken.
+    """
+    for method in methods:
+        if all_methods().get(method.name, method) != method:
+            raise InputError(f"method = {method.name!r}: the name is taken")
+        _registered[method.name] = method
+
+
+def all_methods() -> dict[str, Method]:
+    """Return every method by name."""
+    return _found() | _registered
+
+
+def get_method(name: str, field: str = "system") -> Method:
+    """Return the method of that name.
+
+    Raises:
+        InputError: if there is none; `field` is what the message calls the name.
+    """
+    methods = all_methods()
+    return methods[_checks.choice(field, name, methods)]
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the methods."""
+    return sorted(_recipe_files())
+
+
+def recipe_path(name: str) -> Path:
+    """Return the YAML file of a recipe name, or of a path to one.
+
+    Raises:
+        InputError: if there is none; suggests the nearest.
+    """
+    files = _recipe_files()
+    if name in files:
+        return files[name]
+    if Path(name).is_file():
+        return Path(name)
+    hint = _checks.near(name, sorted(files))
+    raise InputError(f"recipe = {name!r}: must be a YAML file or a name that `mmdflow recipes` lists{hint}")
+
+
+def _recipe_files() -> dict[str, Path]:
+    packages = {method.package: method for method in all_methods().values()}
+    return {file.stem: file for method in packages.values() for file in method.recipe_files()}
+
+
+@cache
+def _found() -> dict[str, Method]:
+    """Return the methods of this package's rooms, and of packages that say so by an entry point."""
+    return {method.name: method for package in _packages() for method in package.METHODS}
+
+
+def _packages() -> Iterator[Any]:
+    rooms = importlib.import_module("mmdflow.methods").__path__
+    for room in pkgutil.iter_modules(rooms):
+        if room.ispkg and not room.name.startswith("_"):
+            yield importlib.import_module(f"mmdflow.methods.{room.name}")
+    for entry in entry_points(group="mmdflow.methods"):
+        yield entry.load()

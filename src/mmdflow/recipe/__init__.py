@@ -1,0 +1,29 @@
+"""Recipes: the typed dataclasses that every method's YAML files fill, as far as methods share them.
+
+* `specs`: data, features, training, evaluation, and `Recipe`, which a method's own recipe extends.
+* `flow`: the fields of a particle flow on the command line.
+* `data`: opens the data that a recipe names. It is the one module here that imports torch.
+"""
+
+from mmdflow.recipe.flow import DivergenceSpec, FlowSpec
+from mmdflow.recipe.specs import (
+    BaseSpec,
+    BatchTrainingSpec,
+    DataSpec,
+    EvaluationSpec,
+    FeaturesSpec,
+    LoopSpec,
+    Recipe,
+)
+
+__all__ = [
+    "BaseSpec",
+    "BatchTrainingSpec",
+    "DataSpec",
+    "DivergenceSpec",
+    "EvaluationSpec",
+    "FeaturesSpec",
+    "FlowSpec",
+    "LoopSpec",
+    "Recipe",
+]

@@ -1,0 +1,290 @@
+"""The fields that recipes share, with their defaults; a system's own are in its `..._schema`.
+
+Every number that shapes a run is a field of a recipe and stands nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmdflow import _checks
+from mmdflow.errors import InputError
+
+#: Names of image sets that are not held in memory; "images" is any folder or file that `mmdflow.data.images` reads.
+IMAGE_SETS = ("cifar10", "celeba64", "church64", "images")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The data set.
+
+    Attributes:
+        name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel; cifar10, celeba64,
+            church64 or images (which needs a path), whose images are decoded by the batch.
+        path: folder of the IDX files, or what holds the images (hub:OWNER/NAME is on the Hugging Face hub); by default found
+            through MMDFLOW_DATA or the hub.
+        scale: factor of the data while it is trained on and flowed to; samples are given in the data's own units.
+        size: side of the images, of image sets; the named ones have theirs, others keep what they have.
+        channels: 1 for grey images, 3 for colour, of image sets; 3 by default.
+        flip: whether to train on mirror images too, of image sets.
+    """
+
+    name: str = "digits"
+    path: str | None = None
+    scale: float = 1.0
+    size: int | None = None
+    channels: int | None = None
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and what image sets have and others have not."""
+        _checks.positive("data.scale", self.scale)
+        if self.size is not None:
+            _checks.count("data.size", self.size)
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"data.channels = {self.channels!r}: must be 1 or 3")
+        if self.name not in IMAGE_SETS:
+            for name in ("size", "channels", "flip"):
+                if value := getattr(self, name):
+                    allowed = ", ".join(IMAGE_SETS)
+                    raise InputError(f"data.{name} = {value!r} with data.name = {self.name!r}: is for {allowed}")
+            return
+        if self.scale != 1:
+            raise InputError(f"data.scale = {self.scale:g} with data.name = {self.name!r}: must be 1")
+        if self.name == "images" and self.path is None:
+            raise InputError(
+                "data.path is missing with data.name = 'images': give the folder or file of the images, or hub:OWNER/NAME"
+            )
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """The feature network phi(x, t).
+
+    Attributes:
+        network: mlp, conv or unet.
+        head: squared_residual (ours) or flat.
+        num_features: K.
+        gradient: full, or semi (squared_residual): u_k held fixed in the gradient, about a third of the cost.
+        width: units a layer (mlp).
+        fourier: frequencies of sines of the entries beside the event (mlp).
+        depth: hidden layers (mlp).
+        channels: channels of each resolution, finest first (conv, unet).
+        blocks: residual blocks a resolution (conv).
+        patch: side of the squares of pixels that are one position of the finest maps (conv).
+        attention: self-attention at each resolution (unet).
+        layers: residual blocks a resolution (unet).
+        groups: groups of the normalisation (unet).
+    """
+
+    network: Literal["mlp", "conv", "unet"] = "mlp"
+    head: Literal["squared_residual", "flat"] = "squared_residual"
+    num_features: int = 4
+    gradient: Literal["full", "semi"] | None = None
+    width: int | None = None
+    fourier: int | None = None
+    depth: int | None = None
+    channels: list[int] | None = None
+    blocks: int | None = None
+    patch: int | None = None
+    attention: list[bool] | None = None
+    layers: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("features.num_features", self.num_features)
+        for name in ("width", "depth", "blocks", "patch", "layers", "groups"):
+            if getattr(self, name) is not None:
+                _checks.count(f"features.{name}", getattr(self, name))
+        for channels in self.channels or []:
+            _checks.count("features.channels", channels)
+
+
+def check_event_map(features: FeaturesSpec, system: str) -> None:
+    """Raise InputError unless the network's output is one event, and is given nothing that only features have."""
+    for name, needed in (("num_features", 1), ("head", "squared_residual")):
+        value = getattr(features, name)
+        if value != needed:
+            raise InputError(f"features.{name} = {value!r}: must be {needed!r} for {system}, whose output is an event")
+    if features.gradient is not None:
+        raise InputError(f"features.gradient = {features.gradient!r}: not a field of {system}")
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """The base kernel on features. Others than linear sample towards reference events instead of mean features.
+
+    Attributes:
+        name: linear (the paper's experiments), gaussian or rational-quadratic.
+        bandwidths: of gaussian, one or a sum of several; 1 by default.
+        alphas: of rational-quadratic, one or a sum of several; 1 by default.
+        scale: of rational-quadratic; 1 by default.
+        linear: weight of a linear kernel that is added to the others.
+    """
+
+    name: Literal["linear", "gaussian", "rational-quadratic"] = "linear"
+    bandwidths: list[float] | None = None
+    alphas: list[float] | None = None
+    scale: float | None = None
+    linear: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        used = {"gaussian": ("bandwidths",), "rational-quadratic": ("alphas", "scale")}.get(self.name, ())
+        for name in ("bandwidths", "alphas", "scale"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if name not in used:
+                raise InputError(f"base.{name} = {value!r}: not a field of base.name = {self.name!r}")
+            values = value if isinstance(value, list) else [value]
+            if not values:
+                raise InputError(f"base.{name} = []: must hold at least one number")
+            for number in values:
+                _checks.positive(f"base.{name}", number)
+        _checks.non_negative("base.linear", self.linear)
+        if self.linear > 0 and self.name == "linear":
+            raise InputError(f"base.linear = {self.linear!r}: is added to a base.name other than 'linear'")
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that `mmdflow.kernels.base_kernel` takes."""
+        if self.name == "linear":
+            return {"name": "linear"}
+        if self.name == "gaussian":
+            members: list[dict[str, Any]] = [{"name": self.name, "bandwidth": b} for b in self.bandwidths or [1.0]]
+        else:
+            members = [{"name": self.name, "alpha": a, "scale": self.scale or 1.0} for a in self.alphas or [1.0]]
+        weights = [1.0] * len(members)
+        if self.linear > 0:
+            members, weights = [*members, {"name": "linear"}], [*weights, self.linear]
+        return members[0] if len(members) == 1 else {"name": "mixture", "members": members, "weights": weights}
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """The training loop, as far as every system has it.
+
+    Attributes:
+        max_steps: optimiser steps.
+        max_seconds: seconds of training after which it stops if it is not done, with the step size decayed to 0 by then; equal
+            times for systems of unequal cost. No bound by default.
+        step_size: AdamW's peak learning rate; decays linearly to 0.
+        betas: AdamW's.
+        weight_decay: AdamW's.
+        warmup_steps: steps of linear warm-up.
+        ema_decay: of the average of the weights that is kept.
+        gradient_clip: bound on the norm of the gradient.
+        seed: of everything random.
+        log_every: steps between logged values.
+        checkpoint_every: steps between checkpoints.
+        sample_every: steps between grids of samples; 0 for none.
+        accelerator: auto, cpu or gpu.
+        precision: float32, or bfloat16 for matrix products and convolutions (autocast).
+        checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
+        compile: evaluate the network through torch.compile; not with the full gradient, which needs a double backward.
+        channels_last: keep images and weights channels last, which some devices convolve faster.
+    """
+
+    max_steps: int = 10_000
+    max_seconds: float | None = None
+    step_size: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    ema_decay: float = 0.999
+    gradient_clip: float = 5.0
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 500
+    sample_every: int = 2000
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_steps", "log_every", "checkpoint_every"):
+            _checks.count(f"training.{name}", getattr(self, name))
+        for name in ("warmup_steps", "seed", "sample_every"):
+            _checks.count(f"training.{name}", getattr(self, name), 0)
+        _checks.non_negative("training.weight_decay", self.weight_decay)
+        for name in ("step_size", "gradient_clip", *(["max_seconds"] if self.max_seconds is not None else [])):
+            _checks.positive(f"training.{name}", getattr(self, name))
+        for beta in (*self.betas, self.ema_decay):
+            _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
+
+
+@dataclass(frozen=True)
+class BatchTrainingSpec(LoopSpec):
+    """The training loop of the systems other than DMMD.
+
+    Attributes:
+        batch_size: events a step.
+    """
+
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        _checks.count("training.batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How samples are judged.
+
+    Attributes:
+        num_samples: samples drawn.
+        particles_per_run: particles that flow together; the rest in further runs.
+        seed: of the samples and the tests.
+    """
+
+    num_samples: int = 1436
+    particles_per_run: int = 359
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.count("evaluation.num_samples", self.num_samples)
+        _checks.count("evaluation.particles_per_run", self.particles_per_run)
+        _checks.count("evaluation.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the recipe of every system has; its own adds the schedule, loss and sampling that it takes.
+
+    Attributes:
+        description: what it is and what it costs, in a line.
+        system: the method, one of `mmdflow.methods.all_methods()`.
+        data: the data set.
+        features: the network.
+        training: the training loop.
+        evaluation: the evaluation.
+    """
+
+    description: str = ""
+    system: str = ""
+    data: DataSpec = field(default_factory=DataSpec)
+    features: FeaturesSpec = field(default_factory=FeaturesSpec)
+    training: LoopSpec = field(default_factory=LoopSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+
+    @property
+    def batch_size(self) -> int:
+        """Events a step."""
+        raise NotImplementedError
+
+    @property
+    def smallest_batch(self) -> int:
+        """Events with which the loss of `smallest` can be tried out."""
+        return 1
+
+    def smallest(self) -> Recipe:
+        """Return the recipe of the least loss of the same kind, to try its settings out."""
+        return self

@@ -1,0 +1,280 @@
+"""What a target is at one noise level: whitening, classes, reference samples, chunks."""
+
+import math
+
+import pytest
+import torch
+
+from mmdflow import Gaussian, InputError, Linear, LinearSchedule, NoiseConditionalKernel, RationalQuadratic
+from mmdflow.features import MLPFeatures
+from mmdflow.methods.dmmd import Recorder, TargetMeans, TargetSamples, base_config, base_kernel, sample, target_means
+from mmdflow.methods.dmmd.targets.base import Grouped, LevelDivergence, LevelMeans, features_at, level_flow
+
+SCHEDULE = LinearSchedule()
+LEVELS = torch.linspace(0.1, 1.0, 4, dtype=torch.float64)
+RUN = {"levels": (0.9, 0.5, 0.2), "step_sizes": (0.3, 0.2, 0.1)}
+FINAL = {"final_steps": 2, "final_step_size": 0.4, "final_level": 0.3}
+FLOWS = [("exact", None), ("approximate", None), ("approximate", "exact"), ("exact", "approximate")]
+
+
+def data(n=40, seed=0):
+    return torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 1
+
+
+def kernel(base=None):
+    torch.manual_seed(0)
+    return NoiseConditionalKernel(MLPFeatures((3,), 4, width=16, depth=1).double().requires_grad_(False), base)
+
+
+def classes(n=40, count=3):
+    return torch.arange(n) % count
+
+
+def means(k, **settings):
+    return target_means(k, SCHEDULE, data().split(25), LEVELS, generator=torch.Generator().manual_seed(3), **settings)
+
+
+def references(n=40, **settings):
+    return TargetSamples.draw(data(n), SCHEDULE, t_min=0.1, generator=torch.Generator().manual_seed(3), **settings)
+
+
+class Plain(Linear):
+    """The linear kernel as one without a finite feature map, so that it goes the general way."""
+
+    finite = False
+
+
+@pytest.mark.parametrize(("sampler", "final"), FLOWS)
+def test_references_with_a_linear_kernel_agree_with_the_means(sampler, final):
+    """DMMD paper, eq. 10 and eq. 12: the means of as many references, with the same noise."""
+    exact_levels = torch.tensor([0.2, 0.3, 0.5, 0.9], dtype=torch.float64)  # no interpolation
+    fast, refs, z = kernel(), references(), data(6, seed=5)
+    noises = refs.noise
+    rows = [
+        [fast.features(x, t.expand(40)).mean(0) for t in exact_levels for x in [refs.clean]],
+        [
+            fast.features(SCHEDULE.add_noise(refs.clean, noises, t.expand(40)), t.expand(40)).mean(0)
+            for t in exact_levels
+        ],
+    ]
+    known = TargetMeans(exact_levels, *(torch.stack(r) for r in rows))
+    how = {"sampler": sampler, "final_sampler": final, **RUN, **FINAL}
+    quick, nfe = sample(fast, known, z, **how)
+    for general in (kernel(Plain()), kernel(Linear())):
+        slow, nfe_slow = sample(general, refs, z, **how)
+        torch.testing.assert_close(slow, quick, rtol=1e-10, atol=1e-10)
+        assert nfe_slow == nfe
+
+
+def test_exact_sampler_with_a_gaussian_base_is_equation_10():
+    base = Gaussian(2.0) + RationalQuadratic(0.5, 3.0) + 0.1 * Linear()
+    k, refs, z = kernel(base), references(), data(6, seed=5)
+    t, level = 0.5, torch.full((6,), 0.5, dtype=torch.float64)
+    out, _ = sample(k, refs, z, levels=(t,), step_sizes=(0.3,))
+    x = z.clone().requires_grad_()
+    frozen, clean = k.features(z, level), k.features(refs.clean, torch.full((40,), t, dtype=torch.float64))
+    phi = k.features(x, level)
+    f = base(phi, frozen).mean(1) - base(phi, clean).mean(1)
+    torch.testing.assert_close(out, z - 0.3 * torch.autograd.grad(f.sum(), x)[0], rtol=1e-10, atol=1e-12)
+    alone, _ = sample(k, refs, z[:1], levels=(t,), step_sizes=(0.3,))
+    single = {"sampler": "approximate", "final_sampler": "exact", "final_steps": 1, "final_step_size": 0.3}
+    torch.testing.assert_close(
+        sample(k, refs, z, levels=(t,), step_sizes=(1e-300,), **single)[0][:1], alone, rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("sampler", "final"), FLOWS)
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_chunks_change_nothing(sampler, final, chunk):
+    k, z = kernel(), data(6, seed=5)
+    target = means(k, labels=classes(), covariances=True)
+    labels = torch.tensor([0, 2, 1, 1, 0, 0])
+    how = {"sampler": sampler, "final_sampler": final, **RUN, **FINAL, "steps_per_level": 2, "max_slope": 0.5}
+    for extra in ({}, {"labels": labels, "guidance": 2.0, "whitening": 0.3}):
+        whole, nfe = sample(k, target, z, **how, **extra)
+        parts, nfe_parts = sample(k, target, z, **how, **extra, chunk_size=chunk)
+        torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)
+        assert nfe_parts == nfe == 8
+    general = kernel(Gaussian(1.0))
+    whole, _ = sample(general, references(), z, **how)
+    torch.testing.assert_close(
+        sample(general, references(), z, **how, chunk_size=chunk)[0], whole, rtol=1e-11, atol=1e-12
+    )
+
+
+def test_one_at_a_time_does_not_depend_on_batch_mates():
+    k, z = kernel(), data(6, seed=5)
+    target = means(k)
+    together, _ = sample(k, target, z, sampler="approximate", chunk_size=1, **RUN)
+    others = torch.cat([z[:2], data(4, seed=9) * 50])
+    mixed, _ = sample(k, target, others, sampler="approximate", chunk_size=1, **RUN)
+    assert torch.equal(together[:2], mixed[:2])
+
+
+def test_means_of_classes_are_the_means_of_their_events():
+    k, labels = kernel(), classes()
+    target = means(k, labels=labels)
+    for c in range(3):
+        events = data()[labels == c]
+        expected = torch.stack([k.features(events, t.expand(len(events))).mean(0) for t in LEVELS])
+        torch.testing.assert_close(target.class_clean[c], expected)
+    counts = labels.bincount() / len(labels)
+    torch.testing.assert_close(torch.einsum("c,ctk->tk", counts.double(), target.class_noisy), target.noisy)
+
+
+@pytest.mark.parametrize("sampler", ["exact", "approximate"])
+def test_every_class_is_a_group_of_its_own(sampler):
+    k, z, labels = kernel(), data(6, seed=5), torch.tensor([0, 2, 0, 1, 1, 0])
+    target = means(k, labels=classes())
+    out, _ = sample(k, target, z, labels=labels, sampler=sampler, **RUN)
+    for c in range(3):
+        only = TargetMeans(LEVELS, target.class_clean[c], target.class_noisy[c])
+        torch.testing.assert_close(out[labels == c], sample(k, only, z[labels == c], sampler=sampler, **RUN)[0])
+    refs = references(labels=classes())
+    out, _ = sample(k, refs, z, labels=labels, sampler=sampler, **RUN)
+    mine = classes() == 1
+    only = TargetSamples(refs.clean[mine], refs.noise[mine], SCHEDULE, 0.1)
+    torch.testing.assert_close(out[labels == 1], sample(k, only, z[labels == 1], sampler=sampler, **RUN)[0])
+
+
+@pytest.mark.parametrize("kind", ["exact", "approximate", "single"])
+def test_guided_groups_obey_the_law(kind):
+    """n dF/dx_i = grad f(x_i) for classes, guidance and whitening together, through the features."""
+    k, z, labels = kernel(), data(6, seed=5), torch.tensor([0, 2, 0, 1, 1, 0])
+    here = means(k, labels=classes(), covariances=True).level(k, 0.45)
+    inner = level_flow(here, kind, labels, 3, guidance=1.5, whitening=0.2)
+    assert isinstance(inner, Grouped)
+    divergence = LevelDivergence(features_at(k.features, 0.45), inner, interacting=kind == "exact")
+    x = z.clone().requires_grad_()
+    slope = 6 * torch.autograd.grad(divergence(x), x)[0]
+    torch.testing.assert_close(-divergence.velocity(z), slope, rtol=1e-9, atol=1e-11)
+
+
+def test_no_guidance_and_one_class_are_the_plain_flow():
+    k, z = kernel(), data(6, seed=5)
+    target = means(k, labels=classes(count=1))
+    plain, _ = sample(k, target, z, **RUN)
+    labels = torch.zeros(6, dtype=torch.long)
+    torch.testing.assert_close(sample(k, target, z, labels=labels, guidance=3.0, **RUN)[0], plain)
+
+
+def test_covariances_are_those_of_the_clean_features():
+    k = kernel()
+    target = means(k, covariances=True)
+    phi = k.features(data(), LEVELS[2].expand(40))
+    torch.testing.assert_close(target.covariance[2], torch.cov(phi.T, correction=0))
+
+
+def test_whitening_in_closed_form():
+    """f = psi^T lambda s (C + lambda s I)^-1 (mean difference), and its two limits."""
+    torch.manual_seed(1)
+    root = torch.randn(4, 4, dtype=torch.float64)
+    covariance = root @ root.T
+    clean, noisy, phi = torch.randn(3, 4, dtype=torch.float64)
+    here = LevelMeans(Linear(), clean, noisy, covariance=covariance)
+    difference, scale = noisy - clean, covariance.trace() / 4
+
+    def slope(lam):
+        return -here.flow("approximate", whitening=lam).velocity(phi[None])[0]
+
+    for lam in (1e-2, 1.0, 30.0):
+        ridge = lam * scale * torch.eye(4, dtype=torch.float64)
+        torch.testing.assert_close(slope(lam), lam * scale * torch.linalg.solve(covariance + ridge, difference))
+    torch.testing.assert_close(slope(1e12), difference)
+    torch.testing.assert_close(slope(math.inf), difference)
+    tiny = 1e-9
+    torch.testing.assert_close(
+        slope(tiny) / tiny, scale * torch.linalg.solve(covariance, difference), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("whitening", [math.inf, 0.5])
+@pytest.mark.parametrize("kind", ["exact", "approximate", "single"])
+def test_a_witness_norm_scales_the_flow_to_it(kind, whitening):
+    """f of noised against clean data has that norm in the RKHS, and all flows are scaled alike."""
+    torch.manual_seed(2)
+    clean, noisy = torch.randn(2, 4, dtype=torch.float64)
+    phi, covariance = torch.randn(6, 4, dtype=torch.float64), torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64))
+    plain = LevelMeans(Linear(), clean, noisy, covariance=covariance)
+    scaled = LevelMeans(Linear(), clean, noisy, covariance=covariance, witness_norm=2.0)
+    ridge = whitening * torch.tensor(2.5, dtype=torch.float64)
+    shrink = torch.ones(4, dtype=torch.float64) if math.isinf(whitening) else ridge / (covariance.diag() + ridge)
+    norm = (shrink * (noisy - clean).square()).sum().sqrt()
+    velocities = [here.flow(kind, whitening=whitening).velocity(phi) for here in (scaled, plain)]
+    torch.testing.assert_close(velocities[0], velocities[1] * 2 / norm)
+
+
+def test_with_one_feature_the_approximate_flow_does_not_depend_on_the_means():
+    phi = torch.tensor([[0.3], [2.0]], dtype=torch.float64)
+    for noisy in (0.1, 7.0):
+        here = LevelMeans(Linear(), phi.new_zeros(1), phi.new_full((1,), noisy), witness_norm=1.5)
+        torch.testing.assert_close(here.flow("approximate").velocity(phi), phi.new_full((2, 1), -1.5))
+
+
+def test_monitor_is_what_it_says_and_costs_nothing():
+    k, z = kernel(), data(30, seed=5)
+    target = means(k)
+    how = {**RUN, **FINAL, "steps_per_level": 2, "integrator": "heun", "max_slope": 0.6}
+    recorder = Recorder()
+    out, nfe = sample(k, target, z, recorder=recorder, **how)
+    unwatched, nfe_unwatched = sample(k, target, z, **how)
+    assert torch.equal(out, unwatched)
+    assert nfe == nfe_unwatched == 3 * 2 * 2 + 2
+    monitor = recorder.result()
+    assert monitor.levels.tolist() == pytest.approx([0.9, 0.5, 0.2])
+    clean, noisy = target.at(0.9)
+    phi = k.features(z, torch.full((30,), 0.9, dtype=torch.float64))
+    assert monitor.mismatch[0].item() == pytest.approx(float((phi.mean(0) - noisy).square().sum()), rel=1e-5)
+    ratio = float((phi.mean(0) - noisy).square().sum() / (noisy - clean).square().sum())
+    assert monitor.relative_mismatch[0].item() == pytest.approx(ratio, rel=1e-5)
+    covariance = torch.cov(phi.T)
+    participation = float(covariance.trace() ** 2 / covariance.square().sum())
+    assert monitor.participation[0].item() == pytest.approx(participation, rel=1e-5)
+    first = LevelDivergence(features_at(k.features, 0.9), target.level(k, 0.9).flow("exact"), interacting=True)
+    recorder = Recorder()
+    sample(k, target, z, recorder=recorder, levels=(0.9,), step_sizes=(0.1,), max_slope=0.6)
+    slopes = first.velocity(z).norm(dim=1)
+    assert recorder.result().slope.item() == pytest.approx(slopes.mean().item(), rel=1e-5)
+    assert recorder.result().limited.item() == pytest.approx((slopes > 0.6).double().mean().item())
+    assert 0 < recorder.result().limited.item() < 1
+
+
+@pytest.mark.parametrize("base", [None, Gaussian(1.0)])
+def test_monitor_of_particles_that_are_the_noised_data(base):
+    k, refs = kernel(base), references()
+    z = SCHEDULE.add_noise(refs.clean, refs.noise, torch.full((40,), 0.5, dtype=torch.float64))
+    recorder = Recorder()
+    sample(k, refs, z, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
+    assert recorder.result().mismatch.item() == pytest.approx(0, abs=1e-12)
+    recorder = Recorder()
+    sample(k, refs, refs.clean, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
+    assert recorder.result().relative_mismatch.item() == pytest.approx(1.0)
+
+
+def test_base_kernels_are_stored_and_read():
+    mixed = Gaussian(2.0) + 0.5 * RationalQuadratic(0.1) + Linear()
+    x, y = data(4), data(5, seed=2)
+    for k in (Linear(), Gaussian(0.7), RationalQuadratic(2.0, 3.0), mixed):
+        torch.testing.assert_close(base_kernel(base_config(k))(x, y), k(x, y))
+    with pytest.raises(InputError, match="base kernel = Plain"):
+        base_config(type("Plain", (Gaussian,), {})(1.0, normalized=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: means(kernel(), labels=classes(39)), "labels are 39 in number"),
+        (lambda: means(kernel(), labels=classes(41)), "labels are 41 in number: must be 40"),
+        (lambda: means(kernel(), labels=2 * classes()), r"labels have \[14, 0, 13"),
+        (lambda: references(labels=classes(7)), r"\[40, 40, 7\] in number"),
+        (lambda: references(labels=classes() - 1), "must be 0, 1, ..."),
+        (lambda: TargetSamples(data(), data(), SCHEDULE, t_min=1.0), "t_min = 1.0"),
+        (lambda: sample(kernel(), means(kernel()), data(3), whitening=1.0, **RUN), "whitening = 1: needs"),
+        (lambda: sample(kernel(), means(kernel()), data(3), labels=classes(3), **RUN), "labels: need target means"),
+        (lambda: sample(kernel(), references(), data(3), levels=(0.05,), step_sizes=(1.0,)), "noise level t = 0.05"),
+        (lambda: means(kernel(Gaussian(1.0))), "others take TargetSamples"),
+    ],
+)
+def test_bad_input(make, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make()

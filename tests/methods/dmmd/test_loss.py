@@ -1,0 +1,393 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mmdflow import (
+    KALE,
+    MMD,
+    DivergedError,
+    DMMDLoss,
+    Gaussian,
+    InputError,
+    Kernel,
+    Linear,
+    LinearSchedule,
+    NoiseConditionalKernel,
+    VPSchedule,
+)
+from mmdflow.divergences.functional import mmd2
+from mmdflow.features import MLPFeatures
+from mmdflow.methods.dmmd.loss import PAIRINGS
+from mmdflow.noise import NoiseConditionalGaussian, NoiseConditionalWitness
+
+
+class PairwiseLinear(Kernel):
+    """The linear kernel without its feature map: takes the path of general kernels."""
+
+    def forward(self, x, y):
+        return Linear()(x, y)
+
+    def diag(self, x):
+        return Linear().diag(x)
+
+
+def make(features=None, *, base=None, schedule=None, **settings):
+    torch.manual_seed(0)
+    features = MLPFeatures((3, 2), 5, "flat", width=16, depth=1).double() if features is None else features
+    kernel = NoiseConditionalKernel(features, base)
+    return DMMDLoss(kernel, schedule or LinearSchedule(), **{"second_moment": 1.0, "num_levels": 4} | settings)
+
+
+def batch(n=48, seed=0):
+    return torch.randn(n, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+POINTS = [("path", 1.0), ("noisy", 1.0), ("interpolate", 0.0)]
+
+
+@pytest.mark.parametrize("pairing", ["disjoint", "paired"])
+@pytest.mark.parametrize(("points", "displacement"), POINTS)
+def test_fast_path_equals_pairwise_path(points, displacement, pairing):
+    settings = {"penalty_points": points, "displacement_weight": displacement, "l2_weight": 0.1, "pairing": pairing}
+    fast, slow = make(**settings), make(base=PairwiseLinear(), **settings)
+    a, b = fast(batch(), seeded()), slow(batch(), seeded())
+    for name in ("total", "mmd2", "unit", "displacement", "l2", "slope"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-11)
+    a.total.backward()
+    b.total.backward()
+    for p, q in zip(fast.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-8, atol=1e-11)
+
+
+def test_mmd_is_the_unbiased_one_of_disjoint_halves():
+    """With phi(x, t) = x the noise and levels can be redrawn here, and the samples told apart."""
+    loss = make(lambda x, t: x.flatten(1), normalize=False)
+    clean = batch()
+    terms = loss(clean, seeded())
+    generator = seeded()
+    t = loss._draw_levels(clean, generator)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    for level, (x, e) in enumerate(zip(clean.view(4, 12, 3, 2), noise.view(4, 12, 3, 2), strict=True)):
+        noisy = LinearSchedule().add_noise(x[6:], e[6:], t[level].expand(6))
+        torch.testing.assert_close(terms.mmd2[level], mmd2(noisy, x[:6], Linear()))
+
+
+def test_normalisation_is_the_distance_walked():
+    plain, scaled = make(normalize=False)(batch(), seeded()), make()(batch(), seeded())
+    distance = math.sqrt(6) * LinearSchedule().displacement(plain.levels, 1.0)
+    torch.testing.assert_close(scaled.mmd2 * distance, plain.mmd2)
+
+
+def test_paired_mmd_is_the_mean_over_pairs_of_different_events():
+    loss = make(lambda x, t: x.flatten(1), normalize=False, pairing="paired")
+    clean = batch()
+    terms = loss(clean, seeded())
+    generator = seeded()
+    t = loss._draw_levels(clean, generator)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    different = ~torch.eye(12, dtype=torch.bool)
+    for level, (x, e) in enumerate(zip(clean.view(4, 12, 3, 2), noise.view(4, 12, 3, 2), strict=True)):
+        noisy = LinearSchedule().add_noise(x, e, t[level].expand(12)).flatten(1)
+        grams = [a @ b.T for a, b in ((noisy, noisy), (x.flatten(1), x.flatten(1)), (noisy, x.flatten(1)))]
+        expected = grams[0][different].mean() + grams[1][different].mean() - 2 * grams[2][different].mean()
+        torch.testing.assert_close(terms.mmd2[level], expected)
+
+
+@pytest.mark.parametrize("points", ["path", "noisy"])
+@pytest.mark.parametrize("head", ["flat", "squared_residual"])
+def test_shared_features_give_the_loss_that_features_of_their_own_give(points, head):
+    """Computed again with features evaluated apart: the noisy mean must not feel the gradient in the penalty's points."""
+    features = MLPFeatures((3, 2), 5, head, width=16, depth=1).double()
+    loss = make(features, pairing="shared", penalty_points=points, displacement_weight=0.5, l2_weight=0.1)
+    terms = loss(batch(), seeded())
+    terms.total.backward()
+    found = [p.grad.clone() for p in features.parameters()]
+    features.zero_grad()
+    generator, clean = seeded(), batch()
+    levels = loss._draw_levels(clean, generator)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    weight = torch.rand(48, generator=generator, dtype=clean.dtype)
+    weight[::2] = 1
+    total = 0.0
+    for i, (x, e) in enumerate(zip(clean.split(12), noise.split(12), strict=True)):
+        t = levels[i].expand(12)
+        noisy = LinearSchedule().add_noise(x, e, t)
+        w = torch.ones(12, dtype=x.dtype) if points == "noisy" else weight[12 * i : 12 * i + 12]
+        z = torch.lerp(x, noisy, w[:, None, None]).requires_grad_()
+        a, b = features(noisy[::2], t[::2]), features(x[::2], t[::2])
+        (gradient,) = torch.autograd.grad((features(z, t) @ (a.mean(0) - b.mean(0))).sum(), z, create_graph=True)
+        gradient = gradient.flatten(1)
+        distance = math.sqrt(6) * LinearSchedule().displacement(levels[i], 1.0)
+        different = ~torch.eye(6, dtype=torch.bool)
+        value = ((a @ a.T) + (b @ b.T) - (a @ b.T) - (b @ a.T))[different].mean() / distance
+        torch.testing.assert_close(terms.mmd2[i], value.detach())
+        unit = (gradient.norm(dim=1) - 1).square().mean()
+        displacement = (gradient - (noisy - x).flatten(1) / distance).square().sum(1).mean()
+        total = total + (-value + unit + 0.5 * displacement + 0.1 * torch.cat([a, b]).square().mean()) / 4
+    torch.testing.assert_close(terms.total, total)
+    total.backward()
+    for p, expected in zip(features.parameters(), found, strict=True):
+        torch.testing.assert_close(p.grad, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_mmd_has_expectation_zero_at_level_zero(pairing):
+    loss = make(schedule=VPSchedule(), num_levels=1, t_min=0.0, t_max=1e-9, normalize=False, pairing=pairing)
+    values = torch.stack([loss(batch(seed=s), seeded(s)).mmd2 for s in range(300)])
+    assert values.mean().abs() <= 4 * values.std() / math.sqrt(300) + 1e-9  # paired: 0 itself
+
+
+def test_penalties_vanish_for_the_right_witness():
+    """phi(x, t) = c x has the constant witness gradient c^2 (mean noisy - mean clean): scaled to unit slope, no unit penalty."""
+    clean = torch.zeros(16, 3, 2, dtype=torch.float64)
+    clean[:, 0, 0] = 2.0
+    loss = make(lambda x, t: x.flatten(1), num_levels=1, t_min=0.5, t_max=0.5 + 1e-9)
+    terms = loss(clean, seeded())
+    scale = terms.slope.item() ** -0.5
+    unit = make(lambda x, t: scale * x.flatten(1), num_levels=1, t_min=0.5, t_max=0.5 + 1e-9)(clean, seeded())
+    assert unit.unit.item() < 1e-20
+    assert unit.slope.item() == pytest.approx(1.0)
+
+
+def test_displacement_penalty_vanishes_when_the_gradient_points_along_the_path():
+    """A witness with gradient (x - x_0) / (sqrt(D) d_t) when all data is one point: phi = |x - x_0|^2, scaled."""
+    point = torch.tensor([[1.0, -1.0], [0.5, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    second_moment = float(point.square().mean())
+
+    class Residual(nn.Module):
+        def forward(self, x, t):
+            return (x - point).square().flatten(1).sum(1, keepdim=True) / 2
+
+    loss = make(Residual(), num_levels=2, second_moment=second_moment, displacement_weight=1.0, penalty_points="noisy")
+    terms = loss(point.expand(32, 3, 2).clone(), seeded())
+    # grad f = Delta (x - x_0), so at x_t it is parallel to n; its length is Delta sqrt(D) d_t times too long
+    assert (terms.displacement > 0).all()
+    generator = seeded()
+    clean = point.expand(32, 3, 2)
+    t = loss._draw_levels(clean, generator).repeat_interleave(16)
+    noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
+    noisy = LinearSchedule().add_noise(clean, noise, t)
+    n = (noisy - clean).flatten(1) / (math.sqrt(6) * LinearSchedule().displacement(t, second_moment))[:, None]
+    phi = Residual()(noisy, t).view(2, 16)
+    gap = phi[:, 8:].mean(1).repeat_interleave(16)
+    gradient = gap[:, None] * (noisy - clean).flatten(1)
+    torch.testing.assert_close(terms.displacement, (gradient - n).square().sum(1).view(2, 16).mean(1))
+
+
+def test_invariant_under_orthogonal_maps_of_the_features():
+    rotation, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=seeded()))
+    features = MLPFeatures((3, 2), 5, "flat", width=16, depth=1).double()
+    plain = make(features, l2_weight=0.2)(batch(), seeded())
+    turned = make(lambda x, t: features(x, t) @ rotation, l2_weight=0.2)(batch(), seeded())
+    torch.testing.assert_close(plain.total, turned.total, rtol=1e-10, atol=1e-12)
+
+
+def kl_loss(objective, ridge, features, count, **settings):
+    kernel = NoiseConditionalWitness(features, count).double()
+    return DMMDLoss(
+        kernel,
+        LinearSchedule(),
+        second_moment=1.0,
+        num_levels=1,
+        objective=objective,
+        ridge=ridge,
+        unit_weight=0.0,
+        normalize=False,
+        pairing="paired",
+        t_min=0.5,
+        t_max=0.5 + 1e-12,
+        **settings,
+    )
+
+
+def fitted(objective, ridge, steps=60):
+    """The bound of one batch after its read-out is fitted, with the batch's noisy and clean features."""
+    features = MLPFeatures((3, 2), 4, "flat", width=16, depth=1).double().requires_grad_(False)
+    loss = kl_loss(objective, ridge, features, 4)
+    optimiser = torch.optim.LBFGS(loss.kernel.read_out.parameters(), line_search_fn="strong_wolfe", max_iter=steps)
+
+    def closure():
+        optimiser.zero_grad()
+        total = loss(batch(), seeded()).total
+        total.backward()
+        return total
+
+    for _ in range(5):
+        optimiser.step(closure)
+    generator = seeded()
+    levels = loss._draw_levels(batch(), generator)
+    noisy = LinearSchedule().add_noise(
+        batch(), torch.randn(batch().shape, dtype=torch.float64, generator=generator), levels.expand(48)
+    )
+    t = levels.expand(48)
+    return -loss(batch(), seeded()).total.detach(), features(noisy, t), features(batch(), t)
+
+
+@pytest.mark.parametrize("objective", ["kl", "reverse-kl"])
+@pytest.mark.parametrize("ridge", [0.1, 3.0])
+def test_kl_bound_of_fixed_features_with_a_ridge_is_kale(objective, ridge):
+    bound, noisy, clean = fitted(objective, ridge)
+    upper, lower = (noisy, clean) if objective == "kl" else (clean, noisy)
+    torch.testing.assert_close(bound, KALE(lower, Linear(), ridge)(upper), rtol=1e-5, atol=1e-7)
+
+
+def test_kl_bound_tends_to_half_mmd_as_the_ridge_grows():
+    bound, noisy, clean = fitted("kl", 1e5)
+    torch.testing.assert_close(bound, MMD(clean, Linear())(noisy), rtol=1e-3, atol=1e-6)
+
+
+def test_kl_bound_does_not_overflow():
+    features = MLPFeatures((3, 2), 4, "flat", width=16, depth=1).double()
+    loss = kl_loss("reverse-kl", 0.0, lambda x, t: 1e4 * features(x, t), 4, displacement_weight=1.0)
+    terms = loss(batch(), seeded())
+    terms.total.backward()
+    terms.check_finite()
+    assert all(torch.isfinite(p.grad).all() for p in features.parameters())
+
+
+def test_semi_gradient_holds_the_residual_fixed():
+    features = MLPFeatures((3, 2), 3, "squared_residual", "semi", width=16, depth=1).double()
+    x, t = batch(5).requires_grad_(), torch.full((5,), 0.3, dtype=torch.float64)
+    weights = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((features(x, t) @ weights).sum(), x)
+    residual = x.unsqueeze(1) - features.outputs(x, t)
+    torch.testing.assert_close(gradient, 6**-0.75 * (residual * weights[:, None, None]).sum(1))
+
+
+def scaled(num_features, **settings):
+    """A loss whose witness has norm 2, of semi-gradient features of three by two entries."""
+    torch.manual_seed(0)
+    features = MLPFeatures((3, 2), num_features, "squared_residual", "semi", width=16, depth=1).double()
+    kernel = NoiseConditionalKernel(features, witness_norm=2.0)
+    settings = {"pairing": "shared", "penalty_points": "noisy", "mmd_weight": 0.0, "unit_weight": 0.0} | settings
+    return DMMDLoss(kernel, LinearSchedule(), second_moment=1.0, num_levels=4, displacement_weight=1.0, **settings)
+
+
+def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
+    loss, clean = scaled(1), batch()
+    terms = loss(clean, seeded())
+    generator = seeded()
+    t = loss._draw_levels(clean, generator).repeat_interleave(12)
+    noisy = LinearSchedule().add_noise(clean, torch.randn(clean.shape, dtype=clean.dtype, generator=generator), t)
+    residual = noisy - loss.kernel.features.outputs(noisy, t)[:, 0]
+    distance = math.sqrt(6) * LinearSchedule().displacement(t, 1.0)[:, None, None]
+    error = 2 * 6**-0.75 * residual - (noisy - clean) / distance
+    torch.testing.assert_close(terms.total, error.square().flatten(1).sum(1).mean())
+
+
+@pytest.mark.parametrize(("events", "count"), [(16, 1), (32, 1), (96, 3)])
+def test_ends_are_noised_events_and_one_in_32_as_it_is(events, count):
+    loss, clean, noisy = scaled(1, penalty_points="ends"), batch(events), batch(events, seed=5)
+    drawn, generator = set(), seeded()
+    for _ in range(50):
+        points = loss._points(clean, noisy, None, generator)
+        as_they_are = (points == clean).flatten(1).all(1)
+        assert torch.equal(points[~as_they_are], noisy[~as_they_are])
+        assert as_they_are.sum() == count
+        drawn |= set(as_they_are.nonzero().flatten().tolist())
+    assert all(i % 2 for i in drawn)  # the others are the noisy sample of the MMD
+    assert len(drawn) > events // 4
+
+
+def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():
+    difference = torch.tensor([[3.0, 4.0], [-1.0, 5.0], [-1.0, -2.0]], dtype=torch.float64)
+    expected = [[1.2, 1.6], [0.0, 2.0], [math.sqrt(2), math.sqrt(2)]]
+    found = scaled(2)._direction(difference)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert scaled(2, l2_weight=1e-3)(batch(), seeded()).total.requires_grad
+
+
+@pytest.mark.parametrize("num_features", [1, 3])
+def test_clean_features_without_gradients_change_nothing(num_features, monkeypatch):
+    """Under a witness norm nothing is learned from them, so that they need none."""
+    gradients = []
+    for learns in (False, True):
+        loss = scaled(num_features)
+        assert not loss._clean_learns
+        monkeypatch.setattr(DMMDLoss, "_clean_learns", learns)
+        loss(batch(), seeded()).total.backward()
+        gradients.append([p.grad for p in loss.parameters()])
+        monkeypatch.undo()
+    for without, with_them in zip(*gradients, strict=True):
+        torch.testing.assert_close(without, with_them, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("head", ["flat", "squared_residual"])
+def test_parameter_gradient_equals_finite_differences(head):
+    torch.manual_seed(1)
+    features = MLPFeatures((3, 2), 2, head, width=8, depth=1).double()
+    loss = make(features, displacement_weight=0.7, l2_weight=0.1, num_levels=2)
+    loss(batch(16), seeded()).total.backward()
+    for parameter in features.parameters():
+        index = tuple(0 for _ in parameter.shape)
+        analytic = parameter.grad[index].item()
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter[index] += sign * 1e-6
+                values.append(loss(batch(16), seeded()).total.item())
+                parameter[index] -= sign * 1e-6
+        assert analytic == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-7)
+
+
+def test_learned_gaussian_width_gets_a_gradient():
+    width = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    loss = DMMDLoss(
+        NoiseConditionalGaussian(lambda t: width * (1 + t)), LinearSchedule(), second_moment=1.0, num_levels=4
+    )
+    loss(batch(), seeded()).total.backward()
+    assert torch.isfinite(width.grad)
+    assert width.grad != 0
+
+
+def test_general_base_kernel_on_features():
+    terms = make(base=Gaussian(1.0))(batch(), seeded())
+    terms.total.backward()
+    assert torch.isfinite(terms.total)
+
+
+def test_levels_are_stratified_within_their_range():
+    loss = make(num_levels=10, t_min=0.1, t_max=0.6)
+    levels = loss._draw_levels(batch(), seeded())
+    assert ((levels - 0.1) / 0.05).floor().tolist() == list(range(10))
+
+
+def test_participation_ratio_tells_collapse():
+    collapsed = make(lambda x, t: x.flatten(1)[:, :1].expand(-1, 4))(batch(), seeded())
+    full = make(lambda x, t: x.flatten(1))(batch(480), seeded())
+    assert collapsed.participation.item() == pytest.approx(1.0)
+    assert full.participation.item() > 5
+
+
+def test_non_finite_term_is_named_with_its_level():
+    def bad(x, t):
+        return x.flatten(1) / (t > 0.5).to(x)[:, None]
+
+    terms = make(bad)(batch(), seeded())
+    with pytest.raises(DivergedError, match=r"loss term mmd2 became non-finite at noise level t = 0\.\d+"):
+        terms.check_finite()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_levels": 5}, "batch size 48: must be an even multiple of num_levels = 5"),
+        ({"mmd_weight": -1.0}, "mmd_weight = -1.0"),
+        ({"penalty_points": "paths"}, "did you mean 'path'"),
+        ({"penalty_points": "interpolate", "displacement_weight": 1.0}, "must be 'path', 'noisy' or 'ends'"),
+        ({"t_min": 0.5, "t_max": 0.4}, "t_max = 0.4"),
+        ({"second_moment": 0.0}, "second_moment = 0.0"),
+        ({"objective": "kl"}, "needs a NoiseConditionalWitness"),
+        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path', 'noisy' or 'ends'"),
+        ({"pairing": "shared", "base": Gaussian(1.0)}, "use 'paired'"),
+    ],
+)
+def test_bad_input(change, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        make(**change)(batch(), seeded())
