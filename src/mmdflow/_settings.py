@@ -54,7 +54,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
                 f"{name} = {value!r}: no such setting{_checks.near(name, names)}; there are {', '.join(names)}"
             )
     given = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **given)  # type: ignore[type-var, return-value]
+    return replace(settings, **given)  # type: ignore[type-var]
 
 
 def table(kind: type) -> str:
