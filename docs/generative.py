@@ -8,8 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from mmdflow.studies.compare import page as page_of
-from mmdflow.studies.compare import shown_number
+from mmdflow.studies.compare import page as page_of, shown_number
 
 ROOT = Path(__file__).parent.parent
 

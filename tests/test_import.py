@@ -20,9 +20,9 @@ def test_public_names_load_nothing_heavy():
 
 
 def test_import_is_quick_beyond_torch():
-    """The budget is 0.3 s; the median of three keeps a busy machine from failing it."""
-    start = "import torch, numpy, time\nstart = time.perf_counter()\nimport mmdflow\n"
-    seconds = [float(python(f"{start}{TOUCH}print(time.perf_counter() - start)")) for _ in range(3)]
+    """The budget is 0.3 s of the processor; the median of three keeps a busy machine from failing it."""
+    start = "import torch, numpy, time\nstart = time.process_time()\nimport mmdflow\n"
+    seconds = [float(python(f"{start}{TOUCH}print(time.process_time() - start)")) for _ in range(3)]
     assert sorted(seconds)[1] < 0.3
 
 
@@ -35,3 +35,10 @@ def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'Gausian'"):
         mmdflow.Gausian  # noqa: B018
     assert "Gaussian" in dir(mmdflow)
+
+
+def test_modules_load_by_attribute():
+    assert (
+        python("import mmdflow; print(mmdflow.functional.mmd2.__name__, mmdflow.metrics.__name__)")
+        == "mmd2 mmdflow.metrics"
+    )

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mmdflow import MMD, DescentNoise, DivergedError, Gaussian, InputError, PotentialEnergy, SlicedMMD, flow
-from mmdflow.flows import jumps, reweighted
 from mmdflow.flows.integrators import make_integrator
+from mmdflow.flows.loop import jumps, reweighted
 
 
 def target(n=30, d=2, seed=1):

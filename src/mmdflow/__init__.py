@@ -3,6 +3,8 @@
 The public names, listed in `__init__.pyi`, load on first use: `import mmdflow` (and `mmdflow --help`) cost next to nothing.
 """
 
+import importlib
+import importlib.util
 from typing import Any
 
 import lazy_loader
@@ -13,7 +15,9 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'mmdflow' has no attribute {name!r}")
-    return _load(name)
+    """Load a public name from its module on first use, or a module such as `mmdflow.metrics` (PEP 562)."""
+    if name in __all__:
+        return _load(name)
+    if not name.startswith("_") and importlib.util.find_spec(f"mmdflow.{name}") is not None:
+        return importlib.import_module(f"mmdflow.{name}")
+    raise AttributeError(f"module 'mmdflow' has no attribute {name!r}")

@@ -1,50 +1,41 @@
-from . import data as data
-from . import divergences as divergences
-from . import evaluation as evaluation
-from . import features as features
-from . import flows as flows
-from . import functional as functional
-from . import kernels as kernels
-from . import methods as methods
-from . import metrics as metrics
-from . import noise as noise
-from . import ops as ops
-from . import plots as plots
-from .divergences import KALE as KALE
-from .divergences import MMD as MMD
-from .divergences import AdaptiveMMD as AdaptiveMMD
-from .divergences import AdaptiveRegularization as AdaptiveRegularization
-from .divergences import Divergence as Divergence
-from .divergences import DrMMD as DrMMD
-from .divergences import FDivergence as FDivergence
-from .divergences import PotentialEnergy as PotentialEnergy
-from .divergences import SlicedMMD as SlicedMMD
-from .divergences import SobolevDescent as SobolevDescent
-from .divergences.witness import KernelWitness as KernelWitness
-from .divergences.witness import Witness as Witness
-from .errors import DivergedError as DivergedError
-from .errors import InputError as InputError
+from .divergences import (
+    KALE as KALE,
+    MMD as MMD,
+    AdaptiveMMD as AdaptiveMMD,
+    AdaptiveRegularization as AdaptiveRegularization,
+    Divergence as Divergence,
+    DrMMD as DrMMD,
+    FDivergence as FDivergence,
+    PotentialEnergy as PotentialEnergy,
+    SlicedMMD as SlicedMMD,
+    SobolevDescent as SobolevDescent,
+)
+from .divergences.witness import KernelWitness as KernelWitness, Witness as Witness
+from .errors import DivergedError as DivergedError, InputError as InputError
 from .flows import flow as flow
 from .flows.integrators import DescentNoise as DescentNoise
-from .kernels import Deep as Deep
-from .kernels import Gaussian as Gaussian
-from .kernels import InverseMultiquadric as InverseMultiquadric
-from .kernels import Kernel as Kernel
-from .kernels import Laplace as Laplace
-from .kernels import Linear as Linear
-from .kernels import Matern as Matern
-from .kernels import Mixture as Mixture
-from .kernels import Polynomial as Polynomial
-from .kernels import RationalQuadratic as RationalQuadratic
-from .kernels import Riesz as Riesz
-from .methods.dmmd import DMMDLoss as DMMDLoss
-from .methods.dmmd import DMMDPipeline as DMMDPipeline
-from .noise import CosineSchedule as CosineSchedule
-from .noise import DDPMSchedule as DDPMSchedule
-from .noise import LinearSchedule as LinearSchedule
-from .noise import NoiseConditionalGaussian as NoiseConditionalGaussian
-from .noise import NoiseConditionalKernel as NoiseConditionalKernel
-from .noise import VPSchedule as VPSchedule
+from .kernels import (
+    Deep as Deep,
+    Gaussian as Gaussian,
+    InverseMultiquadric as InverseMultiquadric,
+    Kernel as Kernel,
+    Laplace as Laplace,
+    Linear as Linear,
+    Matern as Matern,
+    Mixture as Mixture,
+    Polynomial as Polynomial,
+    RationalQuadratic as RationalQuadratic,
+    Riesz as Riesz,
+)
+from .methods.dmmd import DMMDLoss as DMMDLoss, DMMDPipeline as DMMDPipeline
+from .noise import (
+    CosineSchedule as CosineSchedule,
+    DDPMSchedule as DDPMSchedule,
+    LinearSchedule as LinearSchedule,
+    NoiseConditionalGaussian as NoiseConditionalGaussian,
+    NoiseConditionalKernel as NoiseConditionalKernel,
+    VPSchedule as VPSchedule,
+)
 from .types import FlowResult as FlowResult
 
 __version__: str

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
 from mmdflow.divergences.functional import mmd2

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmdflow.divergences.adaptive import RULES
 from tests.laws.strategies import DISTANCES, DIVERGENCES, EVENTS, FUNCTIONALS, divergence, samples

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmdflow.kernels import Kernel
 from tests.laws.strategies import EVENTS, FINITE, KERNELS, POSITIVE, RADIAL, SMOOTH, samples

@@ -13,8 +13,9 @@ import yaml
 from mmdflow import InputError
 from mmdflow.cli import main
 from mmdflow.cli.train import recipe_from
-from mmdflow.methods import get_method, load_pipeline, recipe_path
+from mmdflow.methods import all_methods, get_method, load_pipeline, recipe_path
 from mmdflow.methods._shared.scalar_recipe import ScalarSamplingSpec
+from mmdflow.methods.base import System
 from mmdflow.methods.denoising import DenoisingPipeline
 from mmdflow.methods.denoising.recipe import (
     DDPMLossSpec,
@@ -224,7 +225,7 @@ def test_what_belongs_to_another_system_is_refused(arguments, message, capsys, t
     ("text", "message"),
     [
         ("system: ddpm\nloss: {mmd_weight: 1.0}\n", "mmd_weight"),
-        ("system: dpm\n", "system = 'dpm': must be one of dmmd, ddpm, flow-matching, mmd-gan"),
+        ("system: dpm\n", "system = 'dpm': must be one of ddpm, flow-matching, dggf-kl, discriminator-flow"),
         ("system: 3\n", "system = 3: must be one of"),
     ],
 )

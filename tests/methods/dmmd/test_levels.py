@@ -7,7 +7,8 @@ import torch
 
 from mmdflow import Gaussian, InputError, Linear, LinearSchedule, NoiseConditionalKernel, RationalQuadratic
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd import Recorder, TargetMeans, TargetSamples, base_config, base_kernel, sample, target_means
+from mmdflow.kernels import base_config, base_kernel
+from mmdflow.methods.dmmd import Recorder, TargetMeans, TargetSamples, sample, target_means
 from mmdflow.methods.dmmd.targets.base import Grouped, LevelDivergence, LevelMeans, features_at, level_flow
 
 SCHEDULE = LinearSchedule()

@@ -269,7 +269,9 @@ def test_sampling_without_target_means_says_what_to_run(pipeline, tmp_path):
     (tmp_path / "p" / "target_means.safetensors").unlink()
     loaded = DMMDPipeline.from_pretrained(tmp_path / "p")
     assert loaded.means is None
-    with pytest.raises(InputError, match=r"holds no target means: .*mmdflow\.dmmd\.target_means.*train --resume"):
+    with pytest.raises(
+        InputError, match=r"holds no target means: .*mmdflow\.methods\.dmmd\.target_means.*train --resume"
+    ):
         draw(loaded)
     assert torch.equal(draw(replace(loaded, means=pipeline.means)).particles, draw(pipeline).particles)
 

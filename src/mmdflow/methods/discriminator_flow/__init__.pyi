@@ -1,11 +1,11 @@
 import mmdflow.methods.registry
 
-from .flow import OBJECTIVES as OBJECTIVES
-from .flow import DiscriminatorFlow as DiscriminatorFlow
-from .flow import Objective as Objective
-from .loss import TRAJECTORIES as TRAJECTORIES
-from .loss import DiscriminatorFlowLoss as DiscriminatorFlowLoss
-from .loss import DiscriminatorTerms as DiscriminatorTerms
+from .flow import OBJECTIVES as OBJECTIVES, DiscriminatorFlow as DiscriminatorFlow, Objective as Objective
+from .loss import (
+    TRAJECTORIES as TRAJECTORIES,
+    DiscriminatorFlowLoss as DiscriminatorFlowLoss,
+    DiscriminatorTerms as DiscriminatorTerms,
+)
 from .pipeline import DiscriminatorFlowPipeline as DiscriminatorFlowPipeline
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]

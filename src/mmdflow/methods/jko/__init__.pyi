@@ -1,13 +1,8 @@
 import mmdflow.methods.registry
 
-from .chain import move as move
-from .chain import push as push
-from .chain import start_at_identity as start_at_identity
-from .forms import FORMS as FORMS
-from .forms import VariationalForm as VariationalForm
-from .loss import JKOLoss as JKOLoss
-from .loss import JKOTerms as JKOTerms
-from .pipeline import JKODefaults as JKODefaults
-from .pipeline import JKOPipeline as JKOPipeline
+from .chain import move as move, push as push, start_at_identity as start_at_identity
+from .forms import FORMS as FORMS, VariationalForm as VariationalForm
+from .loss import JKOLoss as JKOLoss, JKOTerms as JKOTerms
+from .pipeline import JKODefaults as JKODefaults, JKOPipeline as JKOPipeline
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]
