@@ -11,7 +11,6 @@ from .sampler import SAMPLERS as SAMPLERS
 from .sampler import distance_steps as distance_steps
 from .sampler import noise_levels as noise_levels
 from .sampler import sample as sample
-from .settings import INTEGRATORS as INTEGRATORS
 from .settings import NAMES as NAMES
 from .settings import SamplerDefaults as SamplerDefaults
 from .targets.base import check_classes as check_classes
