@@ -31,7 +31,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "t_min": (float, "lowest noise level, in the trained range"),
     "t_max": (float, "highest noise level, in the trained range"),
     "momentum": (float, "momentum of the flow, in [0, 1)"),
-    "integrator": (str, "euler, nesterov, heun or adams_bashforth"),
+    "integrator": (str, "name of an integrator that obeys the step size, such as euler or adams_bashforth"),
     "chunk_size": (int, "particles whose gradient is taken at once: less memory, the same samples"),
     "whitening": (
         _OR_INFINITY,

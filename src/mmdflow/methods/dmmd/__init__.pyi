@@ -10,7 +10,7 @@ from .sampler import (
     noise_levels as noise_levels,
     sample as sample,
 )
-from .settings import INTEGRATORS as INTEGRATORS, NAMES as NAMES, SamplerDefaults as SamplerDefaults
+from .settings import NAMES as NAMES, SamplerDefaults as SamplerDefaults
 from .targets.base import check_classes as check_classes
 from .targets.means import TargetMeans as TargetMeans, target_means as target_means
 from .targets.samples import TargetSamples as TargetSamples

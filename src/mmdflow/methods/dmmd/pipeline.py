@@ -167,7 +167,7 @@ class DMMDPipeline(SavedPipeline):
             t_min: lowest noise level, in the trained range.
             t_max: highest noise level, at which the source is taken to be.
             momentum: of the flow.
-            integrator: "euler", "nesterov", "heun" or "adams_bashforth".
+            integrator: the name of one that obeys the step size of each level, such as "adams_bashforth".
             chunk_size: particles whose gradient is taken at once: bounds memory, changes nothing else.
             whitening: lambda of the regularised witness; infinity for the plain one.
             step_scale: factor of the distance schedule.

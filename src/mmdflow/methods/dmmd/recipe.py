@@ -101,7 +101,7 @@ class SamplingSpec:
         t_min: lowest noise level of a run; the lowest trained one by default.
         t_max: highest noise level of a run; the highest trained one by default.
         momentum: of the flow.
-        integrator: euler, nesterov, heun or adams_bashforth.
+        integrator: the name of one that obeys the step size of each level, such as euler or adams_bashforth.
         chunk_size: particles whose gradient is taken at once; all by default.
         whitening: lambda of the whitened witness, for which covariances are stored; the plain witness by default.
         guidance: weight of a class's flow over that of all data, for runs with labels.
@@ -125,7 +125,7 @@ class SamplingSpec:
     t_min: float | None = None
     t_max: float | None = None
     momentum: float = 0.0
-    integrator: Literal["euler", "nesterov", "heun", "adams_bashforth"] = "euler"
+    integrator: str = "euler"
     chunk_size: int | None = None
     whitening: float | None = None
     guidance: float = 0.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.flows.integrators import WITH_MOMENTUM
+from mmdflow.flows.integrators import make_integrator, named_integrators
 from mmdflow.methods.dmmd.sampler import SAMPLERS, distance_steps, noise_levels
 from mmdflow.noise import Schedule
 
@@ -20,8 +20,6 @@ NAMES: dict[str, tuple[str, str | None, int]] = {
     "a-dmmd-e": ("approximate", "exact", 2),
     "dmmd-e": ("exact", "exact", 2),
 }
-#: Integrators of a sampling run.
-INTEGRATORS = ("euler", "nesterov", "heun", "adams_bashforth")
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class SamplerDefaults:
         t_min: lowest noise level, or None for the lowest trained one.
         t_max: highest noise level, or None for the highest trained one.
         momentum: of the flow, carried from level to level; the distance schedule is shortened by 1 - momentum.
-        integrator: "euler", "nesterov", "heun" or "adams_bashforth". Heun's two evaluations are at one noise level; the second
-            order of Adams and Bashforth is across levels, for one evaluation each.
+        integrator: the name of one that obeys the step size of each level. The two evaluations of "heun" are at one noise level;
+            the second order of "adams_bashforth" is across levels, for one evaluation each.
         chunk_size: particles whose gradient is taken at once, or None for all. It bounds memory and changes nothing else.
         whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference), C the covariance of clean
             features at the level and s = tr C / K; None for the plain witness (a run takes infinity for it).
@@ -76,7 +74,8 @@ class SamplerDefaults:
         _checks.count("steps_per_level", self.steps_per_level)
         _checks.count("final_steps", self.final_steps, 0)
         _checks.choice("sampler", self.sampler, SAMPLERS)
-        _checks.choice("integrator", self.integrator, INTEGRATORS)
+        allowed = [name for name, kind in named_integrators().items() if kind.obeys_step_size]
+        _checks.choice("integrator", self.integrator, allowed)
         _checks.step_sizes("step_size", self.step_size, self.num_levels)
         for name in ("step_scale", "final_step_size", "max_slope"):
             if getattr(self, name) is not None:
@@ -89,10 +88,7 @@ class SamplerDefaults:
         if self.final_sampler is not None:
             _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
         _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
-        if self.momentum > 0 and self.integrator not in WITH_MOMENTUM:
-            raise InputError(f"momentum = {self.momentum} with integrator = {self.integrator!r}: must be 0")
-        if self.momentum == 0 and self.integrator == "nesterov":
-            raise InputError("momentum = 0 with integrator = 'nesterov': must be in (0, 1)")
+        make_integrator(self.integrator, self.momentum)  # checks that they go together
         if self.chunk_size is not None:
             _checks.count("chunk_size", self.chunk_size)
         if self.whitening is not None:

@@ -1,0 +1,24 @@
+from . import callbacks as callbacks, constraints as constraints, integrators as integrators, moves as moves
+from .callbacks import Callback as Callback
+from .integrators import (
+    Adam as Adam,
+    AdamsBashforth as AdamsBashforth,
+    Adaptive as Adaptive,
+    Euler as Euler,
+    Heun as Heun,
+    Integrator as Integrator,
+    Nesterov as Nesterov,
+    named_integrators as named_integrators,
+)
+from .loop import FieldOrSchedule as FieldOrSchedule, flow as flow
+from .moves import (
+    BirthDeath as BirthDeath,
+    DescentNoise as DescentNoise,
+    Diffusion as Diffusion,
+    Move as Move,
+    NoiseInjection as NoiseInjection,
+    Reweighting as Reweighting,
+    jumps as jumps,
+    reweighted as reweighted,
+)
+from .state import FlowState as FlowState
