@@ -15,7 +15,7 @@ from mmdflow.studies.compare import METHODS, Method, budget_seconds, compare, me
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
 from mmdflow.evaluation import models
-from mmdflow.runs import run
+from mmdflow.runs import train as run
 
 TWO = ["ddpm", "flow-matching"]
 

@@ -45,6 +45,7 @@ class Pipeline(Protocol):
         ...
 
 
+@runtime_checkable
 class System(Protocol):
     """How a method is built from a recipe of its kind."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from mmdflow.errors import DivergedError, InputError
 from mmdflow.evaluation import models
 from mmdflow.methods import recipe_names
 from mmdflow.methods.base import Pipeline
-from mmdflow.runs.cache import on_gpu, run_folder, timed_recipe, trained
+from mmdflow.runs.cache import run_clock, run_folder, timed_recipe, trained
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _measured(
             pipeline,
             num_samples=num_samples,
             grid=folder / f"{name}.png" if seed == 0 else None,
-            clock=time.perf_counter if on_gpu(recipe) else time.process_time,
+            clock=run_clock(recipe),
             progress=progress,
             **method.how,
         )

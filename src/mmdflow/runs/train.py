@@ -1,4 +1,4 @@
-"""Wiring: from a recipe to objects, to a trained pipeline in a run folder."""
+"""From a recipe to objects, and to a trained pipeline in a run folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ import yaml
 from torch import nn
 
 import mmdflow
-from mmdflow import plots
+from mmdflow import _run_folder, plots
 from mmdflow._amx import spare_amx
 from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
 from mmdflow._tensors import out_of_memory
@@ -27,20 +28,11 @@ from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods import get_method, load_pipeline
-from mmdflow.methods.base import Pipeline
+from mmdflow.methods.base import Pipeline, System
 from mmdflow.recipe.data import ImageData, load_data
 from mmdflow.recipe.specs import Recipe
 
 log = logging.getLogger(__name__)
-
-RECIPE_FILE, PROVENANCE_FILE = "recipe.yaml", "provenance.json"
-#: What a run folder may hold; anything else keeps it from being overwritten.
-_RUN_FILES = {
-    RECIPE_FILE,
-    PROVENANCE_FILE,
-    *("checkpoints", "logs", "tensorboard", "samples", "pipeline"),
-    *("metrics.json", "report.png", "curves.png", "samples.png", "samples.npz", "flow.gif", "flow.mp4"),
-}
 
 
 def build_loss(recipe: Recipe, dataset: DataSet | ImageData) -> nn.Module:
@@ -49,7 +41,7 @@ def build_loss(recipe: Recipe, dataset: DataSet | ImageData) -> nn.Module:
 
 
 def build_check(recipe: Recipe) -> None:
-    """Load the data and evaluate the loss of a recipe once, so that a mistake is told before a folder is made.
+    """Load the data and evaluate the loss of a recipe once, so that a mistake shows before a folder is made.
 
     Raises:
         InputError: for settings that do not fit the data or each other.
@@ -64,13 +56,17 @@ def build_check(recipe: Recipe) -> None:
     dataset = load_data(recipe.data)
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
-    with torch.no_grad(), told_memory(recipe):
+    with torch.no_grad(), explain_out_of_memory(recipe):
         build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
 
 
 @contextmanager
-def told_memory(recipe: Recipe) -> Iterator[None]:
-    """Tell which settings of a recipe take less memory, where its training finds too little."""
+def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
+    """Turn an error of memory into one line that names the settings that take less.
+
+    Raises:
+        InputError: in place of the error.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -89,14 +85,19 @@ def told_memory(recipe: Recipe) -> Iterator[None]:
 def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     """Make a run folder that holds the recipe.
 
+    Args:
+        recipe: what will be trained there.
+        folder: a new or empty one.
+        overwrite: lose the run that the folder holds; a folder with anything else in it is never overwritten.
+
     Raises:
-        InputError: if the folder is in use; only a run with nothing else in it can be overwritten, and only when asked.
+        InputError: if the folder is in use.
     """
     if in_use(folder):
-        others = sorted({p.name for p in folder.iterdir()} - _RUN_FILES) if folder.is_dir() else [folder.name]
-        if others or not (folder / RECIPE_FILE).is_file():
-            what = f"holds {others[0]!r}" if others else "is not a run"
-            raise InputError(f"output = {folder}: in use and {what}; choose another folder")
+        others = sorted({p.name for p in folder.iterdir()} - _run_folder.FILES) if folder.is_dir() else [folder.name]
+        if others or not (folder / _run_folder.RECIPE).is_file():
+            content = f"holds {others[0]!r}" if others else "is not a run"
+            raise InputError(f"output = {folder}: in use and {content}; choose another folder")
         if not overwrite:
             raise InputError(
                 f"output = {folder}: already holds a run; go on with `mmdflow train --resume {folder}`, "
@@ -107,69 +108,54 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     make_folder(folder)
     if recipe.data.path is not None and not recipe.data.path.startswith(HUB):  # a resume may come from elsewhere
         recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
-    with new_file(folder / RECIPE_FILE) as aside:
+    with new_file(folder / _run_folder.RECIPE) as aside:
         aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
-    write_json(folder / PROVENANCE_FILE, _provenance())
+    write_json(folder / _run_folder.PROVENANCE, _provenance())
 
 
-def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
-    """Train in a run folder made by `open_run`, going on from its checkpoint; leave `pipeline/` there and return it.
+def train(
+    recipe: Recipe, folder: Path, *, progress: bool = True, clock: Callable[[], float] = time.monotonic
+) -> Pipeline:
+    """Train in a run folder made by `open_run`, from its checkpoint on; leave the pipeline there and return it.
 
     A finished run is returned as it is.
-    """
-    if (folder / "pipeline").is_dir():
-        return load_pipeline(folder / "pipeline")
-    from mmdflow.training import LossModule, SampleGrids, TrainOptions, fit, read_log
 
-    origin = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else _provenance()
-    make_folder(folder / "checkpoints")
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        progress: show bars.
+        clock: measures the seconds of training, `time.process_time` for CPU time.
+
+    Raises:
+        InputError: if the checkpoint is damaged or of another recipe, or memory does not suffice.
+        DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+    """
+    if (folder / _run_folder.PIPELINE).is_dir():
+        return load_pipeline(folder / _run_folder.PIPELINE)
+    from mmdflow.training import LossModule, SampleGrids, fit
+
+    file = folder / _run_folder.PROVENANCE
+    origin = read_json(file) if file.exists() else _provenance()
+    make_folder(folder / _run_folder.CHECKPOINTS)
     if recipe.training.precision == "bfloat16":
         spare_amx()
     dataset = load_data(recipe.data)
-    spec, system = recipe.training, get_method(recipe.system).make_system()
+    system = get_method(recipe.system).make_system()
     loss = system.loss(recipe, dataset)
     learned = system.learned(loss)
-    if spec.channels_last:
+    if recipe.training.channels_last:
         learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = LossModule(
-        loss,
-        learned,
-        step_size=spec.step_size,
-        betas=spec.betas,
-        weight_decay=spec.weight_decay,
-        warmup_steps=spec.warmup_steps,
-        max_steps=spec.max_steps,
-        max_seconds=spec.max_seconds,
-        ema_decay=spec.ema_decay,
-        precision=spec.precision,
-        seed=spec.seed,
-        log_every=spec.log_every,
-    )
-    for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
-        if spec.checkpointing:  # not of the average, which LossModule has copied
-            network.enable_checkpointing()
-        if spec.compile:
-            network.enable_compilation()
+    module = LossModule(loss, learned, recipe.training, clock=clock)
+    _prepare_networks(learned, recipe)  # after the module has made its average, which needs none of it
 
     def draw(step: int) -> None:
-        try:
-            with module.pause():
-                pipeline = system.pipeline(recipe, loss, module.averaged, dataset, {}, preview=True)
-                out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
-                plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
-        except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
-            log.warning("no picture of step %d: %s", step, error)
+        with module.pause():
+            _draw_samples(recipe, system, loss, module.averaged, dataset, folder / _run_folder.SAMPLE_GRIDS, step)
 
-    options = TrainOptions(
-        batch_size=recipe.batch_size,
-        max_steps=spec.max_steps,
-        checkpoint_every=spec.checkpoint_every,
-        gradient_clip=spec.gradient_clip,
-        accelerator=spec.accelerator,
-        progress=progress,
-    )
-    with told_memory(recipe):
-        fit(module, dataset.train, folder, options, [SampleGrids(draw, spec.sample_every)])
+    grids = SampleGrids(draw, recipe.training.sample_every)
+    with explain_out_of_memory(recipe):
+        fit(module, dataset.train, folder, batch_size=recipe.batch_size, callbacks=[grids], progress=progress)
     provenance = {
         **origin,
         "device": str(module.trained_on),
@@ -179,15 +165,49 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
         "recipe": _plain(asdict(recipe)),
     }
     averaged = module.averaged
-    if spec.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
+    if recipe.training.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
         averaged.to("cuda")
     pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")
-    pipeline.save_pretrained(folder / "pipeline", overwrite=True)
-    try:
-        plots.save_curves(read_log(folder), folder / "curves.png")
-    except (InputError, ImportError, OSError) as error:  # a picture is not worth a run
-        log.warning("no picture of the training: %s", error)
+    pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
+    _draw_curves(folder)
     return pipeline
+
+
+def _prepare_networks(learned: nn.Module, recipe: Recipe) -> None:
+    """Let the networks that are learned save memory or be compiled, as the recipe says."""
+    for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
+        if recipe.training.checkpointing:
+            network.enable_checkpointing()
+        if recipe.training.compile:
+            network.enable_compilation()
+
+
+def _draw_samples(
+    recipe: Recipe,
+    system: System,
+    loss: nn.Module,
+    averaged: nn.Module,
+    dataset: DataSet | ImageData,
+    folder: Path,
+    step: int,
+) -> None:
+    """Save a picture of samples of the average so far; training goes on where that fails."""
+    try:
+        pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
+        out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
+        plots.save_samples(out.particles.cpu(), folder / f"step-{step:07d}.png")
+    except (DivergedError, InputError, ImportError, OSError) as error:
+        log.warning("no picture of step %d: %s", step, error)
+
+
+def _draw_curves(folder: Path) -> None:
+    """Save a picture of what the run logged; the run is good without it."""
+    from mmdflow.training import read_log
+
+    try:
+        plots.save_curves(read_log(folder), folder / _run_folder.CURVES)
+    except (InputError, ImportError, OSError) as error:
+        log.warning("no picture of the training: %s", error)
 
 
 def _provenance() -> dict[str, Any]:
