@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from mmdflow.cli.train import recipe_from
+from mmdflow.evaluation import models
 from mmdflow.methods import load_pipeline, recipe_path
-from mmdflow.runs import run
+from mmdflow.runs import train as runs
 from mmdflow.studies.compare import num_parameters
-from mmdflow.training import module
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
 BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
@@ -204,9 +204,9 @@ def train(recipe_name: str, options: list[str], seconds: float | None, seed: int
     if seconds is not None:
         fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
     recipe = recipe_from(recipe_path(recipe_name), [*options, *fixed])
-    run.build_check(recipe)
-    run.open_run(recipe, folder, overwrite=True)
-    run.train(recipe, folder, progress=False)
+    runs.build_check(recipe)
+    runs.open_run(recipe, folder, overwrite=True)
+    runs.train(recipe, folder, progress=False, clock=time.process_time)
 
 
 def losses(folder: Path) -> dict:
@@ -250,7 +250,7 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
         if sampler in row["samplers"]:
             continue
         figure = folder / f"{sampler.replace(' ', '-')}.png"
-        report = run.evaluate(pipeline, num_samples=num_samples, figure=figure, **how)
+        report = models.evaluate(pipeline, num_samples=num_samples, figure=figure, **how)
         row["samplers"][sampler] = {
             **{key: report.get(key) for key in KEYS},
             "nfe": report["nfe"],
@@ -303,7 +303,6 @@ def main() -> None:
     parser.add_argument("--output")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    module.clock = time.process_time
     seconds = SECONDS.get(options.suite) if options.seconds is None else options.seconds
     runs = Path(options.runs or f"runs/{options.suite}")
     output = Path(options.output or f"results/dmmd-{options.suite}.json")

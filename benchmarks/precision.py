@@ -18,7 +18,7 @@ from mmdflow._amx import LIMIT, spare_amx
 from mmdflow.cli.train import recipe_from
 from mmdflow.methods import recipe_path
 from mmdflow.recipe.data import load_data
-from mmdflow.runs import run
+from mmdflow.runs.train import build_loss
 
 
 def step(loss, events, precision):
@@ -49,7 +49,7 @@ def main():
     calls = {}
     for precision in ("bfloat16", "float32"):
         for layout in (torch.contiguous_format, torch.channels_last):
-            loss = run.build_loss(recipe, data).to(memory_format=layout)
+            loss = build_loss(recipe, data).to(memory_format=layout)
             calls[f"{precision}, {str(layout).removeprefix('torch.')}"] = step(loss, events, precision)
     times = interleaved(calls, options.repeats, 60.0, time.process_time)
     for name, found in times.items():

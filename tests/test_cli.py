@@ -266,12 +266,12 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypat
 
 def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
     from mmdflow import DivergedError
-    from mmdflow.runs import run
+    from mmdflow.runs import train
 
     def explode(*args, **kwargs):
         raise DivergedError("step 3: loss term unit became non-finite at noise level t = 0.1000")
 
-    monkeypatch.setattr(run, "train", explode)
+    monkeypatch.setattr(train, "train", explode)
     assert "noise level" in complaint(capsys, ["train", "dmmd-digits", f"--output={tmp_path / 'run'}"], code=1)
     assert torch.get_num_threads() >= 1
 

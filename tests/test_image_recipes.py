@@ -91,7 +91,7 @@ def test_a_chain_of_networks_climbs_a_pyramid_of_images(tmp_path):
 def test_an_interrupted_run_over_images_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     pytest.importorskip("lightning")
     pytest.importorskip("diffusers")
-    from mmdflow.runs import run as runs
+    from mmdflow.runs import train as runs
     from mmdflow.training.run import read_checkpoint
 
     path = stand_ins(tmp_path / "images", 32)
@@ -146,9 +146,9 @@ def test_a_run_keeps_the_name_of_hub_data(tmp_path):
     import yaml
 
     from mmdflow.methods.dmmd.recipe import DMMDRecipe
-    from mmdflow.runs import run
+    from mmdflow.runs import train
 
-    run.open_run(DMMDRecipe(data=DataSpec("images", "hub:owner/name")), tmp_path / "run")
+    train.open_run(DMMDRecipe(data=DataSpec("images", "hub:owner/name")), tmp_path / "run")
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["path"] == "hub:owner/name"
 
 

@@ -23,9 +23,9 @@ from mmdflow.training import StepBatches, step_generator
 
 pytest.importorskip("lightning")
 from mmdflow.methods.base import build_features
-from mmdflow.runs import run
-from mmdflow.training import LossModule, module
-from mmdflow.training.run import TrainOptions, fit, read_checkpoint, read_log
+from mmdflow.runs import train as run
+from mmdflow.training import LoopSpec, LossModule
+from mmdflow.training.run import fit, read_checkpoint, read_log
 
 RECIPE = DMMDRecipe(
     data=DataSpec("digits"),
@@ -113,7 +113,6 @@ class Total:
 def test_stages_share_the_training_and_each_decays(tmp_path, monkeypatch, bound):
     loss, sizes = Chain(), []
     ticks = itertools.count()
-    monkeypatch.setattr(module, "clock", lambda: float(next(ticks)) / 4)  # some calls a step
     options = {
         "betas": (0.9, 0.99),
         "weight_decay": 0.0,
@@ -121,8 +120,10 @@ def test_stages_share_the_training_and_each_decays(tmp_path, monkeypatch, bound)
         "ema_decay": 0.0,
         "seed": 0,
         "log_every": 5,
+        "accelerator": "cpu",
     }
-    lit = LossModule(loss, loss.parts, step_size=0.1, **options, **bound)
+    loop = LoopSpec(step_size=0.1, **options, **bound)
+    lit = LossModule(loss, loss.parts, loop, clock=lambda: float(next(ticks)) / 4)  # some calls a step
     step = LossModule.training_step
 
     def watched(self, *args, **kwargs):
@@ -132,7 +133,7 @@ def test_stages_share_the_training_and_each_decays(tmp_path, monkeypatch, bound)
 
     monkeypatch.setattr(LossModule, "training_step", watched)
     before = [part.weight.clone() for part in loss.parts]
-    fit(lit, torch.randn(8, 2), tmp_path, TrainOptions(4, bound["max_steps"], accelerator="cpu", progress=False))
+    fit(lit, torch.randn(8, 2), tmp_path, batch_size=4, progress=False)
     assert loss.entered == [0, 1, 2]
     assert [part.weight.equal(old) for part, old in zip(loss.parts, before, strict=True)] == [False] * 3
     if "max_seconds" not in bound:
@@ -148,11 +149,12 @@ def test_a_resumed_run_is_in_the_stage_that_it_was_in(tmp_path):
         torch.manual_seed(0)
         loss = Chain()
         options = {"betas": (0.9, 0.99), "weight_decay": 0.0, "warmup_steps": 0, "ema_decay": 0.5, "seed": 0}
-        return loss, LossModule(loss, loss.parts, step_size=0.1, max_steps=12, log_every=5, **options)
+        loop = LoopSpec(step_size=0.1, max_steps=12, log_every=5, accelerator="cpu", **options)
+        return loss, LossModule(loss, loss.parts, loop)
 
-    data_, fitting = torch.randn(8, 2), TrainOptions(4, 12, accelerator="cpu", progress=False)
+    data_, fitting = torch.randn(8, 2), {"batch_size": 4, "progress": False}
     whole, lit = new()
-    fit(lit, data_, tmp_path / "whole", fitting)
+    fit(lit, data_, tmp_path / "whole", **fitting)
     parts, lit = new()
     enter = parts.enter
 
@@ -163,9 +165,9 @@ def test_a_resumed_run_is_in_the_stage_that_it_was_in(tmp_path):
 
     parts.enter = interrupting
     with pytest.raises(KeyboardInterrupt):
-        fit(lit, data_, tmp_path / "parts", fitting)
+        fit(lit, data_, tmp_path / "parts", **fitting)
     resumed, lit = new()
-    fit(lit, data_, tmp_path / "parts", fitting)
+    fit(lit, data_, tmp_path / "parts", **fitting)
     assert resumed.entered == [2]
     assert_same(resumed.state_dict(), whole.state_dict())
 
@@ -319,12 +321,12 @@ def test_the_log_is_what_was_measured_and_survives_a_cut_line(tmp_path):
     assert read_log(tmp_path / "run") == log
 
 
-def test_the_clock_stands_still_before_training_and_in_pauses(monkeypatch):
+def test_the_clock_stands_still_before_training_and_in_pauses():
     now = [0.0]
-    monkeypatch.setattr(module, "clock", lambda: now[0])
     loss = nn.Linear(1, 1)
     settings = {"step_size": 1.0, "betas": (0.9, 0.99), "weight_decay": 0.0, "warmup_steps": 0, "max_steps": 5}
-    watched = LossModule(loss, loss, **settings, max_seconds=10.0, ema_decay=0.9, seed=0, log_every=1)
+    loop = LoopSpec(**settings, max_seconds=10.0, ema_decay=0.9, seed=0, log_every=1)
+    watched = LossModule(loss, loss, loop, clock=lambda: now[0])
     now[0] = 100.0
     assert watched.elapsed == 0.0
     watched.on_train_start()

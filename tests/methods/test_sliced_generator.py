@@ -415,7 +415,7 @@ def test_factors_of_a_pyramid_are_shared_by_the_networks():
 
 
 def test_a_pyramid_must_divide_the_images(unchecked):
-    from mmdflow.runs.run import build_check
+    from mmdflow.runs.train import build_check
 
     features = FeaturesSpec("mlp", width=8, depth=1, num_features=1)
     for data, loss, message in (

@@ -33,7 +33,7 @@ from mmdflow.recipe import BatchTrainingSpec, DataSpec, FeaturesSpec
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
-from mmdflow.runs import run
+from mmdflow.runs import train as run
 from mmdflow.training import LossModule
 from mmdflow.training.run import read_checkpoint
 

@@ -140,8 +140,8 @@ def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, full_data, co
         how["num_levels"] = 2
         return draw(pipeline, 2, 2, seed, **how)
 
-    draw = _models.run.draw_samples
-    monkeypatch.setattr(_models.run, "draw_samples", two_steps)
+    draw = _models.models.draw_samples
+    monkeypatch.setattr(_models.models, "draw_samples", two_steps)
     how = [] if features is None else [f"--features={features}"]
     assert main(["reproduce", name, "--scale=full", "-o", str(tmp_path / "out"), *how]) == 0
     report = json.loads((tmp_path / "out" / f"{name}.json").read_text())
@@ -162,7 +162,7 @@ def test_runs_are_found_again_and_told_apart(tmp_path, monkeypatch):
     first = runs.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
     (folder,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(runs.run, "open_run", lambda *a, **k: pytest.fail("a second run"))
+        patch.setattr(runs.train, "open_run", lambda *a, **k: pytest.fail("a second run"))
         again = runs.trained("dmmd-digits", tmp_path, seed=0, progress=False, changes=short)
     assert again.provenance == first.provenance
     runs.trained("dmmd-digits", tmp_path, seed=1, progress=False, changes=short)
@@ -229,7 +229,7 @@ def test_features_judge_by_the_protocol_of_the_data(full_data, corner):
 
 
 def test_missing_features_are_told_before_training(tmp_path, monkeypatch, capsys, full_data):
-    monkeypatch.setattr(runs.run, "train", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr(runs.train, "train", lambda *a, **k: pytest.fail("trained"))
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     assert main(["reproduce", "table1", "--scale=full", "-o", str(tmp_path / "out")]) == 1
     assert "pip install torch-fidelity, or choose other features; --features=own judges" in capsys.readouterr().err

@@ -30,10 +30,10 @@ def train_command(arguments: list[str]) -> None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
     recipe, folder = _filled(parser, options), Path(options.output)
 
-    from mmdflow.runs import run
+    from mmdflow.runs import train
 
-    run.build_check(recipe)
-    run.open_run(recipe, folder, overwrite="--overwrite" in arguments)  # not from a YAML file
+    train.build_check(recipe)
+    train.open_run(recipe, folder, overwrite="--overwrite" in arguments)  # not from a YAML file
     _run(recipe, folder)
 
 
@@ -113,11 +113,11 @@ def _filled(parser: ArgumentParser, options: Namespace) -> Any:
 
 
 def _run(recipe: Any, folder: Path) -> None:
-    from mmdflow.runs import run
+    from mmdflow.runs import train
 
     resume = f"go on with: mmdflow train --resume {folder}"
     try:
-        run.train(recipe, folder)
+        train.train(recipe, folder)
     except KeyboardInterrupt:
         saved = folder / "checkpoints" / "last.ckpt"
         state = f"Saved in {saved}" if saved.exists() else "Nothing trained yet"

@@ -1,4 +1,4 @@
-"""The fields that recipes share, with their defaults; a system's own are in its `..._schema`.
+"""The fields that recipes share, with their defaults; a method's room has its own in `recipe`.
 
 Every number that shapes a run is a field of a recipe and stands nowhere else.
 """
@@ -10,6 +10,18 @@ from typing import Any, Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.training.settings import BatchTrainingSpec, LoopSpec
+
+__all__ = [
+    "BaseSpec",
+    "BatchTrainingSpec",
+    "DataSpec",
+    "EvaluationSpec",
+    "FeaturesSpec",
+    "LoopSpec",
+    "Recipe",
+    "check_event_map",
+]
 
 #: Names of image sets that are not held in memory; "images" is any folder or file that `mmdflow.data.images` reads.
 IMAGE_SETS = ("cifar10", "celeba64", "church64", "images")
@@ -160,78 +172,6 @@ class BaseSpec:
         if self.linear > 0:
             members, weights = [*members, {"name": "linear"}], [*weights, self.linear]
         return members[0] if len(members) == 1 else {"name": "mixture", "members": members, "weights": weights}
-
-
-@dataclass(frozen=True)
-class LoopSpec:
-    """The training loop, as far as every system has it.
-
-    Attributes:
-        max_steps: optimiser steps.
-        max_seconds: seconds of training after which it stops if it is not done, with the step size decayed to 0 by then; equal
-            times for systems of unequal cost. No bound by default.
-        step_size: AdamW's peak learning rate; decays linearly to 0.
-        betas: AdamW's.
-        weight_decay: AdamW's.
-        warmup_steps: steps of linear warm-up.
-        ema_decay: of the average of the weights that is kept.
-        gradient_clip: bound on the norm of the gradient.
-        seed: of everything random.
-        log_every: steps between logged values.
-        checkpoint_every: steps between checkpoints.
-        sample_every: steps between grids of samples; 0 for none.
-        accelerator: auto, cpu or gpu.
-        precision: float32, or bfloat16 for matrix products and convolutions (autocast).
-        checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
-        compile: evaluate the network through torch.compile; not with the full gradient, which needs a double backward.
-        channels_last: keep images and weights channels last, which some devices convolve faster.
-    """
-
-    max_steps: int = 10_000
-    max_seconds: float | None = None
-    step_size: float = 2e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    warmup_steps: int = 100
-    ema_decay: float = 0.999
-    gradient_clip: float = 5.0
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 500
-    sample_every: int = 2000
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    checkpointing: bool = False
-    compile: bool = False
-    channels_last: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("max_steps", "log_every", "checkpoint_every"):
-            _checks.count(f"training.{name}", getattr(self, name))
-        for name in ("warmup_steps", "seed", "sample_every"):
-            _checks.count(f"training.{name}", getattr(self, name), 0)
-        _checks.non_negative("training.weight_decay", self.weight_decay)
-        for name in ("step_size", "gradient_clip", *(["max_seconds"] if self.max_seconds is not None else [])):
-            _checks.positive(f"training.{name}", getattr(self, name))
-        for beta in (*self.betas, self.ema_decay):
-            _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
-
-
-@dataclass(frozen=True)
-class BatchTrainingSpec(LoopSpec):
-    """The training loop of the systems other than DMMD.
-
-    Attributes:
-        batch_size: events a step.
-    """
-
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        _checks.count("training.batch_size", self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,22 @@
-"""Runs that are trained once, found again by what their recipe says, and measured in the time of this process."""
+"""Runs that are trained once and found again by their recipe."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmdflow import _run_folder
 from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import Pipeline
 from mmdflow.recipe import Recipe
-from mmdflow.runs import run
+from mmdflow.runs import train
 from mmdflow.runs.read import read_recipe
 
 #: Steps that no budget of seconds allows.
@@ -24,7 +24,7 @@ _ENDLESS = 10**7
 
 
 def timed_recipe(name: str, *, seed: int, seconds: float | None, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Return a recipe with a seed, trained for `seconds` instead of its steps where they are given, without pictures."""
+    """Return a recipe with a seed and without pictures, trained for `seconds` instead of its steps where they are given."""
     fields = dict(changes or {})
     loop: dict[str, Any] = {"seed": seed, "sample_every": 0}
     if seconds is not None:
@@ -47,23 +47,22 @@ def trained(
     seconds: float | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Pipeline:
-    """Return the pipeline of a recipe: reused where its run in `runs` is finished, gone on with where it is not, else trained.
+    """Load a finished run, resume an unfinished one, else train.
 
     Args:
         name: of the recipe.
-        runs: folder of the runs; each has a folder whose name holds a hash of all that its recipe says.
+        runs: folder of the runs; each has a folder whose name holds a hash of its recipe.
         seed: of the training.
         progress: show bars.
-        seconds: of training, by `own_time`; by default as many steps as the recipe says.
+        seconds: of training, by `run_clock`; by default as many steps as the recipe says.
         changes: of the recipe's fields, as `read_recipe` takes them.
     """
     recipe = timed_recipe(name, seed=seed, seconds=seconds, changes=changes)
     folder = run_folder(name, recipe, runs)
-    if not (folder / run.RECIPE_FILE).exists():
-        run.build_check(recipe)
-        run.open_run(recipe, folder)
-    with own_time(recipe):
-        run.train(recipe, folder, progress=progress)
+    if not (folder / _run_folder.RECIPE).exists():
+        train.build_check(recipe)
+        train.open_run(recipe, folder)
+    train.train(recipe, folder, progress=progress, clock=run_clock(recipe))
     return load_pipeline(folder, "cuda" if on_gpu(recipe) else "cpu")
 
 
@@ -72,15 +71,6 @@ def on_gpu(recipe: Recipe) -> bool:
     return recipe.training.accelerator != "cpu" and torch.cuda.is_available()
 
 
-@contextmanager
-def own_time(recipe: Recipe) -> Iterator[None]:
-    """Measure seconds of training in the time of this process, which other programs do not lengthen; on a GPU, as they pass."""
-    from mmdflow.training import module
-
-    before = module.clock
-    if not on_gpu(recipe):
-        module.clock = time.process_time
-    try:
-        yield
-    finally:
-        module.clock = before
+def run_clock(recipe: Recipe) -> Callable[[], float]:
+    """CPU time on a CPU run, which other programs do not lengthen; wall-clock on a GPU."""
+    return time.perf_counter if on_gpu(recipe) else time.process_time

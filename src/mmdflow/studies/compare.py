@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ import mmdflow
 from mmdflow import _checks, plots
 from mmdflow._files import commit, make_folder, new_file, read_json, write_json
 from mmdflow.errors import DivergedError, InputError
+from mmdflow.evaluation import models
 from mmdflow.methods import recipe_names
 from mmdflow.methods.base import Pipeline
-from mmdflow.runs import run
-from mmdflow.runs.cache import on_gpu, run_folder, timed_recipe, trained
+from mmdflow.runs.cache import run_clock, run_folder, timed_recipe, trained
 
 
 @dataclass(frozen=True)
@@ -184,18 +183,18 @@ def _measured(
             "train_seconds": pipeline.provenance["train_seconds"],
             "device": pipeline.provenance["device"],
         }
-        report |= run.evaluate(
+        report |= models.evaluate(
             pipeline,
             num_samples=num_samples,
             grid=folder / f"{name}.png" if seed == 0 else None,
-            clock=time.perf_counter if on_gpu(recipe) else time.process_time,
+            clock=run_clock(recipe),
             progress=progress,
             **method.how,
         )
     except DivergedError as error:
         report["diverged"] = str(error)
     report["how"] = dict(method.how)
-    run.save_report(report, file)
+    models.save_report(report, file)
     return report
 
 

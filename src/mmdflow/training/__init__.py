@@ -1,18 +1,12 @@
-"""Training around any module that returns a loss: Lightning, EMA, atomic checkpoints, exact resume."""
+"""Training around any module that returns a loss: Lightning, EMA, atomic checkpoints, exact resume.
 
-from mmdflow.training.batches import StepBatches, step_generator
-from mmdflow.training.callbacks import Checkpoints, SampleGrids, StepProgress
-from mmdflow.training.module import LossModule
-from mmdflow.training.run import TrainOptions, fit, read_log
+* `settings`: the fields of the loop. It imports no torch.
+* `batches`: which events a step sees.
+* `module`: loss, optimiser and average as a Lightning module.
+* `callbacks`: checkpoints, a bar, pictures of samples.
+* `run`: fits a module in a folder.
+"""
 
-__all__ = [
-    "Checkpoints",
-    "LossModule",
-    "SampleGrids",
-    "StepBatches",
-    "StepProgress",
-    "TrainOptions",
-    "fit",
-    "read_log",
-    "step_generator",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

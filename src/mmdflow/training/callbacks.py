@@ -19,24 +19,24 @@ from mmdflow.training.module import LossModule
 
 
 class Checkpoints(L.Callback):
-    """Keep `last.ckpt`: written aside and renamed, at the start, every so many steps, at the end and on Ctrl-C.
+    """Keep the last checkpoint: written aside and renamed, at the start, every so many steps, at the end and on Ctrl-C.
 
     Weights that are not finite are never written, so the last good checkpoint stays. A kill at any moment leaves a whole file.
     Ctrl-C is taken between steps, where weights, optimiser, average and step count belong together.
 
     Args:
-        folder: where `last.ckpt` lies.
+        path: of the checkpoint.
         every: steps between checkpoints.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.path, self.every = folder / "last.ckpt", every
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
         self.stop = False
         self._handler: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save before the first step, and take over Ctrl-C."""
-        for litter in self.path.parent.glob(".last.*.tmp"):  # of a process that was killed while writing
+        for litter in self.path.parent.glob(f".{self.path.stem}.*.tmp"):  # of a process that was killed while writing
             litter.unlink()
         self._save(trainer, pl_module)
         if threading.current_thread() is threading.main_thread():
@@ -67,7 +67,7 @@ class Checkpoints(L.Callback):
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not all(map(all_finite, module.parameters())):
             raise DivergedError(f"parameters became non-finite before step {trainer.global_step}")
-        aside = self.path.with_name(f".last.{os.getpid()}.tmp")
+        aside = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp")
         trainer.save_checkpoint(aside)
         if trainer.is_global_zero:
             os.replace(aside, self.path)

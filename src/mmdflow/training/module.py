@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from mmdflow.training.batches import step_generator
-
-#: Measures the seconds of training; benchmarks on shared machines put the process's own time here.
-clock = time.monotonic
+from mmdflow.training.settings import LoopSpec
 
 
 class Terms(Protocol):
@@ -48,7 +46,7 @@ class Staged(Protocol):
 
 
 @runtime_checkable
-class Grouped(Protocol):
+class WithParameterGroups(Protocol):
     """A loss whose parts are learned at different step sizes."""
 
     def parameter_groups(self) -> Sequence[tuple[nn.Module, float]]:
@@ -63,48 +61,26 @@ class LossModule(L.LightningModule):
     anew in every stage of a `Staged` loss.
 
     Args:
-        loss: a module that returns `Terms`; it may be `Staged` or `Grouped`.
+        loss: a module that returns `Terms`; it may be `Staged` or `WithParameterGroups`.
         learned: the part of it that is learned and averaged (the noise-conditional kernel for DMMD).
-        step_size: AdamW's peak learning rate.
-        betas: AdamW's.
-        weight_decay: AdamW's.
-        warmup_steps: steps of linear warm-up.
-        max_steps: where the linear decay reaches 0.
-        max_seconds: where it reaches 0 if that comes first, in seconds of training over all resumes; None for no bound.
-        ema_decay: of the exponential moving average; it starts shorter, as (1 + s) / (10 + s). 0 for none.
-        precision: "float32", or "bfloat16": autocast, with matrix products and convolutions in bfloat16 and weights in float32.
-        seed: of every random draw of the training steps.
-        log_every: steps between logged values.
+        loop: the settings of the loop. An average starts shorter than `loop.ema_decay`, as (1 + s) / (10 + s) after s steps; 0
+            keeps none. Of `max_seconds` count those of training, over all resumes.
+        clock: measures the seconds of training, `time.process_time` for CPU time.
     """
 
     def __init__(
-        self,
-        loss: nn.Module,
-        learned: nn.Module,
-        *,
-        step_size: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        warmup_steps: int,
-        max_steps: int,
-        max_seconds: float | None = None,
-        ema_decay: float,
-        precision: str = "float32",
-        seed: int,
-        log_every: int,
+        self, loss: nn.Module, learned: nn.Module, loop: LoopSpec, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.step_size, self.betas, self.weight_decay = step_size, betas, weight_decay
-        self.warmup_steps, self.max_steps, self.max_seconds = warmup_steps, max_steps, max_seconds
-        self.lowered = precision == "bfloat16"
-        self.seed, self.log_every = seed, min(log_every, max_steps)
+        self.loop, self.clock = loop, clock
+        self.log_every = min(loop.log_every, loop.max_steps)
 
         def average(averaged: Any, current: Any, count: Any) -> None:
             step = float(count)
-            torch._foreach_lerp_(averaged, current, 1 - min(ema_decay, (1 + step) / (10 + step)))
+            torch._foreach_lerp_(averaged, current, 1 - min(loop.ema_decay, (1 + step) / (10 + step)))
 
-        self.ema = AveragedModel(learned, multi_avg_fn=average).requires_grad_(False) if ema_decay else None
+        self.ema = AveragedModel(learned, multi_avg_fn=average).requires_grad_(False) if loop.ema_decay else None
         self._learned = [learned]  # in a list: registered once, inside the loss
         self._copy = [deepcopy(learned).requires_grad_(False)] if self.ema is None else []
         self.seconds = 0.0
@@ -117,13 +93,13 @@ class LossModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
-        generator = step_generator(self.seed, step, self.device, self.global_rank)
+        generator = step_generator(self.loop.seed, step, self.device, self.global_rank)
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
             self.loss.enter(self.stage, generator)
             start, self.stage_step = self.done, step
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lowered):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bfloat16"):
             terms: Terms = self.loss(batch, generator)
         terms.check_finite()
         if (step + 1) % self.log_every == 0:  # when the trainer writes
@@ -146,19 +122,19 @@ class LossModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and linear decay."""
-        parts = self.loss.parameter_groups() if isinstance(self.loss, Grouped) else [(self.loss, 1.0)]
+        parts = self.loss.parameter_groups() if isinstance(self.loss, WithParameterGroups) else [(self.loss, 1.0)]
         groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.step_size * factor}
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.loop.step_size * factor}
             for part, factor in parts
         ]
-        optimiser = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        optimiser = torch.optim.AdamW(groups, betas=self.loop.betas, weight_decay=self.loop.weight_decay, fused=True)
 
         def factor(step: int) -> float:
             done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)
             if self._stage_is_over(done):
-                return 1 / (self.warmup_steps + 1)
+                return 1 / (self.loop.warmup_steps + 1)
             left = (end - done) / max(end - start, 1e-9)
-            return min((step - self.stage_step + 1) / (self.warmup_steps + 1), max(0.0, left))
+            return min((step - self.stage_step + 1) / (self.loop.warmup_steps + 1), max(0.0, left))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -169,8 +145,8 @@ class LossModule(L.LightningModule):
         return another and done >= self.stage_span[1] - 1e-9
 
     def _done(self, step: int) -> float:
-        done = step / self.max_steps
-        return done if self.max_seconds is None else max(done, self.elapsed / self.max_seconds)
+        done = step / self.loop.max_steps
+        return done if self.loop.max_seconds is None else max(done, self.elapsed / self.loop.max_seconds)
 
     @property
     def done(self) -> float:
@@ -180,12 +156,12 @@ class LossModule(L.LightningModule):
     @property
     def elapsed(self) -> float:
         """Seconds of training until now, over all resumes."""
-        return self.seconds + (0.0 if self._since is None else clock() - self._since)
+        return self.seconds + (0.0 if self._since is None else self.clock() - self._since)
 
     @property
     def finished(self) -> bool:
         """Whether the time is up."""
-        return self.max_seconds is not None and self.elapsed >= self.max_seconds
+        return self.loop.max_seconds is not None and self.elapsed >= self.loop.max_seconds
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Count the step; stop when the time is up."""
@@ -195,7 +171,7 @@ class LossModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clock."""
-        self._since = clock()
+        self._since = self.clock()
         cuda = self.device.type == "cuda"
         self.trained_on = torch.cuda.get_device_name(self.device) if cuda else str(self.device)
 
@@ -206,12 +182,12 @@ class LossModule(L.LightningModule):
         try:
             yield
         finally:
-            self._since = clock()
+            self._since = self.clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the clock: `seconds` of training so far, over all resumes."""
         self.seconds = self.elapsed
-        self._since = None if self._since is None else clock()
+        self._since = None if self._since is None else self.clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
         checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
 

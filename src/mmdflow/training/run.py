@@ -9,7 +9,6 @@ import pickle
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,36 +20,16 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmdflow import _run_folder
 from mmdflow.errors import DivergedError, InputError, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.module import LossModule
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to run the training loop.
-
-    Attributes:
-        batch_size: events a step.
-        max_steps: optimiser steps in all.
-        checkpoint_every: steps between checkpoints.
-        gradient_clip: bound on the norm of the gradient.
-        accelerator: Lightning's: auto, cpu, gpu; one device.
-        progress: show a bar.
-    """
-
-    batch_size: int
-    max_steps: int
-    checkpoint_every: int = 500
-    gradient_clip: float = 5.0
-    accelerator: str = "auto"
-    progress: bool = True
-
-
 def checkpoint_path(folder: Path) -> Path:
     """Return where a run's checkpoint lies."""
-    return folder / "checkpoints" / "last.ckpt"
+    return folder / _run_folder.CHECKPOINTS / _run_folder.CHECKPOINT
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -72,8 +51,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def read_log(folder: Path) -> dict[str, dict[int, float]]:
     """Return what a run logged, over all its resumes: value by step, by name."""
-    found: dict[str, dict[int, float]] = {}
-    for file in sorted((folder / "logs").glob("*/metrics.csv")):
+    log: dict[str, dict[int, float]] = {}
+    for file in sorted((folder / _run_folder.LOGS).glob("*/metrics.csv")):
         with file.open(newline="") as opened:
             for row in csv.DictReader(opened):
                 if None in row.values() or not row.get("step"):  # a line that a kill cut short
@@ -82,45 +61,55 @@ def read_log(folder: Path) -> dict[str, dict[int, float]]:
                 row.pop("epoch", None)
                 for name, value in row.items():
                     if value:
-                        found.setdefault(name, {})[step] = float(value)
-    return {name: dict(sorted(values.items())) for name, values in found.items()}
+                        log.setdefault(name, {})[step] = float(value)
+    return {name: dict(sorted(values.items())) for name, values in log.items()}
 
 
 def fit(
     module: LossModule,
     data: Tensor | ImageEvents,
     folder: Path,
-    options: TrainOptions,
+    *,
+    batch_size: int,
     callbacks: Sequence[L.Callback] = (),
+    progress: bool = True,
 ) -> LossModule:
     """Train in `folder`, from its last checkpoint when there is one; the result does not depend on interruptions.
+
+    Args:
+        module: the loss, with the settings of the loop.
+        data: [n, *event], in memory, or images that are decoded by the batch.
+        folder: of the run: its checkpoints and logs.
+        batch_size: events a step.
+        callbacks: called beside those that keep checkpoints and show progress.
+        progress: show a bar.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
         InputError: when the checkpoint is damaged or does not fit the model.
     """
-    checkpoint = read_checkpoint(folder)
+    loop, checkpoint = module.loop, read_checkpoint(folder)
     start = 0
     if checkpoint is not None:
         start = int(checkpoint["global_step"])
         _load(module, checkpoint, folder)
-        done = module.max_seconds is not None and float(checkpoint["mmdflow_seconds"]) >= module.max_seconds
-        if start >= options.max_steps or done:
+        out_of_time = loop.max_seconds is not None and float(checkpoint["mmdflow_seconds"]) >= loop.max_seconds
+        if start >= loop.max_steps or out_of_time:
             module.on_load_checkpoint(checkpoint)
             return module
-    batches = StepBatches(data, options.batch_size, module.seed, start)
+    batches = StepBatches(data, batch_size, loop.seed, start)
     _quiet()
-    checkpoints = Checkpoints(folder / "checkpoints", options.checkpoint_every)
+    checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(
-        accelerator=options.accelerator,
+        accelerator=loop.accelerator,
         devices=1,
-        max_steps=options.max_steps,
+        max_steps=loop.max_steps,
         max_epochs=-1,
-        gradient_clip_val=options.gradient_clip,
+        gradient_clip_val=loop.gradient_clip,
         callbacks=[
             checkpoints,
-            *([StepProgress(options.max_steps, module.max_seconds)] if options.progress else []),
+            *([StepProgress(loop.max_steps, loop.max_seconds)] if progress else []),
             *callbacks,
         ],
         logger=_loggers(folder, start),
@@ -163,10 +152,10 @@ def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
 def _loggers(folder: Path, start: int) -> list[Logger]:
     """CSV always, TensorBoard when installed; each resume writes its own, so no log is lost."""
     names = (f"from-step-{start}" + (f"-{i}" if i else "") for i in itertools.count())
-    version = next(name for name in names if not (folder / "logs" / name).exists())
-    loggers: list[Logger] = [CSVLogger(folder, name="logs", version=version)]
+    version = next(name for name in names if not (folder / _run_folder.LOGS / name).exists())
+    loggers: list[Logger] = [CSVLogger(folder, name=_run_folder.LOGS, version=version)]
     if find_spec("tensorboard") is not None:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=version))
+        loggers.append(TensorBoardLogger(folder, name=_run_folder.TENSORBOARD, version=version))
     return loggers
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmdflow import _checks
+from mmdflow import _checks, _run_folder
 from mmdflow._files import new_folder, read_json, shipped_models
 from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError, reason
@@ -125,7 +125,7 @@ def find_folder(path: str | Path) -> Path:
 
 
 def _folder_of(path: str | Path) -> Path | None:
-    candidates = [Path(path), Path(path) / "pipeline"]
+    candidates = [Path(path), Path(path) / _run_folder.PIPELINE]
     if (shipped := shipped_models().get(str(path))) is not None:
         candidates.append(shipped)
     return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)

@@ -1,0 +1,236 @@
+"""From a recipe to objects, and to a trained pipeline in a run folder."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+import mmdflow
+from mmdflow import _run_folder, plots
+from mmdflow._amx import spare_amx
+from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
+from mmdflow._tensors import out_of_memory
+from mmdflow.data import HUB, DataSet
+from mmdflow.errors import DivergedError, InputError
+from mmdflow.features import FeatureNetwork
+from mmdflow.methods import get_method, load_pipeline
+from mmdflow.methods.base import Pipeline, System
+from mmdflow.recipe.data import ImageData, load_data
+from mmdflow.recipe.specs import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def build_loss(recipe: Recipe, dataset: DataSet | ImageData) -> nn.Module:
+    """Return the loss around a new network, initialised by the recipe's seed."""
+    return get_method(recipe.system).make_system().loss(recipe, dataset)
+
+
+def build_check(recipe: Recipe) -> None:
+    """Load the data and evaluate the loss of a recipe once, so that a mistake shows before a folder is made.
+
+    Raises:
+        InputError: for settings that do not fit the data or each other.
+        ImportError: if something that training needs is not installed.
+    """
+    if find_spec("lightning") is None:
+        raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
+    if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
+    if recipe.training.precision == "bfloat16":
+        spare_amx()
+    dataset = load_data(recipe.data)
+    smallest = recipe.smallest()
+    rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
+    with torch.no_grad(), explain_out_of_memory(recipe):
+        build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
+    """Turn an error of memory into one line that names the settings that take less.
+
+    Raises:
+        InputError: in place of the error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        name = "events_per_level" if hasattr(recipe.training, "events_per_level") else "batch_size"
+        size = getattr(recipe.training, name)
+        advice = [f"training.{name} = {size // 2} halves it"] if size > 1 else []
+        if not recipe.training.checkpointing:
+            advice.append("training.checkpointing=true keeps less of it")
+        raise InputError(
+            f"out of memory with training.{name} = {size}: {', '.join(advice) or 'no setting takes less'}"
+        ) from error
+
+
+def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
+    """Make a run folder that holds the recipe.
+
+    Args:
+        recipe: what will be trained there.
+        folder: a new or empty one.
+        overwrite: lose the run that the folder holds; a folder with anything else in it is never overwritten.
+
+    Raises:
+        InputError: if the folder is in use.
+    """
+    if in_use(folder):
+        others = sorted({p.name for p in folder.iterdir()} - _run_folder.FILES) if folder.is_dir() else [folder.name]
+        if others or not (folder / _run_folder.RECIPE).is_file():
+            content = f"holds {others[0]!r}" if others else "is not a run"
+            raise InputError(f"output = {folder}: in use and {content}; choose another folder")
+        if not overwrite:
+            raise InputError(
+                f"output = {folder}: already holds a run; go on with `mmdflow train --resume {folder}`, "
+                "or give --overwrite to lose it, or choose another folder"
+            )
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    make_folder(folder)
+    if recipe.data.path is not None and not recipe.data.path.startswith(HUB):  # a resume may come from elsewhere
+        recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
+    with new_file(folder / _run_folder.RECIPE) as aside:
+        aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
+    write_json(folder / _run_folder.PROVENANCE, _provenance())
+
+
+def train(
+    recipe: Recipe, folder: Path, *, progress: bool = True, clock: Callable[[], float] = time.monotonic
+) -> Pipeline:
+    """Train in a run folder made by `open_run`, from its checkpoint on; leave the pipeline there and return it.
+
+    A finished run is returned as it is.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        progress: show bars.
+        clock: measures the seconds of training, `time.process_time` for CPU time.
+
+    Raises:
+        InputError: if the checkpoint is damaged or of another recipe, or memory does not suffice.
+        DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+    """
+    if (folder / _run_folder.PIPELINE).is_dir():
+        return load_pipeline(folder / _run_folder.PIPELINE)
+    from mmdflow.training import LossModule, SampleGrids, fit
+
+    file = folder / _run_folder.PROVENANCE
+    origin = read_json(file) if file.exists() else _provenance()
+    make_folder(folder / _run_folder.CHECKPOINTS)
+    if recipe.training.precision == "bfloat16":
+        spare_amx()
+    dataset = load_data(recipe.data)
+    system = get_method(recipe.system).make_system()
+    loss = system.loss(recipe, dataset)
+    learned = system.learned(loss)
+    if recipe.training.channels_last:
+        learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = LossModule(loss, learned, recipe.training, clock=clock)
+    _prepare_networks(learned, recipe)  # after the module has made its average, which needs none of it
+
+    def draw(step: int) -> None:
+        with module.pause():
+            _draw_samples(recipe, system, loss, module.averaged, dataset, folder / _run_folder.SAMPLE_GRIDS, step)
+
+    grids = SampleGrids(draw, recipe.training.sample_every)
+    with explain_out_of_memory(recipe):
+        fit(module, dataset.train, folder, batch_size=recipe.batch_size, callbacks=[grids], progress=progress)
+    provenance = {
+        **origin,
+        "device": str(module.trained_on),
+        "data": {**asdict(recipe.data), "source": dataset.source},
+        "steps": module.steps,
+        "train_seconds": round(module.seconds, 2),
+        "recipe": _plain(asdict(recipe)),
+    }
+    averaged = module.averaged
+    if recipe.training.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
+        averaged.to("cuda")
+    pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")
+    pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
+    _draw_curves(folder)
+    return pipeline
+
+
+def _prepare_networks(learned: nn.Module, recipe: Recipe) -> None:
+    """Let the networks that are learned save memory or be compiled, as the recipe says."""
+    for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
+        if recipe.training.checkpointing:
+            network.enable_checkpointing()
+        if recipe.training.compile:
+            network.enable_compilation()
+
+
+def _draw_samples(
+    recipe: Recipe,
+    system: System,
+    loss: nn.Module,
+    averaged: nn.Module,
+    dataset: DataSet | ImageData,
+    folder: Path,
+    step: int,
+) -> None:
+    """Save a picture of samples of the average so far; training goes on where that fails."""
+    try:
+        pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
+        out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
+        plots.save_samples(out.particles.cpu(), folder / f"step-{step:07d}.png")
+    except (DivergedError, InputError, ImportError, OSError) as error:
+        log.warning("no picture of step %d: %s", step, error)
+
+
+def _draw_curves(folder: Path) -> None:
+    """Save a picture of what the run logged; the run is good without it."""
+    from mmdflow.training import read_log
+
+    try:
+        plots.save_curves(read_log(folder), folder / _run_folder.CURVES)
+    except (InputError, ImportError, OSError) as error:
+        log.warning("no picture of the training: %s", error)
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        "command": " ".join([_program(), *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "mmdflow": mmdflow.__version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "mmdflow" if name == "__main__.py" else name
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with tuples as lists, for YAML and JSON."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
