@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from mmdflow.cli.train import recipe_from
+from mmdflow.evaluation import models
 from mmdflow.methods import load_pipeline, recipe_path
 from mmdflow.runs import run
 from mmdflow.studies.compare import num_parameters
@@ -250,7 +251,7 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
         if sampler in row["samplers"]:
             continue
         figure = folder / f"{sampler.replace(' ', '-')}.png"
-        report = run.evaluate(pipeline, num_samples=num_samples, figure=figure, **how)
+        report = models.evaluate(pipeline, num_samples=num_samples, figure=figure, **how)
         row["samplers"][sampler] = {
             **{key: report.get(key) for key in KEYS},
             "nfe": report["nfe"],

@@ -19,7 +19,7 @@ import torch
 
 from mmdflow._files import commit
 from mmdflow.errors import DivergedError
-from mmdflow.runs import run
+from mmdflow.evaluation import models
 from mmdflow.runs.cache import trained
 
 
@@ -320,7 +320,7 @@ def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) 
     """Train and judge one candidate."""
     try:
         pipeline = trained(recipe, options.runs, seed=0, progress=False, seconds=options.seconds, changes=changes)
-        report = run.evaluate(pipeline, num_samples=options.num_samples, clock=time.process_time, progress=False)
+        report = models.evaluate(pipeline, num_samples=options.num_samples, clock=time.process_time, progress=False)
     except DivergedError as error:
         return {"changes": changes, "diverged": str(error)}
     keys = ("classifier_fd", "sliced_w2", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")

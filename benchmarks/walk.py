@@ -15,7 +15,7 @@ import torch
 from measure import provenance
 
 from mmdflow import DMMDPipeline
-from mmdflow.runs import run
+from mmdflow.evaluation.models import draw_samples
 from mmdflow.studies._judge import open_judge
 
 INTEGRATORS = ("euler", "adams_bashforth")
@@ -28,7 +28,7 @@ def cells(name: str, levels: list[int], num_samples: int) -> dict:
         for num_levels in levels:
             start = time.process_time()
             how = {"sampler": "exact", "integrator": integrator, "num_levels": num_levels}
-            samples, nfe = run.draw_samples(pipeline, num_samples, min(250, num_samples), 0, **how)
+            samples, nfe = draw_samples(pipeline, num_samples, min(250, num_samples), 0, **how)
             seconds = time.process_time() - start
             found.append({**how, "nfe": nfe, "classifier_fd": judge(samples), "sample_seconds": round(seconds, 1)})
             print(f"{name:<8} {integrator:<16} NFE {nfe:4d}  FD {found[-1]['classifier_fd']:.2f}", flush=True)

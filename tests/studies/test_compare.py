@@ -14,6 +14,7 @@ from mmdflow.studies.compare import METHODS, Method, budget_seconds, compare, me
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
+from mmdflow.evaluation import models
 from mmdflow.runs import run
 
 TWO = ["ddpm", "flow-matching"]
@@ -22,13 +23,13 @@ TWO = ["ddpm", "flow-matching"]
 @pytest.fixture(autouse=True)
 def _judged_by_few(monkeypatch):
     """Judge by fewer points than there are, which takes a tenth of the time."""
-    judged = run.judged_data
+    judged = models.judged_data
 
     def few(spec):
         whole = judged(spec)
         return dataclasses.replace(whole, train=whole.train[:500], test=whole.test[:200])
 
-    monkeypatch.setattr(run, "judged_data", few)
+    monkeypatch.setattr(models, "judged_data", few)
 
 
 def go(folder, **fields):
@@ -63,7 +64,7 @@ def test_a_comparison_leaves_what_it_promises_and_does_nothing_twice(tmp_path, m
     assert torch.get_num_threads() >= 1
 
     monkeypatch.setattr(run, "train", lambda *a, **k: pytest.fail("trained again"))
-    monkeypatch.setattr(run, "evaluate", lambda *a, **k: pytest.fail("judged again"))
+    monkeypatch.setattr(models, "evaluate", lambda *a, **k: pytest.fail("judged again"))
     again = go(folder)
     assert again["rows"] == result["rows"]
 
@@ -87,14 +88,14 @@ def test_a_method_is_judged_anew_when_its_sampler_has_changed(tmp_path, monkeypa
 
 
 def test_a_method_that_diverges_is_a_row_and_not_the_end(tmp_path, monkeypatch):
-    evaluate = run.evaluate
+    evaluate = models.evaluate
 
     def diverging(pipeline, **how):
         if pipeline.provenance["recipe"]["system"] == "ddpm":
             raise DivergedError("particles became non-finite at step 3")
         return evaluate(pipeline, **how)
 
-    monkeypatch.setattr(run, "evaluate", diverging)
+    monkeypatch.setattr(models, "evaluate", diverging)
     result = go(tmp_path)
     assert result["rows"]["ddpm"] == {"seeds": 1, "diverged": 1}
     assert "step 3" in result["reports"]["ddpm"][0]["diverged"]
@@ -106,7 +107,7 @@ def test_equal_terms(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "METHODS", {"a": Method("dmmd"), "b": Method("dmmd", {"sampler": "approximate"})})
     monkeypatch.setattr(module, "trained", lambda name, *a, **fields: asked.append((name, fields)) or Pipe())
-    monkeypatch.setattr(run, "evaluate", lambda pipe, **how: asked.append(how) or dict(REPORT))
+    monkeypatch.setattr(models, "evaluate", lambda pipe, **how: asked.append(how) or dict(REPORT))
     monkeypatch.setattr(module, "num_parameters", lambda pipe: 1)
     compare("digits", 7.0, tmp_path, seeds=2)
     training = [fields for entry in asked if isinstance(entry, tuple) for fields in [entry[1]]]

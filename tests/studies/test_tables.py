@@ -140,8 +140,8 @@ def test_full_scale_runs_on_stand_in_images(tmp_path, monkeypatch, full_data, co
         how["num_levels"] = 2
         return draw(pipeline, 2, 2, seed, **how)
 
-    draw = _models.run.draw_samples
-    monkeypatch.setattr(_models.run, "draw_samples", two_steps)
+    draw = _models.models.draw_samples
+    monkeypatch.setattr(_models.models, "draw_samples", two_steps)
     how = [] if features is None else [f"--features={features}"]
     assert main(["reproduce", name, "--scale=full", "-o", str(tmp_path / "out"), *how]) == 0
     report = json.loads((tmp_path / "out" / f"{name}.json").read_text())

@@ -59,7 +59,7 @@ def evaluate_command(arguments: list[str]) -> None:
 
     from mmdflow import plots
     from mmdflow._files import make_folder
-    from mmdflow.runs import run
+    from mmdflow.evaluation import models
 
     pipeline, how = load(options)
     folder = Path(options.model)
@@ -70,7 +70,7 @@ def evaluate_command(arguments: list[str]) -> None:
         make_folder(Path(output).parent)
     if figure is not None:
         plots.check_output(figure)
-    report = run.evaluate(
+    report = models.evaluate(
         pipeline,
         num_samples=options.num_samples,
         particles_per_run=options.particles_per_run,
@@ -89,11 +89,10 @@ def _judge(options: Namespace) -> None:
     """Judge images, or samples of a model, against a reference."""
     from mmdflow._files import make_folder
     from mmdflow.errors import InputError
-    from mmdflow.evaluation import protocols
+    from mmdflow.evaluation import models, protocols
     from mmdflow.evaluation.judge import check_alike, judge
     from mmdflow.evaluation.page import save_page
     from mmdflow.methods._shared.pretrained import is_pipeline
-    from mmdflow.runs import run
 
     if options.protocol is not None and (options.reference is not None or options.split is not None):
         raise InputError(
@@ -138,7 +137,7 @@ def _judge(options: Namespace) -> None:
     print(f"features: {extractor.name}; {len(samples)} samples against {len(reference)}: {reference.source}")
     written = []
     if options.output is not None:
-        run.save_report(report, Path(options.output))
+        models.save_report(report, Path(options.output))
         written.append(options.output)
     if options.report is not None:
         page = save_page(replace(judgement, figures=report), samples, training, Path(options.report), trajectory)
@@ -168,12 +167,11 @@ def _of_model(
     """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
     import torch
 
-    from mmdflow.evaluation import protocols
-    from mmdflow.runs import run
+    from mmdflow.evaluation import models, protocols
 
     count = default if options.num_samples is None else options.num_samples
     together = min(count, 200) if options.particles_per_run is None else options.particles_per_run
-    particles, nfe = run.draw_samples(pipeline, count, together, options.seed, progress=True, **how)
+    particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **how)
     trajectory = None
     if options.report is not None:
         generator = torch.Generator().manual_seed(options.seed)

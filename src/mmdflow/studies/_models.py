@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mmdflow._files import shipped_models
+from mmdflow.evaluation import models
 from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import Pipeline
-from mmdflow.runs import run
 from mmdflow.runs.cache import trained
 from mmdflow.studies._judge import Judge
 
@@ -104,7 +104,7 @@ def measure(
     values, shown, nfe = [], torch.empty(0), 0
     whole = math.ceil(num_samples / particles) * particles  # every run has all its particles
     for i in range(draws):
-        samples, nfe = run.draw_samples(pipeline, whole, particles, 1000 * seed + i, **how)
+        samples, nfe = models.draw_samples(pipeline, whole, particles, 1000 * seed + i, **how)
         values.append(judge(samples[:num_samples]))
         shown = samples[:64] if i == 0 else shown
     return Measured(values, nfe, shown)

@@ -19,9 +19,9 @@ import mmdflow
 from mmdflow import _checks, plots
 from mmdflow._files import commit, make_folder, new_file, read_json, write_json
 from mmdflow.errors import DivergedError, InputError
+from mmdflow.evaluation import models
 from mmdflow.methods import recipe_names
 from mmdflow.methods.base import Pipeline
-from mmdflow.runs import run
 from mmdflow.runs.cache import on_gpu, run_folder, timed_recipe, trained
 
 
@@ -184,7 +184,7 @@ def _measured(
             "train_seconds": pipeline.provenance["train_seconds"],
             "device": pipeline.provenance["device"],
         }
-        report |= run.evaluate(
+        report |= models.evaluate(
             pipeline,
             num_samples=num_samples,
             grid=folder / f"{name}.png" if seed == 0 else None,
@@ -195,7 +195,7 @@ def _measured(
     except DivergedError as error:
         report["diverged"] = str(error)
     report["how"] = dict(method.how)
-    run.save_report(report, file)
+    models.save_report(report, file)
     return report
 
 
