@@ -158,7 +158,7 @@ def inception(weights: str | Path | None = None) -> ModuleExtractor:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(_INCEPTION_HASH):
         raise InputError(
-            f"{path}: has SHA-256 {digest[:8]}...: must be {_INCEPTION_HASH}..., the weights that published FIDs are measured with"
+            f"{path}: has SHA-256 {digest[:8]}...: must be {_INCEPTION_HASH}..., the weights that published FIDs are measured by"
         )
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     weight = network.fc.weight.detach().clone()

@@ -73,8 +73,8 @@ def kernel_distance(
 ) -> Estimate:
     """Return the unbiased MMD^2 of the kernel (<x, y> / K + 1)^3, over random subsets (KID, Binkowski et al. 2018), in float64.
 
-    Its expectation is 0 for equal distributions, and a single value may be negative. There is no spread where the subsets are both
-    whole sets.
+    Its expectation is 0 for equal distributions, and a single value may be negative. There is no spread where the subsets are
+    both whole sets.
 
     Args:
         features: of the samples.

@@ -50,8 +50,8 @@ def mmd_test(
         generator: of the resamplings.
 
     Raises:
-        InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap, or
-            a Gram matrix that the memory does not hold.
+        InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap,
+            or a Gram matrix that the memory does not hold.
 
     Example:
         >>> import torch
