@@ -169,6 +169,17 @@ def test_extractors_bring_images_to_the_module(monkeypatch):
     assert isinstance(ModuleExtractor(Spy(), "spy"), FeatureExtractor)
 
 
+def test_a_module_is_left_in_the_mode_that_it_was_in():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.Dropout(0.5)).eval(), nn.Dropout(0.5))
+    x = torch.rand(4, 1, 8, 8)
+    extractor = ModuleExtractor(module, "dropout", channels=1)
+    assert torch.equal(extractor.features(x), extractor.features(x))
+    assert [part.training for part in module.modules()] == [True, True, False, False, True]
+    with pytest.raises(InputError, match="images have 3 channels"):
+        extractor.features(x.expand(-1, 3, -1, -1))
+    assert module.training
+
+
 class StandIn(nn.Module):
     """In the place of torch-fidelity's Inception, which is not installed here: what it is asked for and given."""
 

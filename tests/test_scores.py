@@ -81,6 +81,33 @@ def test_frechet_distance_is_torchmetrics():
     assert frechet_distance(x, y) == pytest.approx(float(plain), rel=1e-6)
 
 
+@pytest.mark.parametrize("count", [9, 40, 300])
+def test_frechet_distance_of_equal_features_is_not_negative(count):
+    """Fewer samples than features, too: what the traces leave is a sum of squares."""
+    for scale in (1e-3, 1.0, 1e3):
+        x = scale * skewed(count, 24, 3)
+        same = frechet_distance(x, x[torch.randperm(count, generator=torch.Generator().manual_seed(0))])
+        assert 0 <= same < 1e-12 * float(x.double().square().sum(1).mean())
+        near = frechet_distance(x, 1.01 * x)
+        root_mean_square = Moments.of(x).covariance.trace() + Moments.of(x).mean.square().sum()
+        assert near == pytest.approx(1e-4 * float(root_mean_square), rel=1e-4)
+
+
+def test_an_interval_of_a_distance_does_not_reach_below_zero():
+    x = skewed(60, 8, 0)
+    low, high = frechet_interval(x, x, repeats=20, generator=torch.Generator().manual_seed(0))
+    assert 0 <= low <= high
+
+
+def test_a_spread_is_given_where_there_is_one():
+    x, y = skewed(60, 8, 0), skewed(60, 8, 1)
+    whole, parts = (kernel_distance(x, y, num_subsets=5, subset_size=size) for size in (60, 30))
+    assert (whole.std, whole.plain) == (0, {"mean": whole.mean})
+    assert parts.plain == {"mean": parts.mean, "std": parts.std}
+    assert kernel_distance(x, skewed(90, 8, 1), num_subsets=5, subset_size=60).std > 0  # of the reference's subsets
+    assert "std" not in inception_score(torch.eye(4), splits=1).plain
+
+
 def test_inception_score_in_closed_form_and_as_torchmetrics():
     assert inception_score(torch.full((50, 10), 0.1)).mean == pytest.approx(1, rel=1e-6)
     assert inception_score(torch.eye(10).repeat(7, 1), splits=7).mean == pytest.approx(10)

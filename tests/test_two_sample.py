@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, Gaussian, InputError, Laplace, Riesz, flow
-from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
+from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test, two_sample
 
 
 def normal(n, d=2, seed=0):
@@ -47,9 +47,67 @@ def test_one_kernel_in_a_list_is_that_kernel():
 def test_wild_bootstrap_statistic():
     x, y = normal(7), normal(7, seed=1)
     k = Gaussian(1.3)
+    value, _ = mmd_test(
+        x, y, k, method="wild-bootstrap", num_permutations=1, generator=torch.Generator().manual_seed(3)
+    )
+    y = y[torch.randperm(7, generator=torch.Generator().manual_seed(3))]  # the pairs are random ones
     h = k(x, x) + k(y, y) - k(x, y) - k(y, x)
-    value, _ = mmd_test(x, y, k, method="wild-bootstrap", num_permutations=1)
     assert value == pytest.approx(((h.sum() - h.diagonal().sum()) / 42).item())
+
+
+def sorted_rows(n, generator):
+    return torch.randn(n, 1, dtype=torch.float64, generator=generator).sort(0).values
+
+
+def rows_by_class(n, generator):
+    classes = torch.randint(4, (n,), generator=generator).sort().values
+    return torch.randn(n, 2, dtype=torch.float64, generator=generator) + 5 * classes[:, None]
+
+
+@pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+@pytest.mark.parametrize(("draw", "n"), [(sorted_rows, 40), (rows_by_class, 100)])
+def test_the_order_of_rows_does_not_matter_to_the_level(method, draw, n, generator):
+    rejections = 0
+    for _ in range(100):
+        x, y = (draw(n, generator) for _ in range(2))
+        rejections += mmd_test(x, y, method=method, num_permutations=39, generator=generator)[1] <= 0.1
+    assert 1 <= rejections <= 20  # 10 expected, three standard deviations are 9
+
+
+@pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+def test_counts_with_many_ties_are_tested(method, generator):
+    """Most rows are 0, so that the median distance is: the median of the positive distances is taken."""
+
+    def counts(rate, n=60):
+        return torch.poisson(torch.full((n, 3), rate, dtype=torch.float64), generator=generator)
+
+    rejections = [
+        mmd_test(counts(0.05), counts(0.05), method=method, num_permutations=39, generator=generator)[1] <= 0.1
+        for _ in range(60)
+    ]
+    assert sum(rejections) <= 13  # 6 expected, three standard deviations are 7
+    assert mmd_test(counts(0.05), counts(0.6), method=method, num_permutations=99, generator=generator)[1] == 0.01
+    kernel = gaussian_scales(torch.cat([torch.zeros(9, 1), torch.full((1, 1), 3.0)]), (2.0,))[0]
+    assert float(kernel.bandwidth) == 6.0
+
+
+@pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+def test_constant_data(method, generator):
+    equal = torch.full((20, 3), 7.0)
+    assert mmd_test(equal, equal, method=method, num_permutations=99, generator=generator) == (0.0, 1.0)
+    assert mmd_test(equal, equal, gaussian_scales(equal), num_permutations=99, generator=generator)[1] == 1.0
+    assert mmd_test(equal, equal + 1, method=method, num_permutations=99, generator=generator)[1] == 0.01
+    one_sided = torch.cat([torch.zeros(19, 3), torch.ones(1, 3)])
+    assert mmd_test(torch.zeros(20, 3), one_sided, method=method, num_permutations=99, generator=generator)[1] > 0.2
+
+
+def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    x = torch.zeros(100_000, 1)
+    monkeypatch.setattr(two_sample, "memory_left", lambda device: 64 * 2**30)
+    with pytest.raises(InputError, match="200000 points: their Gram matrix takes 447 GiB of 64 GiB free; test at most"):
+        mmd_test(x, x, Gaussian(1.0))
+    monkeypatch.setattr(two_sample, "memory_left", lambda device: None)  # a system that does not say
+    assert mmd_test(x[:5], x[:5], Gaussian(1.0), num_permutations=9)[1] == 1.0
 
 
 def test_flow_stops_with_its_p_value(generator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -50,3 +51,16 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
     said = ("not enough memory", "can't allocate", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+
+
+def memory_left(device: torch.device | str = "cpu") -> int | None:
+    """Return the free memory of a device in bytes; None where the system does not say."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, IndexError):
+        return None
+    return 1024 * int(kilobytes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -77,14 +78,14 @@ class ModuleExtractor:
 
     @torch.no_grad()
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n K"]:
-        """Return the features of images in [-1, 1].
+        """Return the features of images in [-1, 1], with the module in evaluation mode meanwhile.
 
         Raises:
             InputError: for images whose channels are not the module's.
         """
-        self.module.eval()
         device = next((p.device for p in self.module.parameters()), x.device)
-        return torch.cat([self._block(rows.to(device)) for rows in x.split(self.block)])
+        with _evaluation_mode(self.module):
+            return torch.cat([self._block(rows.to(device)) for rows in x.split(self.block)])
 
     def probabilities(self, features: Float[Tensor, "n K"]) -> Float[Tensor, "n C"] | None:
         """Return class probabilities from features; None where there are no classes."""
@@ -102,6 +103,18 @@ class ModuleExtractor:
             x = ((x + 1) / 2 - mean) / std
         out: Tensor = self.module(x)
         return out.flatten(2).mean(2) if out.ndim > 2 else out
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module and its parts into evaluation mode, and each back into its own afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 class _Inception(nn.Module):
@@ -142,10 +155,10 @@ def inception(weights: str | Path | None = None) -> ModuleExtractor:
             f"features = inception: no weights at {path}; put {_INCEPTION_FILE} (a release file of torch-fidelity) there, or "
             f"name its place by {INCEPTION_VARIABLE}"
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not found.startswith(_INCEPTION_HASH):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(_INCEPTION_HASH):
         raise InputError(
-            f"{path}: has SHA-256 {found[:8]}...: must be {_INCEPTION_HASH}..., the weights that published FIDs are measured with"
+            f"{path}: has SHA-256 {digest[:8]}...: must be {_INCEPTION_HASH}..., the weights that published FIDs are measured by"
         )
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     weight = network.fc.weight.detach().clone()

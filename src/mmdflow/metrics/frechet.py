@@ -14,12 +14,17 @@ from mmdflow.metrics.moments import Moments
 
 log = logging.getLogger(__name__)
 
+#: Share of the traces below which their difference is lost to rounding, the root of an eigenvalue's error being large.
+_CANCELS = 1e-3
+
 
 def frechet_distance(features_a: Float[Tensor, "n K"] | Moments, features_b: Float[Tensor, "m K"] | Moments) -> float:
     r"""Return |mu_a - mu_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64, covariances with n - 1.
 
     The trace of the square root is taken from the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), so that singular
-    covariances (fewer samples than features) are no problem. With Inception features this is FID; with others it is not.
+    covariances (fewer samples than features) are no problem. Where the traces nearly cancel, what is left of them is computed as
+    |C_a^(1/2) - U C_b^(1/2)|^2 with the best orthogonal U, so that the distance is never negative. With Inception features this
+    is FID; with others it is not.
 
     Args:
         features_a: features, or their moments.
@@ -37,10 +42,20 @@ def frechet_distance(features_a: Float[Tensor, "n K"] | Moments, features_b: Flo
     a, b = _moments("features_a", features_a), _moments("features_b", features_b)
     if len(a.mean) != len(b.mean):
         raise InputError(f"features_b has {len(b.mean)} columns: must have {len(a.mean)}, as features_a")
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    root = _root(a.covariance)
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp_min(0).sqrt().sum()
-    return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross)
+    traces = a.covariance.trace() + b.covariance.trace()
+    if traces - 2 * cross > _CANCELS * traces:
+        return float((a.mean - b.mean).square().sum() + traces - 2 * cross)
+    other = _root(b.covariance)
+    left, _, right = torch.linalg.svd(root @ other)
+    return float((a.mean - b.mean).square().sum() + (root - left @ right @ other).square().sum())
+
+
+def _root(covariance: Float[Tensor, "K K"]) -> Float[Tensor, "K K"]:
+    """Return the symmetric square root."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
 
 def warn_if_deficient(name: str, count: int, size: int) -> None:

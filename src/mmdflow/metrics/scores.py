@@ -20,11 +20,16 @@ class Estimate:
 
     Attributes:
         mean: over splits or subsets.
-        std: standard deviation over them, with n; 0 for one.
+        std: standard deviation over them, with n; 0 where there is no spread: of one value, or of subsets that are the whole set.
     """
 
     mean: float
     std: float
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """As a report has it: the deviation is left out where there is no spread."""
+        return {"mean": self.mean} | ({"std": self.std} if self.std > 0 else {})
 
 
 def inception_score(probabilities: Float[Tensor, "n C"], *, splits: int = 10) -> Estimate:
@@ -68,7 +73,8 @@ def kernel_distance(
 ) -> Estimate:
     """Return the unbiased MMD^2 of the kernel (<x, y> / K + 1)^3, over random subsets (KID, Binkowski et al. 2018), in float64.
 
-    Its expectation is 0 for equal distributions, and a single value may be negative.
+    Its expectation is 0 for equal distributions, and a single value may be negative. There is no spread where the subsets are
+    both whole sets.
 
     Args:
         features: of the samples.
@@ -95,7 +101,8 @@ def kernel_distance(
         )
         within = (_off_diagonal(x) + _off_diagonal(y)) / (size * (size - 1))
         values.append(within - 2 * _cubic(x, y).mean())
-    return _estimate(torch.stack(values))
+    whole = size == len(features) == len(reference)  # every pair of subsets is the same but for its order
+    return _estimate(torch.stack(values), spread=not whole)
 
 
 def frechet_interval(
@@ -109,7 +116,8 @@ def frechet_interval(
     """Return an interval of the Frechet distance over draws of as many samples, from resampled sets (the bootstrap).
 
     Resampling adds the bias of a finite set a second time; the quantiles are therefore moved so that the mean of the resampled
-    distances is the estimate. What is left is the spread of the distance at this number of samples. The reference is held fixed.
+    distances is the estimate, and end at 0. What is left is the spread of the distance at this number of samples. The reference
+    is held fixed.
 
     Args:
         features: of the samples.
@@ -127,7 +135,7 @@ def frechet_interval(
         found[i] = frechet_distance(Moments.of(features, times), against)
     low, high = torch.quantile(found, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     shift = estimate - float(found.mean())
-    return low + shift, high + shift
+    return max(low + shift, 0.0), max(high + shift, 0.0)
 
 
 def frechet_at_infinity(
@@ -175,5 +183,5 @@ def _off_diagonal(x: Tensor) -> Tensor:
     return gram.sum() - gram.diagonal().sum()
 
 
-def _estimate(values: Float[Tensor, " s"]) -> Estimate:
-    return Estimate(float(values.mean()), float(values.std(correction=0)))
+def _estimate(values: Float[Tensor, " s"], *, spread: bool = True) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std(correction=0)) if spread else 0.0)

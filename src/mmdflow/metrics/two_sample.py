@@ -10,9 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import device_of
+from mmdflow._tensors import device_of, flat, memory_left
 from mmdflow.errors import InputError
-from mmdflow.kernels import Gaussian, Kernel, median_bandwidth
+from mmdflow.kernels import Gaussian, Kernel, median_bandwidth, squared_distances
+
+#: Rows at most whose distances the bandwidth of tied data is taken from.
+_BANDWIDTH_ROWS = 1000
 
 
 def mmd_test(
@@ -27,8 +30,12 @@ def mmd_test(
     """Return MMD^2 and its p-value, (1 + #{resampled >= observed}) / (1 + resamplings).
 
     "permutation" relabels the points: its level is exact for any n and m, and the statistic is the unbiased one. "wild-bootstrap"
-    flips the signs of pairs (x_i, y_i): it needs n = m, its level is asymptotic (it also holds for dependent samples), and its
-    statistic leaves out k(x_i, y_i). Both cost one Gram matrix of (n + m)^2 entries a kernel.
+    flips the signs of pairs: it needs n = m, its level is asymptotic, and its statistic leaves out the kernel of each pair. The
+    pairs are x_i with the rows of y in a random order, so that rows stored sorted or by class do no harm. Both tests are for
+    independent samples. Both cost one Gram matrix of (n + m)^2 entries a kernel.
+
+    The default bandwidth is the median distance of both samples together; where that is 0, because most points are equal, it is
+    the median of the positive distances.
 
     With several kernels the test is aggregated over them: the smallest of their p-values is compared with the smallest of every
     resampling's (as Schrab et al. 2023 with equal weights; by min-p rather than by bisection), so that no correction is lost
@@ -43,7 +50,8 @@ def mmd_test(
         generator: of the resamplings.
 
     Raises:
-        InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap.
+        InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap,
+            or a Gram matrix that the memory does not hold.
 
     Example:
         >>> import torch
@@ -61,15 +69,21 @@ def mmd_test(
         raise InputError(f"x and y have {n} and {m} points: each needs at least 2")
     if method == "wild-bootstrap" and n != m:
         raise InputError(f"method = 'wild-bootstrap' with {n} and {m} points: must be equally many")
-    both = torch.cat([x, y])
+    _check_memory(n + m, x)
     if kernel is None:
         # a random order, so that the heuristic's subsample holds points of both
+        both = torch.cat([x, y])
         kernel = Gaussian(
-            median_bandwidth(both[torch.randperm(n + m, generator=generator, device=device_of(generator))])
+            _typical_distance(
+                both[torch.randperm(n + m, generator=generator, device=device_of(generator)).to(x.device)]
+            )
         )
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
     if not kernels:
         raise InputError("kernel = []: must hold at least one kernel")
+    if method == "wild-bootstrap":
+        y = y[torch.randperm(m, generator=generator, device=device_of(generator)).to(y.device)]
+    both = torch.cat([x, y])
     draw, statistics_of = METHODS[method]
     draws = draw(n, m, num_permutations, generator)
     rows, tails = [], []
@@ -87,9 +101,37 @@ def mmd_test(
 def gaussian_scales(
     x: Float[Tensor, "n *event"], factors: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0)
 ) -> list[Kernel]:
-    """Return Gaussian kernels whose bandwidths are the median distance of x times each factor."""
-    median = median_bandwidth(x)
-    return [Gaussian(median * _checks.positive("factors", factor)) for factor in factors]
+    """Return Gaussian kernels whose bandwidths are the median distance of x times each factor.
+
+    Where the median distance is 0, because most points are equal, the median of the positive distances takes its place.
+    """
+    typical = _typical_distance(x)
+    return [Gaussian(typical * _checks.positive("factors", factor)) for factor in factors]
+
+
+def _typical_distance(x: Float[Tensor, "n *event"]) -> float:
+    """Return the median distance of x, or that of its positive distances where it is 0; 1 where all points are equal."""
+    _checks.points("x", x)
+    try:
+        return median_bandwidth(x)
+    except InputError:
+        if len(x) < 2:
+            raise
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:_BANDWIDTH_ROWS]
+    points = flat(x)[order.to(x.device)]
+    squares = squared_distances(points, points)
+    positive = squares[squares > 0]
+    return float(positive.median().sqrt()) if len(positive) else 1.0
+
+
+def _check_memory(rows: int, x: Tensor) -> None:
+    """Raise InputError where the Gram matrix of so many rows, in x's dtype and in float64, takes more memory than there is."""
+    needed, left = rows**2 * (8 + x.element_size()), memory_left(x.device)
+    if left is not None and needed > left:
+        raise InputError(
+            f"x and y have {rows} points: their Gram matrix takes {needed / 2**30:.0f} GiB of {left / 2**30:.0f} GiB free; test "
+            f"at most {int((left / (8 + x.element_size())) ** 0.5)} points, drawn at random"
+        )
 
 
 def _upper_tail(values: Tensor, slack: float) -> Tensor:
@@ -117,7 +159,7 @@ def _of_labels(gram: Tensor, first: Tensor, n: int, m: int) -> Tensor:
 
 
 def _draw_signs(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw signs of the pairs (x_i, y_i), [n, 1 + resamplings]."""
+    """Draw signs of the pairs, [n, 1 + resamplings]."""
     device = device_of(generator)
     signs = 2 * torch.randint(2, (n, count + 1), generator=generator, device=device).double() - 1
     signs[:, 0] = 1
