@@ -66,7 +66,7 @@ docs: $(VENV)/.docs
 bench: dev
 	$(INSTALL) -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/run.py --output results
-	$(BIN)/python docs/speed.py
+	$(BIN)/python tools/speed_page.py
 
 # The versions that the newest allowed packages resolve to, in a fresh environment
 lock:
