@@ -81,6 +81,11 @@ def test_imports_in_code_work(page):
                     assert resolves(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}: no such name"
 
 
+def test_modules_of_the_reference_exist():
+    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE):
+        assert resolves(name), f"{name}: no such module"
+
+
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_of_the_guide_are_short(page):
     for number, line in enumerate(FENCE.sub(lambda m: "\n" * m[0].count("\n"), page.read_text()).splitlines(), 1):
