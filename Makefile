@@ -1,6 +1,7 @@
 # Everything runs in .venv, made on first use; stamp files make later calls quick.
 #   make demo     train a DMMD on handwritten digits, sample it, judge it
 #   make test     run the tests
+#   make release  build the distributions and try them
 # With a CUDA build of PyTorch already in $(PYTHON): make TORCH=system demo
 PYTHON ?= python3
 TORCH ?= cpu
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 RUN ?= runs/demo
 
-.PHONY: install dev demo test test-gpu check lock reproduce docs bench clean
+.PHONY: install dev demo test test-gpu check lock reproduce docs bench release clean
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
@@ -66,7 +67,18 @@ docs: $(VENV)/.docs
 bench: dev
 	$(INSTALL) -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/run.py --output results
-	$(BIN)/python docs/speed.py
+	$(BIN)/python tools/speed_page.py
+
+# Sdist and wheel in dist, and the wheel tried in a clean environment as the README has it
+release: | $(BIN)/python
+	$(INSTALL) build
+	rm -rf dist $(VENV)-release
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints-cpu.txt "$$(ls dist/*.whl)"
+	$(VENV)-release/bin/python -I tools/try_release.py README.md
+	rm -rf $(VENV)-release
+	ls -l dist
 
 # The versions that the newest allowed packages resolve to, in a fresh environment
 lock:
@@ -77,4 +89,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,7 +4,7 @@ python benchmarks/run.py [--only sums,sliced,...] [--scale full|small] [--repeat
     [--output results]
 
 Writes bench-SUITE.json to the output folder for every suite: sums, sliced, scaling, latency. The peers are
-in benchmarks/requirements.txt; those that are not installed are left out. docs/speed.py makes a page of the reports.
+in benchmarks/requirements.txt; those that are not installed are left out. tools/speed_page.py makes a page of the reports.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
@@ -57,15 +57,41 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return replace(settings, **given)  # type: ignore[type-var]
 
 
-def table(kind: type) -> str:
-    """Return the fields of a settings dataclass as a Markdown table."""
-    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
-    for one in fields_of(kind):
-        default = "" if one.default is MISSING or is_dataclass(one.default) else f"`{one.default}`"
-        rows.append(f"| `{one.name}` | {_type_text(one.type)} | {default} | {one.text} |")
-    return "\n".join(rows)
+def table(kind: type, prefix: str = "") -> str:
+    """Return the fields of a settings dataclass as a Markdown table, with `prefix` before each name; nested names are dotted."""
+    return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *_rows(kind, None, prefix)])
 
 
-def _type_text(kind: Any) -> str:
-    text = getattr(kind, "__name__", None) if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-    return str(text).replace("typing.", "").replace("NoneType", "None").replace("|", "or").replace(" or None", "")
+def _rows(kind: type, settings: Any, prefix: str) -> list[str]:
+    """Return the rows of a settings dataclass; the defaults are those of `settings`, where given."""
+    rows = []
+    for name, annotation, default, text in fields_of(kind):
+        if settings is not None:
+            default = getattr(settings, name)
+        inner = _without_none(annotation)
+        if is_dataclass(inner):
+            assert isinstance(inner, type)
+            rows += _rows(inner, default if is_dataclass(default) else None, f"{prefix}{name}.")
+            continue
+        shown = "" if default is MISSING else f"`{default}`"
+        meaning = text.replace("|", r"\|")
+        rows.append(f"| `{prefix}{name}` | {_type_text(inner)} | {shown} | {meaning} |")
+    return rows
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return X for X | None."""
+    inner = [part for part in get_args(annotation) if part is not type(None)]
+    return (
+        inner[0]
+        if len(inner) == 1 and len(get_args(annotation)) == 2 and type(None) in get_args(annotation)
+        else annotation
+    )
+
+
+def _type_text(annotation: Any) -> str:
+    """Return a type in words: the choices of a Literal, the name of anything else."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+    return text.replace("typing.", "").replace("NoneType", "None").replace(" | ", " or ")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_digits_reach_what_the_documentation_says(tmp_path, seed):
-    """docs/digits.md: no farther from the training set than independent real draws, every class between 4 and 18 percent."""
+    """docs/lab/digits.md: no farther from the training set than independent real draws, every class between 4 and 18 percent."""
     folder = tmp_path / "run"
     assert main(["train", "dmmd-digits", f"--output={folder}", f"--training.seed={seed}"]) == 0
     reports = {}

@@ -1,8 +1,8 @@
-"""Write docs/speed.md and docs/assets/speed/*.png from results/bench-*.json.
+"""Write docs/lab/speed.md and docs/assets/speed/*.png from results/bench-*.json.
 
 pip install -r benchmarks/requirements.txt
 python benchmarks/run.py
-python docs/speed.py [FOLDER OF THE REPORTS]
+python tools/speed_page.py [FOLDER OF THE REPORTS]
 """
 
 import itertools
@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
-ASSETS, PAGE = ROOT / "docs" / "assets" / "speed", ROOT / "docs" / "speed.md"
+ASSETS, PAGE = ROOT / "docs" / "assets" / "speed", ROOT / "docs" / "lab" / "speed.md"
 SUITES = ("sums", "sliced", "scaling", "latency")
 OTHER = "POT (W2)"  # another divergence
 
 INTRODUCTION = """\
 mmdflow beside other libraries and plain PyTorch, on the same work in the same process, taking turns; medians, with
-the error beside every time. This page is written by `python docs/speed.py` from `results/bench-*.json`, which `python
+the error beside every time. This page is written by `python tools/speed_page.py` from `results/bench-*.json`, which `python
 benchmarks/run.py` makes (`pip install -r benchmarks/requirements.txt` first; `make bench` does it all). Ratios say
 more than times: they are of one run on one machine. A ratio is the method's time divided by mmdflow's: above 1
 mmdflow is quicker."""
@@ -337,7 +337,7 @@ def markdown(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 def picture(name: str, caption: str) -> str:
     """Return the link to a figure."""
-    return f"![{caption}](assets/speed/{name}.png)"
+    return f"![{caption}](../assets/speed/{name}.png)"
 
 
 def wrapped(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Write the tables of digits.md, images.md, dmmd.md and comparison.md from results/*.json: python docs/generative.py
+"""Write the tables of the lab pages and the costs in dmmd.md from results/*.json: python tools/lab_tables.py
 
-A table stands between the lines `<!-- NAME -->` and `<!-- end -->`.
+A table stands between the lines `<!-- NAME -->` and `<!-- end -->`. Galleries that `mmdflow compare` left in
+results/compare move to docs/assets, where the pages show them.
 """
 
 import json
@@ -126,11 +127,15 @@ def cost() -> str:
 
 
 def compared(data: str) -> str:
-    """Return the table and the notes of `mmdflow compare`, from its page; its picture goes among the assets."""
+    """Return the table and the notes of `mmdflow compare`, from its page; its gallery moves to the assets."""
     folder = ROOT / "results" / "compare" / data
-    shutil.copy(folder / "compare.png", ROOT / "docs" / "assets" / f"compare-{data}.png")
+    gallery = folder / "compare.png"
+    if gallery.exists():
+        shutil.move(gallery, ROOT / "docs" / "assets" / f"compare-{data}.png")
     page = page_of(json.loads((folder / "compare.json").read_text()))
-    return page.split("\n\n", 1)[1].replace("(compare.png)", f"(assets/compare-{data}.png)").rstrip()
+    here, lab = f"../../../docs/assets/compare-{data}.png", f"../assets/compare-{data}.png"
+    (folder / "compare.md").write_text(page.replace("(compare.png)", f"({here})"))
+    return page.split("\n\n", 1)[1].replace("(compare.png)", f"({lab})").rstrip()
 
 
 def searched(data: str) -> str:
@@ -171,12 +176,12 @@ def stability() -> str:
 
 
 TABLES = {
-    "digits.md": {
+    "lab/digits.md": {
         "rivals": lambda: comparison("digits"),
         "ablation": lambda: comparison("digits-ablation"),
         "stability": stability,
     },
-    "images.md": {
+    "lab/images.md": {
         "mnist": lambda: comparison("mnist"),
         "fashion": lambda: comparison("fashion"),
         "mnist-curve": lambda: curve("mnist"),
@@ -185,7 +190,7 @@ TABLES = {
         "walk": walk,
     },
     "dmmd.md": {"cost": cost},
-    "comparison.md": {
+    "lab/comparison.md": {
         "digits": lambda: compared("digits"),
         "mnist": lambda: compared("mnist"),
         "fashion": lambda: compared("fashion"),
