@@ -20,6 +20,7 @@ from .divergences import FDivergence as FDivergence
 from .divergences import PotentialEnergy as PotentialEnergy
 from .divergences import SlicedMMD as SlicedMMD
 from .divergences import SobolevDescent as SobolevDescent
+from .divergences import VelocityField as VelocityField
 from .divergences.witness import KernelWitness as KernelWitness
 from .divergences.witness import Witness as Witness
 from .errors import DivergedError as DivergedError
