@@ -24,8 +24,6 @@ INTEGRATORS = ("euler", "nesterov", "heun", "adams_bashforth")
 OBJECTIVES = ("mmd", "kl", "reverse-kl")
 PAIRINGS = ("disjoint", "paired", "shared")
 PENALTY_POINTS = ("path", "interpolate", "noisy", "ends")
-#: Settings that infinity switches off in a call.
-_UNBOUNDED = ("whitening", "max_slope")
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,8 @@ class SamplerSettings:
     guidance: float = 0.0
     #: Stands before a field's name in messages.
     section: ClassVar[str] = ""
+    #: Fields that infinity switches off in a call.
+    unbounded: ClassVar[tuple[str, ...]] = ("whitening", "max_slope")
 
     def __post_init__(self) -> None:
         """Check every field, and what they say of each other."""
@@ -185,6 +185,6 @@ class SamplerSettings:
             _checks.choice("sampler", given["sampler"], (*SAMPLERS, *NAMES))
         if isinstance(given.get("step_size"), tuple):
             given["step_size"] = list(given["step_size"])
-        switched_off = {name: None for name in _UNBOUNDED if given.get(name) == math.inf}
+        switched_off = {name: None for name in self.unbounded if given.get(name) == math.inf}
         given = {name: value for name, value in given.items() if name not in switched_off}
         return replace(changed(start, given), **switched_off)  # type: ignore[arg-type]
