@@ -12,16 +12,17 @@ import torch
 
 from mmdflow import MMD, DivergedError, Riesz, flow
 from mmdflow.data import toy
+from mmdflow.flows import Adam, AdamsBashforth, Adaptive, Euler, Heun, Nesterov
 from mmdflow.plots import draw
 
 CASES = {
-    "euler": {},
-    "euler, momentum 0.9": {"momentum": 0.9},
-    "nesterov, momentum 0.9": {"integrator": "nesterov", "momentum": 0.9},
-    "heun": {"integrator": "heun"},
-    "adams_bashforth": {"integrator": "adams_bashforth"},
-    "adam, momentum 0.9": {"integrator": "adam", "momentum": 0.9},
-    "adaptive": {"integrator": "adaptive"},
+    "euler": Euler(),
+    "euler, momentum 0.9": Euler(momentum=0.9),
+    "nesterov, momentum 0.9": Nesterov(momentum=0.9),
+    "heun": Heun(),
+    "adams_bashforth": AdamsBashforth(),
+    "adam, momentum 0.9": Adam(beta=0.9),
+    "adaptive": None,  # of several tolerances
 }
 
 
@@ -37,24 +38,30 @@ def main() -> None:
     source = 0.3 * torch.randn(options.num_points, 2, generator=generator) + torch.tensor([3.0, 0.0])
     divergence = MMD(target, Riesz())
     curves = {}
-    for name, settings in CASES.items():
+    for name, integrator in CASES.items():
         best = None
         for choice in (0.03, 0.1, 0.3, 1.0, 3.0):
-            how = {"step_size": 0.1, "tolerance": choice / 100} if name == "adaptive" else {"step_size": choice}
+            if integrator is None:
+                searched, value, settings = (
+                    "tolerance",
+                    choice / 100,
+                    {"integrator": Adaptive(choice / 100), "step_size": 0.1},
+                )
+            else:
+                searched, value, settings = "step_size", choice, {"integrator": integrator, "step_size": choice}
             evaluations = 2 if name in ("heun", "adaptive") else 1  # at least, for adaptive
             try:
-                result = flow(divergence, source, num_steps=options.nfe // evaluations, save_every=1, **how, **settings)
+                result = flow(divergence, source, num_steps=options.nfe // evaluations, save_every=1, **settings)
             except DivergedError:
                 continue
             if best is None or result.values[-1] < best[0].values[-1]:
-                best = result, how
+                best = result, searched, value
         assert best is not None
-        result, how = best
+        result, searched, value = best
         x_axis = torch.linspace(0, result.nfe, len(result.values))
         curves[name] = x_axis, result.values
-        chosen = "tolerance" if name == "adaptive" else "step_size"
         print(
-            f"{name:>22}: F {result.values[0]:.3f} -> {result.values[-1]:.2e} with {chosen} {how[chosen]:g}, NFE {result.nfe}, "
+            f"{name:>22}: F {result.values[0]:.3f} -> {result.values[-1]:.2e} with {searched} {value:g}, NFE {result.nfe}, "
             f"flow time {result.times[-1]:.0f}"
         )
 

@@ -11,6 +11,7 @@ import argparse
 import torch
 
 from mmdflow import MMD, Gaussian, flow
+from mmdflow.flows import BirthDeath, Reweighting
 from mmdflow.plots import draw
 
 
@@ -31,8 +32,8 @@ def main() -> None:
     cases = {
         "plain": {},
         "weights given: 0.3 and 0.7": {"weights": torch.tensor([0.3, 0.7])[torch.arange(n) % 2]},
-        "reweighting": {"reweighting": 1.0},
-        "birth_death": {"birth_death": 1.0, "diffusion": lambda step: 0.05 * (step < options.num_steps // 2)},
+        "reweighting": {"moves": Reweighting(1.0)},
+        "birth_death": {"moves": BirthDeath(1.0), "diffusion": lambda step: 0.05 * (step < options.num_steps // 2)},
     }
     panels = {}
     for name, extra in cases.items():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, DescentNoise, Gaussian, InputError, SlicedMMD, VelocityField, flow
+from mmdflow.flows import BirthDeath, Reweighting
 
 
 def points(n=6, d=2, seed=1):
@@ -91,8 +92,8 @@ def test_noise_injection_and_weights_reach_a_field():
 @pytest.mark.parametrize(
     ("field", "settings", "message"),
     [
-        (Pull(), {"birth_death": 1.0}, "birth_death with field Pull: the field must have a witness"),
-        (Pull(), {"reweighting": 1.0}, "reweighting with field Pull: the field must have a witness"),
+        (Pull(), {"moves": BirthDeath(1.0)}, "BirthDeath with field Pull: the field must have a witness"),
+        (Pull(), {"moves": [Reweighting(1.0)]}, "Reweighting with field Pull: the field must have a witness"),
         (Pull(), {"noise_injection": DescentNoise(1.0)}, "DescentNoise with field Pull: the field must have a value F"),
         (lambda step: "mmd", {}, r"field\(0\) = 'mmd': must be a VelocityField"),
         (3, {}, "field = 3: must be a Divergence"),

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, DescentNoise, DivergedError, Gaussian, InputError, PotentialEnergy, SlicedMMD, flow
-from mmdflow.flows import jumps, reweighted
-from mmdflow.flows.integrators import make_integrator
+from mmdflow.flows import Adam, AdamsBashforth, Adaptive, BirthDeath, Euler, Nesterov, Reweighting, jumps, reweighted
 
 
 def target(n=30, d=2, seed=1):
@@ -44,9 +43,9 @@ def test_heun_counts_two_evaluations_a_step():
 def test_adams_bashforth_is_exact_where_the_gradient_is_linear_in_time():
     """Once it has two gradients, at steps of any sizes; and it takes one evaluation a step."""
     sizes, time = [0.1, 0.3, 0.05, 0.2], 0.0
-    stepper, x = make_integrator("adams_bashforth", 1e-3, 0.0), torch.zeros(1, 1).double()
+    stepper, x = AdamsBashforth(), torch.zeros(1, 1).double()
     for i, size in enumerate(sizes):
-        x, elapsed = stepper.step(lambda z, t=time: torch.full_like(z, 2 * t + 1), x, size, 0.0)
+        x, elapsed = stepper.step(lambda z, t=time: torch.full_like(z, 2 * t + 1), x, size, i)
         time += elapsed
         if i == 0:
             rest = x + time**2 + time  # what Euler's step missed
@@ -81,7 +80,7 @@ def test_adam_is_torchs(momentum):
 
 
 def test_adaptive_keeps_its_error_and_lengthens_its_steps():
-    x, result = run("adaptive", step_size=1e-3, num_steps=40, tolerance=1e-5, save_every=1)
+    x, result = run(Adaptive(1e-5), step_size=1e-3, num_steps=40, save_every=1)
     torch.testing.assert_close(
         result.trajectory[:, :, 0], x[:, 0] * torch.exp(-result.times)[:, None], rtol=0, atol=40e-5
     )
@@ -92,7 +91,7 @@ def test_adaptive_keeps_its_error_and_lengthens_its_steps():
 
 
 def test_adaptive_shortens_a_first_step_that_is_too_long():
-    x, result = run("adaptive", step_size=50.0, num_steps=1, tolerance=1e-3)
+    x, result = run("adaptive", step_size=50.0, num_steps=1)
     assert result.times[-1] < 0.2
     torch.testing.assert_close(result.particles, x * math.exp(-result.times[-1]), rtol=0, atol=2e-3)
     assert result.nfe > 2
@@ -101,7 +100,7 @@ def test_adaptive_shortens_a_first_step_that_is_too_long():
 def test_adaptive_says_when_the_gradient_does_not_repeat():
     divergence = SlicedMMD(target(), 1, generator=torch.Generator().manual_seed(0))
     with pytest.raises(DivergedError, match="redraw=False"):
-        flow(divergence, target(seed=2), step_size=1.0, num_steps=50, integrator="adaptive", tolerance=1e-300)
+        flow(divergence, target(seed=2), step_size=1.0, num_steps=50, integrator=Adaptive(1e-300))
 
 
 def test_uniform_weights_change_nothing():
@@ -126,7 +125,8 @@ def test_reweighting_finds_the_targets_weights():
     y = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]]).double()
     q = torch.tensor([0.6, 0.3, 0.1]).double()
     divergence = MMD(y, Gaussian(1.0), target_weights=q)
-    result = flow(divergence, y, step_size=1.0, num_steps=400, reweighting=0.5, callback=lambda s, x: y, save_every=50)
+    moves = [Reweighting(0.5)]
+    result = flow(divergence, y, step_size=1.0, num_steps=400, moves=moves, callback=lambda s, x: y, save_every=50)
     torch.testing.assert_close(result.weights, q, rtol=1e-6, atol=1e-6)
     assert (result.values.diff() <= 1e-15).all()
 
@@ -141,11 +141,9 @@ def test_birth_death_moves_mass_between_modes_that_do_not_see_each_other():
     y = torch.cat([target(80) * 0.2, target(20, seed=3) * 0.2 + 20])
     source = torch.cat([target(20, seed=4) * 0.2, target(80, seed=5) * 0.2 + 20])
     shares = []
-    for rate in (None, 0.5):
+    for moves in ([], [BirthDeath(0.5)]):
         generator = torch.Generator().manual_seed(0)
-        result = flow(
-            MMD(y, Gaussian(0.5)), source, step_size=0.2, num_steps=600, birth_death=rate, generator=generator
-        )
+        result = flow(MMD(y, Gaussian(0.5)), source, step_size=0.2, num_steps=600, moves=moves, generator=generator)
         shares.append((result.particles[:, 0] < 10).double().mean().item())
     assert shares[0] == 0.2
     assert shares[1] == pytest.approx(0.8, abs=0.05)
@@ -167,23 +165,22 @@ def test_jumps_kill_above_the_mean_and_duplicate_below():
 
 def test_momentum_follows_the_particles_that_jump():
     divergence, x = MMD(target(), Gaussian(1.0)), target(6, seed=2) + 1
-    settings = {"step_size": 0.5, "num_steps": 6, "momentum": 0.8, "birth_death": 3.0}
+    settings = {"step_size": 0.5, "num_steps": 6, "momentum": 0.8}
     for integrator in ("euler", "nesterov", "adam"):
         generator = torch.Generator().manual_seed(0)
-        result = flow(divergence, x, integrator=integrator, generator=generator, **settings)
-        plain = flow(divergence, x, integrator=integrator, **settings | {"birth_death": None})
+        result = flow(divergence, x, integrator=integrator, moves=BirthDeath(3.0), generator=generator, **settings)
+        plain = flow(divergence, x, integrator=integrator, **settings)
         assert len(result.particles.unique(dim=0)) < 6 == len(plain.particles.unique(dim=0))
 
 
 def test_what_a_duplicate_carries_on_is_its_models():
     """After a jump the copy has its model's momentum: both move alike."""
-    for name in ("euler", "nesterov", "adams_bashforth", "adam"):
-        stepper = make_integrator(name, 1e-3, 0.0 if name == "adams_bashforth" else 0.9)
+    for stepper in (Euler(0.9), Nesterov(0.9), AdamsBashforth(), Adam(0.9)):
         x = torch.tensor([[0.0], [10.0]]).double()
-        x, _ = stepper.step(lambda z: torch.tensor([[1.0], [-3.0]]).double(), x, 0.1, 0.9)
+        x, _ = stepper.step(lambda z: torch.tensor([[1.0], [-3.0]]).double(), x, 0.1, 0)
         index = torch.tensor([1, 1])
         stepper.select(index)
-        x, _ = stepper.step(lambda z: torch.zeros(2, 1).double(), x[index], 0.1, 0.9)
+        x, _ = stepper.step(lambda z: torch.zeros(2, 1).double(), x[index], 0.1, 1)
         assert x[0] == x[1]
 
 
@@ -295,19 +292,16 @@ def test_callbacks_run_in_turn_and_report():
         ),
         ({"integrator": "heun", "momentum": 0.5}, "momentum = 0.5 with integrator = 'heun'"),
         ({"integrator": "nesterov"}, "momentum = 0 with integrator = 'nesterov'"),
-        ({"integrator": "adaptive", "tolerance": 0.0}, "tolerance = 0.0"),
         ({"weights": torch.ones(4)}, r"weights has shape \[4\]: must be a tensor \[3\]"),
         ({"weights": torch.tensor([1.0, float("nan"), 1.0])}, "weights holds nan"),
         ({"save_every": [1, -2]}, "save_every = -2"),
-        ({"birth_death": 1.0, "weights": torch.ones(3)}, "birth_death with weights or reweighting: must be alone"),
-        ({"birth_death": 1.0, "reweighting": 1.0}, "birth_death with weights or reweighting: must be alone"),
+        ({"moves": BirthDeath(1.0), "weights": torch.ones(3)}, "BirthDeath with weights or Reweighting: must be alone"),
+        ({"moves": [BirthDeath(1.0), Reweighting(1.0)]}, "BirthDeath with weights or Reweighting: must be alone"),
         ({"step_size": -0.1}, "step_size = -0.1: must be a finite number >= 0"),
         ({"step_size": 0.0, "integrator": "adaptive"}, "step_size = 0.0: must be a finite number > 0"),
         ({"step_size": lambda step: None}, r"step_size\(0\) = None"),
         ({"callback": 3}, "callback = 3: must be a function"),
         ({"callback": [3]}, "callback = 3: must be a function"),
-        ({"birth_death": -1.0}, "birth_death = -1.0"),
-        ({"reweighting": -1.0}, "reweighting = -1.0"),
         ({"noise_injection": DescentNoise(1.0), "momentum": 0.5}, "with DescentNoise: must be 'euler' and 0"),
     ],
 )
@@ -322,8 +316,11 @@ def test_bad_input(settings, message, unchecked):
     [
         (lambda: DescentNoise(-1.0), "beta = -1.0"),
         (lambda: DescentNoise(1.0, constant=1.0), "constant = 1.0"),
+        (lambda: BirthDeath(-1.0), "rate = -1.0"),
+        (lambda: Reweighting(-1.0), "rate = -1.0"),
+        (lambda: Adaptive(0.0), "tolerance = 0.0"),
     ],
 )
-def test_bad_descent_noise(make, message):
+def test_bad_objects(make, message):
     with pytest.raises(InputError, match=message):
         make()

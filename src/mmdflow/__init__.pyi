@@ -26,7 +26,7 @@ from .divergences.witness import Witness as Witness
 from .errors import DivergedError as DivergedError
 from .errors import InputError as InputError
 from .flows import flow as flow
-from .flows.integrators import DescentNoise as DescentNoise
+from .flows.moves import DescentNoise as DescentNoise
 from .kernels import Deep as Deep
 from .kernels import Gaussian as Gaussian
 from .kernels import InverseMultiquadric as InverseMultiquadric

@@ -1,10 +1,10 @@
 """The flow: particles that move along a velocity field, and all that a step may do besides.
 
-* `loop`: `flow` itself.
-* `integrators`: how a step is taken.
-* `constraints`: callbacks that keep particles in a set.
+* `loop`: `flow` itself; `state`: what it has at hand and records.
+* `integrators`: how a step is taken; `moves`: what happens besides, in or after a step.
+* `callbacks` and `constraints`: functions that watch, stop or project the particles after each step.
 """
 
-from mmdflow.flows.loop import Callback, FieldOrSchedule, flow, jumps, reweighted
+import lazy_loader
 
-__all__ = ["Callback", "FieldOrSchedule", "flow", "jumps", "reweighted"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

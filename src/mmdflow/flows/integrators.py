@@ -1,123 +1,230 @@
-"""How a flow takes a step along minus the gradient, and the noise injection that keeps its descent condition."""
+"""How a flow takes a step along minus the gradient: objects, which may also be chosen by name."""
 
 from __future__ import annotations
 
+import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import flat
-from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.types import ScalarOrSchedule
 
-#: x -> grad f(x), with the noise of this step.
+#: x -> grad f(x), with the noise of this step; each call is one evaluation (NFE).
 Gradient: TypeAlias = Callable[[Tensor], Tensor]
 
+#: Name -> integrator. Every class that has a name enters itself.
+_NAMED: dict[str, type[Integrator]] = {}
 
-class Integrator:
-    """A rule for one step. `step` returns the new particles and the time that passed."""
 
-    def __init__(self, tolerance: float) -> None:
-        self.tolerance = tolerance
+class Integrator(ABC):
+    """A rule for one step. One's own is a subclass with `step`.
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:
-        """Return the particles after one step, and its time."""
-        raise NotImplementedError
+    `flow` works on a copy of the object, so that one object serves any number of flows. The copy is shallow: keep what a step
+    leaves for the next one in attributes that `step` sets anew.
+
+    Attributes:
+        name: the short form: `flow(integrator=name)`. A class that has one can be chosen by it as soon as it is defined, also in
+            recipes and on the command line.
+        takes_momentum: whether the constructor's first argument is a momentum, which `flow(momentum=...)` then sets.
+        obeys_step_size: whether a step of size eta covers the flow time eta (up to momentum's 1 / (1 - momentum)). Samplers that
+            walk down noise levels need that. Adam and Adaptive choose their own.
+        per_particle: names of attributes that hold one row a particle, or None; they follow birth-death jumps.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Gaussian, flow
+        >>> class Midpoint(Integrator):
+        ...     def step(self, gradient, x, step_size, k):
+        ...         return x - step_size * gradient(x - step_size / 2 * gradient(x)), step_size
+        >>> result = flow(MMD(torch.zeros(4, 1), Gaussian(1.0)), torch.ones(3, 1), step_size=0.5, num_steps=10,
+        ...               integrator=Midpoint())
+        >>> result.nfe
+        20
+    """
+
+    name: ClassVar[str] = ""
+    takes_momentum: ClassVar[bool] = False
+    obeys_step_size: ClassVar[bool] = True
+    per_particle: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Enter a class that has a name of its own."""
+        super().__init_subclass__()
+        name = cls.__dict__.get("name", "")
+        if not name:
+            return
+        before = _NAMED.get(name)
+        if before is not None and (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(
+                f"name = {name!r} of {cls.__qualname__}: is the name of {before.__module__}.{before.__qualname__}"
+            )
+        _NAMED[name] = cls
+
+    @abstractmethod
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after step k = 0, 1, ..., and the flow time that passed."""
 
     def select(self, index: Tensor) -> None:
         """Follow a birth-death step in which particle i was replaced by particle index[i]."""
+        for name in self.per_particle:
+            rows = getattr(self, name)
+            if rows is not None:
+                setattr(self, name, rows[index])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 class Euler(Integrator):
-    """v <- grad f(x) + momentum v, x <- x - eta v (heavy ball; Hertrich et al. 2024 for MMD flows)."""
+    """v <- grad f(x) + momentum v, x <- x - eta v (heavy ball; Hertrich et al. 2024 for MMD flows).
 
+    Args:
+        momentum: in [0, 1), a number or a function of the step. It multiplies the effective step size by 1 / (1 - momentum).
+    """
+
+    name = "euler"
+    takes_momentum = True
+    per_particle = ("previous",)
     previous: Tensor | None = None
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
-        v = gradient(x)
+    def __init__(self, momentum: ScalarOrSchedule = 0.0) -> None:
+        self.momentum = momentum
+        self.momentum_at = _momentum_schedule("momentum", momentum)
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and its size; one evaluation."""
+        momentum = self.momentum_at(k)
+        return self._with_momentum(gradient(x), momentum, x, step_size)
+
+    def _with_momentum(self, v: Tensor, momentum: float, x: Tensor, step_size: float) -> tuple[Tensor, float]:
         v = v if self.previous is None else v + momentum * self.previous
         self.previous = v
         return x - step_size * v, step_size
 
-    def select(self, index: Tensor) -> None:  # noqa: D102
-        self.previous = None if self.previous is None else self.previous[index]
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(momentum={self.momentum!r})"
 
 
 class Nesterov(Euler):
-    """The gradient is taken where momentum alone would carry the particles: v <- grad f(x - eta momentum v) + momentum v."""
+    """The gradient is taken where momentum alone would carry the particles: v <- grad f(x - eta momentum v) + momentum v.
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
+    Args:
+        momentum: in (0, 1), or a function of the step.
+    """
+
+    name = "nesterov"
+
+    def __init__(self, momentum: ScalarOrSchedule = 0.9) -> None:
+        super().__init__(momentum)
+        if not callable(momentum) and momentum == 0:
+            raise InputError("momentum = 0 with integrator = 'nesterov': must be in (0, 1), or a function of the step")
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and its size; one evaluation."""
+        momentum = self.momentum_at(k)
         ahead = x if self.previous is None else x - step_size * momentum * self.previous
-        return super().step(lambda _: gradient(ahead), x, step_size, momentum)
+        return self._with_momentum(gradient(ahead), momentum, x, step_size)
 
 
 class Heun(Integrator):
     """The mean of the gradients before and after an Euler step: second order, two evaluations."""
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
+    name = "heun"
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and its size; two evaluations."""
         first = gradient(x)
         return x - step_size / 2 * (first + gradient(x - step_size * first)), step_size
 
 
 class AdamsBashforth(Integrator):
-    """Adams and Bashforth's second order, one evaluation: the gradient is carried on in a straight line from the last one's.
+    """The second order of Adams and Bashforth, for one evaluation a step.
 
-    x <- x - eta (g + r/2 (g - g')), with g' the gradient of the step before and r the step size in terms of its; Euler's first.
+    The gradient is carried on in a straight line from that of the step before: x <- x - eta (g + r/2 (g - g')), with g' the
+    gradient of the step before and r the step size over the one before. The first step is Euler's.
     """
 
+    name = "adams_bashforth"
+    per_particle = ("previous",)
     previous: Tensor | None = None
-    size = 0.0
+    previous_size = 0.0
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
-        g = gradient(x)
-        ahead = g if self.previous is None or self.size == 0 else g + step_size / (2 * self.size) * (g - self.previous)
-        self.previous, self.size = g, step_size
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and its size; one evaluation."""
+        g = ahead = gradient(x)
+        if self.previous is not None and self.previous_size > 0:
+            ahead = g + step_size / (2 * self.previous_size) * (g - self.previous)
+        self.previous, self.previous_size = g, step_size
         return x - step_size * ahead, step_size
-
-    def select(self, index: Tensor) -> None:  # noqa: D102
-        self.previous = None if self.previous is None else self.previous[index]
 
 
 class Adam(Integrator):
-    """Adam (Kingma and Ba 2015) entry by entry: momentum is beta_1 (0.9 is usual), beta_2 = 0.999, with bias correction."""
+    """Adam (Kingma and Ba 2015) entry by entry, with bias correction.
 
+    Args:
+        beta: beta_1, the momentum: in [0, 1), a number or a function of the step. beta_2 is 0.999.
+    """
+
+    name = "adam"
+    takes_momentum = True
+    obeys_step_size = False
+    per_particle = ("first", "second")
     first: Tensor | None = None
     second: Tensor | None = None
     count = 0
     decay, epsilon = 0.999, 1e-8
-    weight = 1.0
+    #: The product of the betas so far: what is left of the zero that the first moment began with.
+    remainder = 1.0
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
-        g = gradient(x)
+    def __init__(self, beta: ScalarOrSchedule = 0.9) -> None:
+        self.beta = beta
+        self.beta_at = _momentum_schedule("beta", beta)
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and its size; one evaluation."""
+        g, beta = gradient(x), self.beta_at(k)
         self.first = torch.zeros_like(g) if self.first is None else self.first
         self.second = torch.zeros_like(g) if self.second is None else self.second
-        self.first = momentum * self.first + (1 - momentum) * g
+        self.first = beta * self.first + (1 - beta) * g
         self.second = self.decay * self.second + (1 - self.decay) * g.square()
         self.count += 1
-        self.weight *= momentum  # what is left of the zero that the first moment began with
+        self.remainder *= beta
         scale = (self.second / (1 - self.decay**self.count)).sqrt() + self.epsilon
-        return x - step_size * self.first / (1 - self.weight) / scale, step_size
+        return x - step_size * self.first / (1 - self.remainder) / scale, step_size
 
-    def select(self, index: Tensor) -> None:  # noqa: D102
-        self.first = None if self.first is None else self.first[index]
-        self.second = None if self.second is None else self.second[index]
+    def __repr__(self) -> str:
+        return f"Adam(beta={self.beta!r})"
 
 
 class Adaptive(Integrator):
-    """Heun's steps, as long as their difference from Euler's allows: root mean square error a step at most `tolerance`.
+    """Heun's steps, as long as their difference from Euler's allows.
 
-    The given step size is the first one's. A step that errs more is made again, shorter. It needs a gradient that is the same
-    when asked again: `SlicedMMD` with redraw=False.
+    The step size of the flow is that of the first step. A step whose error exceeds the tolerance is made again, shorter. The
+    gradient must be the same when it is evaluated again: use `SlicedMMD` with redraw=False.
+
+    Args:
+        tolerance: root mean square error of a step at most, in the particles' units.
     """
 
+    name = "adaptive"
+    obeys_step_size = False
     size: float | None = None
 
-    def step(self, gradient: Gradient, x: Tensor, step_size: float, momentum: float) -> tuple[Tensor, float]:  # noqa: D102
+    def __init__(self, tolerance: float = 1e-3) -> None:
+        self.tolerance = _checks.positive("tolerance", tolerance)
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles after one step, and the size that it took; at least two evaluations.
+
+        Raises:
+            DivergedError: when no step is short enough.
+        """
         size = _checks.positive("step_size", step_size) if self.size is None else self.size
         first = gradient(x)
         for _ in range(50):
@@ -133,96 +240,39 @@ class Adaptive(Integrator):
             f"({self.tolerance:g}), or make the gradient repeatable (SlicedMMD with redraw=False)"
         )
 
-
-INTEGRATORS: dict[str, Callable[[float], Integrator]] = {
-    "euler": Euler,
-    "nesterov": Nesterov,
-    "heun": Heun,
-    "adams_bashforth": AdamsBashforth,
-    "adam": Adam,
-    "adaptive": Adaptive,
-}
-#: Those in which momentum has a meaning.
-WITH_MOMENTUM = ("euler", "nesterov", "adam")
+    def __repr__(self) -> str:
+        return f"Adaptive(tolerance={self.tolerance!r})"
 
 
-class DescentNoise:
-    r"""Noise injection whose level keeps the descent condition (Arbel et al. 2019, Proposition 8), and a monitor of it.
+def named_integrators() -> dict[str, type[Integrator]]:
+    """Return the integrators that can be chosen by name: the library's, and those of every module that is imported."""
+    return dict(_NAMED)
 
-    F_{t+1} - F_t <= -C gamma E |grad f(X_t + beta_t u)|^2. With `adapt`, a step that breaks it is made again with half the
-    beta, and beta grows by a fifth after a step that kept it, up to the given one; where no beta keeps it the plain gradient is
-    taken. Without, the given beta is used and the condition only recorded. F_t <= F_0 exp(-C' sum beta_t^2) follows where it
-    holds and sum beta_t^2 diverges. F must be the same function before and after a step, which `AdaptiveMMD` is not. Each try
-    costs a value and a gradient. Give it to `flow` as `noise_injection`.
 
-    Args:
-        beta: the noise level, or with `adapt` the largest one: a number or a function of the step.
-        constant: C, in (0, 1).
-        adapt: keep the condition, or only watch it.
+def make_integrator(integrator: str | Integrator, momentum: ScalarOrSchedule = 0.0) -> Integrator:
+    """Return an integrator that has made no step: a copy of an object, or the one that a name and a momentum stand for.
 
-    Example:
-        >>> import torch
-        >>> from mmdflow import MMD, DescentNoise, Gaussian, flow
-        >>> target = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-        >>> noise = DescentNoise(1.0)
-        >>> result = flow(MMD(target, Gaussian(1.0)), target + 2, step_size=1.0, num_steps=50, noise_injection=noise)
-        >>> result.report["descent_held"]
-        1.0
+    Raises:
+        InputError: for an unknown name, or a momentum that the integrator does not take.
     """
-
-    #: Levels that are tried before the plain gradient.
-    TRIES = 12
-
-    def __init__(self, beta: ScalarOrSchedule, *, constant: float = 0.1, adapt: bool = True) -> None:
-        self.beta = _checks.schedule("beta", beta, _checks.non_negative)
-        self.constant = _checks.interval("constant", constant, 0.0, 1.0, "()")
-        self.adapt = adapt
-        self._level = math.inf
-        self.history: list[dict[str, float]] = []
-
-    def start(self, particles: Tensor, weights: Tensor | None) -> None:
-        """Begin a flow."""
-        self.history, self._level = [], math.inf
-
-    def step(
-        self, divergence: Divergence, x: Tensor, weights: Tensor | None, noise: Tensor, step_size: float, step: int
-    ) -> tuple[Tensor, int]:
-        """Return the particles after the step, and the evaluations of the gradient that it took."""
-        bound = self.beta(step)
-        level = min(bound, self._level) if self.adapt else bound
-        for attempt in range(1, self.TRIES + 1):
-            gradient = -divergence.velocity(x, x + level * noise, weights)
-            # after the gradient: a sliced divergence has drawn its directions then
-            before = float(divergence(x, weights))
-            new = x - step_size * gradient
-            square = flat(gradient).square().sum(1)
-            required = self.constant * step_size * float(square.mean() if weights is None else weights @ square)
-            decrease = before - float(divergence(new, weights))
-            held = decrease >= required
-            if held or not self.adapt or level == 0:
-                break
-            level = level / 2 if attempt < self.TRIES - 1 else 0.0
-        if bound > 0:
-            self._level = 1.2 * level if held and level > 0 else max(level, 1e-3 * bound)
-        self.history.append({"beta": level, "decrease": decrease, "required": required, "held": float(held)})
-        return new, attempt
-
-    def report(self) -> dict[str, Any]:
-        """Return beta, the decrease of F and the one required after every step, and the share of steps that kept it."""
-        columns: dict[str, Any] = {k: [row[k] for row in self.history] for k in ("beta", "decrease", "required")}
-        held = [row["held"] for row in self.history]
-        columns["descent_held"] = sum(held) / len(held) if held else math.nan
-        columns["sum_beta_squared"] = sum(b * b for b in columns["beta"])
-        return columns
+    has_momentum = callable(momentum) or momentum != 0
+    if isinstance(integrator, Integrator):
+        if has_momentum:
+            raise InputError(
+                f"momentum = {momentum!r} with integrator = {integrator!r}: give it to the object, or a name"
+            )
+        return copy.copy(integrator)
+    if not isinstance(integrator, str):
+        raise InputError(f"integrator = {integrator!r}: must be an Integrator, such as Heun(), or the name of one")
+    kind: Callable[..., Integrator] = _NAMED[_checks.choice("integrator", integrator, _NAMED)]
+    if _NAMED[integrator].takes_momentum:
+        _momentum_schedule("momentum", momentum)
+        return kind(momentum)
+    if has_momentum:
+        takers = ", ".join(name for name, named in _NAMED.items() if named.takes_momentum)
+        raise InputError(f"momentum = {momentum!r} with integrator = {integrator!r}: only {takers} have momentum")
+    return kind()
 
 
-def make_integrator(name: str, tolerance: float, momentum: ScalarOrSchedule) -> Integrator:
-    """Return a fresh integrator of that name."""
-    _checks.choice("integrator", name, INTEGRATORS)
-    if name not in WITH_MOMENTUM and (callable(momentum) or momentum != 0):
-        raise InputError(
-            f"momentum = {momentum!r} with integrator = {name!r}: only {', '.join(WITH_MOMENTUM)} have momentum"
-        )
-    if name == "nesterov" and momentum == 0:
-        raise InputError("momentum = 0 with integrator = 'nesterov': must be in (0, 1), or a function of the step")
-    return INTEGRATORS[name](_checks.positive("tolerance", tolerance))
+def _momentum_schedule(field: str, momentum: ScalarOrSchedule) -> Callable[[int], float]:
+    return _checks.schedule(field, momentum, lambda name, value: _checks.interval(name, value, 0.0, 1.0, "[)"))

@@ -114,7 +114,7 @@ class FlowSpec:
         step_size: eta; by default one that suits the divergence's scale.
         momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0.
         noise_injection: beta at the start; it falls linearly to 0 over the first four fifths of the steps.
-        integrator: euler, nesterov, heun, adams_bashforth, adam or adaptive.
+        integrator: the name of an integrator of `mmdflow.flows`, such as heun, or of one's own.
         birth_death: rate of birth-death jumps.
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
@@ -131,7 +131,7 @@ class FlowSpec:
     step_size: float | None = None
     momentum: float | None = None
     noise_injection: float = 0.0
-    integrator: Literal["euler", "nesterov", "heun", "adams_bashforth", "adam", "adaptive"] = "euler"
+    integrator: str = "euler"
     birth_death: float | None = None
     stop_level: float | None = None
     frames: int = 60

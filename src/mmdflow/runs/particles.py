@@ -26,7 +26,7 @@ from mmdflow.divergences import (
     SobolevDescent,
 )
 from mmdflow.errors import InputError
-from mmdflow.flows import Callback, flow
+from mmdflow.flows import BirthDeath, Callback, Euler, Integrator, flow, named_integrators
 from mmdflow.kernels import (
     Gaussian,
     InverseMultiquadric,
@@ -65,6 +65,8 @@ class ParticleRun:
 
 def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = False) -> ParticleRun:
     """Run the flow that the fields describe; `watch` is called after every step."""
+    integrators = named_integrators()
+    integrator = integrators[_checks.choice("integrator", spec.integrator, integrators)]
     generator = torch.Generator().manual_seed(spec.seed)
     target, held_out, spent = _target(spec, generator)
     particles = _source(spec, target, generator)
@@ -92,12 +94,12 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
         particles,
         step_size=step_size if spec.step_size is None else spec.step_size,
         num_steps=spec.num_steps,
-        momentum=_momentum(spec, momentum),
+        momentum=_momentum(spec, integrator, momentum),
         noise_injection=(lambda step: spec.noise_injection * max(0.0, 1 - step / quiet))
         if spec.noise_injection
         else None,
         integrator=spec.integrator,
-        birth_death=spec.birth_death,
+        moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
         save_every=max(1, spec.num_steps // spec.frames),
         callback=callbacks,
         progress=progress,
@@ -156,10 +158,11 @@ def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor
     raise AssertionError
 
 
-def _momentum(spec: FlowSpec, default: float) -> float:
+def _momentum(spec: FlowSpec, integrator: type[Integrator], default: float) -> float:
+    """Return the momentum that was given, or one that suits the integrator; `default` suits the divergence with Euler's steps."""
     if spec.momentum is not None:
         return spec.momentum
-    return default if spec.integrator == "euler" else 0.9 if spec.integrator in ("nesterov", "adam") else 0.0
+    return default if integrator is Euler else 0.9 if integrator.takes_momentum else 0.0
 
 
 def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, float, float]:

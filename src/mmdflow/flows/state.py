@@ -1,0 +1,133 @@
+"""What a flow has at hand while it runs, and what it records on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow._tensors import normal_like
+from mmdflow.divergences import Divergence, VelocityField
+from mmdflow.errors import DivergedError
+from mmdflow.flows.integrators import Integrator
+from mmdflow.types import FlowResult
+
+
+@dataclass
+class FlowState:
+    """The state of a flow. Moves read it and change it.
+
+    Attributes:
+        field: the velocity field of this step.
+        particles: [n, *event]; replace the tensor, do not write into it.
+        weights: [n] with sum 1; None where all are 1/n.
+        integrator: what takes the steps.
+        generator: of the random draws.
+        step: the index of this step, 0, 1, ...
+        step_size: eta of this step.
+        elapsed: the flow time that this step took; known after it.
+        time: the flow time until now.
+        nfe: evaluations of the gradient until now.
+        shift: what is added to the points at which the gradient of this step is taken, [n, *event]; None for nothing.
+        stop: whether this step is the last one.
+    """
+
+    field: VelocityField
+    particles: Tensor
+    weights: Tensor | None
+    integrator: Integrator
+    generator: torch.Generator | None
+    step: int = 0
+    step_size: float = 0.0
+    elapsed: float = 0.0
+    time: float = 0.0
+    nfe: int = 0
+    shift: Tensor | None = None
+    stop: bool = False
+
+    def begin(self, step: int, step_size: float) -> None:
+        """Begin a step."""
+        self.step, self.step_size, self.shift = step, step_size, None
+
+    def advance(self) -> None:
+        """Let the integrator take the step."""
+
+        def gradient(x: Tensor) -> Tensor:
+            return self.gradient(x, None if self.shift is None else x + self.shift)
+
+        self.particles, self.elapsed = self.integrator.step(gradient, self.particles, self.step_size, self.step)
+        self.time += self.elapsed
+
+    def gradient(self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None) -> Tensor:
+        """Return minus the velocity at `at` (default: at x), with the field frozen at x; counts one evaluation."""
+        self.nfe += 1
+        return -self.field.velocity(x, at, self.weights)
+
+    def normal(self) -> Float[Tensor, "n *event"]:
+        """Draw standard normal noise, one event a particle."""
+        return normal_like(self.particles, self.generator)
+
+    def witness_values(self) -> Float[Tensor, " n"]:
+        """Return the witness f at the particles, for moves with `needs_witness`."""
+        f: Tensor = self.field.witness(self.particles, self.weights)(self.particles)  # type: ignore[attr-defined]
+        return f
+
+    def value(self, x: Float[Tensor, "n *event"]) -> float:
+        """Return F at particles x, for moves with `needs_value`."""
+        assert isinstance(self.field, Divergence)
+        return float(self.field(x, self.weights))
+
+    def select(self, index: Tensor) -> None:
+        """Replace every particle i by particle index[i], with what the integrator carries on for it."""
+        self.particles = self.particles[index]
+        self.integrator.select(index)
+
+
+@dataclass
+class Record:
+    """What is recorded of a flow on its way.
+
+    Attributes:
+        due: whether the state after that many steps is recorded; the last one always is.
+        evaluate: whether F is.
+    """
+
+    due: Callable[[int], bool]
+    evaluate: bool
+    steps: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    snapshots: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def add(self, steps_made: int, state: FlowState) -> None:
+        """Record the state.
+
+        Raises:
+            DivergedError: where the particles are no longer finite.
+        """
+        if not _checks.all_finite(state.particles):
+            raise DivergedError(
+                f"particles became non-finite by step {steps_made}: lower step_size ({state.step_size:g} here)"
+            )
+        self.steps.append(steps_made)
+        self.times.append(state.time)
+        self.snapshots.append(state.particles)
+        if self.evaluate and isinstance(state.field, Divergence):
+            self.values.append(state.field(state.particles, state.weights))
+
+    def result(self, state: FlowState, report: dict[str, object]) -> FlowResult:
+        """Return what the flow returns."""
+        return FlowResult(
+            particles=state.particles,
+            values=torch.stack(self.values) if self.values else state.particles.new_empty(0),
+            trajectory=torch.stack(self.snapshots),
+            steps=torch.tensor(self.steps),
+            nfe=state.nfe,
+            times=torch.tensor(self.times, dtype=torch.float64),
+            weights=state.weights,
+            report=report,
+        )
