@@ -29,18 +29,18 @@ def main() -> None:
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(0)
 
-    # asked classes need target means of every class; guidance strengthens what sets a class apart
+    # samples of a class need target means of every class; guidance strengthens what sets a class apart
     means = target_means(
         pipe.kernel,
         pipe.schedule,
         [digits.train],
-        pipe.means.levels[::5],
+        pipe.target.levels[::5],
         labels=digits.train_labels,
         generator=generator(),
     )
     labels = torch.arange(n) % 10
     for guidance in (0.0, 10.0):
-        classes = replace(pipe, means=means)(n, labels=labels, guidance=guidance, generator=generator()).particles
+        classes = replace(pipe, target=means)(n, labels=labels, guidance=guidance, generator=generator()).particles
         share = float((nearest_label(classes) == labels).double().mean())
         print(
             f"classes:    {share:.0%} of the samples look like the asked digit with guidance {guidance:g} (chance: 10%)"

@@ -34,8 +34,8 @@ def test_a_mixture_of_rational_quadratics(tmp_path):
     ]
     assert train(tmp_path / "run", *options, "--sampling.num_references=200", "--sampling.class_means=true") == 0
     pipe = DMMDPipeline.from_pretrained(tmp_path / "run")
-    assert isinstance(pipe.means, TargetSamples)
-    assert len(pipe.means.clean) == 200
+    assert isinstance(pipe.target, TargetSamples)
+    assert len(pipe.target.clean) == 200
     config = base_config(pipe.kernel.base)
     assert [member.get("alpha") for member in config["members"]] == [0.1, 1.0, 10.0, None]
     saved = tmp_path / "s.npz"
@@ -48,9 +48,9 @@ def test_class_means_and_covariances(tmp_path):
     assert train(tmp_path / "run", *options, "--training.sample_every=2") == 0
     assert (tmp_path / "run" / "samples" / "step-0000002.png").exists()
     pipe = DMMDPipeline.from_pretrained(tmp_path / "run")
-    assert isinstance(pipe.means, TargetMeans)
-    assert pipe.means.class_clean.shape == (10, 3, 4)
-    assert pipe.means.covariance.shape == (3, 4, 4)
+    assert isinstance(pipe.target, TargetMeans)
+    assert pipe.target.class_clean.shape == (10, 3, 4)
+    assert pipe.target.covariance.shape == (3, 4, 4)
     assert (pipe.defaults.whitening, pipe.defaults.step_size) == (2.0, [0.5, 0.4, 0.3])
 
 

@@ -3,69 +3,79 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from mmdflow.cli._options import new_parser
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jsonargparse import ArgumentParser, Namespace
 
-
-#: A number or infinity, which YAML writes .inf.
-_OR_INFINITY = float | Literal["inf"]
-#: The settings of samplers; which of them a model has, its pipeline's `__call__` says.
-SETTINGS: dict[str, tuple[Any, str]] = {
-    "sampler": (
-        str,
-        "dmmd: exact (particles interact), approximate (each on its own), or by the paper's names: dmmd, a-dmmd, a-dmmd-a, "
-        "a-dmmd-e, dmmd-e; ddpm: ancestral or ddim; flow-matching: euler or heun; mmd-gan: generator or flow",
-    ),
-    "num_levels": (int, "noise levels T: the steps from noise to data"),
-    "num_steps": (int, "steps of the flow, where there are no noise levels"),
-    "num_networks": (int, "networks of a chain that are applied"),
-    "steps_per_level": (int, "flow steps a level"),
-    "step_size": (
-        float | list[float],
-        "a constant step size, or [a, list] of one a level; else the distance schedule",
-    ),
-    "t_min": (float, "lowest noise level, in the trained range"),
-    "t_max": (float, "highest noise level, in the trained range"),
-    "momentum": (float, "momentum of the flow, in [0, 1)"),
-    "integrator": (str, "name of an integrator that obeys the step size, such as euler or adams_bashforth"),
-    "chunk_size": (int, "particles whose gradient is taken at once: less memory, the same samples"),
-    "whitening": (
-        _OR_INFINITY,
-        "lambda of the regularised witness, inf for the plain one; needs a model trained with it",
-    ),
-    "step_scale": (float, "factor of the distance schedule"),
-    "max_slope": (_OR_INFINITY, "bound on a particle's |grad f|, inf for none"),
-    "guidance": (float, "weight of a class's flow over that of all data, with --labels"),
-    "final_steps": (int, "denoising steps after the last level"),
-    "final_sampler": (str, "flow of the final steps: exact or approximate"),
-    "final_step_size": (float, "step size of the final steps"),
-    "final_level": (float, "noise level of the final steps, in the trained range"),
-}
 #: Options of `sample` alone; `source` gives the pipeline's `particles`, the others have the pipeline's names.
-_GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
+_CONDITIONS = ("source", "noise_source", "labels", "known", "mask", "monitor")
+
+
+class Option(NamedTuple):
+    """An option of the command line: its type and what it means."""
+
+    type: Any
+    text: str
+
+
+@cache
+def sampler_options() -> dict[str, Option]:
+    """Return the settings of every method's sampler by name; which of them a model has, its `defaults` say."""
+    from mmdflow._settings import fields_of
+    from mmdflow.methods.registry import all_methods
+
+    types: dict[str, list[Any]] = {}
+    texts: dict[str, dict[str, list[str]]] = {}
+    for method in all_methods().values():
+        kind = method.settings_class()
+        for field in fields_of(kind) if is_dataclass(kind) else []:
+            unbounded = field.name in getattr(kind, "unbounded", ())
+            types.setdefault(field.name, []).extend(_option_types(field.type, unbounded))
+            texts.setdefault(field.name, {}).setdefault(field.text, []).append(method.name)
+    return {name: Option(Union[tuple(types[name])], _joined(texts[name])) for name in types}  # noqa: UP007
+
+
+def _option_types(kind: Any, unbounded: bool) -> Iterable[Any]:
+    """Return the types of an option for a field: any word for a choice, since models differ in what they have."""
+    for part in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        if part is not NoneType:
+            yield str if get_origin(part) is Literal else part
+    if unbounded:
+        yield Literal["inf"]  # a plain `inf` is a word to YAML
+
+
+def _joined(texts: dict[str, list[str]]) -> str:
+    """Return what an option means, by method where methods differ."""
+    if len(texts) == 1:
+        return next(iter(texts))
+    return " | ".join(f"{', '.join(methods)}: {text.rstrip('.')}" for text, methods in texts.items())
 
 
 def model_parser(command: str, description: str) -> ArgumentParser:
-    """A parser with MODEL and the sampler's options, which default to the model's own."""
+    """Return a parser with MODEL and the sampler's options, which default to the model's settings."""
     parser = new_parser(command, description)
     images = "; or images: a folder of pictures, .npz, .npy or parquet" if command == "evaluate" else ""
     parser.add_argument("model", type=str, help=f"a shipped model's name, a run folder or a pipeline folder{images}")
-    for name, (kind, text) in SETTINGS.items():
-        parser.add_argument(f"--{name}", type=kind, help=text)
+    for name, option in sampler_options().items():
+        parser.add_argument(f"--{name}", type=option.type, help=option.text.replace("%", "%%"))
     features = ": of the model, and of the features of --reference or --protocol" if command == "evaluate" else ""
     parser.add_argument("--device", type=str, default="cpu", help=f"cpu, cuda, ...{features}")
     return parser
 
 
 def refuse_settings(options: Namespace, why: str) -> None:
-    """Raise InputError if a sampler's setting was asked for where there is no model."""
+    """Raise InputError if a sampler's setting is given where there is no model."""
     from mmdflow.errors import InputError
 
-    for name in SETTINGS:
+    for name in sampler_options():
         if options[name] is not None:
             raise InputError(f"{name} = {options[name]!r}: {why}")
 
@@ -83,26 +93,36 @@ def check_device(device: str) -> None:
 
 
 def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
-    """Return the pipeline that MODEL names, on its device, and the sampler's settings that were asked for.
+    """Return the pipeline that MODEL names, on its device, and the settings given for its sampler.
 
     Raises:
         InputError: if there is none, the device is not usable, or the pipeline's sampler has no such setting.
     """
-    import inspect
-
     from mmdflow.errors import InputError
     from mmdflow.methods import load_pipeline
 
     check_device(options.device)
     pipeline = load_pipeline(options.model, options.device)
-    taken = inspect.signature(type(pipeline).__call__).parameters
-    given = {name: options.get(name) for name in (*SETTINGS, *_GIVEN)}
-    asked = [name for name, value in given.items() if value is not None and value is not False]
-    for name in asked:
-        if ("particles" if name == "source" else name) not in taken:
-            mine = ", ".join(own for own in SETTINGS if own in taken)
-            raise InputError(
-                f"{name} = {options[name]!r}: the sampler of this model has no such setting; it has {mine}"
-            )
-    how = {name: options[name] for name in asked if name in SETTINGS}
-    return pipeline, {name: math.inf if value == "inf" else value for name, value in how.items()}
+    names = sampler_options()
+    accepted = _accepted(pipeline)
+    settings = {}
+    for name in (*names, *_CONDITIONS):
+        value = options.get(name)
+        if value is None or (name in _CONDITIONS and value is False):
+            continue
+        if ("particles" if name == "source" else name) not in accepted:
+            available = ", ".join(other for other in names if other in accepted)
+            raise InputError(f"{name} = {value!r}: the sampler of this model has no such setting; it has {available}")
+        if name in names:
+            settings[name] = math.inf if value == "inf" else value
+    return pipeline, settings
+
+
+def _accepted(pipeline: Any) -> set[str]:
+    """Return what a pipeline takes in a call: the fields of its settings, and the arguments beside them."""
+    import inspect
+
+    from mmdflow._settings import fields_of
+
+    fields = {field.name for field in fields_of(type(pipeline.defaults))}
+    return fields | {*inspect.signature(type(pipeline).__call__).parameters}

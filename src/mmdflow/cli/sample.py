@@ -10,13 +10,39 @@ from mmdflow.cli._options import parse
 from mmdflow.cli.models import load, model_parser
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
 
 def sample_command(arguments: list[str]) -> None:
     """Draw samples of a model; write them, or the flow that made them."""
-    from mmdflow.errors import DivergedError, InputError
+    options = parse(_sample_parser(), arguments)
+    _check_options(options)
 
+    import torch
+
+    from mmdflow import plots
+
+    generator = torch.Generator().manual_seed(_checks.count("seed", options.seed, 0))
+    pipeline, settings = load(options)
+    animate = options.output is not None and plots.is_animation(options.output)
+    out = _draw(
+        pipeline,
+        options,
+        generator=generator,
+        return_trajectory=animate,
+        progress=True,
+        **settings,
+        **_conditions(options, pipeline),
+    )
+    _save_particles(options.save, None if animate else options.output, out.particles)
+    if animate:
+        plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
+    if options.monitor is not None:
+        plots.save_monitor(out.monitor, options.monitor)
+    _print_files(options, out)
+
+
+def _sample_parser() -> ArgumentParser:
     parser = model_parser("sample", "Draw samples; show them as a picture, as an animation of the flow, save them.")
     parser.add_argument("-n", "--num_samples", type=int, help="how many; they flow together. 64, or all of a source")
     parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
@@ -28,15 +54,20 @@ def sample_command(arguments: list[str]) -> None:
     parser.add_argument("--mask", type=str, help="where it is known: white in a picture, non-zero in an array")
     parser.add_argument("--monitor", type=str, help="what the run looks like at each level, as a picture or .json")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    options = parse(parser, arguments)
+    return parser
+
+
+def _check_options(options: Namespace) -> None:
+    """Raise InputError for options that contradict each other, or files that cannot be written."""
+    from mmdflow.errors import InputError
+
     if options.output is None and options.save is None:
         raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
     if options.save is not None and not options.save.endswith(".npz"):
         raise InputError(f"save = {options.save!r}: must end in .npz")
     if (options.known is None) != (options.mask is None):
-        raise InputError(f"{'known' if options.known is None else 'mask'} is missing: --known and --mask go together")
-
-    import torch
+        missing = "known" if options.known is None else "mask"
+        raise InputError(f"{missing} is missing: --known and --mask go together")
 
     from mmdflow import plots
 
@@ -46,41 +77,28 @@ def sample_command(arguments: list[str]) -> None:
         plots.check_output(options.output)
     if options.monitor is not None:
         plots.check_monitor_file(options.monitor)
-    generator = torch.Generator().manual_seed(_checks.count("seed", options.seed, 0))
-    pipeline, how = load(options)
-    animate = options.output is not None and plots.is_animation(options.output)
+
+
+def _draw(pipeline: Any, options: Namespace, **arguments: Any) -> Any:
+    """Sample; where particles become non-finite, save the last finite ones and say so in the error."""
+    from mmdflow import plots
+    from mmdflow.errors import DivergedError
+
     try:
-        out = pipeline(
-            options.num_samples or 64,
-            generator=generator,
-            return_trajectory=animate,
-            progress=True,
-            **how,
-            **_given(options, pipeline),
-        )
+        return pipeline(options.num_samples or 64, **arguments)
     except DivergedError as error:
         if error.particles is None:
             raise
-        still = None if str(options.output).lower().endswith(".mp4") else options.output
-        kept = _show(options.save, still, error.particles)
-        told = f"{error}. The last finite particles: {', '.join(kept) or 'not saved'}"
+        picture = None if str(options.output).lower().endswith(".mp4") else options.output
+        files = _save_particles(options.save, picture, error.particles)
+        message = f"{error}. The last finite particles: {', '.join(files) or 'not saved'}"
         if error.monitor is not None:
             plots.save_monitor(error.monitor, options.monitor)
-            told += f"; the monitor until then: {options.monitor}"
-        raise DivergedError(told) from error
-    _show(options.save, None if animate else options.output, out.particles)
-    if animate:
-        plots.save_animation(out.trajectory[:, :64].cpu(), options.output)
-    if options.monitor is not None:
-        plots.save_monitor(out.monitor, options.monitor)
-        print(options.monitor)
-    if options.save is not None:
-        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
-    if options.output is not None:
-        print(f"{options.output}: {len(out.particles)} samples, NFE {out.nfe}")
+            message += f"; the monitor until then: {options.monitor}"
+        raise DivergedError(message) from error
 
 
-def _show(save: str | None, picture: str | None, particles: Any) -> list[str]:
+def _save_particles(save: str | None, picture: str | None, particles: Any) -> list[str]:
     """Save particles as an array, as a picture, or both; return the files written."""
     from mmdflow import data, plots
 
@@ -91,29 +109,51 @@ def _show(save: str | None, picture: str | None, particles: Any) -> list[str]:
     return [name for name in (save, picture) if name is not None]
 
 
-def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
-    """Return what a run is given beside noise, from the files and labels that the options name."""
+def _print_files(options: Namespace, out: Any) -> None:
+    """Print the files written, with what they hold."""
+    if options.monitor is not None:
+        print(options.monitor)
+    if options.save is not None:
+        print(f"{options.save}: {list(out.particles.shape)}, NFE {out.nfe}")
+    if options.output is not None:
+        print(f"{options.output}: {len(out.particles)} samples, NFE {out.nfe}")
+
+
+def _conditions(options: Namespace, pipeline: Any) -> dict[str, Any]:
+    """Return what a run takes beside noise, from the files and labels that the options name."""
     import torch
 
     from mmdflow import data
+
+    conditions: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
+    if options.source is not None:
+        conditions["particles"] = _read_source(options, pipeline)
+    if options.known is not None:
+        conditions["known"] = _read_events(options.known, options, pipeline)
+        mask = _read_events(options.mask, options, pipeline)
+        conditions["mask"] = mask != 0 if data.is_points_file(options.mask) else mask > 0
+    if options.labels is not None:
+        conditions["labels"] = torch.as_tensor(options.labels, device=options.device)
+    return conditions
+
+
+def _read_source(options: Namespace, pipeline: Any) -> Any:
+    """Return the first `num_samples` particles of the source, or all; note on stderr where images look like [0, 1]."""
     from mmdflow.errors import InputError
 
-    def read(name: str) -> Any:
-        return data.read_samples(name, channels).to(options.device, torch.float32)
+    particles = _read_events(options.source, options, pipeline)
+    if options.num_samples is not None and options.num_samples > len(particles):
+        raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
+    if len(pipeline.event_shape) == 3 and 0 <= float(particles.min()) < 0.5 < float(particles.max()) <= 1:
+        print(f"mmdflow: source = {options.source}: its images lie in [0, 1]; models take [-1, 1]", file=sys.stderr)
+    return particles[: options.num_samples]
+
+
+def _read_events(file: str, options: Namespace, pipeline: Any) -> Any:
+    """Return the events of a file or folder on the options' device, images with the pipeline's channels."""
+    import torch
+
+    from mmdflow import data
 
     channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
-    given: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
-    if options.source is not None:
-        particles = read(options.source)
-        if options.num_samples is not None and options.num_samples > len(particles):
-            raise InputError(f"num_samples = {options.num_samples}: the source holds {len(particles)}")
-        given["particles"] = particles[: options.num_samples]
-        if len(pipeline.event_shape) == 3 and 0 <= float(particles.min()) < 0.5 < float(particles.max()) <= 1:
-            print(f"mmdflow: source = {options.source}: its images lie in [0, 1]; models take [-1, 1]", file=sys.stderr)
-    if options.known is not None:
-        known, mask = read(options.known), read(options.mask)
-        given["known"] = known
-        given["mask"] = mask != 0 if data.is_points_file(options.mask) else mask > 0
-    if options.labels is not None:
-        given["labels"] = torch.as_tensor(options.labels, device=options.device)
-    return given
+    return data.read_samples(file, channels).to(options.device, torch.float32)

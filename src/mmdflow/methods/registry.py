@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
@@ -37,17 +37,27 @@ class Method:
         recipe: class of its recipes, in the module `recipe` of the package.
         system: class of its system, in the module `system` of the package.
         package: the full name of its package.
+        settings: dataclass of its sampler's settings, in the module `settings` of the package; that of the recipe's `sampling`
+            by default.
     """
 
     name: str
     recipe: str
     system: str
     package: str
+    settings: str = ""
 
     def recipe_class(self) -> type[Recipe]:
         """Return the class of its recipes; light to import."""
         kind: type[Recipe] = getattr(importlib.import_module(f"{self.package}.recipe"), self.recipe)
         return kind
+
+    def settings_class(self) -> type:
+        """Return the dataclass of its sampler's settings; light to import."""
+        if self.settings:
+            kind: type = getattr(importlib.import_module(f"{self.package}.settings"), self.settings)
+            return kind
+        return get_type_hints(self.recipe_class()).get("sampling", type(None))
 
     def make_system(self) -> System:
         """Return its system."""

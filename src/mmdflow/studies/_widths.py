@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from mmdflow import DMMDLoss, Gaussian, KernelWitness, VPSchedule
 from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
+from mmdflow.methods.dmmd import LossSettings
 from mmdflow.noise import NoiseConditionalGaussian
 
 #: Width that every learned width starts from, about the data's standard deviation.
@@ -56,10 +57,7 @@ def learn_width(
         NoiseConditionalGaussian(width),
         VPSchedule(),
         second_moment=moment,
-        num_levels=num_levels,
-        unit_weight=unit_weight,
-        normalize=normalize,
-        t_min=t_min,
+        settings=LossSettings(num_levels=num_levels, unit_weight=unit_weight, normalize=normalize, t_min=t_min),
     )
     optimiser = torch.optim.Adam(width.parameters(), step_size)
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / num_steps)

@@ -165,7 +165,7 @@ def velocity_differences(
 
     The particles are noised training images; so are the points z at which velocities are compared.
     """
-    means = pipeline.means
+    means = pipeline.target
     assert isinstance(means, TargetMeans)
     generator = torch.Generator().manual_seed(seed)
     device = next(pipeline.features.parameters()).device

@@ -5,8 +5,9 @@ import torch
 
 from mmdflow import DMMDPipeline, InputError, LinearSchedule
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd import TargetWitness, sample
+from mmdflow.methods.dmmd import TargetWitness
 from mmdflow.noise import NoiseConditionalWitness, clamped_exp
+from tests.methods.dmmd.runs import walk_down
 
 LEVELS = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
 
@@ -28,7 +29,9 @@ def test_a_step_goes_down_the_learned_witness(reverse):
     z = x.clone().requires_grad_()
     h = (k.features(z, z.new_full((6,), t)) * k.direction(LEVELS[3:4])).sum(1)
     (gradient,) = torch.autograd.grad((-clamped_exp(h) if reverse else h).sum(), z)
-    moved, nfe = sample(k, TargetWitness.of(k, LEVELS, reverse), x, levels=[t], step_sizes=[0.1], sampler="approximate")
+    moved, nfe = walk_down(
+        k, TargetWitness.of(k, LEVELS, reverse), x, levels=[t], step_sizes=[0.1], sampler="approximate"
+    )
     torch.testing.assert_close(moved, x - 0.1 * gradient)
     assert nfe == 1
 
@@ -55,7 +58,7 @@ def test_clamped_exp_and_its_slope_stay_finite():
 def test_the_exact_sampler_is_refused():
     k = kernel()
     with pytest.raises(InputError, match="sampler = 'exact': the witness of a KL bound does not see the particles"):
-        sample(k, TargetWitness.of(k, LEVELS, False), particles(), levels=[0.5], step_sizes=[0.1], sampler="exact")
+        walk_down(k, TargetWitness.of(k, LEVELS, False), particles(), levels=[0.5], step_sizes=[0.1], sampler="exact")
 
 
 def test_a_pipeline_of_a_learned_witness_comes_back(tmp_path):
@@ -63,8 +66,8 @@ def test_a_pipeline_of_a_learned_witness_comes_back(tmp_path):
     target = TargetWitness.of(k, LEVELS, True)
     pipe = DMMDPipeline(k, LinearSchedule(), "linear", target, 1.0)
     twin = DMMDPipeline.from_pretrained(pipe.save_pretrained(tmp_path / "p"))
-    assert isinstance(twin.means, TargetWitness)
-    assert twin.means.reverse
+    assert isinstance(twin.target, TargetWitness)
+    assert twin.target.reverse
     how = {"num_levels": 3, "sampler": "approximate"}
     a, b = (p(5, generator=torch.Generator().manual_seed(0), monitor=True, **how) for p in (pipe, twin))
     torch.testing.assert_close(a.particles, b.particles)

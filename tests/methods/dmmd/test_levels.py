@@ -8,8 +8,10 @@ import torch
 from mmdflow import Gaussian, InputError, Linear, LinearSchedule, NoiseConditionalKernel, RationalQuadratic
 from mmdflow.features import MLPFeatures
 from mmdflow.kernels import base_config, base_kernel
-from mmdflow.methods.dmmd import Recorder, TargetMeans, TargetSamples, sample, target_means
-from mmdflow.methods.dmmd.targets.base import Grouped, LevelDivergence, LevelMeans, features_at, level_flow
+from mmdflow.methods.dmmd import FlowKind, LevelField, PerClass, Recorder, TargetMeans, TargetSamples, target_means
+from mmdflow.methods.dmmd.fields import features_at, field_on_features
+from mmdflow.methods.dmmd.targets.means import LevelMeans
+from tests.methods.dmmd.runs import walk_down
 
 SCHEDULE = LinearSchedule()
 LEVELS = torch.linspace(0.1, 1.0, 4, dtype=torch.float64)
@@ -60,9 +62,9 @@ def test_references_with_a_linear_kernel_agree_with_the_means(sampler, final):
     ]
     known = TargetMeans(exact_levels, *(torch.stack(r) for r in rows))
     how = {"sampler": sampler, "final_sampler": final, **RUN, **FINAL}
-    quick, nfe = sample(fast, known, z, **how)
+    quick, nfe = walk_down(fast, known, z, **how)
     for general in (kernel(Plain()), kernel(Linear())):
-        slow, nfe_slow = sample(general, refs, z, **how)
+        slow, nfe_slow = walk_down(general, refs, z, **how)
         torch.testing.assert_close(slow, quick, rtol=1e-10, atol=1e-10)
         assert nfe_slow == nfe
 
@@ -71,16 +73,16 @@ def test_exact_sampler_with_a_gaussian_base_is_equation_10():
     base = Gaussian(2.0) + RationalQuadratic(0.5, 3.0) + 0.1 * Linear()
     k, refs, z = kernel(base), references(), data(6, seed=5)
     t, level = 0.5, torch.full((6,), 0.5, dtype=torch.float64)
-    out, _ = sample(k, refs, z, levels=(t,), step_sizes=(0.3,))
+    out, _ = walk_down(k, refs, z, levels=(t,), step_sizes=(0.3,))
     x = z.clone().requires_grad_()
     frozen, clean = k.features(z, level), k.features(refs.clean, torch.full((40,), t, dtype=torch.float64))
     phi = k.features(x, level)
     f = base(phi, frozen).mean(1) - base(phi, clean).mean(1)
     torch.testing.assert_close(out, z - 0.3 * torch.autograd.grad(f.sum(), x)[0], rtol=1e-10, atol=1e-12)
-    alone, _ = sample(k, refs, z[:1], levels=(t,), step_sizes=(0.3,))
+    alone, _ = walk_down(k, refs, z[:1], levels=(t,), step_sizes=(0.3,))
     single = {"sampler": "approximate", "final_sampler": "exact", "final_steps": 1, "final_step_size": 0.3}
     torch.testing.assert_close(
-        sample(k, refs, z, levels=(t,), step_sizes=(1e-300,), **single)[0][:1], alone, rtol=1e-10, atol=1e-12
+        walk_down(k, refs, z, levels=(t,), step_sizes=(1e-300,), **single)[0][:1], alone, rtol=1e-10, atol=1e-12
     )
 
 
@@ -92,23 +94,23 @@ def test_chunks_change_nothing(sampler, final, chunk):
     labels = torch.tensor([0, 2, 1, 1, 0, 0])
     how = {"sampler": sampler, "final_sampler": final, **RUN, **FINAL, "steps_per_level": 2, "max_slope": 0.5}
     for extra in ({}, {"labels": labels, "guidance": 2.0, "whitening": 0.3}):
-        whole, nfe = sample(k, target, z, **how, **extra)
-        parts, nfe_parts = sample(k, target, z, **how, **extra, chunk_size=chunk)
+        whole, nfe = walk_down(k, target, z, **how, **extra)
+        parts, nfe_parts = walk_down(k, target, z, **how, **extra, chunk_size=chunk)
         torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)
         assert nfe_parts == nfe == 8
     general = kernel(Gaussian(1.0))
-    whole, _ = sample(general, references(), z, **how)
+    whole, _ = walk_down(general, references(), z, **how)
     torch.testing.assert_close(
-        sample(general, references(), z, **how, chunk_size=chunk)[0], whole, rtol=1e-11, atol=1e-12
+        walk_down(general, references(), z, **how, chunk_size=chunk)[0], whole, rtol=1e-11, atol=1e-12
     )
 
 
 def test_one_at_a_time_does_not_depend_on_batch_mates():
     k, z = kernel(), data(6, seed=5)
     target = means(k)
-    together, _ = sample(k, target, z, sampler="approximate", chunk_size=1, **RUN)
+    together, _ = walk_down(k, target, z, sampler="approximate", chunk_size=1, **RUN)
     others = torch.cat([z[:2], data(4, seed=9) * 50])
-    mixed, _ = sample(k, target, others, sampler="approximate", chunk_size=1, **RUN)
+    mixed, _ = walk_down(k, target, others, sampler="approximate", chunk_size=1, **RUN)
     assert torch.equal(together[:2], mixed[:2])
 
 
@@ -127,15 +129,15 @@ def test_means_of_classes_are_the_means_of_their_events():
 def test_every_class_is_a_group_of_its_own(sampler):
     k, z, labels = kernel(), data(6, seed=5), torch.tensor([0, 2, 0, 1, 1, 0])
     target = means(k, labels=classes())
-    out, _ = sample(k, target, z, labels=labels, sampler=sampler, **RUN)
+    out, _ = walk_down(k, target, z, labels=labels, sampler=sampler, **RUN)
     for c in range(3):
         only = TargetMeans(LEVELS, target.class_clean[c], target.class_noisy[c])
-        torch.testing.assert_close(out[labels == c], sample(k, only, z[labels == c], sampler=sampler, **RUN)[0])
+        torch.testing.assert_close(out[labels == c], walk_down(k, only, z[labels == c], sampler=sampler, **RUN)[0])
     refs = references(labels=classes())
-    out, _ = sample(k, refs, z, labels=labels, sampler=sampler, **RUN)
+    out, _ = walk_down(k, refs, z, labels=labels, sampler=sampler, **RUN)
     mine = classes() == 1
     only = TargetSamples(refs.clean[mine], refs.noise[mine], SCHEDULE, 0.1)
-    torch.testing.assert_close(out[labels == 1], sample(k, only, z[labels == 1], sampler=sampler, **RUN)[0])
+    torch.testing.assert_close(out[labels == 1], walk_down(k, only, z[labels == 1], sampler=sampler, **RUN)[0])
 
 
 @pytest.mark.parametrize("kind", ["exact", "approximate", "single"])
@@ -143,20 +145,23 @@ def test_guided_groups_obey_the_law(kind):
     """n dF/dx_i = grad f(x_i) for classes, guidance and whitening together, through the features."""
     k, z, labels = kernel(), data(6, seed=5), torch.tensor([0, 2, 0, 1, 1, 0])
     here = means(k, labels=classes(), covariances=True).level(k, 0.45)
-    inner = level_flow(here, kind, labels, 3, guidance=1.5, whitening=0.2)
-    assert isinstance(inner, Grouped)
-    divergence = LevelDivergence(features_at(k.features, 0.45), inner, interacting=kind == "exact")
+    kind = FlowKind(kind)
+    inner = field_on_features(here, kind, labels, num_classes=3, guidance=1.5, whitening=0.2)
+    assert isinstance(inner, PerClass)
+    field = LevelField(features_at(k.features, 0.45), inner, interacting=kind.interacting)
     x = z.clone().requires_grad_()
-    slope = 6 * torch.autograd.grad(divergence(x), x)[0]
-    torch.testing.assert_close(-divergence.velocity(z), slope, rtol=1e-9, atol=1e-11)
+    phi = k.features(x, x.new_full((6,), 0.45))
+    of_classes = [int((labels == c).sum()) / 6 * inner.fields[c](phi[labels == c]) for c in range(3)]
+    slope = 6 * torch.autograd.grad(2.5 * sum(of_classes) - 1.5 * inner.of_all(phi), x)[0]
+    torch.testing.assert_close(-field.velocity(z), slope, rtol=1e-9, atol=1e-11)
 
 
 def test_no_guidance_and_one_class_are_the_plain_flow():
     k, z = kernel(), data(6, seed=5)
     target = means(k, labels=classes(count=1))
-    plain, _ = sample(k, target, z, **RUN)
+    plain, _ = walk_down(k, target, z, **RUN)
     labels = torch.zeros(6, dtype=torch.long)
-    torch.testing.assert_close(sample(k, target, z, labels=labels, guidance=3.0, **RUN)[0], plain)
+    torch.testing.assert_close(walk_down(k, target, z, labels=labels, guidance=3.0, **RUN)[0], plain)
 
 
 def test_covariances_are_those_of_the_clean_features():
@@ -176,7 +181,7 @@ def test_whitening_in_closed_form():
     difference, scale = noisy - clean, covariance.trace() / 4
 
     def slope(lam):
-        return -here.flow("approximate", whitening=lam).velocity(phi[None])[0]
+        return -here.field(FlowKind.APPROXIMATE, whitening=lam).velocity(phi[None])[0]
 
     for lam in (1e-2, 1.0, 30.0):
         ridge = lam * scale * torch.eye(4, dtype=torch.float64)
@@ -201,7 +206,7 @@ def test_a_witness_norm_scales_the_flow_to_it(kind, whitening):
     ridge = whitening * torch.tensor(2.5, dtype=torch.float64)
     shrink = torch.ones(4, dtype=torch.float64) if math.isinf(whitening) else ridge / (covariance.diag() + ridge)
     norm = (shrink * (noisy - clean).square()).sum().sqrt()
-    velocities = [here.flow(kind, whitening=whitening).velocity(phi) for here in (scaled, plain)]
+    velocities = [here.field(FlowKind(kind), whitening=whitening).velocity(phi) for here in (scaled, plain)]
     torch.testing.assert_close(velocities[0], velocities[1] * 2 / norm)
 
 
@@ -209,7 +214,7 @@ def test_with_one_feature_the_approximate_flow_does_not_depend_on_the_means():
     phi = torch.tensor([[0.3], [2.0]], dtype=torch.float64)
     for noisy in (0.1, 7.0):
         here = LevelMeans(Linear(), phi.new_zeros(1), phi.new_full((1,), noisy), witness_norm=1.5)
-        torch.testing.assert_close(here.flow("approximate").velocity(phi), phi.new_full((2, 1), -1.5))
+        torch.testing.assert_close(here.field(FlowKind.APPROXIMATE).velocity(phi), phi.new_full((2, 1), -1.5))
 
 
 def test_monitor_is_what_it_says_and_costs_nothing():
@@ -217,8 +222,8 @@ def test_monitor_is_what_it_says_and_costs_nothing():
     target = means(k)
     how = {**RUN, **FINAL, "steps_per_level": 2, "integrator": "heun", "max_slope": 0.6}
     recorder = Recorder()
-    out, nfe = sample(k, target, z, recorder=recorder, **how)
-    unwatched, nfe_unwatched = sample(k, target, z, **how)
+    out, nfe = walk_down(k, target, z, recorder=recorder, **how)
+    unwatched, nfe_unwatched = walk_down(k, target, z, **how)
     assert torch.equal(out, unwatched)
     assert nfe == nfe_unwatched == 3 * 2 * 2 + 2
     monitor = recorder.result()
@@ -231,9 +236,10 @@ def test_monitor_is_what_it_says_and_costs_nothing():
     covariance = torch.cov(phi.T)
     participation = float(covariance.trace() ** 2 / covariance.square().sum())
     assert monitor.participation[0].item() == pytest.approx(participation, rel=1e-5)
-    first = LevelDivergence(features_at(k.features, 0.9), target.level(k, 0.9).flow("exact"), interacting=True)
+    exact = target.level(k, 0.9).field(FlowKind.EXACT)
+    first = LevelField(features_at(k.features, 0.9), exact, interacting=True)
     recorder = Recorder()
-    sample(k, target, z, recorder=recorder, levels=(0.9,), step_sizes=(0.1,), max_slope=0.6)
+    walk_down(k, target, z, recorder=recorder, levels=(0.9,), step_sizes=(0.1,), max_slope=0.6)
     slopes = first.velocity(z).norm(dim=1)
     assert recorder.result().slope.item() == pytest.approx(slopes.mean().item(), rel=1e-5)
     assert recorder.result().limited.item() == pytest.approx((slopes > 0.6).double().mean().item())
@@ -245,10 +251,10 @@ def test_monitor_of_particles_that_are_the_noised_data(base):
     k, refs = kernel(base), references()
     z = SCHEDULE.add_noise(refs.clean, refs.noise, torch.full((40,), 0.5, dtype=torch.float64))
     recorder = Recorder()
-    sample(k, refs, z, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
+    walk_down(k, refs, z, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
     assert recorder.result().mismatch.item() == pytest.approx(0, abs=1e-12)
     recorder = Recorder()
-    sample(k, refs, refs.clean, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
+    walk_down(k, refs, refs.clean, levels=(0.5,), step_sizes=(0.1,), recorder=recorder)
     assert recorder.result().relative_mismatch.item() == pytest.approx(1.0)
 
 
@@ -270,9 +276,9 @@ def test_base_kernels_are_stored_and_read():
         (lambda: references(labels=classes(7)), r"\[40, 40, 7\] in number"),
         (lambda: references(labels=classes() - 1), "must be 0, 1, ..."),
         (lambda: TargetSamples(data(), data(), SCHEDULE, t_min=1.0), "t_min = 1.0"),
-        (lambda: sample(kernel(), means(kernel()), data(3), whitening=1.0, **RUN), "whitening = 1: needs"),
-        (lambda: sample(kernel(), means(kernel()), data(3), labels=classes(3), **RUN), "labels: need target means"),
-        (lambda: sample(kernel(), references(), data(3), levels=(0.05,), step_sizes=(1.0,)), "noise level t = 0.05"),
+        (lambda: walk_down(kernel(), means(kernel()), data(3), whitening=1.0, **RUN), "whitening = 1: needs"),
+        (lambda: walk_down(kernel(), means(kernel()), data(3), labels=classes(3), **RUN), "labels: need target means"),
+        (lambda: walk_down(kernel(), references(), data(3), levels=(0.05,), step_sizes=(1.0,)), "noise level t = 0.05"),
         (lambda: means(kernel(Gaussian(1.0))), "others take TargetSamples"),
     ],
 )

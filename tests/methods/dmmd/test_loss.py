@@ -19,7 +19,9 @@ from mmdflow import (
 )
 from mmdflow.divergences.functional import mmd2
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd.loss import PAIRINGS
+from mmdflow.methods.dmmd import PAIRINGS, Ends, LossSettings
+from mmdflow.methods.dmmd.objectives import witness_weights
+from mmdflow.methods.dmmd.pairings import Shared
 from mmdflow.noise import NoiseConditionalGaussian, NoiseConditionalWitness
 
 
@@ -37,7 +39,9 @@ def make(features=None, *, base=None, schedule=None, **settings):
     torch.manual_seed(0)
     features = MLPFeatures((3, 2), 5, "flat", width=16, depth=1).double() if features is None else features
     kernel = NoiseConditionalKernel(features, base)
-    return DMMDLoss(kernel, schedule or LinearSchedule(), **{"second_moment": 1.0, "num_levels": 4} | settings)
+    second_moment = settings.pop("second_moment", 1.0)
+    settings = LossSettings(**{"num_levels": 4} | settings)
+    return DMMDLoss(kernel, schedule or LinearSchedule(), second_moment=second_moment, settings=settings)
 
 
 def batch(n=48, seed=0):
@@ -71,7 +75,7 @@ def test_mmd_is_the_unbiased_one_of_disjoint_halves():
     clean = batch()
     terms = loss(clean, seeded())
     generator = seeded()
-    t = loss._draw_levels(clean, generator)
+    t = loss.draw_levels(clean, generator)
     noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
     for level, (x, e) in enumerate(zip(clean.view(4, 12, 3, 2), noise.view(4, 12, 3, 2), strict=True)):
         noisy = LinearSchedule().add_noise(x[6:], e[6:], t[level].expand(6))
@@ -89,7 +93,7 @@ def test_paired_mmd_is_the_mean_over_pairs_of_different_events():
     clean = batch()
     terms = loss(clean, seeded())
     generator = seeded()
-    t = loss._draw_levels(clean, generator)
+    t = loss.draw_levels(clean, generator)
     noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
     different = ~torch.eye(12, dtype=torch.bool)
     for level, (x, e) in enumerate(zip(clean.view(4, 12, 3, 2), noise.view(4, 12, 3, 2), strict=True)):
@@ -110,7 +114,7 @@ def test_shared_features_give_the_loss_that_features_of_their_own_give(points, h
     found = [p.grad.clone() for p in features.parameters()]
     features.zero_grad()
     generator, clean = seeded(), batch()
-    levels = loss._draw_levels(clean, generator)
+    levels = loss.draw_levels(clean, generator)
     noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
     weight = torch.rand(48, generator=generator, dtype=clean.dtype)
     weight[::2] = 1
@@ -170,7 +174,7 @@ def test_displacement_penalty_vanishes_when_the_gradient_points_along_the_path()
     assert (terms.displacement > 0).all()
     generator = seeded()
     clean = point.expand(32, 3, 2)
-    t = loss._draw_levels(clean, generator).repeat_interleave(16)
+    t = loss.draw_levels(clean, generator).repeat_interleave(16)
     noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
     noisy = LinearSchedule().add_noise(clean, noise, t)
     n = (noisy - clean).flatten(1) / (math.sqrt(6) * LinearSchedule().displacement(t, second_moment))[:, None]
@@ -194,15 +198,17 @@ def kl_loss(objective, ridge, features, count, **settings):
         kernel,
         LinearSchedule(),
         second_moment=1.0,
-        num_levels=1,
-        objective=objective,
-        ridge=ridge,
-        unit_weight=0.0,
-        normalize=False,
-        pairing="paired",
-        t_min=0.5,
-        t_max=0.5 + 1e-12,
-        **settings,
+        settings=LossSettings(
+            num_levels=1,
+            objective=objective,
+            ridge=ridge,
+            unit_weight=0.0,
+            normalize=False,
+            pairing="paired",
+            t_min=0.5,
+            t_max=0.5 + 1e-12,
+            **settings,
+        ),
     )
 
 
@@ -221,7 +227,7 @@ def fitted(objective, ridge, steps=60):
     for _ in range(5):
         optimiser.step(closure)
     generator = seeded()
-    levels = loss._draw_levels(batch(), generator)
+    levels = loss.draw_levels(batch(), generator)
     noisy = LinearSchedule().add_noise(
         batch(), torch.randn(batch().shape, dtype=torch.float64, generator=generator), levels.expand(48)
     )
@@ -266,14 +272,15 @@ def scaled(num_features, **settings):
     features = MLPFeatures((3, 2), num_features, "squared_residual", "semi", width=16, depth=1).double()
     kernel = NoiseConditionalKernel(features, witness_norm=2.0)
     settings = {"pairing": "shared", "penalty_points": "noisy", "mmd_weight": 0.0, "unit_weight": 0.0} | settings
-    return DMMDLoss(kernel, LinearSchedule(), second_moment=1.0, num_levels=4, displacement_weight=1.0, **settings)
+    settings = LossSettings(num_levels=4, displacement_weight=1.0, **settings)
+    return DMMDLoss(kernel, LinearSchedule(), second_moment=1.0, settings=settings)
 
 
 def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
     loss, clean = scaled(1), batch()
     terms = loss(clean, seeded())
     generator = seeded()
-    t = loss._draw_levels(clean, generator).repeat_interleave(12)
+    t = loss.draw_levels(clean, generator).repeat_interleave(12)
     noisy = LinearSchedule().add_noise(clean, torch.randn(clean.shape, dtype=clean.dtype, generator=generator), t)
     residual = noisy - loss.kernel.features.outputs(noisy, t)[:, 0]
     distance = math.sqrt(6) * LinearSchedule().displacement(t, 1.0)[:, None, None]
@@ -283,10 +290,11 @@ def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
 
 @pytest.mark.parametrize(("events", "count"), [(16, 1), (32, 1), (96, 3)])
 def test_ends_are_noised_events_and_one_in_32_as_it_is(events, count):
-    loss, clean, noisy = scaled(1, penalty_points="ends"), batch(events), batch(events, seed=5)
+    clean, noisy = batch(events), batch(events, seed=5)
+    noised = Shared().batch(clean, noisy, torch.linspace(0.1, 1, 4, dtype=torch.float64))
     drawn, generator = set(), seeded()
     for _ in range(50):
-        points = loss._points(clean, noisy, None, generator)
+        points = Ends().draw(noised, generator)
         as_they_are = (points == clean).flatten(1).all(1)
         assert torch.equal(points[~as_they_are], noisy[~as_they_are])
         assert as_they_are.sum() == count
@@ -298,8 +306,8 @@ def test_ends_are_noised_events_and_one_in_32_as_it_is(events, count):
 def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():
     difference = torch.tensor([[3.0, 4.0], [-1.0, 5.0], [-1.0, -2.0]], dtype=torch.float64)
     expected = [[1.2, 1.6], [0.0, 2.0], [math.sqrt(2), math.sqrt(2)]]
-    found = scaled(2)._direction(difference)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    weights = witness_weights(difference, 2.0)
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64))
     assert scaled(2, l2_weight=1e-3)(batch(), seeded()).total.requires_grad
 
 
@@ -309,8 +317,8 @@ def test_clean_features_without_gradients_change_nothing(num_features, monkeypat
     gradients = []
     for learns in (False, True):
         loss = scaled(num_features)
-        assert not loss._clean_learns
-        monkeypatch.setattr(DMMDLoss, "_clean_learns", learns)
+        assert not loss.learns_from_clean
+        monkeypatch.setattr(DMMDLoss, "learns_from_clean", learns)
         loss(batch(), seeded()).total.backward()
         gradients.append([p.grad for p in loss.parameters()])
         monkeypatch.undo()
@@ -339,7 +347,10 @@ def test_parameter_gradient_equals_finite_differences(head):
 def test_learned_gaussian_width_gets_a_gradient():
     width = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
     loss = DMMDLoss(
-        NoiseConditionalGaussian(lambda t: width * (1 + t)), LinearSchedule(), second_moment=1.0, num_levels=4
+        NoiseConditionalGaussian(lambda t: width * (1 + t)),
+        LinearSchedule(),
+        second_moment=1.0,
+        settings=LossSettings(num_levels=4),
     )
     loss(batch(), seeded()).total.backward()
     assert torch.isfinite(width.grad)
@@ -354,7 +365,7 @@ def test_general_base_kernel_on_features():
 
 def test_levels_are_stratified_within_their_range():
     loss = make(num_levels=10, t_min=0.1, t_max=0.6)
-    levels = loss._draw_levels(batch(), seeded())
+    levels = loss.draw_levels(batch(), seeded())
     assert ((levels - 0.1) / 0.05).floor().tolist() == list(range(10))
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from mmdflow import DivergedError, DMMDPipeline, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.features import NETWORKS, MLPFeatures
-from mmdflow.methods.dmmd import SamplerDefaults, TargetSamples, distance_steps, noise_levels, target_means
+from mmdflow.methods.dmmd import SamplerSettings, TargetSamples, distance_steps, noise_levels, target_means
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def make(network, arguments):
     kernel = NoiseConditionalKernel(NETWORKS[network]((1, 8, 8), 2, **arguments).eval().requires_grad_(False))
     x = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     means = target_means(kernel, LinearSchedule(), [x], torch.linspace(0.02, 1, 5))
-    defaults = SamplerDefaults(num_levels=4, final_steps=1)
+    defaults = SamplerSettings(num_levels=4, final_steps=1)
     return DMMDPipeline(kernel, LinearSchedule(), "linear", means, 0.3, 1.0, defaults, {"steps": 3})
 
 
@@ -140,7 +140,7 @@ def test_bad_settings(pipeline, change, message, unchecked):
     ],
 )
 def test_names_of_the_paper(pipeline, name, plain):
-    pipeline = replace(pipeline, defaults=SamplerDefaults(num_levels=2, final_steps=5, final_sampler="approximate"))
+    pipeline = replace(pipeline, defaults=SamplerSettings(num_levels=2, final_steps=5, final_sampler="approximate"))
     out = draw(pipeline, sampler=name)
     assert torch.equal(out.particles, draw(pipeline, **plain).particles)
     assert out.nfe == 2 + plain["final_steps"]
@@ -152,7 +152,7 @@ def test_settings_that_would_do_nothing_are_refused(pipeline):
         draw(pipeline, guidance=3.0)
     low = TargetSamples.draw(torch.rand(4, 1, 8, 8), LinearSchedule(), t_min=0.0)
     with pytest.raises(InputError, match="final_level = 0.0 with final_steps = 1: has steps of size 0"):
-        draw(replace(pipeline, means=low))
+        draw(replace(pipeline, target=low))
 
 
 def test_to_leaves_the_pipeline_where_it_is(pipeline):
@@ -206,7 +206,7 @@ def test_classes(pipeline, unchecked):
     x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     levels = torch.linspace(0.02, 1, 5)
     means = target_means(pipeline.kernel, LinearSchedule(), [x], levels, labels=torch.arange(12) % 3)
-    pipeline = replace(pipeline, means=means)
+    pipeline = replace(pipeline, target=means)
     one = draw(pipeline, labels=1).particles
     assert torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 1])).particles)
     assert not torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 2]), guidance=2.0).particles)
@@ -233,11 +233,11 @@ def test_everything_that_sampling_needs_is_stored(pipeline, tmp_path):
     x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     labels, levels = torch.arange(12) % 3, torch.linspace(0.02, 1, 5)
     means = target_means(pipeline.kernel, LinearSchedule(), [x], levels, labels=labels, covariances=True)
-    steps = SamplerDefaults(num_levels=2, step_size=[0.2, 0.1], whitening=0.5, guidance=1.0, chunk_size=2, momentum=0.2)
-    replace(pipeline, means=means, defaults=steps).save_pretrained(tmp_path / "means")
+    steps = SamplerSettings(num_levels=2, step_size=[0.2, 0.1], whitening=0.5, guidance=1.0, chunk_size=2, momentum=0.2)
+    replace(pipeline, target=means, defaults=steps).save_pretrained(tmp_path / "means")
     loaded = DMMDPipeline.from_pretrained(tmp_path / "means")
     assert loaded.defaults == steps
-    expected = draw(replace(pipeline, means=means, defaults=steps), labels=2).particles
+    expected = draw(replace(pipeline, target=means, defaults=steps), labels=2).particles
     assert torch.equal(draw(loaded, labels=2).particles, expected)
     assert torch.equal(
         draw(loaded, whitening=float("inf")).particles,
@@ -253,27 +253,27 @@ def test_everything_that_sampling_needs_is_stored(pipeline, tmp_path):
 
     kernel = NoiseConditionalKernel(pipeline.features, Gaussian(2.0) + Gaussian(0.5))
     references = TargetSamples.draw(x, LinearSchedule(), t_min=0.02, labels=labels)
-    general = replace(pipeline, kernel=kernel, means=references)
+    general = replace(pipeline, kernel=kernel, target=references)
     general.save_pretrained(tmp_path / "samples")
     loaded = DMMDPipeline.from_pretrained(tmp_path / "samples")
     assert "target_samples.safetensors" in {f.name for f in (tmp_path / "samples").iterdir()}
     assert torch.equal(draw(loaded, labels=2).particles, draw(general, labels=2).particles)
     with pytest.raises(InputError, match="target means with base kernel Mixture: must be TargetSamples"):
-        replace(general, means=means)
+        replace(general, target=means)
     with pytest.raises(InputError, match=r"target samples have event shape \[64\]"):
-        replace(general, means=TargetSamples.draw(x.flatten(1), LinearSchedule()))
+        replace(general, target=TargetSamples.draw(x.flatten(1), LinearSchedule()))
 
 
 def test_sampling_without_target_means_says_what_to_run(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "p")
     (tmp_path / "p" / "target_means.safetensors").unlink()
     loaded = DMMDPipeline.from_pretrained(tmp_path / "p")
-    assert loaded.means is None
+    assert loaded.target is None
     with pytest.raises(
         InputError, match=r"holds no target means: .*mmdflow\.methods\.dmmd\.target_means.*train --resume"
     ):
         draw(loaded)
-    assert torch.equal(draw(replace(loaded, means=pipeline.means)).particles, draw(pipeline).particles)
+    assert torch.equal(draw(replace(loaded, target=pipeline.target)).particles, draw(pipeline).particles)
 
 
 @pytest.mark.parametrize(

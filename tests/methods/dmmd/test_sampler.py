@@ -3,7 +3,8 @@ import torch
 
 from mmdflow import DivergedError, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd import Known, TargetMeans, distance_steps, noise_levels, sample, target_means
+from mmdflow.methods.dmmd import FixedEntries, TargetMeans, distance_steps, noise_levels, target_means
+from tests.methods.dmmd.runs import walk_down
 
 LEVELS = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
 SCHEDULE = LinearSchedule()
@@ -19,7 +20,7 @@ def network(head="squared_residual"):
 
 
 def run(kernel, means, particles, levels=(0.9, 0.5, 0.2), eta=0.1, **settings):
-    return sample(kernel, means, particles, levels=levels, step_sizes=[eta] * len(levels), **settings)
+    return walk_down(kernel, means, particles, levels=levels, step_sizes=[eta] * len(levels), **settings)
 
 
 def means_of(kernel, events=None, **settings):
@@ -231,15 +232,15 @@ def test_known_entries_walk_back_on_their_noise_and_arrive():
     values, noise = data(6, seed=8), data(6, seed=9)
     mask = torch.tensor([True, False, False]).expand(6, 3)
     seen = []
-    known = Known(values, mask, noise, SCHEDULE)
-    settings = {"known": known, "final_steps": 2, "final_step_size": 0.4, "steps_per_level": 2}
+    known = FixedEntries(values, mask, noise, SCHEDULE)
+    settings = {"fixed": known, "final_steps": 2, "final_step_size": 0.4, "steps_per_level": 2}
     out, _ = run(kernel, means, z, callback=lambda done, x: seen.append(x), **settings)
     for x, t in zip(seen, (0.5, 0.2, 0.0, 0.0), strict=True):
         torch.testing.assert_close(x[:, 0], (1 - t) * values[:, 0] + t * noise[:, 0])
     assert torch.equal(out[:, 0], values[:, 0])
     free, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,))
     start = torch.cat([(0.1 * values + 0.9 * noise)[:, :1], z[:, 1:]], 1)
-    held, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,), known=known)
+    held, _ = run(kernel, means, z, sampler="approximate", levels=(0.9,), fixed=known)
     torch.testing.assert_close(held[:, 1:], run(kernel, means, start, sampler="approximate", levels=(0.9,))[0][:, 1:])
     assert (held[:, 1:] - free[:, 1:]).abs().max() > 1e-3
 
@@ -253,7 +254,7 @@ def test_explosion_names_the_level_and_keeps_the_last_finite_particles():
     kernel = NoiseConditionalKernel(lambda x, t: x)
     means, z = means_of(kernel), data(3) + 100
     with pytest.raises(DivergedError, match=r"noise level t = 0\.5000: particles became non-finite") as caught:
-        sample(kernel, means, z, levels=[0.9, 0.5], step_sizes=[0.1, 1e308])
+        walk_down(kernel, means, z, levels=[0.9, 0.5], step_sizes=[0.1, 1e308])
     assert torch.equal(caught.value.particles, run(kernel, means, z, (0.9,))[0])
     with pytest.raises(DivergedError, match=r"noise level t = 0\.3000") as caught:
         run(kernel, means, z, (0.9,), final_steps=2, final_step_size=1e308, final_level=0.3)

@@ -1,4 +1,4 @@
-"""What a sampling run is given beside noise: entries that are known (inpainting), classes, a source of its own."""
+"""What a sampling run takes beside noise: known entries (inpainting), classes, a source of the user's."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmdflow.errors import InputError
-from mmdflow.methods.dmmd.targets.means import TargetMeans
-from mmdflow.methods.dmmd.targets.samples import TargetSamples
-from mmdflow.methods.dmmd.targets.witness import TargetWitness
+from mmdflow.methods.dmmd.targets.base import Target
 from mmdflow.noise import Schedule
 
 #: Noise has no entry beyond this many standard deviations; a source that has is in other units.
 _FAR = 10.0
 
 
-class Known:
-    """Entries that are known: at noise level t they are set to the known values noised to t (Song et al. 2021, appendix I).
+class FixedEntries:
+    """Entries that are given: at noise level t they are set to their values noised to t (Song et al. 2021, appendix I).
 
-    One draw of noise serves all levels, so that the known part walks its own straight way back; at t = 0 it is exact.
+    One draw of noise serves all levels, so that the given part walks straight back; at t = 0 it is exact.
 
     Args:
         values: the known values, [n, *event].
@@ -69,26 +67,24 @@ def check_source(
     return particles
 
 
-def check_labels(
-    labels: Int[Tensor, " n"] | int, n: int, target: TargetMeans | TargetSamples | TargetWitness, device: torch.device
-) -> Int[Tensor, " n"]:
+def check_labels(labels: Int[Tensor, " n"] | int, n: int, target: Target, device: torch.device) -> Int[Tensor, " n"]:
     """Return one class a particle, of those that the target knows apart."""
     if target.num_classes == 0:
         raise InputError(
             "labels: the model holds no target means of classes; train with --sampling.class_means=true, or give "
             "target_means(..., labels=...)"
         )
-    found = torch.as_tensor(labels, device=device)
-    if found.is_floating_point() or found.dtype == torch.bool:
-        raise InputError(f"labels have dtype {found.dtype}: must be integers")
-    if found.ndim == 0:
-        found = found.expand(n)
-    if tuple(found.shape) != (n,):
-        raise InputError(f"labels have shape {list(found.shape)}: must be [{n}], one a particle, or one number")
-    low, high = int(found.min()), int(found.max())
+    classes = torch.as_tensor(labels, device=device)
+    if classes.is_floating_point() or classes.dtype == torch.bool:
+        raise InputError(f"labels have dtype {classes.dtype}: must be integers")
+    if classes.ndim == 0:
+        classes = classes.expand(n)
+    if tuple(classes.shape) != (n,):
+        raise InputError(f"labels have shape {list(classes.shape)}: must be [{n}], one a particle, or one number")
+    low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= target.num_classes:
         raise InputError(f"labels lie in [{low}, {high}]: must be classes 0 to {target.num_classes - 1}")
-    return found.long()
+    return classes.long()
 
 
 def check_known(

@@ -1,82 +1,35 @@
-"""Sampling: one flow whose divergence goes down the noise levels (DMMD paper, Algorithm 2 and section 5)."""
+"""Sampling: one flow whose velocity field goes down the noise levels (DMMD paper, Algorithm 2 and section 5)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.divergences import Divergence
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
-from mmdflow.methods.dmmd.conditions import Known
+from mmdflow.methods.dmmd.conditions import FixedEntries
+from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_features
 from mmdflow.methods.dmmd.monitor import Recorder
-from mmdflow.methods.dmmd.targets.base import LevelDivergence, features_at, level_flow
-from mmdflow.methods.dmmd.targets.means import TargetMeans
-from mmdflow.methods.dmmd.targets.samples import TargetSamples
-from mmdflow.methods.dmmd.targets.witness import TargetWitness
-from mmdflow.noise import NoiseConditionalKernel, Schedule
-
-SAMPLERS = ("exact", "approximate")
-
-
-def noise_levels(num_levels: int, t_min: float, t_max: float) -> list[float]:
-    """Return `num_levels` uniform noise levels from t_max down to t_min (only t_max when one is asked for)."""
-    return torch.linspace(t_max, t_min, _checks.count("num_levels", num_levels), dtype=torch.float64).tolist()
-
-
-def distance_steps(
-    schedule: Schedule, levels: Sequence[float], second_moment: float, event_size: int, scale: float = 1.0
-) -> list[float]:
-    """Return the step size of each level that walks the forward path back once at unit slope. Ours.
-
-    eta_i = scale sqrt(D) (d_i - d_{i+1}), d_i the root mean square entry of x_t - x_0 at level i and 0 after the last one.
-    """
-    distance = schedule.displacement(torch.tensor([*levels], dtype=torch.float64), second_moment)
-    steps = distance - torch.cat([distance[1:], distance.new_zeros(1)])
-    return (scale * math.sqrt(event_size) * steps).tolist()
-
-
-class _Descent(Divergence):
-    """The divergence of the level that a run has reached; a callback of the flow moves it on."""
-
-    def __init__(self, make: Callable[[float], LevelDivergence], event_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.make, self.event_shape = make, event_shape
-        self.level = math.nan
-
-    def enter(self, t: float) -> None:
-        self.level, self.here = t, self.make(t)
-
-    def velocity(self, x: Tensor, at: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        return self.here.velocity(x, at, weights)
+from mmdflow.methods.dmmd.settings import SamplerSettings
+from mmdflow.methods.dmmd.targets.base import FlowKind, Target
+from mmdflow.methods.dmmd.walk import Walk
+from mmdflow.noise import NoiseConditionalKernel
 
 
 def sample(
     kernel: NoiseConditionalKernel,
-    target: TargetMeans | TargetSamples | TargetWitness,
+    target: Target,
     particles: Float[Tensor, "n *event"],
+    walk: Walk,
+    settings: SamplerSettings | None = None,
     *,
-    levels: Sequence[float],
-    step_sizes: Sequence[float],
-    steps_per_level: int = 1,
-    sampler: str = "exact",
-    final_steps: int = 0,
-    final_sampler: str | None = None,
-    final_step_size: float | None = None,
-    final_level: float | None = None,
-    max_slope: float | None = None,
-    momentum: float = 0.0,
-    integrator: str = "euler",
-    chunk_size: int | None = None,
-    whitening: float | None = None,
     labels: Int[Tensor, " n"] | None = None,
-    guidance: float = 0.0,
-    known: Known | None = None,
+    fixed: FixedEntries | None = None,
     recorder: Recorder | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Float[Tensor, "n *event"], int]:
@@ -86,120 +39,127 @@ def sample(
         kernel: the trained noise-conditional kernel.
         target: the target's mean embeddings (linear base), or samples of it (any base).
         particles: the source, [n, *event], usually N(0, I).
-        levels: noise levels, from high to low.
-        step_sizes: eta at each level, shared by its steps.
-        steps_per_level: N_s.
-        sampler: "exact" (particles interact) or "approximate" (each on its own).
-        final_steps: denoising steps after the last level, explicit Euler's.
-        final_sampler: the flow of the final steps: "approximate", or "exact": with all particles after the exact sampler
-            (DMMD-e), with each particle on its own after the approximate one (a-DMMD-e). Default: the sampler's.
-        final_step_size: eta of the final steps; needed if there are any.
-        final_level: noise level of the final steps; the last one by default.
-        max_slope: bound on a particle's |grad f|; longer gradients are shortened to it.
-        momentum: of the flow; what is left of it goes on from level to level.
-        integrator: of the flow; both evaluations of "heun" are at the level that the step starts at, while "adams_bashforth"
-            carries the gradient on from level to level.
-        chunk_size: particles whose gradient is taken at once. It changes nothing but memory, and the exact flow's time, which
-            then embeds the particles once more, without gradients, for their mean.
-        whitening: lambda of the regularised witness; needs the target's covariances.
+        walk: noise levels and step sizes.
+        settings: how to sample. What they say of levels and step sizes is not used: `walk` says it.
         labels: the particles' classes, [n]; each class is a group of its own.
-        guidance: weight of the class's flow over that of all data.
-        known: entries to keep, see `Known`.
+        fixed: entries to keep.
         recorder: takes in what the run looks like; costs no evaluations.
         callback: called after each level with (levels done, particles).
 
     Raises:
+        InputError: for settings that the target has nothing for.
         DivergedError: when particles become non-finite; names the level and holds the last finite particles.
     """
-    _checks.choice("sampler", sampler, SAMPLERS)
-    final = _checks.choice("final_sampler", final_sampler or sampler, SAMPLERS)
-    _checks.count("steps_per_level", steps_per_level)
-    _checks.count("final_steps", final_steps, 0)
-    if len(levels) != len(step_sizes) or not levels:
-        raise InputError(
-            f"step_sizes has {len(step_sizes)} entries: must have {len(levels)}, one a level (at least one)"
-        )
-    if final_steps:
-        _checks.positive("final_step_size", math.nan if final_step_size is None else final_step_size)
-    lam = math.inf if whitening is None else whitening
-    if math.isfinite(lam) and not target.whitenable:
-        raise InputError(
-            f"whitening = {lam:g}: needs target means with covariances, of a model trained with sampling.whitening "
-            f"(in Python: target_means(..., covariances=True))"
-        )
-    classes = target.num_classes
-    if labels is not None and classes == 0:
-        raise InputError("labels: need target means of classes (target_means(..., labels=...))")
-    shares = None if labels is None else labels.bincount(minlength=classes).to(particles) / len(labels)
+    settings = SamplerSettings() if settings is None else settings
+    fields = _Fields(kernel, target, settings, labels)
+    if settings.final_steps:
+        _checks.positive("final_step_size", math.nan if walk.final_step_size is None else walk.final_step_size)
+    per_level, kind = settings.steps_per_level, FlowKind(settings.sampler)
+    finite = particles if fixed is None else fixed.at(walk.levels[0], particles)
 
-    def divergence(t: float, kind: str, watched: Recorder | None) -> LevelDivergence:
-        here = target.level(kernel, t, chunk_size)
-        if watched is not None:
-            watched.enter(t, max_slope)
-        return LevelDivergence(
-            features_at(kernel.features, t),
-            level_flow(here, kind, labels, classes, guidance, lam),
-            interacting=kind == "exact",
-            event_shape=event,
-            chunk_size=chunk_size,
-            max_slope=max_slope,
-            watch=None if watched is None else lambda phi, slope: watched.watch(here, shares, phi, slope),
-        )
-
-    event = tuple(particles.shape[1:])
-    descent = _Descent(lambda t: divergence(t, sampler, recorder), event)
-    descent.enter(levels[0])
-    kept = particles if known is None else known.at(levels[0], particles)
+    @lru_cache(maxsize=1)
+    def field_of_level(i: int) -> LevelField:
+        return fields.at(walk.levels[i], kind, recorder)
 
     def after_step(step: int, x: Tensor) -> Tensor | None:
-        nonlocal kept
-        i, ended = (step - 1) // steps_per_level, step % steps_per_level == 0
-        _check_finite(x, kept, levels[i], f"step_size ({step_sizes[i]:g} here) or set max_slope")
-        after = (*levels, 0.0)[i + ended]
-        if known is not None:
-            x = known.at(after, x)
-        kept = x
+        nonlocal finite
+        i, ended = (step - 1) // per_level, step % per_level == 0
+        advice = f"lower step_size ({walk.step_sizes[i]:g} here) or set max_slope"
+        _check_finite(x, finite, walk.levels[i], advice)
+        finite = x if fixed is None else fixed.at((*walk.levels, 0.0)[i + ended], x)
         if ended and callback is not None:
-            callback(i + 1, x)
-        if ended and i + 1 < len(levels):
-            descent.enter(after)
-        return None if known is None else x
+            callback(i + 1, finite)
+        return None if fixed is None else finite
 
     result = flow(
-        descent,
-        kept,
-        step_size=lambda step: step_sizes[step // steps_per_level],
-        num_steps=len(levels) * steps_per_level,
-        momentum=momentum,
-        integrator=integrator,
+        lambda step: field_of_level(step // per_level),
+        finite,
+        step_size=lambda step: walk.step_sizes[step // per_level],
+        num_steps=len(walk.levels) * per_level,
+        momentum=settings.momentum,
+        integrator=settings.integrator,
         evaluate=False,
         callback=after_step,
     )
-    if final_steps == 0:
+    if settings.final_steps == 0:
         return result.particles, result.nfe
-    assert final_step_size is not None
-    t, eta = levels[-1] if final_level is None else final_level, final_step_size
-
-    def after_final_step(step: int, x: Tensor) -> Tensor | None:
-        nonlocal kept
-        _check_finite(x, kept, t, f"final_step_size ({eta:g} here)")
-        kept = x if known is None else known.at(0.0, x)
-        return None if known is None else kept
-
-    how = "single" if (final, sampler) == ("exact", "approximate") else final
-    last = flow(
-        divergence(t, how, None),
-        result.particles,
-        step_size=eta,
-        num_steps=final_steps,
-        evaluate=False,
-        callback=after_final_step,
-    )
+    x, nfe = _final_steps(fields, walk, result.particles, fixed)
     if callback is not None:
-        callback(len(levels) + 1, last.particles)
-    return last.particles, result.nfe + last.nfe
+        callback(len(walk.levels) + 1, x)
+    return x, result.nfe + nfe
 
 
-def _check_finite(x: Tensor, kept: Tensor, t: float, what: str) -> None:
+class _Fields:
+    """Makes the velocity fields of a run's noise levels."""
+
+    def __init__(
+        self, kernel: NoiseConditionalKernel, target: Target, settings: SamplerSettings, labels: Tensor | None
+    ) -> None:
+        if settings.whitening is not None and not target.whitenable:
+            raise InputError(
+                f"whitening = {settings.whitening:g}: needs target means with covariances, of a model trained with "
+                f"sampling.whitening (in Python: target_means(..., covariances=True))"
+            )
+        if labels is not None and target.num_classes == 0:
+            raise InputError("labels: need target means of classes (target_means(..., labels=...))")
+        self.kernel, self.target, self.settings, self.labels = kernel, target, settings, labels
+
+    def at(self, t: float, kind: FlowKind, recorder: Recorder | None = None) -> LevelField:
+        """Return the field of noise level t; the recorder, where there is one, watches it."""
+        settings, level = self.settings, self.target.level(self.kernel, t, self.settings.chunk_size)
+        on_features = field_on_features(
+            level,
+            kind,
+            self.labels,
+            num_classes=self.target.num_classes,
+            guidance=settings.guidance,
+            whitening=math.inf if settings.whitening is None else settings.whitening,
+        )
+        if recorder is not None:
+            recorder.enter(t, settings.max_slope)
+        return LevelField(
+            features_at(self.kernel.features, t),
+            on_features,
+            interacting=kind.interacting,
+            chunk_size=settings.chunk_size,
+            max_slope=settings.max_slope,
+            watch=None if recorder is None else lambda phi, slope: recorder.watch(level, self._shares(phi), phi, slope),
+        )
+
+    def _shares(self, like: Tensor) -> Float[Tensor, " C"] | None:
+        """Return the share of every class among the particles."""
+        if self.labels is None:
+            return None
+        return self.labels.bincount(minlength=self.target.num_classes).to(like) / len(self.labels)
+
+
+def _final_steps(fields: _Fields, walk: Walk, particles: Tensor, fixed: FixedEntries | None) -> tuple[Tensor, int]:
+    """Take the denoising steps after the last level, Euler's; return the particles and the evaluations made."""
+    settings = fields.settings
+    assert walk.final_step_size is not None
+    t, eta = walk.levels[-1] if walk.final_level is None else walk.final_level, walk.final_step_size
+    kind = FlowKind(settings.final_sampler or settings.sampler)
+    if kind is FlowKind.EXACT and settings.sampler == "approximate":  # a-DMMD-e: particles stay independent
+        kind = FlowKind.SINGLE
+    finite = particles
+
+    def after_step(step: int, x: Tensor) -> Tensor | None:
+        nonlocal finite
+        _check_finite(x, finite, t, f"lower final_step_size ({eta:g} here)")
+        finite = x if fixed is None else fixed.at(0.0, x)
+        return None if fixed is None else finite
+
+    result = flow(
+        fields.at(t, kind),
+        particles,
+        step_size=eta,
+        num_steps=settings.final_steps,
+        evaluate=False,
+        callback=after_step,
+    )
+    return result.particles, result.nfe
+
+
+def _check_finite(x: Tensor, finite: Tensor, t: float, advice: str) -> None:
     if not _checks.all_finite(x):
-        raise DivergedError(f"noise level t = {t:.4f}: particles became non-finite: lower {what}", kept)
+        raise DivergedError(f"noise level t = {t:.4f}: particles became non-finite: {advice}", finite)

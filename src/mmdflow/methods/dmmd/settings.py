@@ -1,17 +1,16 @@
-"""How a pipeline samples: the settings, the paper's names of samplers, and the steps that follow."""
+"""The settings of DMMD's loss and of its sampler, and the paper's names of samplers."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from mmdflow import _checks
+from mmdflow._settings import changed
 from mmdflow.errors import InputError
-from mmdflow.flows.integrators import make_integrator, named_integrators
-from mmdflow.methods.dmmd.sampler import SAMPLERS, distance_steps, noise_levels
-from mmdflow.noise import Schedule
 
+SAMPLERS = ("exact", "approximate")
 #: The paper's samplers (section 5): flow, flow of the final steps, number of final steps.
 NAMES: dict[str, tuple[str, str | None, int]] = {
     "dmmd": ("exact", None, 0),
@@ -20,33 +19,89 @@ NAMES: dict[str, tuple[str, str | None, int]] = {
     "a-dmmd-e": ("approximate", "exact", 2),
     "dmmd-e": ("exact", "exact", 2),
 }
+OBJECTIVES = ("mmd", "kl", "reverse-kl")
+PAIRINGS = ("disjoint", "paired", "shared")
+PENALTY_POINTS = ("path", "interpolate", "noisy", "ends")
 
 
 @dataclass(frozen=True)
-class SamplerDefaults:
-    """How a pipeline samples when it is not told otherwise.
+class LossSettings:
+    """The loss of DMMD; see `mmdflow.DMMDLoss`.
+
+    Attributes:
+        objective: mmd, or the lower bound kl (noised from clean) or reverse-kl (clean from noised).
+        ridge: lambda of the KL bounds.
+        num_levels: noise levels a step, drawn one in each of as many equal strata of [t_min, t_max].
+        mmd_weight: weight of the MMD, or of the bound.
+        unit_weight: weight of the unit-slope penalty mean (|grad f| - 1)^2 (the paper's).
+        displacement_weight: weight of mean |grad f - n|^2, n the unit step from clean to noised (ours).
+        l2_weight: weight of the mean squared features.
+        penalty_points: path (x_t, and points between x_0 and x_t), interpolate (between clean and noisy samples), noisy (x_t) or
+            ends (x_t, and x_0 for one event in 32).
+        normalize: divide each level's MMD by its distance sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
+        pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
+        t_min: lowest noise level.
+        t_max: highest noise level.
+        level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
+    """
+
+    objective: Literal["mmd", "kl", "reverse-kl"] = "mmd"
+    ridge: float = 0.0
+    num_levels: int = 16
+    mmd_weight: float = 1.0
+    unit_weight: float = 1.0
+    displacement_weight: float = 0.0
+    l2_weight: float = 0.0
+    penalty_points: Literal["path", "interpolate", "noisy", "ends"] = "path"
+    normalize: bool = True
+    pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
+    t_min: float = 0.02
+    t_max: float = 1.0
+    level_power: float = 1.0
+    #: Stands before a field's name in messages.
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        p = self.section
+        _checks.choice(f"{p}objective", self.objective, OBJECTIVES)
+        _checks.count(f"{p}num_levels", self.num_levels)
+        for name in ("ridge", "mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
+            _checks.non_negative(f"{p}{name}", getattr(self, name))
+        _checks.choice(f"{p}penalty_points", self.penalty_points, PENALTY_POINTS)
+        _checks.choice(f"{p}pairing", self.pairing, PAIRINGS)
+        _checks.interval(f"{p}t_min", self.t_min, 0.0, 1.0, "[)")
+        _checks.interval(f"{p}t_max", self.t_max, self.t_min, 1.0, "(]")
+        _checks.positive(f"{p}level_power", self.level_power)
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How a pipeline samples.
 
     Attributes:
         num_levels: noise levels T, uniform from t_max to t_min.
-        steps_per_level: flow steps at each, N_s.
-        step_size: a constant eta (the paper), one eta a level, or None for the distance schedule (ours): one walk back along
-            the path.
-        step_scale: multiplies the distance schedule.
-        sampler: "exact" or "approximate".
-        final_steps: denoising steps after the last level (DMMD paper, section 4, final denoising).
-        final_sampler: "exact", "approximate" or None for the sampler's own.
-        final_step_size: eta of the final steps, or None for the distance that their level stands for.
-        final_level: noise level of the final steps, or None for t_min.
-        max_slope: bound on a particle's |grad f|, or None. Squared-residual features grow off the path; one particle that
-            runs away shifts the mean of all others in the exact flow.
-        t_min: lowest noise level, or None for the lowest trained one.
-        t_max: highest noise level, or None for the highest trained one.
+        steps_per_level: flow steps at each level, N_s; T x N_s is the NFE of Euler steps.
+        step_size: a constant eta (the paper), a [list] of one a level, or none for the distance schedule (ours): one walk back
+            along the path.
+        step_scale: factor of the distance schedule.
+        sampler: exact (particles interact) or approximate (each on its own). In a call also a name of the paper, which sets the
+            final steps too: dmmd, a-dmmd (none), a-dmmd-a, a-dmmd-e, dmmd-e (2 unless given).
+        final_steps: denoising steps after the last level (DMMD paper, section 4).
+        final_sampler: flow of the final steps, exact or approximate; the sampler's by default.
+        final_step_size: eta of the final steps; by default the distance that their level stands for.
+        final_level: noise level of the final steps; t_min by default.
+        max_slope: bound on a particle's |grad f|, none by default; in a call inf takes it away. Squared-residual features grow
+            off the path, and one particle that runs away shifts the mean of all others in the exact flow.
+        t_min: lowest noise level; the lowest trained one by default.
+        t_max: highest noise level; the highest trained one by default.
         momentum: of the flow, carried from level to level; the distance schedule is shortened by 1 - momentum.
-        integrator: the name of one that obeys the step size of each level. The two evaluations of "heun" are at one noise level;
-            the second order of "adams_bashforth" is across levels, for one evaluation each.
-        chunk_size: particles whose gradient is taken at once, or None for all. It bounds memory and changes nothing else.
-        whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference), C the covariance of clean
-            features at the level and s = tr C / K; None for the plain witness (a run takes infinity for it).
+        integrator: the name of one that obeys the step size of each level, such as euler, nesterov, heun or adams_bashforth.
+            Heun's two evaluations are at one noise level; the second order of Adams and Bashforth is across levels, for one
+            evaluation each.
+        chunk_size: particles whose gradient is taken at once, all by default. It bounds memory and changes nothing else.
+        whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference), C the covariance of clean features
+            at the level and s = tr C / K; the plain witness by default, and for inf in a call.
         guidance: weight g of (1 + g) class flow - g unconditional flow, for runs with labels.
     """
 
@@ -54,9 +109,9 @@ class SamplerDefaults:
     steps_per_level: int = 1
     step_size: float | list[float] | None = None
     step_scale: float = 1.0
-    sampler: str = "exact"
+    sampler: Literal["exact", "approximate"] = "exact"
     final_steps: int = 0
-    final_sampler: str | None = None
+    final_sampler: Literal["exact", "approximate"] | None = None
     final_step_size: float | None = None
     final_level: float | None = None
     max_slope: float | None = None
@@ -67,91 +122,75 @@ class SamplerDefaults:
     chunk_size: int | None = None
     whitening: float | None = None
     guidance: float = 0.0
+    #: Stands before a field's name in messages.
+    section: ClassVar[str] = ""
+    #: Fields that infinity switches off in a call.
+    unbounded: ClassVar[tuple[str, ...]] = ("whitening", "max_slope")
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        _checks.count("num_levels", self.num_levels)
-        _checks.count("steps_per_level", self.steps_per_level)
-        _checks.count("final_steps", self.final_steps, 0)
-        _checks.choice("sampler", self.sampler, SAMPLERS)
-        allowed = [name for name, kind in named_integrators().items() if kind.obeys_step_size]
-        _checks.choice("integrator", self.integrator, allowed)
-        _checks.step_sizes("step_size", self.step_size, self.num_levels)
-        for name in ("step_scale", "final_step_size", "max_slope"):
-            if getattr(self, name) is not None:
-                _checks.positive(name, getattr(self, name))
+        """Check every field, and what they say of each other."""
+        p = self.section
+        _checks.count(f"{p}final_steps", self.final_steps, 0)
+        for name in ("num_levels", "steps_per_level", "chunk_size"):
+            self._optional(_checks.count, name)
+        _checks.step_sizes(f"{p}step_size", self.step_size, self.num_levels)
+        for name in ("step_scale", "final_step_size", "max_slope", "whitening"):
+            self._optional(_checks.positive, name)
         for name in ("final_level", "t_min", "t_max"):
-            if getattr(self, name) is not None:
-                _checks.interval(name, getattr(self, name), 0.0, 1.0)
+            self._optional(_checks.interval, name, 0.0, 1.0)
         if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
-            raise InputError(f"t_min = {self.t_min!r}: must not be above t_max = {self.t_max!r}")
-        if self.final_sampler is not None:
-            _checks.choice("final_sampler", self.final_sampler, SAMPLERS)
-        _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
+            raise InputError(f"{p}t_min = {self.t_min!r}: must not be above {p}t_max = {self.t_max!r}")
+        _checks.choice(f"{p}sampler", self.sampler, SAMPLERS)
+        self._optional(_checks.choice, "final_sampler", SAMPLERS)
+        _checks.interval(f"{p}momentum", self.momentum, 0.0, 1.0, "[)")
+        if self.integrator != "euler":
+            self._check_integrator()
+        _checks.non_negative(f"{p}guidance", self.guidance)
+
+    def _check_integrator(self) -> None:
+        from mmdflow.flows.integrators import (  # they load torch, which --help need not
+            make_integrator,
+            named_integrators,
+        )
+
+        allowed = [name for name, kind in named_integrators().items() if kind.obeys_step_size]
+        _checks.choice(f"{self.section}integrator", self.integrator, allowed)
         make_integrator(self.integrator, self.momentum)  # checks that they go together
-        if self.chunk_size is not None:
-            _checks.count("chunk_size", self.chunk_size)
-        if self.whitening is not None:
-            _checks.positive("whitening", self.whitening)
-        _checks.non_negative("guidance", self.guidance)
 
-    def asked(self, sampler: str | None, **changes: Any) -> SamplerDefaults:
-        """Return the settings with what is not None replaced; a paper's name of a sampler sets its final steps too."""
+    def _optional(self, check: Any, name: str, *allowed: Any) -> None:
+        """Check a field unless it is None."""
+        if (value := getattr(self, name)) is not None:
+            check(f"{self.section}{name}", value, *allowed)
+
+    def changed(self, **changes: Any) -> SamplerSettings:
+        """Return the settings with some fields replaced, as a call gives them.
+
+        None leaves a field as it is. A name of the paper as `sampler` sets the final steps too. Infinity for `whitening` or
+        `max_slope` switches it off.
+
+        Raises:
+            InputError: for a field that there is not, or an impossible value.
+
+        Example:
+            >>> settings = SamplerSettings().changed(sampler="a-dmmd-e", num_levels=None)
+            >>> settings.sampler, settings.final_sampler, settings.final_steps, settings.num_levels
+            ('approximate', 'exact', 2, 50)
+        """
         given = {name: value for name, value in changes.items() if value is not None}
-        for name in ("whitening", "max_slope"):  # the plain witness, no bound
-            if given.get(name) == math.inf:
-                given[name] = None
-        if sampler is not None and sampler.lower() in NAMES:
-            flow, final, steps = NAMES[sampler.lower()]
-            clash = given.get("final_sampler", final) != final
-            if clash:
+        start, sampler = self, str(given.get("sampler", self.sampler)).lower()
+        if sampler in NAMES:
+            flow, final, steps = NAMES[sampler]
+            if given.get("final_sampler", final) != final:
                 raise InputError(
-                    f"final_sampler = {given['final_sampler']!r} with sampler = {sampler!r}: must be left out; the name sets it"
+                    f"final_sampler = {given['final_sampler']!r} with sampler = {given['sampler']!r}: must be left out; the name "
+                    f"sets it"
                 )
-            given = {"final_steps": steps} | given | {"sampler": flow}
-            return replace(replace(self, final_sampler=final), **given)
-        if sampler is not None:
-            given["sampler"] = _checks.choice("sampler", sampler, (*SAMPLERS, *NAMES))
-        return replace(self, **given)
-
-    def plan(self, t_range: tuple[float, float], schedule: Schedule, second_moment: float, event_size: int) -> Plan:
-        """Return the levels and step sizes of a run; raise InputError where a level leaves the trained range."""
-        low, high = t_range
-        for name in ("t_min", "t_max", "final_level"):
-            t = getattr(self, name)
-            if t is not None and not low - 1e-6 <= t <= high + 1e-6:
-                raise InputError(
-                    f"{name} = {t!r}: must be in [{low:.4g}, {high:.4g}], the noise levels of the model's target means"
-                )
-        t_min = low if self.t_min is None else self.t_min
-        t_max = high if self.t_max is None else self.t_max
-        if t_min > t_max:
-            raise InputError(f"t_min = {t_min!r}: must not be above t_max = {t_max!r}")
-        levels = noise_levels(self.num_levels, t_min, t_max)
-        if self.step_size is None:
-            walk = distance_steps(schedule, levels, second_moment, event_size, self.step_scale)
-            steps = [eta * (1 - self.momentum) / self.steps_per_level for eta in walk]
-        elif isinstance(self.step_size, int | float):
-            steps = [float(self.step_size)] * len(levels)
-        else:
-            steps = [float(eta) for eta in self.step_size]
-        final_level = levels[-1] if self.final_level is None else self.final_level
-        final = self.final_step_size
-        if final is None:
-            final = distance_steps(schedule, [final_level], second_moment, event_size)[0]
-            if self.final_steps and final <= 0:
-                raise InputError(
-                    f"final_level = {final_level!r} with final_steps = {self.final_steps}: has steps of size 0; must be above 0, "
-                    "or give final_step_size"
-                )
-        return Plan(levels, steps, final_level, final)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Noise levels of a run, the step size at each, and those of the final steps."""
-
-    levels: list[float]
-    step_sizes: list[float]
-    final_level: float
-    final_step_size: float
+            del given["sampler"]
+            start = replace(self, sampler=flow, final_sampler=final, final_steps=steps)  # type: ignore[arg-type]
+        elif "sampler" in given:
+            _checks.choice("sampler", given["sampler"], (*SAMPLERS, *NAMES))
+        if isinstance(given.get("step_size"), tuple):
+            given["step_size"] = list(given["step_size"])
+        switched_off = {name: None for name in self.unbounded if given.get(name) == math.inf}
+        given = {name: value for name, value in given.items() if name not in switched_off}
+        return replace(changed(start, given), **switched_off)  # type: ignore[arg-type]

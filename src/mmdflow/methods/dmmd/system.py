@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from mmdflow.methods.base import System, new_features
 from mmdflow.methods.dmmd import (
     DMMDLoss,
     DMMDPipeline,
-    SamplerDefaults,
-    TargetMeans,
+    Target,
     TargetSamples,
     TargetWitness,
     check_classes,
@@ -40,8 +39,7 @@ class DMMD(System):
         kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()), witness_norm=norm)
         if recipe.loss.objective != "mmd":
             kernel = NoiseConditionalWitness(features, features.num_features)
-        settings = {name: value for name, value in asdict(recipe.loss).items() if name != "witness"}
-        return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, **settings)
+        return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, settings=recipe.loss)
 
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
         return loss.kernel
@@ -60,11 +58,17 @@ class DMMD(System):
         spec = _preview(recipe.sampling) if preview else recipe.sampling
         training = averaged.training
         averaged.eval()
-        means = _target(recipe, loss, averaged, dataset, spec, progress)
+        target = _target(recipe, loss, averaged, dataset, spec, progress)
         averaged.train(training)
-        scale, defaults = recipe.data.scale, _defaults(spec)
         return DMMDPipeline(
-            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
+            averaged,
+            loss.schedule,
+            recipe.schedule,
+            target,
+            loss.second_moment,
+            recipe.data.scale,
+            spec.settings(),
+            provenance,
         )
 
     def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102
@@ -87,8 +91,7 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
 
 
 def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
-    """Raise InputError, before anything is trained, for samplers that do not fit the data or themselves."""
-    _defaults(recipe.sampling)
+    """Raise InputError, before anything is trained, for parts of a recipe that do not fit each other or the data."""
     if recipe.training.compile and recipe.features.gradient != "semi":
         raise InputError(
             f"training.compile = True with features.gradient = {recipe.features.gradient or 'full'!r}: must be 'semi'; "
@@ -124,16 +127,16 @@ def _target(
     dataset: DataSet | ImageData,
     spec: SamplingSpec,
     progress: bool,
-) -> TargetMeans | TargetSamples | TargetWitness:
+) -> Target:
     """Return the target means of a recipe, or its reference samples where the base kernel has no finite feature map."""
     if isinstance(averaged, NoiseConditionalWitness):
-        levels = torch.linspace(loss.t_min, loss.t_max, spec.mean_levels)
-        return TargetWitness.of(averaged, levels, loss.objective == "reverse-kl")
+        levels = torch.linspace(recipe.loss.t_min, recipe.loss.t_max, spec.mean_levels)
+        return TargetWitness.of(averaged, levels, recipe.loss.objective == "reverse-kl")
     rows, labels = _target_rows(recipe, dataset, spec)
     device = next(averaged.parameters()).device
     generator = torch.Generator().manual_seed(recipe.training.seed)
     if not averaged.base.finite:
-        span = {"t_min": loss.t_min, "t_max": loss.t_max}
+        span = {"t_min": recipe.loss.t_min, "t_max": recipe.loss.t_max}
         events = dataset.train[rows].to(device)
         labels = None if labels is None else labels.to(device)
         return TargetSamples.draw(events, loss.schedule, **span, labels=labels, generator=generator)
@@ -142,7 +145,7 @@ def _target(
             averaged,
             loss.schedule,
             (dataset.train[part].to(device) for part in rows.split(events_at_once(dataset.event_shape))),
-            torch.linspace(loss.t_min, loss.t_max, spec.mean_levels),
+            torch.linspace(recipe.loss.t_min, recipe.loss.t_max, spec.mean_levels),
             noise_repeats=spec.mean_noise_repeats,
             labels=labels,
             covariances=spec.whitening is not None,
@@ -152,14 +155,10 @@ def _target(
 
 
 def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
-    """Return which training events target means or references are made of, and their labels if classes are asked for."""
+    """Return which training events target means or references are made of, and their labels for means of classes."""
     count, labels = len(dataset.train), dataset.train_labels if spec.class_means else None
     size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
     if size is None:
         return torch.arange(count), labels
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
     return rows, None if labels is None else labels[rows]
-
-
-def _defaults(spec: SamplingSpec) -> SamplerDefaults:
-    return SamplerDefaults(**{name: getattr(spec, name) for name in SamplerDefaults.__dataclass_fields__})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +14,92 @@ from torch.nn.functional import one_hot
 
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
+from mmdflow.divergences import MMD, Divergence, PotentialEnergy
+from mmdflow.divergences.witness import EmbeddingWitness
 from mmdflow.errors import InputError
-from mmdflow.kernels import Kernel
-from mmdflow.methods.dmmd.targets.base import LevelMeans, check_classes
+from mmdflow.kernels import Deep, Kernel, Linear
+from mmdflow.methods.dmmd.targets.base import FlowKind, SingleParticle, check_classes, check_width, grid_position
 from mmdflow.noise import NoiseConditionalKernel, Schedule
+
+
+@dataclass(frozen=True)
+class LevelMeans:
+    """A target known by its mean embeddings, for base kernels with a finite feature map psi (DMMD paper, eq. 12-13).
+
+    Attributes:
+        base: the kernel on features.
+        clean: mean psi of clean data, [K].
+        noisy: mean psi of noised data, [K].
+        class_clean: the same of every class, [C, K], or None.
+        class_noisy: the same of every class, [C, K], or None.
+        covariance: of clean data's psi, [K, K], or None.
+        witness_norm: see `NoiseConditionalKernel`.
+    """
+
+    base: Kernel
+    clean: Float[Tensor, " K"]
+    noisy: Float[Tensor, " K"]
+    class_clean: Float[Tensor, "C K"] | None = None
+    class_noisy: Float[Tensor, "C K"] | None = None
+    covariance: Float[Tensor, "K K"] | None = None
+    witness_norm: float | None = None
+
+    def field(
+        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+    ) -> Divergence:
+        """Return the divergence on features whose flow is of that kind.
+
+        EXACT is 1/2 MMD^2 to the clean mean; APPROXIMATE is the potential <psi, noisy - clean>; SINGLE is 1/2 MMD^2 of a
+        particle on its own. `whitening` and `witness_norm` transform psi first.
+        """
+        clean, noisy = self._means(shares)
+        base = self.base
+        transform = self._transform(whitening)
+        if transform is not None:
+            base, clean, noisy = (
+                Deep(Linear(), lambda phi: self.base.embed(phi) @ transform),
+                clean @ transform,
+                noisy @ transform,
+            )
+        if kind is FlowKind.EXACT:
+            return MMD.from_mean_embedding(clean, base)
+        if kind is FlowKind.APPROXIMATE:
+            return PotentialEnergy(EmbeddingWitness(base, noisy - clean))
+        return PotentialEnergy(SingleParticle(base, EmbeddingWitness(base, clean)))
+
+    def mismatch(self, phi: Float[Tensor, "n K"], shares: Float[Tensor, " C"] | None = None) -> tuple[float, float]:
+        """Return |mean psi(Z) - noisy|^2 and |noisy - clean|^2."""
+        clean, noisy = self._means(shares)
+        return (
+            float((self.base.embed(phi).mean(0) - noisy).square().sum()),
+            float((noisy - clean).square().sum()),
+        )
+
+    def _means(self, shares: Tensor | None) -> tuple[Tensor, Tensor]:
+        if shares is None:
+            return self.clean, self.noisy
+        assert self.class_clean is not None
+        assert self.class_noisy is not None
+        shares = shares.to(self.clean)
+        return shares @ self.class_clean, shares @ self.class_noisy
+
+    def _transform(self, whitening: float) -> Float[Tensor, "K K"] | None:
+        """Return what psi is multiplied by, for whitened witnesses and for those of a given norm."""
+        root = self._whitener(whitening) if math.isfinite(whitening) else None
+        if self.witness_norm is None:
+            return root
+        root = torch.eye(len(self.clean)).to(self.clean) if root is None else root
+        norm = ((self.noisy - self.clean) @ root).norm().clamp_min(torch.finfo(root.dtype).tiny)
+        return root * (self.witness_norm / norm).sqrt()
+
+    def _whitener(self, whitening: float) -> Tensor:
+        """Return the symmetric root of lambda s (C + lambda s I)^-1, s = tr C / K."""
+        assert self.covariance is not None
+        values, vectors = torch.linalg.eigh(self.covariance.cpu().double())
+        values = values.clamp_min(0)
+        ridge = whitening * float(values.mean())
+        shrink = (ridge / (values + ridge)).sqrt() if ridge > 0 else torch.ones_like(values)
+        return ((vectors * shrink) @ vectors.T).to(self.clean)
 
 
 @dataclass(frozen=True)
@@ -37,6 +121,7 @@ class TargetMeans:
     class_clean: Float[Tensor, "C T K"] | None = None
     class_noisy: Float[Tensor, "C T K"] | None = None
     covariance: Float[Tensor, "T K K"] | None = None
+    file: ClassVar[str] = "target_means.safetensors"
 
     def __post_init__(self) -> None:
         """Check shapes, order and finiteness."""
@@ -98,30 +183,28 @@ class TargetMeans:
             kernel.witness_norm,
         )
 
+    def check(self, kernel: NoiseConditionalKernel) -> None:
+        """Raise InputError for a base kernel with no finite feature map, or features of another number."""
+        if not kernel.base.finite:
+            raise InputError(
+                f"target means with base kernel {type(kernel.base).__name__}: must be TargetSamples; it has no finite "
+                f"feature map"
+            )
+        check_width(kernel, self.clean.shape[1])
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that there are, by name."""
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in named.items() if value is not None}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], schedule: Schedule) -> TargetMeans:
+        """Return the means of `tensors` again; they do not depend on the schedule any more."""
+        return cls(**tensors)
 
     def to(self, device: torch.device | str) -> TargetMeans:
         """Return the means on a device."""
         return TargetMeans(**{name: value.to(device) for name, value in self.tensors().items()})
-
-
-def grid_position(levels: Float[Tensor, " T"], t: float) -> tuple[int, float]:
-    """Return i and w so that t lies w of the way from level i to level i + 1 of a grid; -1 and 0 on a grid of one.
-
-    Raises:
-        InputError: if t lies outside the grid.
-    """
-    low, high = float(levels[0]), float(levels[-1])
-    slack = 1e-6  # float32 levels
-    t = min(max(_checks.interval("noise level t", t, low - slack, high + slack), low), high)
-    if len(levels) == 1:
-        return -1, 0.0
-    position = torch.tensor(t, dtype=levels.dtype, device=levels.device)
-    i = max(int(torch.searchsorted(levels.contiguous(), position)) - 1, 0)
-    return i, (t - float(levels[i])) / float(levels[i + 1] - levels[i])
 
 
 @torch.no_grad()
@@ -158,7 +241,7 @@ def target_means(
     members = None if labels is None else one_hot(labels.cpu().long(), check_classes(labels)).double()
     count, totals = 0, dict[str, Tensor]()
     for batch in batches:
-        own = None if members is None else members[count : count + len(batch)]
+        members_here = None if members is None else members[count : count + len(batch)]
         if members is not None and count + len(batch) > len(members):
             raise InputError(f"labels are {len(members)} in number: must be one an event; there are more events")
         noises = [normal_like(batch, generator) for _ in range(noise_repeats)]
@@ -167,7 +250,7 @@ def target_means(
             k = kernel.at(t)
             level = t.to(batch).expand(len(batch))
             noised = [_embed(k, schedule.add_noise(batch, e, level)) for e in noises]
-            rows.append(_sums(_embed(k, batch), torch.stack(noised).mean(0), own, covariances))
+            rows.append(_sums(_embed(k, batch), torch.stack(noised).mean(0), members_here, covariances))
         for name in rows[0]:
             new = torch.stack([row[name] for row in rows], 1 if name.startswith("class") else 0)
             totals[name] = totals.get(name, 0) + new

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +12,55 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
+from mmdflow.divergences import MMD, Divergence, PotentialEnergy
+from mmdflow.divergences.witness import KernelWitness
 from mmdflow.errors import InputError
-from mmdflow.methods.dmmd.targets.base import LevelSamples, check_classes, features_at
+from mmdflow.features import FeatureNetwork
+from mmdflow.kernels import Kernel
+from mmdflow.methods.dmmd.targets.base import FlowKind, SingleParticle, check_classes
 from mmdflow.noise import NoiseConditionalKernel, Schedule
+
+
+@dataclass(frozen=True)
+class LevelSamples:
+    """A target known by the features of reference samples, for any base kernel (DMMD paper, eq. 10).
+
+    Attributes:
+        base: the kernel on features.
+        clean: features of the clean references, [N, K].
+        noisy: features of the noised references, [N, K].
+        labels: their classes, [N], or None.
+    """
+
+    base: Kernel
+    clean: Float[Tensor, "N K"]
+    noisy: Float[Tensor, "N K"]
+    labels: Int[Tensor, " N"] | None = None
+
+    def field(
+        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+    ) -> Divergence:
+        """Return the divergence on features whose flow is of that kind; `whitening` is of finite feature maps alone."""
+        clean, noisy, weights = self._weighted(shares)
+        if kind is FlowKind.EXACT:
+            return MMD(clean, self.base, target_weights=weights)
+        if kind is FlowKind.APPROXIMATE:
+            return PotentialEnergy(KernelWitness(self.base, torch.cat([noisy, clean]), torch.cat([weights, -weights])))
+        return PotentialEnergy(SingleParticle(self.base, KernelWitness(self.base, clean, weights)))
+
+    def mismatch(self, phi: Float[Tensor, "n K"], shares: Float[Tensor, " C"] | None = None) -> tuple[float, float]:
+        """Return the V-statistics MMD^2(phi, noisy) and MMD^2(noisy, clean)."""
+        clean, noisy, weights = self._weighted(shares)
+        to_noisy = MMD(noisy, self.base, target_weights=weights)
+        return float(2 * to_noisy(phi)), float(2 * to_noisy(clean, weights))
+
+    def _weighted(self, shares: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if shares is None:
+            return self.clean, self.noisy, self.clean.new_full((len(self.clean),), 1 / len(self.clean))
+        assert self.labels is not None
+        weights = (shares.to(self.clean) / self.labels.bincount(minlength=len(shares)))[self.labels]
+        used = weights > 0
+        return self.clean[used], self.noisy[used], weights[used] / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -41,6 +89,7 @@ class TargetSamples:
     t_min: float = 0.0
     t_max: float = 1.0
     labels: Int[Tensor, " N"] | None = None
+    file: ClassVar[str] = "target_samples.safetensors"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -83,21 +132,30 @@ class TargetSamples:
         """No: whitening is of finite feature maps."""
         return False
 
+    def check(self, kernel: NoiseConditionalKernel) -> None:
+        """Raise InputError for features of events of another shape."""
+        features = kernel.features
+        shape = list(self.clean.shape[1:])
+        if isinstance(features, FeatureNetwork) and shape != list(features.event_shape):
+            raise InputError(f"target samples have event shape {shape}: must be {list(features.event_shape)}")
+
     @torch.no_grad()
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelSamples:
         """Return the features of the samples at level t, clean and noised, computed `chunk_size` samples at once."""
         slack = 1e-6
         _checks.interval("noise level t", t, self.t_min - slack, self.t_max + slack)
-        features = features_at(kernel.features, t)
         noisy = self.schedule.add_noise(self.clean, self.noise, self.clean.new_full((len(self.clean),), t))
         size = chunk_size or len(self.clean)
-        clean_phi, noisy_phi = (torch.cat([features(part) for part in x.split(size)]) for x in (self.clean, noisy))
+        clean_phi, noisy_phi = (
+            torch.cat([kernel.features(part, part.new_full((len(part),), t)) for part in x.split(size)])
+            for x in (self.clean, noisy)
+        )
         return LevelSamples(kernel.base_at(torch.as_tensor(t)), clean_phi, noisy_phi, self.labels)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that there are, by name."""
-        named = {"clean": self.clean, "noise": self.noise, "t_range": torch.tensor(self.t_range, dtype=torch.float64)}
-        return named if self.labels is None else {**named, "labels": self.labels}
+        values = {"clean": self.clean, "noise": self.noise, "t_range": torch.tensor(self.t_range, dtype=torch.float64)}
+        return values if self.labels is None else {**values, "labels": self.labels}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], schedule: Schedule) -> TargetSamples:

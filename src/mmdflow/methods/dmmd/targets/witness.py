@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,8 @@ from mmdflow.divergences import Divergence, PotentialEnergy
 from mmdflow.divergences.witness import EmbeddingWitness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Linear
-from mmdflow.methods.dmmd.targets.means import grid_position
-from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, clamped_exp
+from mmdflow.methods.dmmd.targets.base import FlowKind, check_width, grid_position
+from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ class LevelWitness:
     direction: Float[Tensor, " K"]
     reverse: bool
 
-    def flow(self, kind: str, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf) -> Divergence:
-        """Return the potential energy of the witness; there is no other flow.
+    def field(
+        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+    ) -> Divergence:
+        """Return the potential energy of the witness, for the approximate flow; there is no other.
 
         Raises:
             InputError: for the exact sampler: the witness is learned, not made of the particles.
         """
-        if kind != "approximate":
+        if kind is not FlowKind.APPROXIMATE:
             raise InputError(
                 "sampler or final_sampler = 'exact': the witness of a KL bound does not see the particles; must be 'approximate'"
             )
@@ -76,6 +79,7 @@ class TargetWitness:
     levels: Float[Tensor, " T"]
     direction: Float[Tensor, "T K"]
     reverse: bool = False
+    file: ClassVar[str] = "target_witness.safetensors"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -107,6 +111,10 @@ class TargetWitness:
         """No: there are no features of the data to whiten by."""
         return False
 
+    def check(self, kernel: NoiseConditionalKernel) -> None:
+        """Raise InputError for features of another number."""
+        check_width(kernel, self.direction.shape[1])
+
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelWitness:
         """Return the witness at level t, linear in t between the grid's levels."""
         i, weight = grid_position(self.levels, t)
@@ -117,8 +125,8 @@ class TargetWitness:
         return {"levels": self.levels, "direction": self.direction, "reverse": torch.tensor(self.reverse)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> TargetWitness:
-        """Return the witness of `tensors` again."""
+    def from_tensors(cls, tensors: dict[str, Tensor], schedule: Schedule) -> TargetWitness:
+        """Return the witness of `tensors` again; it does not depend on the schedule."""
         return cls(tensors["levels"], tensors["direction"], bool(tensors["reverse"]))
 
     def to(self, device: torch.device | str) -> TargetWitness:

@@ -1,0 +1,153 @@
+"""Which events of a batch stand for clean and for noised data in the MMD of DMMD's loss, and how features serve both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow.errors import InputError
+from mmdflow.methods.dmmd.penalty_points import NoisedBatch, PenaltyPoints
+from mmdflow.noise import NoiseConditionalKernel
+
+
+@dataclass(frozen=True)
+class BatchFeatures:
+    """The features of a training step.
+
+    Attributes:
+        points: where the penalties hold, with gradient, [B, *event].
+        at_points: phi of the points, [L, n, K].
+        clean: phi of clean events, [L, m, K].
+        noisy: phi of noised events, [L, m, K].
+    """
+
+    points: Float[Tensor, "B *event"]
+    at_points: Float[Tensor, "L n K"]
+    clean: Float[Tensor, "L m K"]
+    noisy: Float[Tensor, "L m K"]
+
+
+class Pairing:
+    """How the clean and the noised sample of a level are made of its events. Derive from it for one of your own."""
+
+    #: What `LossSettings.pairing` calls it.
+    name: ClassVar[str]
+    #: Whether an event is in both samples; the MMD's cross term then leaves out its pair with itself.
+    same_events: ClassVar[bool]
+    #: Whether the noisy features are those of penalty points.
+    shares_points: ClassVar[bool] = False
+
+    def check(self, points: PenaltyPoints) -> None:
+        """Raise InputError for penalty points that it cannot work with."""
+
+    def batch(
+        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
+    ) -> NoisedBatch:
+        """Return the events of a step, with the two samples of each level."""
+        raise NotImplementedError
+
+    def features(
+        self,
+        kernel: NoiseConditionalKernel,
+        batch: NoisedBatch,
+        points: PenaltyPoints,
+        *,
+        learns_from_clean: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> BatchFeatures:
+        """Draw the penalty's points and return all features that the loss needs.
+
+        Args:
+            kernel: the kernel whose features these are.
+            batch: the events of the step.
+            points: where the penalties hold.
+            learns_from_clean: whether the loss depends on the features of clean events; without, they are for monitors alone.
+            generator: draws the points.
+        """
+        phi = kernel.features(
+            torch.cat([batch.clean_sample, batch.noisy_sample], 1).flatten(0, 1),
+            batch.event_levels(2 * batch.clean_sample.shape[1]),
+        )
+        clean, noisy = _by_level(phi.flatten(1), batch.levels).chunk(2, 1)
+        at = points.draw(batch, generator).requires_grad_()
+        phi = kernel.features(at, batch.event_levels())
+        return BatchFeatures(at, _by_level(phi.flatten(1), batch.levels), clean, noisy)
+
+
+class Disjoint(Pairing):
+    """Half of a level's events stay clean, the other half are noised: two independent samples."""
+
+    name = "disjoint"
+    same_events = False
+
+    def batch(
+        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
+    ) -> NoisedBatch:
+        """Return the events with the first half of each level as clean sample, the second as noisy one."""
+        half = len(clean) // len(levels) // 2
+        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels)[:, :half], _by_level(noisy, levels)[:, half:])
+
+
+class Paired(Pairing):
+    """Every event is used clean and noised: the mean difference has less noise. Ours."""
+
+    name = "paired"
+    same_events = True
+
+    def batch(
+        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
+    ) -> NoisedBatch:
+        """Return the events, all of which are in both samples."""
+        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels), _by_level(noisy, levels))
+
+
+class Shared(Pairing):
+    """Paired over the events whose penalty point is x_t: one evaluation serves penalty and mean. It costs least. Ours."""
+
+    name = "shared"
+    same_events = True
+    shares_points = True
+
+    def check(self, points: PenaltyPoints) -> None:
+        """Raise InputError for points that do not hold x_t of every other event."""
+        if not points.holds_noisy:
+            raise InputError(
+                f"pairing = 'shared' with penalty_points = {points.name!r}: must be 'path', 'noisy' or 'ends'"
+            )
+
+    def batch(
+        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
+    ) -> NoisedBatch:
+        """Return the events, every other of which is in both samples."""
+        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels)[:, ::2], _by_level(noisy, levels)[:, ::2])
+
+    def features(
+        self,
+        kernel: NoiseConditionalKernel,
+        batch: NoisedBatch,
+        points: PenaltyPoints,
+        *,
+        learns_from_clean: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> BatchFeatures:
+        """Return features of the points, of which the noisy ones are a part, and of clean events.
+
+        Where nothing is learned from clean events they have no gradient. With one feature, whose weight in the witness is then
+        given, two or three a level suffice.
+        """
+        at = points.draw(batch, generator).requires_grad_()
+        phi = _by_level(kernel.features(at, batch.event_levels()).flatten(1), batch.levels)
+        every = 2 if learns_from_clean or phi.shape[2] > 1 else batch.events_per_level // 4 * 2
+        some = _by_level(batch.clean, batch.levels)[:, ::every]
+        with torch.set_grad_enabled(learns_from_clean):
+            clean = kernel.features(some.flatten(0, 1), batch.event_levels(some.shape[1])).flatten(1)
+        return BatchFeatures(at, phi, _by_level(clean, batch.levels), phi[:, ::every])
+
+
+def _by_level(x: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]) -> Float[Tensor, "L m *event"]:
+    """Return the rows of each level apart."""
+    return x.view(len(levels), len(x) // len(levels), *x.shape[1:])

@@ -1,0 +1,129 @@
+"""Where the gradient penalties of DMMD's loss hold: one point for every event of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow._tensors import along, device_of
+
+
+@dataclass(frozen=True)
+class NoisedBatch:
+    """The events of a training step. Every one of the L levels has n = B / L events of its own, one after the other.
+
+    Attributes:
+        clean: the events x_0, [B, *event].
+        noisy: the same events noised to their level, x_t, [B, *event].
+        levels: noise levels, [L].
+        clean_sample: events of each level that stand for clean data in the MMD, [L, m, *event].
+        noisy_sample: events of each level that stand for noised data in the MMD, [L, m, *event].
+    """
+
+    clean: Float[Tensor, "B *event"]
+    noisy: Float[Tensor, "B *event"]
+    levels: Float[Tensor, " L"]
+    clean_sample: Float[Tensor, "L m *event"]
+    noisy_sample: Float[Tensor, "L m *event"]
+
+    @property
+    def events_per_level(self) -> int:
+        """The events of a level, n."""
+        return len(self.clean) // len(self.levels)
+
+    def event_levels(self, count: int | None = None) -> Float[Tensor, " events"]:
+        """Return the noise level of every event, or of `count` events a level."""
+        return self.levels.repeat_interleave(self.events_per_level if count is None else count)
+
+
+class PenaltyPoints:
+    """Choose the points at which the penalties hold. Derive from it for points of your own."""
+
+    #: What `LossSettings.penalty_points` calls it.
+    name: ClassVar[str]
+    #: Whether every point lies between x_0 and x_t of its own event, as the displacement penalty needs.
+    on_own_path: ClassVar[bool] = True
+    #: Whether the point of every other event, from the first on, is its x_t, as shared pairing needs.
+    holds_noisy: ClassVar[bool] = True
+
+    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
+        """Return one point an event; they need no gradient.
+
+        Args:
+            batch: the events of the step.
+            generator: of the random draws.
+        """
+        raise NotImplementedError
+
+
+class Noisy(PenaltyPoints):
+    """x_t itself. Training on these alone explodes when sampled, unless the features' gradient is "semi"."""
+
+    name = "noisy"
+
+    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
+        """Return x_t; nothing is random."""
+        return batch.noisy.detach().clone()
+
+
+class Path(PenaltyPoints):
+    """x_t for every other event; for the others a point uniform on the segment from x_0 to x_t."""
+
+    name = "path"
+
+    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
+        """Return one point an event, from one uniform number each."""
+        weight = _uniform(batch, generator)
+        weight[::2] = 1
+        return torch.lerp(batch.clean, batch.noisy, along(weight, batch.clean)).detach()
+
+
+class Ends(PenaltyPoints):
+    """x_t, and x_0 for a few events drawn anew each step, so that features are learned where clean means are taken.
+
+    For events of many entries, whose x_0 does not look like a noised one.
+
+    Args:
+        one_in: one event in that many has x_0; at least one of a batch has.
+    """
+
+    name = "ends"
+
+    def __init__(self, one_in: int = 32) -> None:
+        self.one_in = _checks.count("one_in", one_in, 2)
+
+    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
+        """Return one point an event; those at x_0 are among the odd rows."""
+        size, device = len(batch.clean), device_of(generator, batch.clean.device)
+        weight = torch.ones_like(_uniform(batch, generator))  # the draw keeps seeds comparable with the other points
+        odd = 2 * torch.randperm(size // 2, generator=generator, device=device) + 1
+        weight[odd[: max(1, size // self.one_in)].to(weight.device)] = 0
+        return torch.lerp(batch.clean, batch.noisy, along(weight, batch.clean)).detach()
+
+
+class Interpolate(PenaltyPoints):
+    """Uniform between a clean event and the noised one of another event (WGAN-GP; Gulrajani et al. 2017)."""
+
+    name = "interpolate"
+    on_own_path = False
+    holds_noisy = False
+
+    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
+        """Return one point an event: each level's clean sample against its noisy one in reverse order, twice over."""
+        n = batch.events_per_level
+        weight = _uniform(batch, generator)
+        start = torch.cat([batch.clean_sample] * 2, 1)[:, :n].reshape(batch.clean.shape)
+        end = torch.cat([batch.noisy_sample.flip(1)] * 2, 1)[:, :n].reshape(batch.clean.shape)
+        return torch.lerp(start, end, along(weight, batch.clean)).detach()
+
+
+def _uniform(batch: NoisedBatch, generator: torch.Generator | None) -> Float[Tensor, " B"]:
+    """Draw a number in [0, 1) for every event."""
+    clean = batch.clean
+    device = device_of(generator, clean.device)
+    return torch.rand(len(clean), generator=generator, device=device, dtype=clean.dtype).to(clean.device)
