@@ -11,9 +11,9 @@ sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``D
 """
 
 from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
-from mmdflow.kernels.base import Kernel
-from mmdflow.kernels.composed import Deep, Mixture, Product
+from mmdflow.kernels.base import Kernel, Mixture, Product
 from mmdflow.kernels.config import BASES, base_config, base_kernel
+from mmdflow.kernels.deep import Deep
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
 from mmdflow.kernels.products import Linear, Polynomial
 from mmdflow.kernels.radial import (
