@@ -48,9 +48,7 @@ class Kernel(nn.Module):
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], weights: Float[Tensor, "#n m"]
     ) -> Float[Tensor, "n *event"]:
         """Return sum_j weights_ij grad_1 k(x_i, y_j)."""
-        inputs = (x, y, weights, *self.parameters(), *self.buffers())
-        again = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-        return derivatives.grad(self, x, y, weights, again=again)
+        return derivatives.grad(self, x, y, weights, again=self._learns(x, y, weights))
 
     def diag(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return k(x_i, x_i)."""
@@ -69,7 +67,7 @@ class Kernel(nn.Module):
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
     ) -> Float[Tensor, " n"]:
         """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>: the change of sum_j k(x_i, y_j) when y moves along vectors."""
-        return derivatives.tangent(self, x, y, vectors, again=torch.is_grad_enabled())
+        return derivatives.tangent(self, x, y, vectors, again=self._learns(x, y, vectors))
 
     def tangent_grad(
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
@@ -95,6 +93,10 @@ class Kernel(nn.Module):
     def grad_by_parts(self, grad_of: PartSum, z: Tensor, points: Tensor) -> Tensor | None:
         """Return sum_j w_j grad_1 k(z_i, points_j), where `grad_of` gives the same of this one's parts, or None."""
         return None
+
+    def _learns(self, *inputs: Tensor) -> bool:
+        """Return whether autograd records what is done with the inputs or this kernel's tensors."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters(), *self.buffers()))
 
     def __add__(self, other: Kernel) -> Mixture:
         return Mixture([self, other])

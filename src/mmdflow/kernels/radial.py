@@ -213,7 +213,8 @@ class Gaussian(Radial):
         b, factor = float(self.bandwidth), math.exp(self.log_factor)
         return Term(Exponential(-0.5 * LOG2E / b**2), factor, -factor / b**2)
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return 1 / bandwidth^2 throughout: the spectral measure is normal."""
         return torch.full((count,), float(self.bandwidth) ** -2, dtype=torch.float64)
 
 
@@ -227,10 +228,12 @@ class Laplace(Radial):
         super().__init__()
         self._set("bandwidth", bandwidth)
 
-    def profile(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return exp(-r / bandwidth)."""
         return _exp(-_distance(r2) / self.bandwidth)
 
-    def slope(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -exp(-r / bandwidth) / (bandwidth r); 0 at r = 0."""
         return -_where_positive(r2, lambda s: _exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0) / self.bandwidth
 
     def compiled_profile(self) -> Term:
@@ -259,7 +262,8 @@ class Matern(Radial):
         self.smooth = self.nu > 0.5
         self._set("bandwidth", bandwidth)
 
-    def profile(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return a polynomial in r / bandwidth times exp(-sqrt(2 nu) r / bandwidth)."""
         if self.nu == 0.5:
             return _exp(-_distance(r2) / self.bandwidth)
         zero = r2 == 0
@@ -269,7 +273,8 @@ class Matern(Radial):
         at_zero = -self.nu / (self.nu - 1) / (2 * self.bandwidth**2)
         return torch.where(zero, 1 + at_zero * r2, value)
 
-    def slope(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return 2 dk/d(r2); for nu = 1/2 0 at r = 0."""
         if self.nu == 0.5:
             decay = _where_positive(r2, lambda s: _exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0)
             return -decay / self.bandwidth
@@ -277,7 +282,8 @@ class Matern(Radial):
         polynomial = 3.0 if self.nu == 1.5 else 5 / 3 * (1 + a)
         return -polynomial * _exp(-a) / self.bandwidth**2
 
-    def curvature(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return 2 d slope/d(r2), for nu = 3/2 (0 at r = 0) and 5/2."""
         scale = math.sqrt(2 * self.nu) / self.bandwidth
         if self.nu == 2.5:
             return 25 / 3 * _exp(-scale * _distance(r2)) / self.bandwidth**4
@@ -292,7 +298,8 @@ class Matern(Radial):
             return Term(Decay(-a * LOG2E, 1.0, a, 0.0, 1.0, 0.0, 0.0), 1.0, -(a**2))
         return Term(Decay(-a * LOG2E, 1.0, a, a**2 / 3, 1.0, a, 0.0), 1.0, -(a**2) / 3)
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw 2 nu / (bandwidth^2 chi^2) with 2 nu degrees of freedom: the spectral measure is Student's t. Not for nu = 1/2."""
         if self.nu == 0.5:  # Cauchy frequencies: their slopes have no mean
             return super().spectral_variances(count, generator)
         degrees = round(2 * self.nu)  # the spectral measure is Student's t
@@ -308,20 +315,24 @@ class InverseMultiquadric(Radial):
         super().__init__()
         self._set("scale", scale)
 
-    def profile(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return (scale^2 + r2)^(-1/2)."""
         return (self.scale**2 + r2) ** -0.5
 
-    def slope(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -(scale^2 + r2)^(-3/2)."""
         return -((self.scale**2 + r2) ** -1.5)
 
-    def curvature(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return 3 (scale^2 + r2)^(-5/2)."""
         return 3 * (self.scale**2 + r2) ** -2.5
 
     def compiled_profile(self) -> Term:
         """Return an `InverseRoot`."""
         return Term(InverseRoot(float(self.scale) ** 2), 1.0, -1.0)
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw chi^2 / scale^2 with one degree of freedom."""
         return _chi2(count, 1, generator) / float(self.scale) ** 2
 
 
@@ -336,13 +347,16 @@ class RationalQuadratic(Radial):
         self._set("alpha", alpha)
         self._set("scale", scale)
 
-    def profile(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return (1 + r2 / (2 alpha scale^2))^-alpha."""
         return (1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha)
 
-    def slope(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -(1 + r2 / (2 alpha scale^2))^(-alpha - 1) / scale^2."""
         return -((1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha - 1)) / self.scale**2
 
-    def curvature(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return (1 + 1 / alpha) (1 + r2 / (2 alpha scale^2))^(-alpha - 2) / scale^4."""
         base = 1 + r2 / (2 * self.alpha * self.scale**2)
         return (self.alpha + 1) / self.alpha * base ** (-self.alpha - 2) / self.scale**4
 
@@ -351,7 +365,8 @@ class RationalQuadratic(Radial):
         alpha, scale = float(self.alpha), float(self.scale)
         return Term(Power(1.0, 1 / (2 * alpha * scale**2), -alpha, -alpha - 1), 1.0, -1 / scale**2)
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw Gamma(alpha) / (alpha scale^2)."""
         seed = int(torch.randint(2**31, (), generator=generator))
         gamma = torch.from_numpy(np.random.default_rng(seed).gamma(float(self.alpha), size=count))
         return gamma / (float(self.alpha) * float(self.scale) ** 2)
@@ -370,10 +385,12 @@ class Riesz(Radial):
         super().__init__()
         self.exponent = _checks.interval("exponent", exponent, 0.0, 2.0, "()")
 
-    def profile(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return -r^exponent."""
         return -_where_positive(r2, lambda s: s ** (self.exponent / 2), 0.0)
 
-    def slope(self, r2: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -exponent r^(exponent - 2); 0 at r = 0."""
         return -self.exponent * _where_positive(r2, lambda s: s ** (self.exponent / 2 - 1), 0.0)
 
     def compiled_profile(self) -> Term:
