@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mmdflow import Gaussian, Riesz, ops
-from mmdflow.kernels.profiles import term
 from mmdflow.ops import dispatch, reference
 from tests.laws.strategies import RADIAL
 
@@ -78,10 +77,10 @@ def test_sums_are_those_of_the_reference(gpu, name, event):
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 40), (40, 1)])
 def test_single_points_and_what_is_asked_for(gpu, dim, n, m):
     z, points, weights = (t[:k] for t, k in zip(draw((dim,), 40, 40), (n, m, m), strict=True))
-    both = ops.sums(term(Riesz(), dim, z.dtype), z, points, weights, values=True, slopes=True)
-    value, none = ops.sums(term(Riesz(), dim, z.dtype), z, points, weights, values=True, slopes=False)
+    both = ops.sums(Riesz().compiled_term(dim, z.dtype), z, points, weights, values=True, slopes=True)
+    value, none = ops.sums(Riesz().compiled_term(dim, z.dtype), z, points, weights, values=True, slopes=False)
     assert none is None
-    none, slope = ops.sums(term(Riesz(), dim, z.dtype), z, points, weights, values=False, slopes=True)
+    none, slope = ops.sums(Riesz().compiled_term(dim, z.dtype), z, points, weights, values=False, slopes=True)
     assert none is None
     assert torch.equal(value, both[0])
     assert torch.equal(slope, both[1])
@@ -127,7 +126,7 @@ def test_long_sums_keep_their_digits(monkeypatch):
     monkeypatch.setattr(gpu, "CHUNK", 64)
     z, points = torch.zeros(2, 1, device=DEVICE), torch.ones(4000, 1, device=DEVICE)
     weights = torch.full((len(points),), 0.1, device=DEVICE)
-    value, slope = ops.sums(term(Gaussian(5.0), 1, z.dtype), z, points, weights, values=True, slopes=True)
+    value, slope = ops.sums(Gaussian(5.0).compiled_term(1, z.dtype), z, points, weights, values=True, slopes=True)
     exact = [t.double() for t in (z, points, weights)]
     torch.testing.assert_close(value.double(), reference.kernel_sum(Gaussian(5.0), *exact), rtol=1e-6, atol=0)
     torch.testing.assert_close(slope.double(), reference.kernel_sum_grad(Gaussian(5.0), *exact), rtol=1e-6, atol=0)

@@ -6,7 +6,6 @@ from hypothesis import given, strategies as st
 
 from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
 from mmdflow.divergences.functional import mmd2
-from mmdflow.kernels.profiles import term
 from mmdflow.ops import dispatch, moments, numba_sums, reference, threads
 from tests.laws.strategies import RADIAL, samples, squares
 
@@ -111,8 +110,8 @@ def test_what_only_the_reference_can_do_goes_there():
         assert slope.requires_grad  # as the reference's
     assert learned.bandwidth.grad != 0
     for bandwidth, dtype in ((1e-200, torch.float64), (1e-20, torch.float32)):  # 1 / bandwidth^2 leaves the range
-        assert term(Gaussian(bandwidth), 3, dtype) is None
-    assert term(Gaussian(1e-20), 3, torch.float64) is not None
+        assert Gaussian(bandwidth).compiled_term(3, dtype) is None
+    assert Gaussian(1e-20).compiled_term(3, torch.float64) is not None
 
 
 def test_kernels_made_of_kernels_send_their_parts_to_the_compiled_backend():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import flat
-from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.base import Divergence, require_kernel, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
@@ -114,7 +114,7 @@ class AdaptiveMMD(Divergence):
         else:
             chosen = float(squared_distances(_few(x), _few(self.target)).median().sqrt())
         self.bandwidth = max(chosen, self.minimum) or 1.0  # 0 where all coincide: any will do
-        return check_kernel(self.kernel(self.bandwidth))
+        return require_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
         y = flat(self.target)

@@ -97,7 +97,7 @@ def check_solvable(target: Tensor) -> Tensor:
     return target
 
 
-def check_kernel(kernel: object, *, positive: bool = False, smooth: bool = False) -> Kernel:
+def require_kernel(kernel: object, *, positive: bool = False, smooth: bool = False) -> Kernel:
     """Return the kernel if it is one, and has the properties that a divergence needs; else raise InputError."""
     if not isinstance(kernel, Kernel):
         raise InputError(f"kernel = {kernel!r}: must be a Kernel, such as Gaussian(1.0)")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import device_of
-from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
+from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
@@ -70,7 +70,7 @@ class DrMMD(Divergence):
         super().__init__()
         target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
+        self.kernel, self.event_shape = require_kernel(kernel, positive=True), tuple(target.shape[1:])
         if num_landmarks is None:
             num_landmarks = len(target) if len(target) <= EXACT_POINTS else DEFAULT_LANDMARKS
         elif _checks.count("num_landmarks", num_landmarks) > len(target):

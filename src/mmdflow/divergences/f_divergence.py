@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
+from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.entropy import Entropy, entropy
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError
@@ -83,7 +83,7 @@ class FDivergence(Divergence):
         super().__init__()
         target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel, self.event_shape = check_kernel(kernel, positive=True), tuple(target.shape[1:])
+        self.kernel, self.event_shape = require_kernel(kernel, positive=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
         self.entropy = entropy(divergence, alpha)
         self.solver = _checks.choice("solver", solver, SOLVERS)

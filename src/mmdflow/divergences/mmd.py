@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
-from mmdflow.divergences.base import Divergence, check_kernel, uniform
+from mmdflow.divergences.base import Divergence, require_kernel, uniform
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
@@ -54,7 +54,7 @@ class MMD(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel = check_kernel(kernel)
+        self.kernel = require_kernel(kernel)
         self.event_shape = tuple(target.shape[1:])
         with torch.no_grad():
             self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)

@@ -140,7 +140,7 @@ class SlicedMMD(Divergence):
                 raise InputError(f"kernel = {kernel!r}: must be one radial kernel, such as Gaussian(1.0)")
             if exponent != 1:
                 raise InputError(f"exponent = {exponent!r} with kernel = {type(kernel).__name__}: give one of them")
-            self.line, self.scale = slices.cosine(), float(kernel.profile(target.new_zeros(()), sliced_dim))
+            self.line, self.scale = slices.cosine(), float(kernel.diag(target.new_zeros(1, sliced_dim)))
         self._structure: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
         self.register_buffer("xi", self._draw())
         self._projected: tuple[tuple[Tensor, int, int], Tensor] | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
-from mmdflow.divergences.base import Divergence, check_kernel, check_solvable, uniform
+from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
@@ -62,7 +62,7 @@ class SobolevDescent(Divergence):
         super().__init__()
         target = check_solvable(_checks.points("target", target).detach())
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel, self.event_shape = check_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
+        self.kernel, self.event_shape = require_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
         default = 1e-2 * math.sqrt(torch.finfo(target.dtype).eps)
         self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)

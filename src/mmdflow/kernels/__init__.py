@@ -1,6 +1,6 @@
 r"""Positive (or conditionally positive) definite kernels on [n, *event] tensors, with analytic gradients.
 
-A kernel is three primitives in plain torch, of which the first and last are differentiable:
+A kernel is three primitives in plain torch, of which the first is enough and the first and last are differentiable:
 
 * ``kernel(x, y)``: the Gram matrix k(x_i, y_j), [n, m];
 * ``kernel.grad(x, y, weights)``: sum_j w_ij grad_1 k(x_i, y_j), shaped like x;
@@ -8,12 +8,14 @@ A kernel is three primitives in plain torch, of which the first and last are dif
 
 and, for kernels with a finite feature map, ``kernel.embed(x)`` = psi(x) with k(x, y) = <psi(x), psi(y)>, which makes every
 sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``Deep(base, features)`` embeds first.
+`check_kernel` verifies a kernel of one's own.
 """
 
 from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
-from mmdflow.kernels.base import Kernel
-from mmdflow.kernels.composed import Deep, Mixture, Product
+from mmdflow.kernels.base import Kernel, Mixture, Product
+from mmdflow.kernels.check import check_kernel
 from mmdflow.kernels.config import BASES, base_config, base_kernel
+from mmdflow.kernels.deep import Deep
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
 from mmdflow.kernels.products import Linear, Polynomial
 from mmdflow.kernels.radial import (
@@ -46,6 +48,7 @@ __all__ = [
     "Riesz",
     "base_config",
     "base_kernel",
+    "check_kernel",
     "median_bandwidth",
     "nearest_distance",
     "optimal_bandwidth",

@@ -1,21 +1,38 @@
-"""The base class of kernels."""
+"""The base class of kernels, and their algebra: sums and products of kernels are kernels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mmdflow.kernels.composed import Mixture
+from mmdflow import _checks
+from mmdflow.errors import InputError
+from mmdflow.kernels import derivatives
+from mmdflow.kernels.profiles import Term
+
+#: A function of a kernel, z [n, *event] and points [m, *event] that sums the kernel, or its gradient, over the points at every z.
+PartSum: TypeAlias = Callable[["Kernel", Tensor, Tensor], Tensor]
 
 
 class Kernel(nn.Module):
-    """A kernel k(x, y) on events of any shape. Subclasses give `forward`, `grad` and `diag` (and `embed` if finite).
+    """A kernel k(x, y) on events of any shape. `forward` is enough for a kernel of one's own.
 
-    The derivatives in the second argument come from `forward` by automatic differentiation where a subclass has nothing better.
+    All derivatives, and the diagonal, come from `forward` by automatic differentiation where a class has nothing better.
+    `mmdflow.kernels.check_kernel` verifies what a class gives.
+
+    Example:
+        >>> import torch
+        >>> class Cauchy(Kernel):
+        ...     def forward(self, x, y):
+        ...         return 1 / (1 + torch.cdist(x.flatten(1), y.flatten(1)) ** 2)
+        >>> Cauchy().grad(torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 1))
+        tensor([[-0.2222, -0.2222]])
     """
 
     #: Whether k has a mixed second derivative at coinciding points, which Sobolev norms need. Laplace and Riesz have none.
@@ -25,17 +42,17 @@ class Kernel(nn.Module):
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.forward: must return k(x_i, y_j), [n, m]")
 
     def grad(
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], weights: Float[Tensor, "#n m"]
     ) -> Float[Tensor, "n *event"]:
         """Return sum_j weights_ij grad_1 k(x_i, y_j)."""
-        raise NotImplementedError
+        return derivatives.grad(self, x, y, weights, again=self._learns(x, y, weights))
 
     def diag(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return k(x_i, x_i)."""
-        raise NotImplementedError
+        return derivatives.diag(self, x)
 
     @property
     def finite(self) -> bool:
@@ -50,39 +67,144 @@ class Kernel(nn.Module):
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
     ) -> Float[Tensor, " n"]:
         """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>: the change of sum_j k(x_i, y_j) when y moves along vectors."""
-        differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
-            ones = x.new_ones(len(x)).requires_grad_()
-            y = y.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(ones @ self(x, y).sum(1), y, create_graph=True)
-            return torch.autograd.grad((slope * vectors).sum(), ones, create_graph=differentiable)[0]
+        return derivatives.tangent(self, x, y, vectors, again=self._learns(x, y, vectors))
 
     def tangent_grad(
         self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
     ) -> Float[Tensor, "n *event"]:
         """Return the gradient in x_i of `tangent`: sum_j grad_1 <vectors_j, grad_2 k(x_i, y_j)>."""
-        with torch.enable_grad():
-            x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self(x, y).sum(), y, create_graph=True)
-            return torch.autograd.grad((slope * vectors).sum(), x)[0]
+        return derivatives.tangent_grad(self, x, y, vectors)
 
     def mixed(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n d m d"]:
         """Return all second derivatives d^2 k(x_i, y_j) / dx_ia dy_jb, with events flattened to d entries."""
-        with torch.enable_grad():
-            x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self(x, y).sum(), y, create_graph=True)
-        rows = torch.eye(y.numel(), dtype=y.dtype, device=y.device).reshape(-1, *y.shape)
-        blocks = torch.stack([torch.autograd.grad(slope, x, row, retain_graph=True)[0] for row in rows])
-        return blocks.reshape(len(y), -1, len(x), x[0].numel()).permute(2, 3, 0, 1)
+        return derivatives.mixed(self, x, y)
+
+    def compiled_term(self, dim: int, dtype: torch.dtype) -> Term | None:
+        """Return what a compiled backend needs to sum this kernel over events of `dim` entries; None where it cannot."""
+        return None
+
+    def sum_by_parts(self, sum_of: PartSum, z: Tensor, points: Tensor) -> Tensor | None:
+        """Return sum_j w_j k(z_i, points_j), [n], where `sum_of` gives the same of the kernels that this one is made of.
+
+        None for a kernel that is made of no others.
+        """
+        return None
+
+    def grad_by_parts(self, grad_of: PartSum, z: Tensor, points: Tensor) -> Tensor | None:
+        """Return sum_j w_j grad_1 k(z_i, points_j), where `grad_of` gives the same of this one's parts, or None."""
+        return None
+
+    def _learns(self, *inputs: Tensor) -> bool:
+        """Return whether autograd records what is done with the inputs or this kernel's tensors."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters(), *self.buffers()))
 
     def __add__(self, other: Kernel) -> Mixture:
-        from mmdflow.kernels.composed import Mixture
-
         return Mixture([self, other])
 
     def __mul__(self, other: Kernel | float) -> Kernel:
-        from mmdflow.kernels.composed import Mixture, Product
-
         return Product(self, other) if isinstance(other, Kernel) else Mixture([self], [other])
 
     __rmul__ = __mul__
+
+
+@functools.cache
+def keeps_up(kernel: type[Kernel], fast: str, *plain: str) -> bool:
+    """Return whether no subclass redefines a `plain` method below the class that defines `fast`, the quicker way to it.
+
+    A subclass that changes the formula alone would otherwise keep its parent's fast path, and with it the parent's values.
+    """
+
+    def depth(name: str) -> int:
+        return next(place for place, owner in enumerate(kernel.__mro__) if name in vars(owner))
+
+    return all(depth(fast) <= depth(name) for name in plain)
+
+
+class Mixture(Kernel):
+    """sum_l weights_l k_l; ``k1 + k2`` and ``2.0 * k`` build it. Weights default to 1 and may not be negative."""
+
+    def __init__(self, kernels: Sequence[Kernel], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not kernels:
+            raise InputError("kernels = []: must hold at least one kernel")
+        weights = [1.0] * len(kernels) if weights is None else list(weights)
+        if len(weights) != len(kernels):
+            raise InputError(f"weights has {len(weights)} entries: must have {len(kernels)}, one a kernel")
+        self.kernels = nn.ModuleList(kernels)
+        self.weights = [_checks.non_negative("weights", w) for w in weights]
+        self.smooth = all(kernel.smooth for kernel in kernels)
+        self.positive = all(kernel.positive for kernel in kernels)
+
+    def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
+        parts = [w * term(k) for k, w in zip(self.members(), self.weights, strict=True)]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def members(self) -> list[Kernel]:
+        """Return the kernels that are summed."""
+        return [k for k in self.kernels if isinstance(k, Kernel)]
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Gram matrix, [n, m]."""
+        return self._sum(lambda k: k(x, y))
+
+    def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x."""
+        return self._sum(lambda k: k.grad(x, y, weights))
+
+    def diag(self, x: Tensor) -> Tensor:
+        """Return k(x_i, x_i), [n]."""
+        return self._sum(lambda k: k.diag(x))
+
+    def sum_by_parts(self, sum_of: PartSum, z: Tensor, points: Tensor) -> Tensor:
+        """Return the weighted sum of the members' sums."""
+        parts = [sum_of(member, z, points) for member in self.members()]
+        rest = (weight * part for weight, part in zip(self.weights[1:], parts[1:], strict=True))
+        return sum(rest, self.weights[0] * parts[0])
+
+    def grad_by_parts(self, grad_of: PartSum, z: Tensor, points: Tensor) -> Tensor:
+        """Return the weighted sum of the members' gradients."""
+        return self.sum_by_parts(grad_of, z, points)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all members' feature maps are."""
+        return all(kernel.finite for kernel in self.members())
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the members' feature maps side by side; only where all are finite."""
+        parts = zip(self.members(), self.weights, strict=True)
+        return torch.cat([math.sqrt(weight) * kernel.embed(x) for kernel, weight in parts], 1)
+
+    def tangent(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>, [n]."""
+        return self._sum(lambda k: k.tangent(x, y, vectors))
+
+    def tangent_grad(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+        """Return the gradient in x_i of `tangent`, shaped like x."""
+        return self._sum(lambda k: k.tangent_grad(x, y, vectors))
+
+    def mixed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return all mixed second derivatives, [n, d, m, d]."""
+        return self._sum(lambda k: k.mixed(x, y))
+
+
+class Product(Kernel):
+    """k1(x, y) k2(x, y); ``k1 * k2`` builds it."""
+
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.smooth = first.smooth and second.smooth
+        self.positive = first.positive and second.positive
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Gram matrix, [n, m]."""
+        return self.first(x, y) * self.second(x, y)
+
+    def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x (the product rule)."""
+        return self.first.grad(x, y, weights * self.second(x, y)) + self.second.grad(x, y, weights * self.first(x, y))
+
+    def diag(self, x: Tensor) -> Tensor:
+        """Return k(x_i, x_i), [n]."""
+        return self.first.diag(x) * self.second.diag(x)

@@ -6,8 +6,7 @@ from typing import Any
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
-from mmdflow.kernels.base import Kernel
-from mmdflow.kernels.composed import Mixture
+from mmdflow.kernels.base import Kernel, Mixture
 from mmdflow.kernels.products import Linear
 from mmdflow.kernels.radial import Gaussian, RationalQuadratic
 

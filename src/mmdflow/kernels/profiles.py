@@ -1,7 +1,7 @@
 """Radial kernels as a few numbers, which the compiled backends work on.
 
 A profile gives two functions of r2 = |x - y|^2, the kernel and its slope, each up to a factor: k = value_factor * value(r2) and
-grad_1 k = slope_factor * slope(r2) (x - y).
+grad_1 k = slope_factor * slope(r2) (x - y). A radial kernel tells its own by `Radial.compiled_profile`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,7 @@ import math
 from typing import NamedTuple, TypeAlias
 
 import torch
-
-from mmdflow.kernels import (
-    Gaussian,
-    InverseMultiquadric,
-    Kernel,
-    Laplace,
-    Matern,
-    Radial,
-    RationalQuadratic,
-    Riesz,
-)
+from torch import Tensor
 
 LOG2E = math.log2(math.e)
 
@@ -74,39 +64,27 @@ class Term(NamedTuple):
     value_factor: float
     slope_factor: float
 
-
-def term(kernel: Kernel, dim: int, dtype: torch.dtype) -> Term | None:
-    """Return the kernel's profile and factors in dimension `dim`, or None: there are none, or they leave the type's range."""
-    if not isinstance(kernel, Radial):
-        return None
-    try:
-        found = _term(kernel, dim)
-    except (ZeroDivisionError, OverflowError):
-        return None
-    most = torch.finfo(dtype).max
-    return found if found is not None and all(abs(v) <= most for v in (*found.profile, *found[1:])) else None
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Return whether all numbers are in the range of the type."""
+        return all(abs(number) <= torch.finfo(dtype).max for number in (*self.profile, *self[1:]))
 
 
-def _term(kernel: Radial, dim: int) -> Term | None:
-    if type(kernel) is Gaussian:
-        b = float(kernel.bandwidth)
-        factor = math.exp(-dim * math.log(b)) if kernel.normalized else 1.0
-        return Term(Exponential(-0.5 * LOG2E / b**2), factor, -factor / b**2)
-    if type(kernel) is Laplace or (type(kernel) is Matern and kernel.nu == 0.5):
-        a = 1 / float(kernel.bandwidth)
-        return Term(Decay(-a * LOG2E, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0), 1.0, -a)
-    if type(kernel) is Matern:
-        a = math.sqrt(2 * kernel.nu) / float(kernel.bandwidth)
-        if kernel.nu == 1.5:
-            return Term(Decay(-a * LOG2E, 1.0, a, 0.0, 1.0, 0.0, 0.0), 1.0, -(a**2))
-        return Term(Decay(-a * LOG2E, 1.0, a, a**2 / 3, 1.0, a, 0.0), 1.0, -(a**2) / 3)
-    if type(kernel) is InverseMultiquadric:
-        return Term(InverseRoot(float(kernel.scale) ** 2), 1.0, -1.0)
-    if type(kernel) is RationalQuadratic:
-        alpha, scale = float(kernel.alpha), float(kernel.scale)
-        return Term(Power(1.0, 1 / (2 * alpha * scale**2), -alpha, -alpha - 1), 1.0, -1 / scale**2)
-    if type(kernel) is Riesz:
-        if kernel.exponent == 1:
-            return Term(Distance(), -1.0, -1.0)
-        return Term(Power(0.0, 1.0, kernel.exponent / 2, kernel.exponent / 2 - 1), -1.0, -kernel.exponent)
-    return None
+def evaluate(term: Term, r2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return k and its slope at squared distances r2 > 0 in plain torch: what the compiled backends compute."""
+    profile = term.profile
+    r = r2.sqrt()
+    if isinstance(profile, Exponential):
+        value = slope = torch.exp2(profile.rate * r2)
+    elif isinstance(profile, Decay):
+        decay = torch.exp2(profile.rate * r)
+        value = decay * (profile.p0 + r * (profile.p1 + r * profile.p2))
+        slope = decay * (profile.q0 + r * profile.q1 + profile.inverse / r)
+    elif isinstance(profile, Power):
+        u = profile.base + profile.rate * r2
+        value, slope = u**profile.exponent, u**profile.below
+    elif isinstance(profile, InverseRoot):
+        u = profile.base + r2
+        value, slope = u**-0.5, u**-1.5
+    else:
+        value, slope = r, 1 / r
+    return term.value_factor * value, term.slope_factor * slope

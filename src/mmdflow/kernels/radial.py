@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
-from mmdflow.kernels.base import Kernel
+from mmdflow.kernels.base import Kernel, keeps_up
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
+from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power, Term
 
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
 Parameter: TypeAlias = float | Tensor
@@ -24,20 +26,40 @@ Parameter: TypeAlias = float | Tensor
 class Radial(Kernel):
     """A kernel of |x - y|^2: subclasses give `profile`, `slope` and, where smooth, `curvature`.
 
-    grad_1 k(x, y) = slope (x - y), and the mixed second derivative is -slope I - curvature (x - y)(x - y)^T.
+    grad_1 k(x, y) = slope (x - y), and the mixed second derivative is -slope I - curvature (x - y)(x - y)^T. A class that also
+    gives `compiled_profile` is summed by the compiled backends. A subclass keeps that, unless it changes the formula: then it
+    gives its own, or is summed in plain torch.
     """
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:
-        """Return k as a function of the squared distance in dimension `dim`."""
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return k as a function of the squared distance."""
         raise NotImplementedError
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:
+    def slope(self, r2: Tensor) -> Tensor:
         """Return 2 dk/d(r2); 0 at r2 = 0 where that is not finite."""
         raise NotImplementedError
 
-    def curvature(self, r2: Tensor, dim: int) -> Tensor:
+    def curvature(self, r2: Tensor) -> Tensor:
         """Return 2 d slope/d(r2); 0 at r2 = 0 where that is not finite."""
         raise NotImplementedError
+
+    def compiled_profile(self) -> Term | None:
+        """Return the profile and the slope as numbers for the compiled backends, or None: they cannot be written so."""
+        return None
+
+    def for_events(self, dim: int, dtype: torch.dtype) -> Radial:
+        """Return the kernel on events of `dim` entries: itself, unless its formula holds their number."""
+        return self
+
+    def compiled_term(self, dim: int, dtype: torch.dtype) -> Term | None:
+        """Return the compiled profile on events of `dim` entries, or None: there is none, or it leaves the type's range."""
+        if not keeps_up(type(self), "compiled_profile", "profile", "slope", "forward", "grad"):
+            return None
+        try:
+            term = self.for_events(dim, dtype).compiled_profile()
+        except (ZeroDivisionError, OverflowError):
+            return None
+        return term if term is not None and term.fits(dtype) else None
 
     def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " count"]:
         """Draw variances v, in float64, so that frequencies w ~ N(0, v I) give k(x, y) = k(0) E cos<w, x - y>."""
@@ -49,13 +71,13 @@ class Radial(Kernel):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix k(x_i, y_j), [n, m]."""
         x, y = flat(x), flat(y)
-        return self.profile(squared_distances(x, y), x.shape[1])
+        return self._on(x).profile(squared_distances(x, y))
 
     def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x."""
         flat_x, flat_y = flat(x), flat(y)
+        s = self._on(flat_x).slope(squared_distances(flat_x, flat_y)) * weights
         dim = flat_x.shape[1]
-        s = self.slope(squared_distances(flat_x, flat_y), dim) * weights
         if dim <= EXACT_DIM:
             columns = [(s * (flat_x[:, k, None] - flat_y[None, :, k])).sum(1) for k in range(dim)]
             return torch.stack(columns, 1).reshape(x.shape)
@@ -64,31 +86,34 @@ class Radial(Kernel):
 
     def diag(self, x: Tensor) -> Tensor:
         """Return k(x_i, x_i), [n]."""
-        return self.profile(x.new_zeros(x.shape[0]), x[0].numel())
+        return self._on(flat(x)).profile(x.new_zeros(x.shape[0]))
 
     def tangent(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
         """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>, [n]."""
         flat_x, flat_y = flat(x), flat(y)
-        slope = self.slope(squared_distances(flat_x, flat_y), flat_x.shape[1])
+        slope = self._on(flat_x).slope(squared_distances(flat_x, flat_y))
         return -(slope * _along(flat_x, flat_y, flat(vectors))).sum(1)
 
     def tangent_grad(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
         """Return the gradient in x_i of `tangent`, shaped like x."""
         flat_x, flat_y, flat_v = flat(x), flat(y), flat(vectors)
-        r2, dim = squared_distances(flat_x, flat_y), flat_x.shape[1]
-        pull = self.curvature(r2, dim) * _along(flat_x, flat_y, flat_v)
+        r2, kernel = squared_distances(flat_x, flat_y), self._on(flat_x)
+        pull = kernel.curvature(r2) * _along(flat_x, flat_y, flat_v)
         centre = flat_y.mean(0)
         moved = pull.sum(1, keepdim=True) * (flat_x - centre) - pull @ (flat_y - centre)
-        return -(self.slope(r2, dim) @ flat_v + moved).reshape(x.shape)
+        return -(kernel.slope(r2) @ flat_v + moved).reshape(x.shape)
 
     def mixed(self, x: Tensor, y: Tensor) -> Tensor:
         """Return all mixed second derivatives, [n, d, m, d]."""
         flat_x, flat_y = flat(x), flat(y)
-        r2, dim = squared_distances(flat_x, flat_y), flat_x.shape[1]
+        r2, kernel = squared_distances(flat_x, flat_y), self._on(flat_x)
         difference = flat_x[:, None] - flat_y[None]  # [n, m, d]
-        outer = torch.einsum("nm,nma,nmb->namb", self.curvature(r2, dim), difference, difference)
-        eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-        return -(outer + torch.einsum("nm,ab->namb", self.slope(r2, dim), eye))
+        outer = torch.einsum("nm,nma,nmb->namb", kernel.curvature(r2), difference, difference)
+        eye = torch.eye(flat_x.shape[1], dtype=x.dtype, device=x.device)
+        return -(outer + torch.einsum("nm,ab->namb", kernel.slope(r2), eye))
+
+    def _on(self, x: Float[Tensor, "n d"]) -> Radial:
+        return self.for_events(x.shape[1], x.dtype)
 
     def _set(self, name: str, value: Parameter) -> None:
         """Keep a positive parameter: a number as it is (no rounding to float32), a tensor as buffer or parameter."""
@@ -145,30 +170,51 @@ class Gaussian(Radial):
     """
 
     bandwidth: Parameter
+    #: The logarithm of the factor in front: 0, or -d log(bandwidth) in `for_events`.
+    log_factor: Parameter = 0.0
 
     def __init__(self, bandwidth: Parameter, *, normalized: bool = False) -> None:
         super().__init__()
         self._set("bandwidth", bandwidth)
         self.normalized = normalized
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def for_events(self, dim: int, dtype: torch.dtype) -> Radial:
+        """Return itself, or if it is normalized a copy with the factor bandwidth^-dim.
+
+        Raises:
+            InputError: for a factor that leaves the range of the dtype.
+        """
         if not self.normalized:
-            return _exp(-r2 / (2 * self.bandwidth**2))
-        log_scale = -dim * (self.bandwidth.log() if isinstance(self.bandwidth, Tensor) else math.log(self.bandwidth))
-        if abs(float(log_scale)) > math.log(torch.finfo(r2.dtype).max):
+            return self
+        log_factor = -dim * (self.bandwidth.log() if isinstance(self.bandwidth, Tensor) else math.log(self.bandwidth))
+        if abs(float(log_factor)) > math.log(torch.finfo(dtype).max):
             raise InputError(
                 f"bandwidth = {float(self.bandwidth):g} of a normalised Gaussian in dimension {dim}: its factor bandwidth^-{dim} "
-                f"leaves the range of {r2.dtype}; take normalized=False"
+                f"leaves the range of {dtype}; take normalized=False"
             )
-        return _exp(log_scale - r2 / (2 * self.bandwidth**2))
+        scaled = copy.copy(self)
+        scaled.log_factor = log_factor
+        return scaled
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
-        return -self.profile(r2, dim) / self.bandwidth**2
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return exp(log_factor - r2 / (2 bandwidth^2)), with log_factor = 0 unless it is normalized."""
+        return _exp(self.log_factor - r2 / (2 * self.bandwidth**2))
 
-    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
-        return self.profile(r2, dim) / self.bandwidth**4
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -k / bandwidth^2."""
+        return -self.profile(r2) / self.bandwidth**2
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return k / bandwidth^4."""
+        return self.profile(r2) / self.bandwidth**4
+
+    def compiled_profile(self) -> Term:
+        """Return an `Exponential`."""
+        b, factor = float(self.bandwidth), math.exp(self.log_factor)
+        return Term(Exponential(-0.5 * LOG2E / b**2), factor, -factor / b**2)
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return 1 / bandwidth^2 throughout: the spectral measure is normal."""
         return torch.full((count,), float(self.bandwidth) ** -2, dtype=torch.float64)
 
 
@@ -182,11 +228,22 @@ class Laplace(Radial):
         super().__init__()
         self._set("bandwidth", bandwidth)
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return exp(-r / bandwidth)."""
         return _exp(-_distance(r2) / self.bandwidth)
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -exp(-r / bandwidth) / (bandwidth r); 0 at r = 0."""
         return -_where_positive(r2, lambda s: _exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0) / self.bandwidth
+
+    def compiled_profile(self) -> Term:
+        """Return a `Decay`."""
+        return _exponential_decay(1 / float(self.bandwidth))
+
+
+def _exponential_decay(rate: float) -> Term:
+    """Return exp(-rate r), with the slope -rate exp(-rate r) / r."""
+    return Term(Decay(-rate * LOG2E, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0), 1.0, -rate)
 
 
 class Matern(Radial):
@@ -205,7 +262,8 @@ class Matern(Radial):
         self.smooth = self.nu > 0.5
         self._set("bandwidth", bandwidth)
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return a polynomial in r / bandwidth times exp(-sqrt(2 nu) r / bandwidth)."""
         if self.nu == 0.5:
             return _exp(-_distance(r2) / self.bandwidth)
         zero = r2 == 0
@@ -215,7 +273,8 @@ class Matern(Radial):
         at_zero = -self.nu / (self.nu - 1) / (2 * self.bandwidth**2)
         return torch.where(zero, 1 + at_zero * r2, value)
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return 2 dk/d(r2); for nu = 1/2 0 at r = 0."""
         if self.nu == 0.5:
             decay = _where_positive(r2, lambda s: _exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0)
             return -decay / self.bandwidth
@@ -223,13 +282,24 @@ class Matern(Radial):
         polynomial = 3.0 if self.nu == 1.5 else 5 / 3 * (1 + a)
         return -polynomial * _exp(-a) / self.bandwidth**2
 
-    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return 2 d slope/d(r2), for nu = 3/2 (0 at r = 0) and 5/2."""
         scale = math.sqrt(2 * self.nu) / self.bandwidth
         if self.nu == 2.5:
             return 25 / 3 * _exp(-scale * _distance(r2)) / self.bandwidth**4
         return 3 / self.bandwidth**2 * _where_positive(r2, lambda s: scale * _exp(-scale * s.sqrt()) / s.sqrt(), 0.0)
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def compiled_profile(self) -> Term:
+        """Return a `Decay`."""
+        if self.nu == 0.5:
+            return _exponential_decay(1 / float(self.bandwidth))
+        a = math.sqrt(2 * self.nu) / float(self.bandwidth)
+        if self.nu == 1.5:
+            return Term(Decay(-a * LOG2E, 1.0, a, 0.0, 1.0, 0.0, 0.0), 1.0, -(a**2))
+        return Term(Decay(-a * LOG2E, 1.0, a, a**2 / 3, 1.0, a, 0.0), 1.0, -(a**2) / 3)
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw 2 nu / (bandwidth^2 chi^2) with 2 nu degrees of freedom: the spectral measure is Student's t. Not for nu = 1/2."""
         if self.nu == 0.5:  # Cauchy frequencies: their slopes have no mean
             return super().spectral_variances(count, generator)
         degrees = round(2 * self.nu)  # the spectral measure is Student's t
@@ -245,16 +315,24 @@ class InverseMultiquadric(Radial):
         super().__init__()
         self._set("scale", scale)
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return (scale^2 + r2)^(-1/2)."""
         return (self.scale**2 + r2) ** -0.5
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -(scale^2 + r2)^(-3/2)."""
         return -((self.scale**2 + r2) ** -1.5)
 
-    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return 3 (scale^2 + r2)^(-5/2)."""
         return 3 * (self.scale**2 + r2) ** -2.5
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def compiled_profile(self) -> Term:
+        """Return an `InverseRoot`."""
+        return Term(InverseRoot(float(self.scale) ** 2), 1.0, -1.0)
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw chi^2 / scale^2 with one degree of freedom."""
         return _chi2(count, 1, generator) / float(self.scale) ** 2
 
 
@@ -269,17 +347,26 @@ class RationalQuadratic(Radial):
         self._set("alpha", alpha)
         self._set("scale", scale)
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return (1 + r2 / (2 alpha scale^2))^-alpha."""
         return (1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha)
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -(1 + r2 / (2 alpha scale^2))^(-alpha - 1) / scale^2."""
         return -((1 + r2 / (2 * self.alpha * self.scale**2)) ** (-self.alpha - 1)) / self.scale**2
 
-    def curvature(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def curvature(self, r2: Tensor) -> Tensor:
+        """Return (1 + 1 / alpha) (1 + r2 / (2 alpha scale^2))^(-alpha - 2) / scale^4."""
         base = 1 + r2 / (2 * self.alpha * self.scale**2)
         return (self.alpha + 1) / self.alpha * base ** (-self.alpha - 2) / self.scale**4
 
-    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def compiled_profile(self) -> Term:
+        """Return a `Power`."""
+        alpha, scale = float(self.alpha), float(self.scale)
+        return Term(Power(1.0, 1 / (2 * alpha * scale**2), -alpha, -alpha - 1), 1.0, -1 / scale**2)
+
+    def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw Gamma(alpha) / (alpha scale^2)."""
         seed = int(torch.randint(2**31, (), generator=generator))
         gamma = torch.from_numpy(np.random.default_rng(seed).gamma(float(self.alpha), size=count))
         return gamma / (float(self.alpha) * float(self.scale) ** 2)
@@ -298,8 +385,16 @@ class Riesz(Radial):
         super().__init__()
         self.exponent = _checks.interval("exponent", exponent, 0.0, 2.0, "()")
 
-    def profile(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def profile(self, r2: Tensor) -> Tensor:
+        """Return -r^exponent."""
         return -_where_positive(r2, lambda s: s ** (self.exponent / 2), 0.0)
 
-    def slope(self, r2: Tensor, dim: int) -> Tensor:  # noqa: D102
+    def slope(self, r2: Tensor) -> Tensor:
+        """Return -exponent r^(exponent - 2); 0 at r = 0."""
         return -self.exponent * _where_positive(r2, lambda s: s ** (self.exponent / 2 - 1), 0.0)
+
+    def compiled_profile(self) -> Term:
+        """Return a `Distance` for exponent 1, else a `Power`."""
+        if self.exponent == 1:
+            return Term(Distance(), -1.0, -1.0)
+        return Term(Power(0.0, 1.0, self.exponent / 2, self.exponent / 2 - 1), -1.0, -self.exponent)

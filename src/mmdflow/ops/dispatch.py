@@ -1,9 +1,10 @@
 """Choose how a sum of kernels is computed.
 
 Kernels with a finite feature map go through mean embeddings, O(n), polynomials of few terms through the moments of the points.
-Mixtures go member by member, deep kernels to their base on features. Radial kernels go to a compiled backend where one is at
-hand: `cpu` (numba) for sums that repay its start, `gpu` (Triton) on CUDA devices. All else goes to the plain `reference`: other
-kernels, second derivatives, learned parameters.
+Kernels made of kernels say how by `Kernel.sum_by_parts`: mixtures member by member, deep kernels by their base on features.
+Kernels with a `Kernel.compiled_term` go to a compiled backend where one is at hand: `cpu` (numba) for sums that repay its
+start, `gpu` (Triton) on CUDA devices. All else goes to the plain `reference`: other kernels, second derivatives, learned
+parameters.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
-from mmdflow.kernels import Deep, Kernel, Mixture, Polynomial
-from mmdflow.kernels.profiles import Term, term
+from mmdflow.kernels import Kernel, derivatives
+from mmdflow.kernels.base import keeps_up
+from mmdflow.kernels.profiles import Term
 from mmdflow.ops import moments, reference
 
 #: Pairs below which the reference is quick enough, so that small work never waits for the compiled backend to be loaded.
@@ -49,17 +51,16 @@ def kernel_sum(
     """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters."""
     if kernel.finite:
         return kernel.embed(z) @ (weights @ kernel.embed(points))
-    if isinstance(kernel, Mixture):
-        parts = [kernel_sum(member, z, points, weights) for member in kernel.members()]
-        return _weighted(parts, kernel.weights)
-    if isinstance(kernel, Deep):
-        return kernel_sum(kernel.base, kernel.features(z), kernel.features(points), weights)
-    if isinstance(kernel, Polynomial) and moments.pays(kernel, points):
+    if keeps_up(type(kernel), "sum_by_parts", "forward"):
+        by_parts = kernel.sum_by_parts(lambda part, x, y: kernel_sum(part, x, y, weights), z, points)
+        if by_parts is not None:
+            return by_parts
+    if moments.pays(kernel, points):
         return moments.kernel_sum(kernel, z, points, weights)
-    found = compiled(kernel, z, points)
-    if found is None:
+    term = compiled(kernel, z, points)
+    if term is None:
         return reference.kernel_sum(kernel, z, points, weights)
-    total: Tensor = _Sum.apply(z, points, weights, kernel, found)
+    total: Tensor = _Sum.apply(z, points, weights, kernel, term)
     return total
 
 
@@ -71,17 +72,16 @@ def kernel_sum_grad(
         with torch.no_grad():
             embedded = weights @ kernel.embed(points)
         return embedding_grad(kernel, z, embedded)
-    if isinstance(kernel, Mixture):
-        parts = [kernel_sum_grad(member, z, points, weights) for member in kernel.members()]
-        return _weighted(parts, kernel.weights)
-    if isinstance(kernel, Deep):
-        return _deep_grad(kernel, z, points, weights)
-    if isinstance(kernel, Polynomial) and moments.pays(kernel, points):
+    if keeps_up(type(kernel), "grad_by_parts", "forward", "grad"):
+        by_parts = kernel.grad_by_parts(lambda part, x, y: kernel_sum_grad(part, x, y, weights), z, points)
+        if by_parts is not None:
+            return by_parts
+    if moments.pays(kernel, points):
         return moments.kernel_sum_grad(kernel, z, points, weights)
-    found = compiled(kernel, z, points)
-    if found is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
+    term = compiled(kernel, z, points)
+    if term is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
         return reference.kernel_sum_grad(kernel, z, points, weights)
-    return sums(found, z, points, weights, values=False, slopes=True)[1]
+    return sums(term, z, points, weights, values=False, slopes=True)[1]
 
 
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
@@ -97,7 +97,7 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
         return None
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*kernel.parameters(), *kernel.buffers())):
         return None
-    return term(kernel, z[0].numel(), z.dtype)
+    return kernel.compiled_term(z[0].numel(), z.dtype)
 
 
 def ranks_compiled(points: Tensor, projections: int) -> bool:
@@ -117,10 +117,10 @@ def _traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
+def sums(term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
     """Return sum_j weights_j k(z_i, points_j), [n], and sum_j weights_j grad_1 k(z_i, points_j), shaped like z, in one pass.
 
-    Each is None unless asked for.
+    A None stands for what `values` or `slopes` leave out.
     """
     if weights.shape != (len(points),) or weights.dtype != points.dtype:
         raise InputError(
@@ -129,10 +129,10 @@ def sums(found: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: boo
     x, y, w = (t.detach().contiguous() for t in (flat(z), flat(points), weights))
     value = x.new_zeros(len(x), dtype=torch.float64) if values else None
     slope = torch.zeros_like(x, dtype=torch.float64) if slopes else None
-    _module(z.device).add(found.profile, x, y, w, value, slope)
+    _module(z.device).add(term.profile, x, y, w, value, slope)
     return (
-        None if value is None else value.mul_(found.value_factor).to(z.dtype),
-        None if slope is None else slope.mul_(found.slope_factor).to(z.dtype).reshape(z.shape),
+        None if value is None else value.mul_(term.value_factor).to(z.dtype),
+        None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),
     )
 
 
@@ -145,8 +145,8 @@ class _Sum(torch.autograd.Function):
     """The compiled sum with its analytic gradients; the gradients of these come from the reference."""
 
     @staticmethod
-    def forward(z: Tensor, points: Tensor, weights: Tensor, kernel: Kernel, found: Term) -> Tensor:
-        return sums(found, z, points, weights, values=True, slopes=False)[0]
+    def forward(z: Tensor, points: Tensor, weights: Tensor, kernel: Kernel, term: Term) -> Tensor:
+        return sums(term, z, points, weights, values=True, slopes=False)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -158,11 +158,11 @@ class _Sum(torch.autograd.Function):
         z, points, weights = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph=True
-            own = [t.view_as(t) for t in (z, points, weights)]  # z and the points may be one tensor
-            total = reference.kernel_sum(ctx.kernel, *own)
-            inputs = [t for t, need in zip(own, needed, strict=True) if need]
-            found = iter(torch.autograd.grad(total, inputs, upstream, create_graph=True))
-            return *(next(found) if need else None for need in needed), None, None
+            views = [t.view_as(t) for t in (z, points, weights)]  # z and the points may be one tensor
+            total = reference.kernel_sum(ctx.kernel, *views)
+            inputs = [t for t, need in zip(views, needed, strict=True) if need]
+            gradients = iter(torch.autograd.grad(total, inputs, upstream, create_graph=True))
+            return *(next(gradients) if need else None for need in needed), None, None
         to_z = to_points = to_weights = None
         if needed[0]:
             to_z = along(upstream, z) * sums(ctx.term, z, points, weights, values=False, slopes=True)[1]
@@ -173,25 +173,11 @@ class _Sum(torch.autograd.Function):
         return to_z, to_points, to_weights, None, None
 
 
-def _weighted(parts: list[Tensor], weights: list[float]) -> Tensor:
-    return sum((weight * part for weight, part in zip(weights[1:], parts[1:], strict=True)), weights[0] * parts[0])
-
-
-def _deep_grad(kernel: Deep, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
-    """Embed z and the points once each, sum on features, pull the gradient back through phi at z."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        phi = kernel.features(z)
-    with torch.no_grad():
-        cotangent = kernel_sum_grad(kernel.base, phi.detach(), kernel.features(points), weights)
-    return torch.autograd.grad(phi, z, cotangent)[0]
-
-
 def embedding_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], direction: Float[Tensor, " K"]
 ) -> Float[Tensor, "n *event"]:
     """Return grad <psi(z_i), direction> for a kernel with a finite feature map psi."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
+    with derivatives.differentiable():
+        z = derivatives.leaf(z)
         psi = kernel.embed(z)
-    return torch.autograd.grad(psi, z, direction.detach().expand_as(psi))[0]
+        return torch.autograd.grad(psi, z, direction.detach().expand_as(psi))[0]

@@ -6,19 +6,22 @@ tensor sum_j w_j a(y_j)^(x p), of (d + 1)^p entries, applied to a(z) p times.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
 from mmdflow._tensors import flat
-from mmdflow.kernels import Polynomial
+from mmdflow.kernels import Kernel, Polynomial
 
 #: Numbers that a block of rows may hold.
 BLOCK = 2**22
 
 
-def pays(kernel: Polynomial, points: Tensor) -> bool:
-    """Return whether the moments have fewer entries than there are points."""
-    return (points[0].numel() + 1) ** kernel.degree <= len(points)
+def pays(kernel: Kernel, points: Tensor) -> TypeGuard[Polynomial]:
+    """Return whether the kernel is a polynomial whose moments have fewer entries than there are points."""
+    plain = isinstance(kernel, Polynomial) and type(kernel).forward is Polynomial.forward
+    return plain and (points[0].numel() + 1) ** kernel.degree <= len(points)
 
 
 def kernel_sum(kernel: Polynomial, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:

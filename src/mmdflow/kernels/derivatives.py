@@ -1,0 +1,80 @@
+"""Derivatives of a kernel by automatic differentiation of its Gram matrix: what `Kernel` offers where a class gives no better.
+
+They work under `torch.no_grad` and `torch.inference_mode`, and are themselves differentiable where an input asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+#: A function of x [n, *event] and y [m, *event] that returns k(x_i, y_j), [n, m].
+Gram: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Let autograd record inside the block, whatever is set around it."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def recordable(x: Tensor) -> Tensor:
+    """Return x, or a copy that autograd takes if x was made in inference mode."""
+    return x.clone() if x.is_inference() else x
+
+
+def leaf(x: Tensor) -> Tensor:
+    """Return the values of x as a leaf to differentiate in; call it inside `differentiable`."""
+    return recordable(x).detach().requires_grad_()
+
+
+def grad(gram: Gram, x: Tensor, y: Tensor, weights: Tensor, *, again: bool) -> Tensor:
+    """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x; differentiable in turn if `again`."""
+    with differentiable():
+        z = x.view_as(x) if again and x.requires_grad else leaf(x)
+        total = (gram(z, recordable(y)) * recordable(weights)).sum()
+        return _gradient(total, z, again)
+
+
+def diag(gram: Gram, x: Tensor, block: int = 64) -> Tensor:
+    """Return k(x_i, x_i), [n], from the diagonals of small Gram matrices: O(n block), not O(n^2)."""
+    return torch.cat([gram(rows, rows).diagonal() for rows in x.split(block)])
+
+
+def tangent(gram: Gram, x: Tensor, y: Tensor, vectors: Tensor, *, again: bool) -> Tensor:
+    """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>, [n]; differentiable in x if `again`."""
+    with differentiable():
+        ones = recordable(x).new_ones(len(x)).requires_grad_()
+        z = leaf(y)
+        slope = _gradient(ones @ gram(recordable(x), z).sum(1), z, True)
+        return _gradient((slope * recordable(vectors)).sum(), ones, again)
+
+
+def tangent_grad(gram: Gram, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+    """Return the gradient in x_i of `tangent`, shaped like x."""
+    with differentiable():
+        x, y = leaf(x), leaf(y)
+        slope = _gradient(gram(x, y).sum(), y, True)
+        return _gradient((slope * recordable(vectors)).sum(), x, False)
+
+
+def mixed(gram: Gram, x: Tensor, y: Tensor) -> Tensor:
+    """Return all second derivatives d^2 k(x_i, y_j) / dx_ia dy_jb, [n, d, m, d], with events flattened to d entries."""
+    with differentiable():
+        x, y = leaf(x), leaf(y)
+        slope = _gradient(gram(x, y).sum(), y, True).flatten()
+        rows = torch.stack([_gradient(entry, x, False, retain=True) for entry in slope])
+    return rows.reshape(len(y), -1, len(x), x[0].numel()).permute(2, 3, 0, 1)
+
+
+def _gradient(total: Tensor, leaf: Tensor, again: bool, retain: bool = False) -> Tensor:
+    """Return the gradient of a number, 0 where it does not depend on the leaf."""
+    if not total.requires_grad:
+        return torch.zeros_like(leaf)
+    kept = again or retain
+    return torch.autograd.grad(total, leaf, create_graph=again, retain_graph=kept, materialize_grads=True)[0]
