@@ -89,13 +89,14 @@ def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
         InputError: if there is none, the device is not usable, or the pipeline's sampler has no such setting.
     """
     import inspect
+    from dataclasses import asdict
 
     from mmdflow.errors import InputError
     from mmdflow.methods import load_pipeline
 
     check_device(options.device)
     pipeline = load_pipeline(options.model, options.device)
-    taken = inspect.signature(type(pipeline).__call__).parameters
+    taken = {*inspect.signature(type(pipeline).__call__).parameters, *asdict(pipeline.defaults)}
     given = {name: options.get(name) for name in (*SETTINGS, *_GIVEN)}
     asked = [name for name, value in given.items() if value is not None and value is not False]
     for name in asked:

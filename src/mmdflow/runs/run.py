@@ -31,7 +31,7 @@ from mmdflow.errors import DivergedError, InputError
 from mmdflow.evaluation.report import evaluate_samples
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods import get_method, load_pipeline
-from mmdflow.methods.base import Pipeline
+from mmdflow.methods.base import Pipeline, Trained
 from mmdflow.recipe.data import ImageData, judged_data, load_data
 from mmdflow.recipe.specs import DataSpec, Recipe
 
@@ -158,7 +158,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     def draw(step: int) -> None:
         try:
             with module.pause():
-                pipeline = system.pipeline(recipe, loss, module.averaged, dataset, {}, preview=True)
+                pipeline = system.pipeline(Trained(recipe, loss, module.averaged, dataset, preview=True))
                 out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
                 plots.save_samples(out.particles.cpu(), folder / "samples" / f"step-{step:07d}.png")
         except (DivergedError, InputError, ImportError, OSError) as error:  # a picture is not worth a run
@@ -185,7 +185,8 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> Pipeline:
     averaged = module.averaged
     if spec.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
         averaged.to("cuda")
-    pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")
+    trained = Trained(recipe, loss, averaged.eval(), dataset, provenance, progress=progress)
+    pipeline = system.pipeline(trained).to("cpu")
     pipeline.save_pretrained(folder / "pipeline", overwrite=True)
     try:
         plots.save_curves(read_log(folder), folder / "curves.png")

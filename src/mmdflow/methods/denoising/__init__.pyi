@@ -1,13 +1,17 @@
 import mmdflow.methods.registry
 
-from .loss import PREDICTIONS as PREDICTIONS
 from .loss import DenoisingLoss as DenoisingLoss
 from .loss import DenoisingTerms as DenoisingTerms
-from .pipeline import DenoisingDefaults as DenoisingDefaults
 from .pipeline import DenoisingPipeline as DenoisingPipeline
-from .samplers import NUM_STEPS as NUM_STEPS
 from .samplers import diffusion_scheduler as diffusion_scheduler
-from .samplers import sample_diffusion as sample_diffusion
-from .samplers import sample_ode as sample_ode
+from .samplers import diffusion_states as diffusion_states
+from .samplers import ode_states as ode_states
+from .settings import NUM_STEPS as NUM_STEPS
+from .settings import PREDICTIONS as PREDICTIONS
+from .settings import DDPMLossSettings as DDPMLossSettings
+from .settings import DDPMSettings as DDPMSettings
+from .settings import DenoisingSettings as DenoisingSettings
+from .settings import FlowMatchingLossSettings as FlowMatchingLossSettings
+from .settings import FlowMatchingSettings as FlowMatchingSettings
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]

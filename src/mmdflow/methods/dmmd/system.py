@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.kernels import base_kernel
-from mmdflow.methods.base import System, new_features
+from mmdflow.methods.base import System, Trained, new_features
 from mmdflow.methods.dmmd import (
     DMMDLoss,
     DMMDPipeline,
@@ -46,25 +45,16 @@ class DMMD(System):
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
         return loss.kernel
 
-    def pipeline(  # noqa: D102
-        self,
-        recipe: DMMDRecipe,
-        loss: DMMDLoss,
-        averaged: NoiseConditionalKernel,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> DMMDPipeline:
-        spec = _preview(recipe.sampling) if preview else recipe.sampling
+    def pipeline(self, trained: Trained) -> DMMDPipeline:  # noqa: D102
+        recipe, loss, averaged, dataset = trained.recipe, trained.loss, trained.averaged, trained.dataset
+        spec = _preview(recipe.sampling) if trained.preview else recipe.sampling
         training = averaged.training
         averaged.eval()
-        means = _target(recipe, loss, averaged, dataset, spec, progress)
+        means = _target(recipe, loss, averaged, dataset, spec, trained.progress)
         averaged.train(training)
         scale, defaults = recipe.data.scale, _defaults(spec)
         return DMMDPipeline(
-            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, provenance
+            averaged, loss.schedule, recipe.schedule, means, loss.second_moment, scale, defaults, trained.provenance
         )
 
     def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102

@@ -7,7 +7,8 @@ from .forms import FORMS as FORMS
 from .forms import VariationalForm as VariationalForm
 from .loss import JKOLoss as JKOLoss
 from .loss import JKOTerms as JKOTerms
-from .pipeline import JKODefaults as JKODefaults
 from .pipeline import JKOPipeline as JKOPipeline
+from .settings import JKOLossSettings as JKOLossSettings
+from .settings import JKOSettings as JKOSettings
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]

@@ -7,8 +7,9 @@ from .loss import MMDGANLoss as MMDGANLoss
 from .loss import MMDGANTerms as MMDGANTerms
 from .loss import generate as generate
 from .loss import player as player
-from .pipeline import SAMPLERS as SAMPLERS
-from .pipeline import MMDGANDefaults as MMDGANDefaults
 from .pipeline import MMDGANPipeline as MMDGANPipeline
+from .settings import MMDGANLossSettings as MMDGANLossSettings
+from .settings import MMDGANSamplingSettings as MMDGANSamplingSettings
+from .settings import MMDGANSettings as MMDGANSettings
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]
