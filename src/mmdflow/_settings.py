@@ -5,7 +5,7 @@ What a field is called, its type and its default stand in the dataclass; what it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -43,6 +43,8 @@ def fields_of(kind: type) -> list[Field]:
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """Return settings with some fields replaced; None leaves a field as it is.
 
+    Messages name a field as the call does, without the `section` that recipes put before it.
+
     Raises:
         InputError: for a field that there is not, or an impossible value.
     """
@@ -54,7 +56,46 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
                 f"{name} = {value!r}: no such setting{_checks.near(name, names)}; there are {', '.join(names)}"
             )
     given = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **given)  # type: ignore[type-var]
+    try:
+        return replace(settings, **given)  # type: ignore[type-var]
+    except InputError as error:
+        section = getattr(settings, "section", "")
+        raise InputError(str(error).replace(section, "") if section else str(error)) from None
+
+
+def part(kind: type[Settings], settings: Any) -> Settings:
+    """Return the settings of one kind whose fields stand, under the same names, in larger settings."""
+    names = [one.name for one in fields(kind) if hasattr(settings, one.name)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(settings, name) for name in names})
+
+
+def check(
+    settings: Any, *, counts: Iterable[str] = (), positive: Iterable[str] = (), non_negative: Iterable[str] = ()
+) -> None:
+    """Check fields of a settings dataclass by name: whole numbers from 1, numbers above 0, numbers from 0, and all choices.
+
+    Choices are the fields whose type is a `Literal`. A field that is None passes. Messages put the class's `section`, such as
+    "loss.", before the field.
+
+    Raises:
+        InputError: for an impossible value.
+    """
+    section = getattr(settings, "section", "")
+    for name, kind in get_type_hints(type(settings)).items():
+        literal = (
+            kind if get_origin(kind) is Literal else next((k for k in get_args(kind) if get_origin(k) is Literal), None)
+        )
+        if literal is not None and (value := getattr(settings, name)) is not None:
+            _checks.choice(f"{section}{name}", value, get_args(literal))
+    rules: list[tuple[Callable[[str, Any], Any], Iterable[str]]] = [
+        (_checks.count, counts),
+        (_checks.positive, positive),
+        (_checks.non_negative, non_negative),
+    ]
+    for rule, names in rules:
+        for name in names:
+            if (value := getattr(settings, name)) is not None:
+                rule(f"{section}{name}", value)
 
 
 def table(kind: type, prefix: str = "") -> str:

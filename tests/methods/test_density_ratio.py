@@ -3,39 +3,44 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import nn
 
-from mmdflow import DivergedError, DMMDPipeline, InputError
-from mmdflow.features import FeatureNetwork, MLPFeatures
+from mmdflow import DivergedError, InputError
+from mmdflow.features import MLPFeatures
 from mmdflow.methods.density_ratio import (
     BREGMAN,
     DIVERGENCES,
     DensityRatioLoss,
+    DensityRatioLossSettings,
     DensityRatioPipeline,
     GaussianPrior,
     RatioFlow,
+    ratio_step,
 )
 from mmdflow.noise import clamped_exp
+from tests.methods.common import (
+    MEAN,
+    STD,
+    GivenFunction,
+    change_config,
+    check_draws_from_its_generator_alone,
+    check_flow_output,
+    check_refused,
+    check_saved,
+    draw,
+    scalar_network,
+    seeded,
+    split,
+    train,
+    trajectory,
+)
 
-MEAN, STD = torch.tensor([0.5, -1.0, 2.0]), 0.6
 PAIRS = {"kl": "lr", "js": "lr", "logd": "kl", "pearson": "lsif"}
-
-
-class Given(FeatureNetwork):
-    """A function of x as the network's d."""
-
-    def __init__(self, function):
-        super().__init__((3,), 1, "flat")
-        self.function, self.scale = function, nn.Parameter(torch.ones(()))
-
-    def outputs(self, x, t):
-        assert not t.any()  # what it has for noise levels is given 0
-        return self.scale * self.function(x)[:, None]
 
 
 def log_ratio(x):
@@ -43,8 +48,18 @@ def log_ratio(x):
     return (x - MEAN).square().sum(1) / (2 * STD**2) - x.square().sum(1) / 2 + 3 * math.log(STD)
 
 
+def given(function):
+    """A function of x as the network's d; what it has for noise levels is given 0."""
+
+    def outputs(x, t):
+        assert not t.any()
+        return function(x)
+
+    return GivenFunction(outputs)
+
+
 def run(flow, function, source, generator=None):
-    return torch.stack([source, *flow.steps(Given(function), source, generator)])
+    return trajectory(ratio_step, flow, given(function), source, generator)
 
 
 @pytest.mark.parametrize("name", BREGMAN)
@@ -107,7 +122,7 @@ def test_the_exact_log_ratio_gives_the_closed_form_path(generator):
         torch.testing.assert_close(x.mean(0), mean, atol=5 / math.sqrt(count), rtol=0)
         assert float(x.var(0).mean()) == pytest.approx(variance, rel=0.03)
         mean, variance = factor * mean + eta * MEAN / STD**2, factor**2 * variance + noise**2
-    quiet = run(RatioFlow(steps, eta), log_ratio, source[:5])
+    quiet = run(RatioFlow(steps, eta, 0.0), log_ratio, source[:5])
     fixed = MEAN / STD**2 / (1 / STD**2 - 1)
     torch.testing.assert_close(quiet[-1], fixed + factor**steps * (source[:5] - fixed), rtol=1e-4, atol=1e-4)
 
@@ -128,7 +143,7 @@ def test_the_score_of_the_target_alone_gives_langevin_s_ou_path(generator):
 def test_flows_stop_where_the_ratio_is_one(divergence, generator):
     source = torch.randn(5, 3, generator=generator)
     constant = 1.0 if divergence == "pearson" else 0.0
-    ways = run(RatioFlow(4, 10.0, divergence=divergence), lambda x: 0 * x.sum(1) + constant, source)
+    ways = run(RatioFlow(4, 10.0, 0.0, divergence), lambda x: 0 * x.sum(1) + constant, source)
     assert torch.equal(ways[-1], source)
 
 
@@ -169,18 +184,18 @@ def test_priors_of_images_stay_in_range_and_take_constant_pixels(generator):
 
 
 def make_loss(trajectories="pool", network=None, prior=None, **settings):
-    torch.manual_seed(0)
-    network = MLPFeatures((3,), 1, "flat", width=16, depth=1) if network is None else network
+    network = scalar_network() if network is None else network
     prior = GaussianPrior((3,), "standard") if prior is None else prior
-    settings = {"num_steps": 4, "step_size": 0.5, "noise": 0.0, **settings}
-    return DensityRatioLoss(network, prior, trajectories=trajectories, **settings)
+    settings = {"num_steps": 4, "step_size": 0.5, "noise": 0.0, "trajectories": trajectories, **settings}
+    settings, others = split(DensityRatioLossSettings, settings)
+    return DensityRatioLoss(network, prior, settings, **others)
 
 
 @pytest.mark.parametrize("name", BREGMAN)
 def test_the_loss_is_the_published_one(name, generator):
     """Written out as in the authors' code; the pool's first particles are the prior's."""
     divergence = "pearson" if name == "lsif" else "kl"
-    loss = make_loss(network=Given(log_ratio), bregman=name, divergence=divergence, penalty_weight=0.3, pool_size=9)
+    loss = make_loss(network=given(log_ratio), bregman=name, divergence=divergence, penalty_weight=0.3, pool_size=9)
     y = torch.randn(9, 3, generator=generator)
     terms = loss(y, torch.Generator().manual_seed(4))
     x = torch.randn(9, 3, generator=torch.Generator().manual_seed(4))
@@ -212,12 +227,12 @@ def test_kept_particles_are_bitwise_those_of_sampling():
     draws = torch.Generator().manual_seed(3)
     drawn = [loss._draw(6, draws) for _ in range(4)]
     source = torch.randn(6, 3, generator=torch.Generator().manual_seed(3))
-    ways = [source, *loss.flow.steps(loss.network, source)]
+    ways = trajectory(ratio_step, loss.flow, loss.network, source)
     assert all(torch.equal(a, b) for a, b in zip([*drawn, loss.pool.particles], ways, strict=True))
 
 
 def test_noise_on_the_target_is_of_the_given_size(generator):
-    loss = make_loss(network=Given(lambda x: x.square().sum(1)), target_noise=0.5, pool_size=40_000)
+    loss = make_loss(network=given(lambda x: x.square().sum(1)), target_noise=0.5, pool_size=40_000)
     terms = loss(torch.zeros(40_000, 3), generator)
     assert float(terms.on_target) == pytest.approx(0.75, rel=0.03)
 
@@ -226,25 +241,15 @@ def test_noise_on_the_target_is_of_the_given_size(generator):
 def test_training_carries_the_prior_to_the_target(trajectories):
     network = MLPFeatures((3,), 1, "flat", width=32, depth=1)
     loss = make_loss(trajectories, network, num_steps=8, step_size=0.2, noise=0.01, penalty_weight=0.05, pool_size=128)
-    optimiser, draws = torch.optim.Adam(loss.parameters(), 3e-3), torch.Generator().manual_seed(0)
-    for _ in range(400):
-        optimiser.zero_grad()
-        terms = loss(MEAN + STD * torch.randn(128, 3, generator=draws), draws)
-        terms.total.backward()
-        optimiser.step()
+    terms, draws = train(loss, lambda count, draws: MEAN + STD * torch.randn(count, 3, generator=draws))
     x = DensityRatioPipeline(network.requires_grad_(False), loss.prior, loss.flow)(2000, generator=draws).particles
     assert (x.mean(0) - MEAN).norm() < 0.6  # from 2.3
     assert set(terms.scalars()) == {"loss", "bregman", "penalty", "slope", "gap"}
 
 
-def test_losses_draw_from_their_generator_alone():
-    for trajectories in ("pool", "fresh"):
-        a, b, c = (
-            make_loss(trajectories, noise=0.3)(torch.ones(6, 3), torch.Generator().manual_seed(seed)).total
-            for seed in (0, 0, 1)
-        )
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
+@pytest.mark.parametrize("trajectories", ["pool", "fresh"])
+def test_losses_draw_from_their_generator_alone(trajectories):
+    check_draws_from_its_generator_alone(partial(make_loss, trajectories, noise=0.3), torch.ones(6, 3))
 
 
 def test_terms_say_which_part_is_not_finite(generator):
@@ -256,41 +261,28 @@ def test_terms_say_which_part_is_not_finite(generator):
 
 
 def make(event=(1, 8, 8), **settings):
-    torch.manual_seed(0)
-    network = MLPFeatures(event, 1, "flat", width=16, depth=1).eval().requires_grad_(False)
+    network = scalar_network(event).eval().requires_grad_(False)
     prior = GaussianPrior(event)
-    prior.fit([torch.rand(100, *event, generator=torch.Generator().manual_seed(0))])
+    prior.fit([torch.rand(100, *event, generator=seeded())])
     return DensityRatioPipeline(network, prior, RatioFlow(6, 0.5, 0.1), provenance={"steps": 3}, **settings)
 
 
-def draw(pipeline, seed=7, **settings):
-    return pipeline(3, generator=torch.Generator().manual_seed(seed), **settings)
-
-
 def test_saved_and_loaded_samples_are_the_same(tmp_path):
-    pipeline = make(data_scale=0.5)
-    pipeline.save_pretrained(tmp_path / "p")
-    assert {f.name for f in (tmp_path / "p").iterdir()} == {"model.safetensors", "prior.safetensors", "config.json"}
-    loaded = DensityRatioPipeline.from_pretrained(tmp_path / "p")
-    assert torch.equal(draw(loaded).particles, draw(pipeline).particles)
-    assert (loaded.defaults, loaded.provenance, loaded.data_scale) == (pipeline.defaults, {"steps": 3}, 0.5)
-    with pytest.raises(InputError, match="need 1 of 'dmmd'"):
-        DMMDPipeline.from_pretrained(tmp_path / "p")
+    check_saved(make(data_scale=0.5), tmp_path / "p", files=["prior.safetensors"])
 
 
 def test_damaged_folders(tmp_path, unchecked):
     make().save_pretrained(tmp_path / "p")
-    file = tmp_path / "p" / "config.json"
-    config = json.loads(file.read_text())
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
     for change, message in (
         ({"prior": "flat"}, "prior = 'flat': must be one of full, diagonal, standard"),
         ({"flow": {**config["flow"], "divergence": "tv"}}, "divergence = 'tv'"),
         ({"flow": None}, "damaged or from another version"),
     ):
-        file.write_text(json.dumps(config | change))
+        change_config(tmp_path / "p", **config | change)
         with pytest.raises(InputError, match=message):
             DensityRatioPipeline.from_pretrained(tmp_path / "p")
-    file.write_text(json.dumps(config))
+    change_config(tmp_path / "p", **config)
     tensors = GaussianPrior((1, 8, 8)).state_dict()
     for broken, message in (
         ({"mean": tensors["mean"]}, "does not fit the network"),
@@ -302,20 +294,19 @@ def test_damaged_folders(tmp_path, unchecked):
 
 
 def test_output():
-    pipeline = make()
-    out = draw(pipeline, return_trajectory=True)
-    assert out.particles.shape == (3, 1, 8, 8)
-    assert out.particles.abs().max() <= 1
-    assert (out.nfe, out.trajectory.shape) == (6, (7, 3, 1, 8, 8))
-    assert torch.equal(draw(pipeline).particles, out.particles)
-    assert draw(pipeline, num_steps=2).nfe == 2
-    assert not torch.equal(draw(pipeline, step_size=1.0).particles, out.particles)
-    assert pipeline(particles=torch.zeros(5, 1, 8, 8)).particles.shape == (5, 1, 8, 8)
+    check_flow_output(make())
+
+
+def test_another_divergence_of_the_same_ratio_can_be_descended(unchecked):
+    assert draw(make(), divergence="js").nfe == 6
+    check_refused(
+        lambda: make()(3, divergence="pearson"), "divergence = 'pearson': must be kl, js or logd; the network has"
+    )
 
 
 def test_particles_that_are_not_finite_stop_at_their_step():
-    network = Given(lambda x: 1e30 * x.square().sum(1)).requires_grad_(False)
-    pipeline = DensityRatioPipeline(network, GaussianPrior((3,), "standard"), RatioFlow(4, 1e9))
+    network = given(lambda x: 1e30 * x.square().sum(1)).requires_grad_(False)
+    pipeline = DensityRatioPipeline(network, GaussianPrior((3,), "standard"), RatioFlow(4, 1e9, 0.0))
     with pytest.raises(DivergedError, match="non-finite at step 1 of 4"):
         pipeline(2)
 
@@ -330,8 +321,7 @@ def test_particles_that_are_not_finite_stop_at_their_step():
     ],
 )
 def test_bad_settings_of_sampling(change, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        make()(**change)
+    check_refused(lambda: make()(**change), message)
 
 
 @pytest.mark.parametrize(
@@ -342,8 +332,8 @@ def test_bad_settings_of_sampling(change, message, unchecked):
         ({}, {"step_size": 0.0}, "step_size = 0.0"),
         ({}, {"noise": -1.0}, "noise = -1.0"),
         ({}, {"bregman": "lif"}, "did you mean 'lsif'"),
-        ({}, {"divergence": "pearson"}, "divergence = 'pearson' with bregman = 'lr': must be kl, js or logd"),
-        ({}, {"bregman": "lsif"}, "divergence = 'kl' with bregman = 'lsif': must be pearson"),
+        ({}, {"divergence": "pearson"}, "divergence = 'pearson' with loss.bregman = 'lr': must be kl, js or logd"),
+        ({}, {"bregman": "lsif"}, "divergence = 'kl' with loss.bregman = 'lsif': must be pearson"),
         ({}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
         ({}, {"target_noise": -1.0}, "target_noise = -1.0"),
         ({}, {"trajectories": "old"}, "trajectories = 'old': must be one of pool, fresh"),
@@ -353,4 +343,4 @@ def test_bad_settings_of_sampling(change, message, unchecked):
 def test_bad_losses(network, settings, message, unchecked):
     network = {"num_features": 1, "head": "flat", **network}
     with pytest.raises(InputError, match=message):
-        DensityRatioLoss(MLPFeatures((3,), width=8, **network), GaussianPrior((3,)), **settings)
+        make_loss(network=MLPFeatures((3,), width=8, **network), prior=GaussianPrior((3,)), **settings)

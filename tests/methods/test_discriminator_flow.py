@@ -3,13 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdflow import DivergedError, DMMDPipeline, InputError
+from mmdflow import DivergedError, InputError
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.methods._shared.gradients import gradient, slope_penalty
 from mmdflow.methods._shared.pool import ParticlePool
@@ -17,21 +18,23 @@ from mmdflow.methods.discriminator_flow import (
     OBJECTIVES,
     DiscriminatorFlow,
     DiscriminatorFlowLoss,
+    DiscriminatorFlowLossSettings,
     DiscriminatorFlowPipeline,
+    discriminator_step,
 )
-
-MEAN = torch.tensor([0.5, -1.0, 2.0])
-
-
-class Given(FeatureNetwork):
-    """A function of (x, t) as a discriminator; it has one parameter, which scales it."""
-
-    def __init__(self, function, event=(3,)):
-        super().__init__(event, 1, "flat")
-        self.function, self.scale = function, nn.Parameter(torch.ones(()))
-
-    def outputs(self, x, t):
-        return self.scale * self.function(x, t)[:, None]
+from tests.methods.common import (
+    MEAN,
+    GivenFunction,
+    change_config,
+    check_draws_from_its_generator_alone,
+    check_flow_output,
+    check_refused,
+    check_saved,
+    scalar_network,
+    split,
+    train,
+    trajectory,
+)
 
 
 def linear(x, t):
@@ -43,21 +46,20 @@ def quadratic(x, t):
     return (x - MEAN).square().sum(1) / 2
 
 
-def run(flow, network, source, generator=None):
-    return torch.stack([source, *flow.steps(network, source, generator)])
+run = partial(trajectory, discriminator_step)
 
 
 @pytest.mark.parametrize("objective", ["ipm", "hinge"])
 def test_linear_discriminators_drift_constantly(objective, generator):
     source = torch.randn(5, 3, generator=generator)
-    ways = run(DiscriminatorFlow(8, 1.6, objective=objective), Given(linear), source)
+    ways = run(DiscriminatorFlow(8, 1.6, objective=objective), GivenFunction(linear), source)
     for i, x in enumerate(ways):
         torch.testing.assert_close(x, source - 0.2 * i * MEAN)
 
 
 def test_vanilla_particles_move_by_the_share_that_the_discriminator_tells_apart(generator):
     source = torch.randn(5, 3, generator=generator)
-    ways = run(DiscriminatorFlow(1, 0.7, objective="vanilla"), Given(linear), source)
+    ways = run(DiscriminatorFlow(1, 0.7, objective="vanilla"), GivenFunction(linear), source)
     share = torch.sigmoid(source @ MEAN)[:, None]  # d/dd log(1 + e^d)
     torch.testing.assert_close(ways[-1], source - 0.7 * share * MEAN)
 
@@ -66,7 +68,7 @@ def test_a_quadratic_discriminator_contracts_to_its_minimum_with_ou_noise(genera
     """x <- x - (eta / n) (x - m) + s n^(-1/2) xi: mean and variance of every step are known, and the last has no noise."""
     count, n, eta, noise = 40_000, 16, 3.0, 0.8
     source = torch.randn(count, 3, generator=generator)
-    ways = run(DiscriminatorFlow(n, eta, noise), Given(quadratic), source, generator)
+    ways = run(DiscriminatorFlow(n, eta, noise), GivenFunction(quadratic), source, generator)
     mean, variance = torch.zeros(3), 1.0
     for i, x in enumerate(ways):
         torch.testing.assert_close(x.mean(0), mean, atol=5 / math.sqrt(count), rtol=0)
@@ -82,27 +84,27 @@ def test_time_runs_from_1_down_along_the_flow(generator):
         seen.append(t)
         return x.sum(1)
 
-    run(DiscriminatorFlow(4, 1.0), Given(watched), torch.randn(2, 3, generator=generator))
+    run(DiscriminatorFlow(4, 1.0), GivenFunction(watched), torch.randn(2, 3, generator=generator))
     assert [t.tolist() for t in seen] == [[1.0, 1.0], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25]]
 
 
 def test_particles_stop_where_the_discriminator_is_flat(generator):
     source = torch.randn(5, 3, generator=generator)
-    ways = run(DiscriminatorFlow(4, 10.0), Given(lambda x, t: 0 * x.sum(1) + t), source)
+    ways = run(DiscriminatorFlow(4, 10.0), GivenFunction(lambda x, t: 0 * x.sum(1) + t), source)
     assert torch.equal(ways[-1], source)
 
 
 def test_gradients_are_taken_in_any_mode_and_reach_no_parameters():
-    network, x = Given(quadratic), torch.zeros(2, 3)
+    network, x = GivenFunction(quadratic), torch.zeros(2, 3)
     with torch.inference_mode():
         assert torch.equal(gradient(lambda z: network(z, z[:, 0])[:, 0], x), -MEAN.expand(2, 3))
-    step = DiscriminatorFlow(2, 1.0).step(network, x, torch.zeros(2, dtype=torch.long))
+    step = discriminator_step(DiscriminatorFlow(2, 1.0), network, x, torch.zeros(2, dtype=torch.long))
     assert not step.requires_grad
     assert network.scale.grad is None
 
 
 def test_the_penalty_is_that_of_the_slope_and_can_be_learned_from(generator):
-    network, points = Given(quadratic), torch.randn(6, 3, generator=generator)
+    network, points = GivenFunction(quadratic), torch.randn(6, 3, generator=generator)
     penalty, slopes = slope_penalty(lambda z: network(z, z[:, 0])[:, 0], points, 1.0)
     distances = (points - MEAN).norm(dim=1)
     torch.testing.assert_close(slopes, distances)
@@ -116,10 +118,9 @@ def test_the_penalty_is_that_of_the_slope_and_can_be_learned_from(generator):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_is_the_published_one(objective, generator):
     """With the sign turned (their D is high on the target but for ipm), against the formulas written out."""
-    network = Given(lambda x, t: linear(x, t) * (1 + t))
-    loss = DiscriminatorFlowLoss(
-        network, num_steps=5, step_size=0.5, objective=objective, penalty_weight=0.3, penalty_slope=1.0, pool_size=20
-    )
+    network = GivenFunction(lambda x, t: linear(x, t) * (1 + t))
+    settings = {"num_steps": 5, "step_size": 0.5, "penalty_weight": 0.3, "penalty_slope": 1.0, "pool_size": 20}
+    loss = make_loss("pool", network, objective=objective, **settings)
     target = torch.randn(20, 3, generator=generator) + MEAN
     terms = loss(target, torch.Generator().manual_seed(4))
     x = torch.randn(20, 3, generator=torch.Generator().manual_seed(4))  # the first particles are the source's
@@ -150,7 +151,7 @@ def test_the_best_linear_ipm_discriminator_points_from_the_target_to_the_particl
             return (x @ self.a)[:, None]
 
     network, weight = Slope(), 0.25
-    loss = DiscriminatorFlowLoss(network, num_steps=1, step_size=2 * weight, penalty_weight=weight, pool_size=4000)
+    loss = make_loss("pool", network, num_steps=1, step_size=2 * weight, penalty_weight=weight, pool_size=4000)
     target = torch.randn(4000, 3, generator=generator) + MEAN
     source = torch.randn(4000, 3, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
@@ -162,9 +163,10 @@ def test_the_best_linear_ipm_discriminator_points_from_the_target_to_the_particl
 
 
 def make_loss(trajectories, network=None, **settings):
-    torch.manual_seed(0)
-    network = MLPFeatures((3,), 1, "flat", width=16, depth=1) if network is None else network
-    return DiscriminatorFlowLoss(network, trajectories=trajectories, **{"num_steps": 4, "step_size": 4.0, **settings})
+    network = scalar_network() if network is None else network
+    settings = {"num_steps": 4, "step_size": 4.0, "trajectories": trajectories, **settings}
+    settings, others = split(DiscriminatorFlowLossSettings, settings)
+    return DiscriminatorFlowLoss(network, settings, **others)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
@@ -183,7 +185,7 @@ def test_kept_particles_are_those_that_sampling_gives(noise):
     source = torch.randn(6, 3, generator=again)
     x, expected = source, [source]
     for i in range(3):
-        x = loss.flow.step(loss.network, x, torch.full((6,), i), again)
+        x = discriminator_step(loss.flow, loss.network, x, torch.full((6,), i), again)
         torch.randn(6, 3, generator=again)  # the source of particles that begin
         expected.append(x)
     assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
@@ -194,7 +196,7 @@ def test_kept_particles_are_those_that_sampling_gives(noise):
 
 
 def test_fresh_particles_are_those_that_sampling_gives():
-    loss = make_loss("fresh", network=Given(lambda x, t: quadratic(x, t) * (1 + t)))
+    loss = make_loss("fresh", network=GivenFunction(lambda x, t: quadratic(x, t) * (1 + t)))
     particles, index = loss._draw(torch.zeros(200, 3), torch.Generator().manual_seed(3))
     source = torch.randn(200, 3, generator=torch.Generator().manual_seed(3))
     ways = run(loss.flow, loss.network, source)
@@ -223,12 +225,7 @@ def test_training_carries_a_gaussian_to_a_gaussian(trajectories):
         penalty_weight=0.2,
         pool_size=128,
     )
-    optimiser, draws = torch.optim.Adam(loss.parameters(), 3e-3), torch.Generator().manual_seed(0)
-    for _ in range(400):
-        optimiser.zero_grad()
-        terms = loss(MEAN + 0.5 * torch.randn(128, 3, generator=draws), draws)
-        terms.total.backward()
-        optimiser.step()
+    terms, draws = train(loss, lambda count, draws: MEAN + 0.5 * torch.randn(count, 3, generator=draws))
     pipeline = DiscriminatorFlowPipeline(loss.network.requires_grad_(False), loss.flow)
     x = pipeline(2000, generator=draws).particles
     assert (x.mean(0) - MEAN).norm() < 0.4  # from 2.3
@@ -236,14 +233,9 @@ def test_training_carries_a_gaussian_to_a_gaussian(trajectories):
     assert abs(terms.scalars()["gap_late"]) < abs(terms.scalars()["gap_early"])
 
 
-def test_losses_draw_from_their_generator_alone():
-    for trajectories in ("pool", "fresh"):
-        a, b, c = (
-            make_loss(trajectories, noise=0.3)(torch.ones(6, 3), torch.Generator().manual_seed(seed)).total
-            for seed in (0, 0, 1)
-        )
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
+@pytest.mark.parametrize("trajectories", ["pool", "fresh"])
+def test_losses_draw_from_their_generator_alone(trajectories):
+    check_draws_from_its_generator_alone(partial(make_loss, trajectories, noise=0.3), torch.ones(6, 3))
 
 
 def test_terms_say_where_the_loss_is_not_finite(generator):
@@ -257,45 +249,24 @@ def test_terms_say_where_the_loss_is_not_finite(generator):
 
 
 def make(event=(1, 8, 8), **settings):
-    torch.manual_seed(0)
-    network = MLPFeatures(event, 1, "flat", width=16, depth=1).eval().requires_grad_(False)
+    network = scalar_network(event).eval().requires_grad_(False)
     return DiscriminatorFlowPipeline(network, DiscriminatorFlow(6, 3.0, 0.1), provenance={"steps": 3}, **settings)
 
 
-def draw(pipeline, seed=7, **settings):
-    return pipeline(3, generator=torch.Generator().manual_seed(seed), **settings)
-
-
 def test_saved_and_loaded_samples_are_the_same(tmp_path):
-    pipeline = make(data_scale=0.5)
-    pipeline.save_pretrained(tmp_path / "p")
-    assert {f.name for f in (tmp_path / "p").iterdir()} == {"model.safetensors", "config.json"}
-    loaded = DiscriminatorFlowPipeline.from_pretrained(tmp_path / "p")
-    assert torch.equal(draw(loaded).particles, draw(pipeline).particles)
-    assert (loaded.defaults, loaded.provenance, loaded.data_scale) == (pipeline.defaults, {"steps": 3}, 0.5)
-    with pytest.raises(InputError, match="need 1 of 'dmmd'"):
-        DMMDPipeline.from_pretrained(tmp_path / "p")
-    file = tmp_path / "p" / "config.json"
-    config = json.loads(file.read_text())
-    file.write_text(json.dumps(config | {"flow": {**config["flow"], "objective": "wasserstein"}}))
+    check_saved(make(data_scale=0.5), tmp_path / "p")
+    flow = json.loads((tmp_path / "p" / "config.json").read_text())["flow"]
+    change_config(tmp_path / "p", flow={**flow, "objective": "wasserstein"})
     with pytest.raises(InputError, match="objective = 'wasserstein': must be one of ipm, vanilla, hinge"):
         DiscriminatorFlowPipeline.from_pretrained(tmp_path / "p")
 
 
 def test_output():
-    pipeline = make()
-    out = draw(pipeline, return_trajectory=True)
-    assert out.particles.shape == (3, 1, 8, 8)
-    assert out.particles.abs().max() <= 1
-    assert (out.nfe, out.trajectory.shape) == (6, (7, 3, 1, 8, 8))
-    assert torch.equal(draw(pipeline).particles, out.particles)
-    assert draw(pipeline, num_steps=2).nfe == 2
-    assert not torch.equal(draw(pipeline, step_size=1.0).particles, out.particles)
-    assert pipeline(particles=torch.zeros(5, 1, 8, 8)).particles.shape == (5, 1, 8, 8)
+    check_flow_output(make())
 
 
 def test_particles_that_are_not_finite_stop_at_their_step():
-    network = Given(lambda x, t: 1e30 * x.square().sum(1)).requires_grad_(False)
+    network = GivenFunction(lambda x, t: 1e30 * x.square().sum(1)).requires_grad_(False)
     pipeline = DiscriminatorFlowPipeline(network, DiscriminatorFlow(4, 1e9))
     with pytest.raises(DivergedError, match="non-finite at step 1 of 4") as caught:
         pipeline(2)
@@ -312,8 +283,7 @@ def test_particles_that_are_not_finite_stop_at_their_step():
     ],
 )
 def test_bad_settings_of_sampling(change, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        make()(**change)
+    check_refused(lambda: make()(**change), message)
 
 
 @pytest.mark.parametrize(
@@ -334,4 +304,4 @@ def test_bad_settings_of_sampling(change, message, unchecked):
 def test_bad_losses(network, settings, message, unchecked):
     network = {"num_features": 1, "head": "flat", **network}
     with pytest.raises(InputError, match=message):
-        DiscriminatorFlowLoss(MLPFeatures((3,), width=8, **network), **settings)
+        make_loss("pool", MLPFeatures((3,), width=8, **network), **settings)

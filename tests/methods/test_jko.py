@@ -1,6 +1,5 @@
 """JKO-Flow: variational forms, the closed form of Gaussian steps, turns, stages, and the pipeline."""
 
-import json
 import math
 
 import pytest
@@ -10,9 +9,26 @@ from torch import nn
 from mmdflow import InputError
 from mmdflow.errors import DivergedError
 from mmdflow.features import ConvFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
-from mmdflow.methods.jko import FORMS, JKODefaults, JKOLoss, JKOPipeline, move, push, start_at_identity
+from mmdflow.methods.jko import (
+    FORMS,
+    JKOLoss,
+    JKOLossSettings,
+    JKOPipeline,
+    JKOSettings,
+    move,
+    push,
+    start_at_identity,
+)
 from mmdflow.methods.jko.chain import Clip
 from mmdflow.runs.read import read_recipe
+from tests.methods.common import (
+    change_config,
+    check_draws_from_its_generator_alone,
+    check_refused,
+    check_saved,
+    draw,
+    split,
+)
 
 # P and Q on five points, and their f-divergences by definition.
 P = torch.tensor([0.1, 0.4, 0.2, 0.25, 0.05], dtype=torch.float64)
@@ -120,8 +136,7 @@ def at_the_optimum(divergence, mean, std, step):
     loss = JKOLoss(
         [Affine(after[0] - slope * mean, slope - 1)],
         Quadratic(*log_ratio(*after)),
-        divergence=divergence,
-        jko_step=step,
+        JKOLossSettings(divergence=divergence, jko_step=step),
     )
     loss.enter(0, torch.Generator().manual_seed(0))
     return loss, after
@@ -165,9 +180,8 @@ def test_training_converges_to_the_gaussian_steps():
     torch.manual_seed(0)
     start, step, batch = (0.0, 1.0), 0.5, 256
     to_mean = 2.0  # N(0, 1) towards N(2, 1): the mean's distance shrinks by 1 + a in each step, the variance stays
-    loss = JKOLoss(
-        [Affine(), Affine()], Quadratic(), divergence="kl-logistic", jko_step=step, dual_steps=2, pool_size=20_000
-    )
+    settings = JKOLossSettings(divergence="kl-logistic", jko_step=step, dual_steps=2, pool_size=20_000)
+    loss = JKOLoss([Affine(), Affine()], Quadratic(), settings)
     generator = torch.Generator().manual_seed(1)
     mean, std = start[0] - to_mean, start[1]
     for stage in range(2):
@@ -189,7 +203,8 @@ def test_training_converges_to_the_gaussian_steps():
 def make_loss(num_maps=3, event=(1, 8, 8), **settings):
     torch.manual_seed(0)
     maps = [MLPFeatures(event, 1, width=8) for _ in range(num_maps)]
-    return JKOLoss(maps, MLPFeatures(event, 1, "flat", width=8), **{"pool_size": 20, **settings})
+    settings, others = split(JKOLossSettings, {"pool_size": 20, **settings}, but=["clip"])
+    return JKOLoss(maps, MLPFeatures(event, 1, "flat", width=8), settings, **others)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.5])
@@ -220,21 +235,21 @@ def test_neither_part_has_a_gradient_of_the_other_s_objective(generator):
     with torch.enable_grad():
         moved = move(network, x)
         h = loss.dual(moved, moved.new_zeros(5))[:, 0]
-        of_map = (x - moved).square().sum((1, 2, 3)).mean() / (2 * loss.jko_step) + loss.form.descent(h).mean()
+        of_map = (x - moved).square().sum((1, 2, 3)).mean() / (2 * loss.settings.jko_step) + loss.form.descent(h).mean()
     expected = torch.autograd.grad(of_map, list(network.parameters()))
     for p, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, gradient)
 
 
 def test_penalty_is_the_mean_squared_slope(generator):
-    loss = JKOLoss([Affine()], Quadratic(0.3, 0.5, -0.2), penalty=0.7, jko_step=1.0, divergence="kl")
+    loss = JKOLoss([Affine()], Quadratic(0.3, 0.5, -0.2), JKOLossSettings(penalty=0.7, jko_step=1.0, divergence="kl"))
     loss.enter(0, generator)
     x, target = quantiles(10, 1.0, 0.5), quantiles(30)
     points = torch.cat([x, target])
     terms = loss.terms(x, target)
     torch.testing.assert_close(terms.penalty, (0.5 - 0.4 * points).square().mean())
     torch.testing.assert_close(terms.transport, torch.zeros((), dtype=torch.float64))
-    without = JKOLoss([Affine()], loss.dual, jko_step=1.0, divergence="kl")
+    without = JKOLoss([Affine()], loss.dual, JKOLossSettings(jko_step=1.0, divergence="kl"))
     without.enter(0, generator)
     torch.testing.assert_close(terms.total, without.terms(x, target).total + 0.7 * terms.penalty)
     with torch.no_grad():
@@ -246,9 +261,9 @@ def test_terms_are_logged_and_say_what_is_not_finite(moves, generator):
     loss = make_loss()
     loss.enter(1, generator)
     terms = loss.terms(loss.pool[:4], torch.zeros(4, 1, 8, 8), moves=moves)
-    found = terms.scalars()
-    assert found["stage"] == 1
-    assert found["objective"] == pytest.approx(found["transport"] + found["divergence"])
+    scalars = terms.scalars()
+    assert scalars["stage"] == 1
+    assert scalars["objective"] == pytest.approx(scalars["transport"] + scalars["divergence"])
     terms.check_finite()
     with pytest.raises(DivergedError, match="the transport of the loss became non-finite at stage 1"):
         loss.terms(loss.pool[:4] + math.inf, torch.zeros(4, 1, 8, 8), moves=moves).check_finite()
@@ -281,7 +296,7 @@ def test_a_clipped_entry_has_a_gradient_where_descent_leads_back():
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_a_stage_starts_where_the_sampler_leaves_its_particles(clip):
     loss = make_loss(event=(64,), pool_size=700, clip=clip)  # more than are pushed at once
-    pipeline = JKOPipeline(loss.maps, JKODefaults(3), clip)
+    pipeline = JKOPipeline(loss.maps, JKOSettings(3), clip)
     pools = {}
     for stage in range(3):
         loss.enter(stage, torch.Generator().manual_seed(5))
@@ -299,15 +314,10 @@ def test_a_stage_starts_where_the_sampler_leaves_its_particles(clip):
 
 
 def test_loss_draws_from_its_generator_alone():
-    target = torch.zeros(6, 1, 8, 8)
-    results = []
-    for seed, others in ((0, 1), (0, 2), (1, 1)):
-        loss = make_loss()
-        torch.manual_seed(others)
-        results.append(loss(target, torch.Generator().manual_seed(seed)).total)
-        assert int(loss.stage) == 0  # entered by itself
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
+    target, loss = torch.zeros(6, 1, 8, 8), make_loss()
+    check_draws_from_its_generator_alone(make_loss, target)
+    loss(target)
+    assert int(loss.stage) == 0  # entered by itself
 
 
 def test_a_checkpoint_holds_the_stage_its_pool_and_the_turn(generator):
@@ -324,23 +334,17 @@ def test_a_checkpoint_holds_the_stage_its_pool_and_the_turn(generator):
 
 def make_pipeline(event=(1, 8, 8), **settings):
     maps = make_loss(event=event).maps.eval().requires_grad_(False)
-    return JKOPipeline(maps, JKODefaults(3), provenance={"steps": 3}, **settings)
+    return JKOPipeline(maps, JKOSettings(3), provenance={"steps": 3}, **settings)
 
 
 def test_saved_and_loaded_samples_are_the_same(tmp_path):
-    pipeline = make_pipeline(data_scale=0.5, clip=0.7)
-    pipeline.save_pretrained(tmp_path / "p")
-    assert {f.name for f in (tmp_path / "p").iterdir()} == {"model.safetensors", "config.json"}
-    loaded = JKOPipeline.from_pretrained(tmp_path / "p")
-    a, b = (p(3, generator=torch.Generator().manual_seed(7)).particles for p in (pipeline, loaded))
-    assert torch.equal(a, b)
-    assert (loaded.defaults, loaded.clip, loaded.data_scale) == (JKODefaults(3), 0.7, 0.5)
-    assert loaded.provenance == {"steps": 3}
+    loaded = check_saved(make_pipeline(data_scale=0.5, clip=0.7), tmp_path / "p")
+    assert (loaded.defaults, loaded.clip, loaded.data_scale) == (JKOSettings(3), 0.7, 0.5)
 
 
 def test_output():
     pipeline = make_pipeline(event=(2,))
-    out = pipeline(3, generator=torch.Generator().manual_seed(7), return_trajectory=True)
+    out = draw(pipeline, return_trajectory=True)
     assert out.particles.shape == (3, 2)
     assert out.nfe == 3
     assert out.trajectory.shape == (4, 3, 2)
@@ -363,8 +367,7 @@ def test_output():
     ],
 )
 def test_bad_samplers(change, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        make_pipeline()(**change)
+    check_refused(lambda: make_pipeline()(**change), message)
 
 
 @pytest.mark.parametrize(
@@ -381,8 +384,7 @@ def test_bad_samplers(change, message, unchecked):
     ],
 )
 def test_bad_losses(settings, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        make_loss(**settings)
+    check_refused(lambda: make_loss(**settings), message)
 
 
 def test_networks_that_do_not_fit(unchecked):
@@ -394,7 +396,7 @@ def test_networks_that_do_not_fit(unchecked):
     with pytest.raises(InputError, match="head = 'flat'"):
         JKOLoss([MLPFeatures((2,), 1, "flat", width=8)], one)
     with pytest.raises(InputError, match="event shapes of maps"):
-        JKOPipeline(nn.ModuleDict({"0": one, "1": two}), JKODefaults(2))
+        JKOPipeline(nn.ModuleDict({"0": one, "1": two}), JKOSettings(2))
 
 
 @pytest.mark.parametrize(
@@ -408,10 +410,8 @@ def test_networks_that_do_not_fit(unchecked):
 )
 def test_damaged_config(tmp_path, change, message, unchecked):
     make_pipeline().save_pretrained(tmp_path / "p")
-    file = tmp_path / "p" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(InputError, match=message):
-        JKOPipeline.from_pretrained(tmp_path / "p")
+    change_config(tmp_path / "p", **change)
+    check_refused(lambda: JKOPipeline.from_pretrained(tmp_path / "p"), message)
 
 
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])

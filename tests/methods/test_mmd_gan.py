@@ -2,31 +2,40 @@
 
 import copy
 import dataclasses
-import json
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from mmdflow import MMD, Deep, DivergedError, DMMDPipeline, InputError, Linear, RationalQuadratic
-from mmdflow.cli.train import recipe_from
+from mmdflow import MMD, Deep, DivergedError, InputError, Linear, RationalQuadratic
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.kernels import base_kernel
-from mmdflow.methods import recipe_path
 from mmdflow.methods.mmd_gan import (
     CriticMMD,
-    MMDGANDefaults,
     MMDGANLoss,
+    MMDGANLossSettings,
     MMDGANPipeline,
+    MMDGANSamplingSettings,
+    MMDGANSettings,
     features_of,
     generate,
     references_of,
 )
-from mmdflow.methods.mmd_gan.recipe import MMDGANLossSpec, MMDGANRecipe, MMDGANSamplingSpec
+from mmdflow.methods.mmd_gan.recipe import MMDGANRecipe
 from mmdflow.recipe import FeaturesSpec
+from tests.methods.common import (
+    MEAN,
+    change_config,
+    check_draws_from_its_generator_alone,
+    check_refused,
+    check_saved,
+    draw,
+    read,
+    seeded,
+    split,
+)
 
-MEAN = torch.tensor([0.5, -1.0, 2.0])
 MIXTURE = base_kernel(
     {
         "name": "mixture",
@@ -61,12 +70,8 @@ class Scale(FeatureNetwork):
         return self.scale * x
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def generators_turn(loss):
-    loss.turn.fill_(loss.critic_steps)
+    loss.turn.fill_(loss.settings.critic_steps)
     return loss
 
 
@@ -99,7 +104,8 @@ def test_the_critic_s_turn_in_closed_form():
     length, clean = float(MEAN.norm()), torch.zeros(6, 3)
     for scale in (0.5, length**-0.5, 1.5):
         critic = Scale(scale)
-        loss = MMDGANLoss(Shift(MEAN, spread=0.0), critic, Linear(), penalty_weight=3.0, l2_weight=0.7)
+        settings = MMDGANLossSettings(penalty_weight=3.0, l2_weight=0.7)
+        loss = MMDGANLoss(Shift(MEAN, spread=0.0), critic, Linear(), settings)
         terms = loss(clean, seeded())
         slope = scale**2 * length
         l2 = scale**2 * length**2 / 6  # half of the events, over 3 entries
@@ -142,9 +148,8 @@ def test_an_mmd_gan_learns_a_shift(generator):
 
 def test_each_turn_leaves_the_other_player_as_it_is(generator):
     torch.manual_seed(0)
-    loss = MMDGANLoss(
-        MLPFeatures((3,), 1, width=8), MLPFeatures((3,), 4, "flat", width=8), Linear(), critic_steps=2, l2_weight=0.1
-    )
+    settings = MMDGANLossSettings(critic_steps=2, l2_weight=0.1)
+    loss = MMDGANLoss(MLPFeatures((3,), 1, width=8), MLPFeatures((3,), 4, "flat", width=8), Linear(), settings)
     (made_by, plain), (critic, factor) = loss.parameter_groups()
     assert (made_by, critic, plain, factor) == (loss.generator, loss.critic, 1.0, 1.0)
     optimiser = torch.optim.AdamW(loss.parameters(), lr=0.1, weight_decay=0.1)
@@ -169,7 +174,7 @@ def test_each_turn_leaves_the_other_player_as_it_is(generator):
 def test_turns_go_on_where_a_saved_loss_stood(generator):
     def new():
         torch.manual_seed(0)
-        return MMDGANLoss(Shift(MEAN), Scale(), Linear(), critic_steps=2)
+        return MMDGANLoss(Shift(MEAN), Scale(), Linear(), MMDGANLossSettings(critic_steps=2))
 
     loss, clean = new(), torch.randn(4, 3, generator=generator)
     with torch.no_grad():  # judges; no turn is taken
@@ -197,12 +202,9 @@ def test_losses_that_are_not_finite_name_the_player():
 
 def test_loss_draws_from_its_generator_alone():
     torch.manual_seed(0)
-    loss = MMDGANLoss(Shift(MEAN), MLPFeatures((3,), 4, "flat", width=8), Linear())
+    critic = MLPFeatures((3,), 4, "flat", width=8)
     x = torch.randn(6, 3, generator=seeded(1))
-    with torch.no_grad():
-        a, b, c = (loss(x, seeded(seed)).total for seed in (0, 0, 1))
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
+    check_draws_from_its_generator_alone(lambda: MMDGANLoss(Shift(MEAN), critic, Linear()), x)
 
 
 @pytest.mark.parametrize("base", [Linear(), RationalQuadratic(1.0), MIXTURE], ids=["linear", "rq", "mixture"])
@@ -241,30 +243,16 @@ def make(base=None, event=(1, 8, 8), **settings):
     base = base or Linear()
     references = references_of(critic, base, [torch.randn(10, *event, generator=seeded(1))])
     return MMDGANPipeline(
-        made_by, critic, base, references, MMDGANDefaults("generator", 5, 0.1), provenance={"steps": 3}, **settings
+        made_by, critic, base, references, MMDGANSettings("generator", 5, 0.1), provenance={"steps": 3}, **settings
     )
-
-
-def draw(pipeline, seed=7, **settings):
-    return pipeline(3, generator=seeded(seed), **settings)
 
 
 @pytest.mark.parametrize("base", [Linear(), MIXTURE], ids=["linear", "mixture"])
 def test_saved_and_loaded_samples_are_the_same(tmp_path, base):
     pipeline = make(base, bounded=True)
-    pipeline.save_pretrained(tmp_path / "p")
-    files = {"model.safetensors", "references.safetensors", "config.json"}
-    assert {f.name for f in (tmp_path / "p").iterdir()} == files
-    loaded = MMDGANPipeline.from_pretrained(tmp_path / "p")
-    for sampler in ("generator", "flow"):
-        assert torch.equal(draw(loaded, sampler=sampler).particles, draw(pipeline, sampler=sampler).particles)
-    assert (loaded.defaults, loaded.provenance, len(loaded.references)) == (
-        pipeline.defaults,
-        {"steps": 3},
-        1 if base.finite else 10,
-    )
-    with pytest.raises(InputError, match="need 1 of 'dmmd'"):
-        DMMDPipeline.from_pretrained(tmp_path / "p")
+    samplers = [{"sampler": "generator"}, {"sampler": "flow"}]
+    loaded = check_saved(pipeline, tmp_path / "p", files=["references.safetensors"], draws=samplers)
+    assert len(loaded.references) == (1 if base.finite else 10)
 
 
 def test_output():
@@ -319,8 +307,7 @@ def test_a_flow_that_diverges_keeps_its_last_particles():
     ],
 )
 def test_bad_settings(change, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        make()(**change)
+    check_refused(lambda: make()(**change), message)
 
 
 def network(features=4, head="flat", event=(3,), **settings):
@@ -344,8 +331,11 @@ MADE_BY = {"features": 1, "head": "squared_residual"}
     ],
 )
 def test_bad_losses(made_by, critic, settings, message, unchecked):
-    with pytest.raises(InputError, match=message):
-        MMDGANLoss(network(**made_by), network(**critic), Linear(), **settings)
+    def call():
+        game, others = split(MMDGANLossSettings, settings)
+        MMDGANLoss(network(**made_by), network(**critic), Linear(), game, **others)
+
+    check_refused(call, message)
 
 
 @pytest.mark.parametrize(
@@ -360,10 +350,8 @@ def test_bad_losses(made_by, critic, settings, message, unchecked):
 )
 def test_damaged_config(tmp_path, change, message, unchecked):
     make().save_pretrained(tmp_path / "p")
-    file = tmp_path / "p" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(InputError, match=message):
-        MMDGANPipeline.from_pretrained(tmp_path / "p")
+    change_config(tmp_path / "p", **change)
+    check_refused(lambda: MMDGANPipeline.from_pretrained(tmp_path / "p"), message)
 
 
 def test_references_of_another_critic(tmp_path, unchecked):
@@ -373,10 +361,6 @@ def test_references_of_another_critic(tmp_path, unchecked):
     (tmp_path / "p" / "references.safetensors").unlink()
     with pytest.raises(InputError, match=r"references.safetensors: missing"):
         MMDGANPipeline.from_pretrained(tmp_path / "p")
-
-
-def read(name):
-    return recipe_from(recipe_path(name))
 
 
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard"])
@@ -395,13 +379,13 @@ def test_recipes_are_on_equal_terms(data):
 @pytest.mark.parametrize(
     ("spec", "fields", "message"),
     [
-        (MMDGANLossSpec, {"critic_steps": 0}, "loss.critic_steps = 0"),
-        (MMDGANLossSpec, {"penalty_weight": -1.0}, "loss.penalty_weight = -1.0"),
-        (MMDGANLossSpec, {"l2_weight": -1.0}, "loss.l2_weight = -1.0"),
-        (MMDGANLossSpec, {"critic_step_factor": 0.0}, "loss.critic_step_factor = 0.0"),
-        (MMDGANSamplingSpec, {"num_steps": 0}, "sampling.num_steps = 0"),
-        (MMDGANSamplingSpec, {"step_size": 0.0}, "sampling.step_size = 0.0"),
-        (MMDGANSamplingSpec, {"num_references": 0}, "sampling.num_references = 0"),
+        (MMDGANLossSettings, {"critic_steps": 0}, "loss.critic_steps = 0"),
+        (MMDGANLossSettings, {"penalty_weight": -1.0}, "loss.penalty_weight = -1.0"),
+        (MMDGANLossSettings, {"l2_weight": -1.0}, "loss.l2_weight = -1.0"),
+        (MMDGANLossSettings, {"critic_step_factor": 0.0}, "loss.critic_step_factor = 0.0"),
+        (MMDGANSamplingSettings, {"num_steps": 0}, "sampling.num_steps = 0"),
+        (MMDGANSamplingSettings, {"step_size": 0.0}, "sampling.step_size = 0.0"),
+        (MMDGANSamplingSettings, {"num_references": 0}, "sampling.num_references = 0"),
         (MMDGANRecipe, {"features": FeaturesSpec()}, "features.num_features = 4: must be 1 for mmd-gan"),
         (
             MMDGANRecipe,

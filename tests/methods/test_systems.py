@@ -12,28 +12,27 @@ import yaml
 
 from mmdflow import InputError
 from mmdflow.cli import main
-from mmdflow.cli.train import recipe_from
-from mmdflow.methods import all_methods, get_method, load_pipeline, recipe_path
-from mmdflow.methods._shared.scalar_recipe import ScalarSamplingSpec
-from mmdflow.methods.base import System
-from mmdflow.methods.denoising import DenoisingPipeline
-from mmdflow.methods.denoising.recipe import (
-    DDPMLossSpec,
-    DDPMRecipe,
-    DDPMSamplingSpec,
-    FlowMatchingRecipe,
-    FlowMatchingSamplingSpec,
-)
-from mmdflow.methods.density_ratio.recipe import DensityRatioLossSpec, DensityRatioRecipe
-from mmdflow.methods.discriminator_flow.recipe import DiscriminatorFlowLossSpec, DiscriminatorFlowRecipe
-from mmdflow.methods.jko.recipe import JKOFlowRecipe, JKOLossSpec
-from mmdflow.methods.mmd_gan.recipe import MMDGANLossSpec, MMDGANRecipe
-from mmdflow.methods.sliced_generator.recipe import ParticleFlowSpec, SlicedGeneratorLossSpec, SlicedGeneratorRecipe
+from mmdflow.methods import all_methods, get_method, load_pipeline
+from mmdflow.methods._shared.settings import FlowChanges
+from mmdflow.methods.base import System, Trained
+from mmdflow.methods.denoising import DDPMLossSettings, DDPMSettings, DenoisingPipeline, FlowMatchingSettings
+from mmdflow.methods.denoising.recipe import DDPMRecipe, FlowMatchingRecipe
+from mmdflow.methods.density_ratio import DensityRatioLossSettings
+from mmdflow.methods.density_ratio.recipe import DensityRatioRecipe
+from mmdflow.methods.discriminator_flow import DiscriminatorFlowLossSettings
+from mmdflow.methods.discriminator_flow.recipe import DiscriminatorFlowRecipe
+from mmdflow.methods.jko import JKOLossSettings
+from mmdflow.methods.jko.recipe import JKOFlowRecipe
+from mmdflow.methods.mmd_gan import MMDGANLossSettings
+from mmdflow.methods.mmd_gan.recipe import MMDGANRecipe
+from mmdflow.methods.sliced_generator import Simulation, SlicedGeneratorLossSettings
+from mmdflow.methods.sliced_generator.recipe import SlicedGeneratorRecipe
 from mmdflow.recipe import BatchTrainingSpec, DataSpec, FeaturesSpec
+from tests.methods.common import read
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
-from mmdflow.runs import train as run
+from mmdflow.runs import run
 from mmdflow.training import LossModule
 from mmdflow.training.run import read_checkpoint
 
@@ -43,38 +42,34 @@ TRAINING = BatchTrainingSpec(
 FEATURES = FeaturesSpec("mlp", width=16, depth=1, num_features=1)
 SCALAR = dataclasses.replace(FEATURES, head="flat")
 SMALL = {
-    "ddpm": DDPMRecipe(features=FEATURES, training=TRAINING, sampling=DDPMSamplingSpec(num_levels=5)),
+    "ddpm": DDPMRecipe(features=FEATURES, training=TRAINING, sampling=DDPMSettings(num_levels=5)),
     "flow-matching": FlowMatchingRecipe(
-        features=FEATURES, training=TRAINING, sampling=FlowMatchingSamplingSpec(num_levels=5, sampler="heun")
+        features=FEATURES, training=TRAINING, sampling=FlowMatchingSettings(num_levels=5, sampler="heun")
     ),
     "mmd-gan": MMDGANRecipe(
         features=FEATURES,
         critic=FeaturesSpec("mlp", "flat", width=16, depth=1),
         training=TRAINING,
-        loss=MMDGANLossSpec(critic_steps=2),
+        loss=MMDGANLossSettings(critic_steps=2),
     ),
     "gs-mmd-rk": SlicedGeneratorRecipe(
         features=FEATURES,
         training=dataclasses.replace(TRAINING, ema_decay=0.0),
-        flow=ParticleFlowSpec(num_particles=20, num_targets=30, num_directions=4, first_steps=3),
-        loss=SlicedGeneratorLossSpec(num_networks=3),
+        flow=Simulation(num_particles=20, num_targets=30, num_directions=4, first_steps=3),
+        loss=SlicedGeneratorLossSettings(num_networks=3),
     ),
     "jko-flow": JKOFlowRecipe(
         features=FEATURES,
         training=dataclasses.replace(TRAINING, ema_decay=0.0),
-        loss=JKOLossSpec(num_stages=3, dual_steps=2, penalty=0.1, pool_size=50),
+        loss=JKOLossSettings(num_stages=3, dual_steps=2, penalty=0.1, pool_size=50),
     ),
     "discriminator-flow": DiscriminatorFlowRecipe(
-        features=SCALAR, training=TRAINING, loss=DiscriminatorFlowLossSpec(num_steps=5, noise=0.1)
+        features=SCALAR, training=TRAINING, loss=DiscriminatorFlowLossSettings(num_steps=5, noise=0.1)
     ),
-    "dggf-kl": DensityRatioRecipe(features=SCALAR, training=TRAINING, loss=DensityRatioLossSpec(num_steps=5)),
+    "dggf-kl": DensityRatioRecipe(features=SCALAR, training=TRAINING, loss=DensityRatioLossSettings(num_steps=5)),
 }
 DENOISERS = ["ddpm", "flow-matching"]
 FLOWS = ["discriminator-flow", "dggf-kl"]  # along the gradient of one learned function
-
-
-def read(name):
-    return recipe_from(recipe_path(name))
 
 
 def train(folder, recipe):
@@ -113,10 +108,11 @@ def test_recipes_are_on_equal_terms(data):
 def test_flows_sample_as_they_are_trained_unless_told_otherwise(system):
     dataset = run.load_data(DataSpec())
     recipe = SMALL[system]
-    loss = get_method(system).make_system().loss(recipe, dataset)
-    assert get_method(system).make_system().pipeline(recipe, loss, loss.network, dataset, {}).defaults == loss.flow
-    changed = dataclasses.replace(recipe, sampling=ScalarSamplingSpec(num_steps=9, step_size=0.5))
-    defaults = get_method(system).make_system().pipeline(changed, loss, loss.network, dataset, {}).defaults
+    built = get_method(system).make_system()
+    loss = built.loss(recipe, dataset)
+    assert built.pipeline(Trained(recipe, loss, loss.network, dataset)).defaults == loss.flow
+    changed = dataclasses.replace(recipe, sampling=FlowChanges(num_steps=9, step_size=0.5))
+    defaults = built.pipeline(Trained(changed, loss, loss.network, dataset)).defaults
     assert defaults == dataclasses.replace(loss.flow, num_steps=9, step_size=0.5)
 
 
@@ -225,7 +221,7 @@ def test_what_belongs_to_another_system_is_refused(arguments, message, capsys, t
     ("text", "message"),
     [
         ("system: ddpm\nloss: {mmd_weight: 1.0}\n", "mmd_weight"),
-        ("system: dpm\n", "system = 'dpm': must be one of ddpm, flow-matching, dggf-kl, discriminator-flow"),
+        ("system: dpm\n", "system = 'dpm': must be one of dmmd, ddpm, flow-matching, mmd-gan"),
         ("system: 3\n", "system = 3: must be one of"),
     ],
 )
@@ -255,28 +251,28 @@ def test_pipelines_of_an_unknown_system_are_told(run_folder, tmp_path, unchecked
 @pytest.mark.parametrize(
     ("spec", "fields", "message"),
     [
-        (DDPMLossSpec, {"t_min": 1.0}, "loss.t_min = 1.0"),
-        (DDPMLossSpec, {"level_power": 0.0}, "loss.level_power = 0.0"),
-        (DDPMSamplingSpec, {"num_levels": 7}, "sampling.num_levels = 7: must divide 1000"),
-        (FlowMatchingSamplingSpec, {"num_levels": 0}, "sampling.num_levels = 0"),
+        (DDPMLossSettings, {"t_min": 1.0}, "loss.t_min = 1.0"),
+        (DDPMLossSettings, {"level_power": 0.0}, "loss.level_power = 0.0"),
+        (DDPMSettings, {"num_levels": 7}, "sampling.num_levels = 7: must divide 1000"),
+        (FlowMatchingSettings, {"num_levels": 0}, "sampling.num_levels = 0"),
         (BatchTrainingSpec, {"batch_size": 0}, "training.batch_size = 0"),
         (BatchTrainingSpec, {"max_steps": 0}, "training.max_steps = 0"),
         (DDPMRecipe, {"features": FeaturesSpec(), "data": DataSpec()}, "features.num_features = 4: must be 1"),
-        (JKOLossSpec, {"num_stages": 0}, "loss.num_stages = 0"),
-        (JKOLossSpec, {"jko_step": 0.0}, "loss.jko_step = 0.0"),
-        (JKOLossSpec, {"penalty": -1.0}, "loss.penalty = -1.0"),
+        (JKOLossSettings, {"num_stages": 0}, "loss.num_stages = 0"),
+        (JKOLossSettings, {"jko_step": 0.0}, "loss.jko_step = 0.0"),
+        (JKOLossSettings, {"penalty": -1.0}, "loss.penalty = -1.0"),
         (JKOFlowRecipe, {"features": FeaturesSpec(num_features=1, head="flat")}, "features.head = 'flat'"),
         (JKOFlowRecipe, {"training": BatchTrainingSpec()}, "training.ema_decay = 0.999: must be 0"),
-        (DiscriminatorFlowLossSpec, {"step_size": 0.0}, "loss.step_size = 0.0"),
-        (DiscriminatorFlowLossSpec, {"penalty_weight": -1.0}, "loss.penalty_weight = -1.0"),
-        (DensityRatioLossSpec, {"num_steps": 0}, "loss.num_steps = 0"),
+        (DiscriminatorFlowLossSettings, {"step_size": 0.0}, "loss.step_size = 0.0"),
+        (DiscriminatorFlowLossSettings, {"penalty_weight": -1.0}, "loss.penalty_weight = -1.0"),
+        (DensityRatioLossSettings, {"num_steps": 0}, "loss.num_steps = 0"),
         (
-            DensityRatioLossSpec,
+            DensityRatioLossSettings,
             {"bregman": "lsif"},
             "loss.divergence = 'kl' with loss.bregman = 'lsif': must be pearson",
         ),
-        (ScalarSamplingSpec, {"num_steps": 0}, "sampling.num_steps = 0"),
-        (ScalarSamplingSpec, {"step_size": -1.0}, "sampling.step_size = -1.0"),
+        (FlowChanges, {"num_steps": 0}, "sampling.num_steps = 0"),
+        (FlowChanges, {"step_size": -1.0}, "sampling.step_size = -1.0"),
         (
             DiscriminatorFlowRecipe,
             {"features": FeaturesSpec()},

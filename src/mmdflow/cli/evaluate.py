@@ -50,7 +50,7 @@ def evaluate_command(arguments: list[str]) -> None:
                 f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
             )
 
-    from mmdflow.methods._shared.pretrained import is_pipeline
+    from mmdflow.methods._shared.folder import is_pipeline
 
     if Path(options.model).exists() and not is_pipeline(options.model):
         raise InputError(
@@ -92,7 +92,7 @@ def _judge(options: Namespace) -> None:
     from mmdflow.evaluation import models, protocols
     from mmdflow.evaluation.judge import check_alike, judge
     from mmdflow.evaluation.page import save_page
-    from mmdflow.methods._shared.pretrained import is_pipeline
+    from mmdflow.methods._shared.folder import is_pipeline
 
     if options.protocol is not None and (options.reference is not None or options.split is not None):
         raise InputError(

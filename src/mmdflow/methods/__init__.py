@@ -24,7 +24,7 @@ def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> Pipel
         InputError: if there is none, or a file is missing or corrupt.
     """
     from mmdflow._files import read_json
-    from mmdflow.methods._shared.pretrained import CONFIG, find_folder
+    from mmdflow.methods._shared.folder import CONFIG, find_folder
 
     file = find_folder(path) / CONFIG
     config = read_json(file)

@@ -1,11 +1,16 @@
-"""What a system gives to the commands: a loss to train and a pipeline to sample."""
+"""What a method gives to the commands: a loss to train, and a pipeline to sample.
+
+`System` is the class that a method extends, `Trained` what its pipeline is made of, `Pipeline` what the commands do with that.
+`new_features` and `new_networks` make the networks that a recipe describes.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,27 +18,47 @@ from torch import nn
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
-from mmdflow.methods._shared.pretrained import SampleOutput
+from mmdflow.methods._shared.sampling import SampleOutput
 from mmdflow.recipe.data import ImageData
 from mmdflow.recipe.specs import FeaturesSpec, Recipe
 
 
 @runtime_checkable
 class Pipeline(Protocol):
-    """A trained model: called with a number of particles and the options of its sampler, it returns samples."""
+    """A trained model: called with a number of particles and settings of its sampler, it returns samples.
+
+    `mmdflow.methods._shared.pretrained.SavedPipeline` has all of it but the steps of the sampler.
+    """
+
+    settings: ClassVar[type]
+    """The dataclass of the sampler's settings, with a field `sampler`."""
 
     @property
     def defaults(self) -> Any:
-        """How it samples when not told otherwise, a dataclass with a field `sampler`."""
+        """The settings that a call takes what it leaves out from, one of the class `settings`."""
+        ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
         ...
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made it."""
+        """What made it: recipe, command, commit, seconds, versions."""
         ...
 
-    def __call__(self, *args: Any, **kwargs: Any) -> SampleOutput:
-        """Sample: a number of particles, then what the system's sampler takes."""
+    def __call__(
+        self,
+        num_particles: int = 64,
+        *,
+        generator: torch.Generator | None = None,
+        particles: torch.Tensor | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+        **settings: Any,
+    ) -> SampleOutput:
+        """Sample."""
         ...
 
     def to(self, device: torch.device | str) -> Pipeline:
@@ -45,46 +70,78 @@ class Pipeline(Protocol):
         ...
 
 
-@runtime_checkable
-class System(Protocol):
-    """How a method is built from a recipe of its kind."""
+@dataclass(frozen=True)
+class Trained:
+    """A training that has ended, or that a preview is drawn of: what a pipeline is made of.
 
+    Attributes:
+        recipe: the recipe.
+        loss: the loss that was trained.
+        averaged: the average of its learned part.
+        dataset: the data.
+        provenance: what made it, for the pipeline to keep.
+        preview: whether the pipeline is for a look in between: it should be quick to make and to sample.
+        progress: show bars.
+    """
+
+    recipe: Any
+    loss: Any
+    averaged: Any
+    dataset: DataSet | ImageData
+    provenance: dict[str, Any] = field(default_factory=dict)
+    preview: bool = False
+    progress: bool = False
+
+
+class System(ABC):
+    """How a method is built from its recipe.
+
+    Attributes:
+        pipeline_class: the class of its pipelines, which reads a saved one by `from_pretrained(path, device)`.
+    """
+
+    pipeline_class: ClassVar[Any]
+
+    @abstractmethod
     def loss(self, recipe: Any, dataset: DataSet | ImageData) -> nn.Module:
-        """Return the loss module around a new network, initialised by the recipe's seed."""
-        ...
+        """Return the loss module around a new network, initialised by the recipe's seed.
+
+        Called with a batch [B, *event] and a generator it returns terms: `total` (the scalar to minimise), `scalars()` (what is
+        logged) and `check_finite()`, as `mmdflow.methods._shared.terms.StepTerms` has them.
+        """
 
     def learned(self, loss: Any) -> nn.Module:
-        """Return the part of the loss that is learned, and averaged while it is."""
-        ...
+        """Return the part of the loss that is learned, and averaged while it is: `loss.network` if nothing else is said."""
+        network: nn.Module = loss.network
+        return network
 
-    def pipeline(
-        self,
-        recipe: Any,
-        loss: Any,
-        averaged: Any,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> Pipeline:
-        """Return the pipeline of the averaged part; with `preview`, one that is quick to make and to sample."""
-        ...
+    @abstractmethod
+    def pipeline(self, trained: Trained) -> Pipeline:
+        """Return the pipeline of the averaged part."""
 
     def load(self, path: str | Path, device: torch.device | str) -> Pipeline:
         """Return a saved pipeline."""
-        ...
+        pipeline: Pipeline = self.pipeline_class.from_pretrained(path, device)
+        return pipeline
 
 
 def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureNetwork:
-    """Return the network of a recipe; fields that its kind does not take are refused."""
-    given = {k: v for k, v in asdict(spec).items() if v is not None and k != "network"}
+    """Return the network of a recipe.
+
+    Raises:
+        InputError: for a field that a network of its kind does not take.
+
+    Example:
+        >>> build_features(FeaturesSpec("mlp", width=16, num_features=1), (2,)).event_shape
+        (2,)
+    """
+    settings = {k: v for k, v in asdict(spec).items() if v is not None and k != "network"}
     network = NETWORKS[spec.network]
     allowed = set(network.__init__.__annotations__)
-    for name in given:
+    for name, value in settings.items():
         if name not in allowed:
-            raise InputError(f"features.{name} = {given[name]!r}: not a field of the {spec.network} network")
-    return network(event_shape, **given)
+            raise InputError(f"features.{name} = {value!r}: not a field of the {spec.network} network")
+    return network(event_shape, **settings)
 
 
 def new_features(recipe: Recipe, dataset: DataSet | ImageData) -> FeatureNetwork:

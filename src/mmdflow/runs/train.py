@@ -28,7 +28,7 @@ from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods import get_method, load_pipeline
-from mmdflow.methods.base import Pipeline, System
+from mmdflow.methods.base import Pipeline, System, Trained
 from mmdflow.recipe.data import ImageData, load_data
 from mmdflow.recipe.specs import Recipe
 
@@ -167,7 +167,8 @@ def train(
     averaged = module.averaged
     if recipe.training.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
         averaged.to("cuda")
-    pipeline = system.pipeline(recipe, loss, averaged.eval(), dataset, provenance, progress=progress).to("cpu")
+    trained = Trained(recipe, loss, averaged.eval(), dataset, provenance, progress=progress)
+    pipeline = system.pipeline(trained).to("cpu")
     pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
     _draw_curves(folder)
     return pipeline
@@ -193,7 +194,7 @@ def _draw_samples(
 ) -> None:
     """Save a picture of samples of the average so far; training goes on where that fails."""
     try:
-        pipeline = system.pipeline(recipe, loss, averaged, dataset, {}, preview=True)
+        pipeline = system.pipeline(Trained(recipe, loss, averaged, dataset, preview=True))
         out = pipeline(64, generator=torch.Generator().manual_seed(recipe.evaluation.seed))
         plots.save_samples(out.particles.cpu(), folder / f"step-{step:07d}.png")
     except (DivergedError, InputError, ImportError, OSError) as error:

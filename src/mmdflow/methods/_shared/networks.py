@@ -1,4 +1,4 @@
-"""What baselines ask of a network, and how one is left out of another's turn."""
+"""Checks of a network's outputs, and how a network is left out of another's turn."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def check_event_map(network: FeatureNetwork, name: str = "network") -> FeatureNe
 
     Raises:
         InputError: if it has another head than the squared-residual one, or several outputs.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow.features import MLPFeatures
+        >>> check_event_map(MLPFeatures((2,), num_features=1)).outputs(torch.zeros(5, 2), torch.zeros(5)).shape
+        torch.Size([5, 1, 2])
     """
     if network.head != "squared_residual" or network.num_features != 1:
         raise InputError(
@@ -30,6 +36,12 @@ def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
 
     Raises:
         InputError: if it has several features, or a gradient that is not its own.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow.features import MLPFeatures
+        >>> check_scalar(MLPFeatures((2,), num_features=1, head="flat"))(torch.zeros(5, 2), torch.zeros(5)).shape
+        torch.Size([5, 1])
     """
     if network.num_features != 1 or network.gradient != "full":
         raise InputError(
@@ -41,7 +53,17 @@ def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Keep a network's parameters out of the graphs that are built inside the block."""
+    """Keep a network's parameters out of the graphs that are built inside the block.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Linear(2, 1)
+        >>> with frozen(network):
+        ...     print(network(torch.zeros(1, 2)).requires_grad)
+        False
+        >>> network.weight.requires_grad
+        True
+    """
     learned = [p for p in network.parameters() if p.requires_grad]
     for parameter in learned:
         parameter.requires_grad_(False)

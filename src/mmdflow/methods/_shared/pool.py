@@ -20,6 +20,15 @@ class ParticlePool(nn.Module):
         size: particles.
         num_steps: n.
         like: an empty event's type, device and shape, [0, *event].
+
+    Example:
+        >>> pool = ParticlePool(size=4, num_steps=2, like=torch.empty(0, 1))
+        >>> x, index = pool.draw(torch.zeros(4, 1))
+        >>> index.tolist()
+        [0, 0, 1, 1]
+        >>> pool.store(x + 1, index)
+        >>> pool.draw(torch.zeros(4, 1))[0].flatten().tolist()  # the last two begin anew
+        [1.0, 1.0, 0.0, 0.0]
     """
 
     particles: Tensor

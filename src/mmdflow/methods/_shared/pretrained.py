@@ -1,68 +1,90 @@
-"""What every pipeline shares: the folder it is saved in (safetensors and JSON, no pickle), and what sampling returns."""
+"""`SavedPipeline`: what the pipelines of all methods share. A pipeline of its own says its steps and what it saves."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmdflow import _checks, _run_folder
-from mmdflow._files import new_folder, read_json, shipped_models
-from mmdflow._tensors import to_bytes
-from mmdflow.errors import InputError, reason
-from mmdflow.features import NETWORKS, FeatureNetwork
+from mmdflow._settings import changed
+from mmdflow.features import FeatureNetwork
+from mmdflow.methods._shared.folder import find_folder, open_config, save_pipeline
+from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect, draw_source
 
 if TYPE_CHECKING:
-    from PIL import Image
     from typing_extensions import Self
-
-FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class SampleOutput:
-    """What a pipeline returns.
-
-    Attributes:
-        particles: [n, *event]; images lie in [-1, 1].
-        nfe: evaluations of the network per particle that were made.
-        trajectory: the particles at the start and after every noise level, [S, n, *event], when asked for.
-    """
-
-    particles: Float[Tensor, "n *event"]
-    nfe: int
-    trajectory: Float[Tensor, "S n *event"] | None = None
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """The particles as PIL images (events [1 or 3, height, width])."""
-        from PIL import Image
-
-        if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
-            raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
-        pixels = to_bytes(self.particles).permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
 class SavedPipeline:
-    """What every pipeline has: a place on a device, and a folder of safetensors and JSON that it is written to and read from.
+    """A trained model: it samples, stands on a device, and is written to and read from a folder of safetensors and JSON.
 
-    Subclasses are frozen dataclasses; they say what is saved by `_parts`, and make themselves of that by `_of_folder`.
+    A subclass is a frozen dataclass with the fields below. It says its sampler's steps (`_steps`), and where its particles start
+    if that is not N(0, I) (`_start`); what is saved (`_parts`), and how it is made of that (`_of_folder`).
+
+    Attributes:
+        systems: names of the methods whose folders it reads.
+        settings: the dataclass of its sampler's settings.
+        defaults: the settings, one of that class, that a call takes what it leaves out from.
+        data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
     """
 
-    #: The names of the systems whose folders it reads.
     systems: ClassVar[tuple[str, ...]]
+    settings: ClassVar[type]
+    defaults: Any
+    data_scale: float
+
+    def __call__(
+        self,
+        num_particles: int = 64,
+        *,
+        generator: torch.Generator | None = None,
+        particles: Float[Tensor, "n *event"] | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+        **settings: Any,
+    ) -> SampleOutput:
+        """Sample.
+
+        Args:
+            num_particles: samples.
+            generator: of everything that is drawn.
+            particles: where to start instead of the source, [n, *event]; then num_particles is not used.
+            return_trajectory: keep the particles after every step.
+            progress: show a bar over the steps.
+            settings: fields of the sampler's settings, the class attribute `settings`; None, or a field that is left out, is
+                taken from `defaults`.
+
+        Raises:
+            InputError: for impossible settings.
+            DivergedError: when particles become non-finite; it holds the last finite ones.
+        """
+        chosen = self._settings(settings)
+        source = self._start(num_particles, particles, generator, chosen)
+        steps = self._steps(source, chosen, generator)
+        return collect(steps, scale=self.data_scale, return_trajectory=return_trajectory, progress=progress)
+
+    def _settings(self, changes: dict[str, Any]) -> Any:
+        """Return the settings of a run."""
+        return changed(self.defaults, changes)
+
+    def _start(
+        self, num_particles: int, particles: Tensor | None, generator: torch.Generator | None, settings: Any
+    ) -> Tensor:
+        """Return the particles that a run starts from, in the model's units: the given ones, or draws from N(0, I)."""
+        return draw_source(self._network(), num_particles, particles, generator, scale=self.data_scale)
+
+    def _network(self) -> FeatureNetwork:
+        """Return the network that the source is for: its event shape, type and device."""
+        raise NotImplementedError
+
+    def _steps(self, source: Tensor, settings: Any, generator: torch.Generator | None) -> Steps:
+        """Return the steps of a run from the source."""
+        raise NotImplementedError
 
     def _parts(self) -> tuple[FeatureNetwork | nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         """Return the networks, the config with its `system`, and the tensors of further files."""
@@ -86,7 +108,7 @@ class SavedPipeline:
         """Write the pipeline to a new folder of safetensors and JSON; it appears whole or not at all.
 
         Raises:
-            InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+            InputError: if the folder is in use and `overwrite` is false, or cannot be written.
         """
         network, config, tensors = self._parts()
         return save_pipeline(path, network, config, tensors, overwrite=overwrite)
@@ -102,126 +124,3 @@ class SavedPipeline:
         with open_config(folder, *cls.systems) as config:
             pipeline = cls._of_folder(folder, config)
         return pipeline.to(device)
-
-
-def is_pipeline(path: str | Path) -> bool:
-    """Whether a path or name stands for a pipeline folder, a run folder that holds one, or a shipped model."""
-    return _folder_of(path) is not None
-
-
-def find_folder(path: str | Path) -> Path:
-    """Return the pipeline folder that a path or a shipped model's name stands for.
-
-    Raises:
-        InputError: if there is none.
-    """
-    folder = _folder_of(path)
-    if folder is None:
-        names = ", ".join(shipped_models())
-        raise InputError(
-            f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {names}"
-        )
-    return folder
-
-
-def _folder_of(path: str | Path) -> Path | None:
-    candidates = [Path(path), Path(path) / _run_folder.PIPELINE]
-    if (shipped := shipped_models().get(str(path))) is not None:
-        candidates.append(shipped)
-    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
-
-
-@contextmanager
-def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
-    """Yield the config of a pipeline folder; what goes wrong with it inside the block becomes one line.
-
-    Raises:
-        InputError: if it is missing, damaged, or of another format or system than `systems`.
-    """
-    config = read_json(folder / CONFIG)
-    try:
-        if config["format"] != FORMAT or config["system"] not in systems:
-            needed = " or ".join(map(repr, systems))
-            raise InputError(
-                f"{folder / CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of {needed}"
-            )
-        yield config
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / CONFIG}: damaged or from another version ({error})") from error
-
-
-def save_pipeline(
-    path: str | Path,
-    network: FeatureNetwork | nn.ModuleDict,
-    config: dict[str, Any],
-    tensors: Mapping[str, dict[str, Tensor]] | None = None,
-    *,
-    overwrite: bool = False,
-) -> Path:
-    """Write a network (or several, by name), the config and further files of tensors to a new folder, whole or not at all.
-
-    Raises:
-        InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
-    """
-    if isinstance(network, nn.ModuleDict):
-        features = {name: _arguments(one) for name, one in network.items()}
-    else:
-        features = _arguments(network)
-    config = {"format": FORMAT, "system": config["system"], "features": features} | config
-    with new_folder(path, overwrite=overwrite) as folder:
-        for file, values in {WEIGHTS: network.state_dict(), **(tensors or {})}.items():
-            save_file({k: v.contiguous() for k, v in values.items()}, folder / file)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    return Path(path)
-
-
-def load_network(folder: Path, config: dict[str, Any]) -> FeatureNetwork:
-    """Return the network of a pipeline folder, frozen."""
-    network = _new_network(config["features"])
-    _load_weights(folder, network)
-    return network
-
-
-def load_networks(folder: Path, config: dict[str, Any]) -> nn.ModuleDict:
-    """Return the networks by name of a pipeline folder that has several, frozen."""
-    networks = nn.ModuleDict({name: _new_network(arguments) for name, arguments in config["features"].items()})
-    _load_weights(folder, networks)
-    return networks
-
-
-def _arguments(network: nn.Module) -> dict[str, Any]:
-    assert isinstance(network, FeatureNetwork)
-    name = next(n for n, cls in NETWORKS.items() if type(network) is cls)
-    return {"network": name, **network.config()}
-
-
-def _new_network(arguments: dict[str, Any]) -> FeatureNetwork:
-    arguments = dict(arguments)
-    return NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
-
-
-def _load_weights(folder: Path, network: nn.Module) -> None:
-    path = folder / WEIGHTS
-    try:
-        network.load_state_dict(load_tensors(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: does not fit the network in {CONFIG} ({reason(error, 200)})") from error
-    if not all(map(_checks.all_finite, network.parameters())):
-        raise InputError(f"{path}: holds NaN or infinite weights")
-    network.eval().requires_grad_(False)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file.
-
-    Raises:
-        InputError: if it is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; the folder is not a whole pipeline") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error

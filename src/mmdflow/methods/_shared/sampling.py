@@ -1,8 +1,10 @@
-"""What the samplers of baselines share: the source, and the way from steps to an output."""
+"""Sampling: the particles at the start, the steps that move them, and the output."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -10,10 +12,54 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _checks
-from mmdflow._tensors import normal_like
-from mmdflow.errors import DivergedError
+from mmdflow._tensors import normal_like, to_bytes
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.pretrained import SampleOutput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """What a pipeline returns.
+
+    Attributes:
+        particles: [n, *event]; images lie in [-1, 1].
+        nfe: evaluations of the network per particle that were made.
+        trajectory: the particles at the start and after every step, [S, n, *event], if `return_trajectory`.
+    """
+
+    particles: Float[Tensor, "n *event"]
+    nfe: int
+    trajectory: Float[Tensor, "S n *event"] | None = None
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The particles as PIL images (events [1 or 3, height, width])."""
+        from PIL import Image
+
+        if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
+            raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
+        pixels = to_bytes(self.particles).permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a sampling run, in the model's units.
+
+    Attributes:
+        start: the particles before the first step, [n, *event].
+        states: yields the particles after every step.
+        count: how many steps there are.
+        nfe: evaluations of the network per particle.
+    """
+
+    start: Float[Tensor, "n *event"]
+    states: Iterator[Tensor]
+    count: int
+    nfe: int
 
 
 def draw_source(
@@ -28,6 +74,11 @@ def draw_source(
 
     Raises:
         InputError: for a count below 1, or particles of another shape, type or device than the network's.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> draw_source(MLPFeatures((2,), num_features=1), 5).shape
+        torch.Size([5, 2])
     """
     like = next(network.parameters())
     if particles is not None:
@@ -38,38 +89,35 @@ def draw_source(
 
 
 def collect(
-    source: Float[Tensor, "n *event"],
-    steps: Iterable[Float[Tensor, "n *event"]],
-    num_steps: int,
-    *,
-    nfe: int,
-    scale: float = 1.0,
-    return_trajectory: bool = False,
-    progress: bool = False,
+    steps: Steps, *, scale: float = 1.0, return_trajectory: bool = False, progress: bool = False
 ) -> SampleOutput:
-    """Run a sampler that yields the particles of each step; return them in the data's units, images clamped to [-1, 1].
+    """Make the steps of a run; return the particles in the data's units, images clamped to [-1, 1].
 
     Args:
-        source: where the particles start.
-        steps: the particles after each step.
-        num_steps: how many there will be, for the bar.
-        nfe: evaluations of the network per particle.
+        steps: the run.
         scale: factor of the data inside the model.
         return_trajectory: keep the particles after every step.
         progress: show a bar over the steps.
 
     Raises:
         DivergedError: when particles become non-finite; names the step and holds the last finite particles.
+
+    Example:
+        >>> x = torch.ones(2, 3)
+        >>> out = collect(Steps(x, iter([x / 2, x / 4]), count=2, nfe=2), return_trajectory=True)
+        >>> out.nfe, out.trajectory[:, 0, 0].tolist()
+        (2, [1.0, 0.5, 0.25])
     """
-    x, frames = source, [source]
-    with tqdm(total=num_steps, disable=not progress, desc="sample", unit="step") as bar:
-        for done, after in enumerate(steps, 1):
+    x, frames = steps.start, [steps.start]
+    with tqdm(total=steps.count, disable=not progress, desc="sample", unit="step") as bar:
+        for done, after in enumerate(steps.states, 1):
             if not _checks.all_finite(after):
-                raise DivergedError(f"particles became non-finite at step {done} of {num_steps}", particles=x / scale)
+                message = f"particles became non-finite at step {done} of {steps.count}"
+                raise DivergedError(message, particles=x / scale)
             x = after
             if return_trajectory:
                 frames.append(x)
             bar.update()
     x = x / scale
-    x = x.clamp(-1, 1) if source.ndim == 4 else x
-    return SampleOutput(x, nfe, torch.stack(frames) / scale if return_trajectory else None)
+    x = x.clamp(-1, 1) if x.ndim == 4 else x
+    return SampleOutput(x, steps.nfe, torch.stack(frames) / scale if return_trajectory else None)

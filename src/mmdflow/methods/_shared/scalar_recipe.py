@@ -1,32 +1,12 @@
-"""What the recipes of flows along the gradient of one learned function share."""
+"""The recipe of flows along the gradient of one learned function."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.settings import FlowChanges
 from mmdflow.recipe.specs import BatchTrainingSpec, FeaturesSpec, Recipe
-
-
-@dataclass(frozen=True)
-class ScalarSamplingSpec:
-    """How particles are sampled by default.
-
-    Attributes:
-        num_steps: steps of the flow; those of the training by default.
-        step_size: eta; that of the training by default.
-    """
-
-    num_steps: int | None = None
-    step_size: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.num_steps is not None:
-            _checks.count("sampling.num_steps", self.num_steps)
-        if self.step_size is not None:
-            _checks.positive("sampling.step_size", self.step_size)
 
 
 @dataclass(frozen=True)
@@ -41,7 +21,7 @@ class ScalarRecipe(Recipe):
 
     features: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(head="flat", num_features=1))
     training: BatchTrainingSpec = field(default_factory=BatchTrainingSpec)
-    sampling: ScalarSamplingSpec = field(default_factory=ScalarSamplingSpec)
+    sampling: FlowChanges = field(default_factory=FlowChanges)
 
     def __post_init__(self) -> None:
         """Check that the network has one output, whose gradient can be differentiated."""
@@ -61,4 +41,5 @@ class ScalarRecipe(Recipe):
 
     @property
     def batch_size(self) -> int:
+        """Events a step."""
         return self.training.batch_size

@@ -1,12 +1,20 @@
 import mmdflow.methods.registry
 
-from .loss import PREDICTIONS as PREDICTIONS, DenoisingLoss as DenoisingLoss, DenoisingTerms as DenoisingTerms
-from .pipeline import DenoisingDefaults as DenoisingDefaults, DenoisingPipeline as DenoisingPipeline
+from .loss import DenoisingLoss as DenoisingLoss, DenoisingTerms as DenoisingTerms
+from .pipeline import DenoisingPipeline as DenoisingPipeline
 from .samplers import (
-    NUM_STEPS as NUM_STEPS,
     diffusion_scheduler as diffusion_scheduler,
-    sample_diffusion as sample_diffusion,
-    sample_ode as sample_ode,
+    diffusion_states as diffusion_states,
+    ode_states as ode_states,
+)
+from .settings import (
+    NUM_STEPS as NUM_STEPS,
+    PREDICTIONS as PREDICTIONS,
+    DDPMLossSettings as DDPMLossSettings,
+    DDPMSettings as DDPMSettings,
+    DenoisingSettings as DenoisingSettings,
+    FlowMatchingLossSettings as FlowMatchingLossSettings,
+    FlowMatchingSettings as FlowMatchingSettings,
 )
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]

@@ -10,25 +10,24 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.networks import check_event_map
+from mmdflow.methods._shared.terms import StepTerms
+from mmdflow.methods.denoising.settings import PREDICTIONS, DDPMLossSettings
 from mmdflow.noise import LinearSchedule, Schedule, draw_levels
-
-PREDICTIONS = ("noise", "velocity")
 
 
 @dataclass(frozen=True)
-class DenoisingTerms:
-    """The loss of a step and its parts.
+class DenoisingTerms(StepTerms):
+    """The loss of a step, the mean of `errors`.
 
     Attributes:
-        total: the scalar to minimise, the mean of `errors`.
         levels: the noise level t of every event, increasing, [B].
         errors: mean squared error over an event's entries, [B].
     """
 
-    total: Float[Tensor, ""]
+    parts = ("errors",)
     levels: Float[Tensor, " B"]
     errors: Float[Tensor, " B"]
 
@@ -36,16 +35,12 @@ class DenoisingTerms:
         """Return the loss, and its means over the lower and the upper half of the noise levels."""
         low, high = self.errors.tensor_split(2)
         halves = {"low_noise": low, "high_noise": high} if len(low) and len(high) else {}
-        return {"loss": float(self.total.detach()), **{name: float(half.mean()) for name, half in halves.items()}}
+        return super().scalars() | {name: float(half.mean()) for name, half in halves.items()}
 
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the first noise level at which the loss is not finite."""
-        if bool(torch.isfinite(self.total)):
-            return
-        bad = ~torch.isfinite(self.errors)
-        if bool(bad.any()):
-            raise DivergedError(f"the loss became non-finite at noise level t = {self.levels[bad][0]:.4f}")
-        raise DivergedError("the mean of the loss became non-finite although every term is finite")
+    def message(self, part: str) -> str:
+        """Return the first noise level at which the loss is not finite."""
+        level = self.levels[~torch.isfinite(self.errors)][0]
+        return f"the loss became non-finite at noise level t = {level:.4f}"
 
 
 class DenoisingLoss(nn.Module):
@@ -62,37 +57,37 @@ class DenoisingLoss(nn.Module):
     Args:
         network: a feature network with the squared-residual head and num_features = 1.
         schedule: the forward diffusion.
+        settings: which noise levels are drawn.
         prediction: "noise" or "velocity".
-        t_min: lowest noise level.
-        t_max: highest noise level.
-        level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
 
     Raises:
         InputError: for a network whose output is not one event, or a prediction that the schedule does not allow.
+
+    Example:
+        >>> from mmdflow import DDPMSchedule
+        >>> from mmdflow.features import MLPFeatures
+        >>> loss = DenoisingLoss(MLPFeatures((2,), num_features=1), DDPMSchedule())
+        >>> sorted(loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).scalars())
+        ['high_noise', 'loss', 'low_noise']
     """
 
     def __init__(
         self,
         network: FeatureNetwork,
         schedule: Schedule,
+        settings: DDPMLossSettings | None = None,
         *,
         prediction: str = "noise",
-        t_min: float = 0.001,
-        t_max: float = 1.0,
-        level_power: float = 1.0,
     ) -> None:
         super().__init__()
         self.network, self.schedule = check_event_map(network), schedule
+        self.settings = settings or DDPMLossSettings()
         self.prediction = check_prediction(prediction, schedule)
-        self.t_min = _checks.interval("t_min", t_min, 0.0, 1.0, "[)")
-        self.t_max = _checks.interval("t_max", t_max, self.t_min, 1.0, "(]")
-        self.level_power = _checks.positive("level_power", level_power)
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DenoisingTerms:
         """Return the loss of a batch of clean events; `generator` draws levels and noise."""
-        levels = draw_levels(
-            len(clean), self.t_min, self.t_max, power=self.level_power, like=clean, generator=generator
-        )
+        low, high, power = self.settings.t_min, self.settings.t_max, self.settings.level_power
+        levels = draw_levels(len(clean), low, high, power=power, like=clean, generator=generator)
         noise = normal_like(clean, generator)
         noisy = self.schedule.add_noise(clean, noise, levels)
         aim = noise if self.prediction == "noise" else noise - clean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,39 +9,24 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mmdflow import _checks
+from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
+from mmdflow.methods._shared.folder import load_network
 from mmdflow.methods._shared.networks import check_event_map
-from mmdflow.methods._shared.pretrained import SampleOutput, SavedPipeline, load_network
-from mmdflow.methods._shared.sampling import draw_source
+from mmdflow.methods._shared.pretrained import SavedPipeline
+from mmdflow.methods._shared.sampling import Steps
 from mmdflow.methods.denoising.loss import check_prediction
-from mmdflow.methods.denoising.samplers import DIFFUSION_SAMPLERS, ODE_SAMPLERS, sample_diffusion, sample_ode
+from mmdflow.methods.denoising.samplers import diffusion_states, ode_states
+from mmdflow.methods.denoising.settings import (
+    PREDICTION_OF,
+    SETTINGS,
+    DDPMSettings,
+    DenoisingSettings,
+    FlowMatchingSettings,
+)
 from mmdflow.noise import SCHEDULES, Schedule, schedule
-
-#: What a system predicts, by the name that recipes and saved pipelines use.
-SYSTEMS = {"ddpm": "noise", "flow-matching": "velocity"}
-_SAMPLERS = {"noise": DIFFUSION_SAMPLERS, "velocity": ODE_SAMPLERS}
-
-
-@dataclass(frozen=True)
-class DenoisingDefaults:
-    """How a pipeline samples when it is not told otherwise.
-
-    Attributes:
-        num_levels: steps from noise to data.
-        sampler: "ancestral" or "ddim" (noise), "euler" or "heun" (velocity).
-        clip: keep the predicted clean sample in [-1, 1] (noise; for images), as Ho et al. do.
-    """
-
-    num_levels: int
-    sampler: str
-    clip: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        _checks.count("num_levels", self.num_levels)
 
 
 @dataclass(frozen=True)
@@ -54,8 +38,8 @@ class DenoisingPipeline(SavedPipeline):
         schedule: the forward diffusion, with its name in `schedule_name`.
         schedule_name: one of vp, ddpm, cosine (noise) or linear (velocity).
         prediction: "noise" (DDPM) or "velocity" (flow matching).
-        defaults: how to sample when not told otherwise.
-        levels: the lowest and highest noise level that the network was trained at; it is asked for none outside.
+        defaults: the sampler's settings: `DDPMSettings` (noise) or `FlowMatchingSettings` (velocity).
+        levels: the lowest and highest noise level that the network was trained at; levels outside are moved to these.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
@@ -64,23 +48,28 @@ class DenoisingPipeline(SavedPipeline):
     schedule: Schedule
     schedule_name: str
     prediction: str
-    defaults: DenoisingDefaults
+    defaults: DenoisingSettings
     levels: tuple[float, float] = (0.0, 1.0)
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = tuple(SYSTEMS)
+    systems: ClassVar[tuple[str, ...]] = tuple(PREDICTION_OF)
+    settings: ClassVar[type] = DenoisingSettings
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
         check_event_map(self.network)
         check_prediction(self.prediction, self.schedule)
-        _checks.choice("sampler", self.defaults.sampler, _SAMPLERS[self.prediction])
+        kind = SETTINGS[self.prediction]
+        if not isinstance(self.defaults, kind):
+            raise InputError(
+                f"defaults = {self.defaults!r} with prediction = {self.prediction!r}: must be {kind.__name__}"
+            )
         _checks.positive("data_scale", self.data_scale)
 
     @property
     def system(self) -> str:
         """The system's name: ddpm or flow-matching."""
-        return next(name for name, prediction in SYSTEMS.items() if prediction == self.prediction)
+        return next(name for name, prediction in PREDICTION_OF.items() if prediction == self.prediction)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -92,69 +81,19 @@ class DenoisingPipeline(SavedPipeline):
         level = min(max(t, self.levels[0]), self.levels[1])
         return self.network.outputs(x, x.new_full((len(x),), level))[:, 0]
 
-    def __call__(
-        self,
-        num_particles: int = 64,
-        num_levels: int | None = None,
-        sampler: str | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        particles: Float[Tensor, "n *event"] | None = None,
-        return_trajectory: bool = False,
-        progress: bool = False,
-    ) -> SampleOutput:
-        """Sample. What is None is taken from `defaults`.
+    def _network(self) -> FeatureNetwork:
+        return self.network
 
-        Args:
-            num_particles: samples; they do not interact.
-            num_levels: steps from noise to data; for a noise predictor a divisor of 1000, such as 100 or 1000.
-            sampler: "ancestral" or "ddim" (noise), "euler" or "heun" (velocity; two evaluations a step).
-            generator: of the initial noise, and of the ancestral sampler's.
-            particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
-            return_trajectory: keep the particles after every step.
-            progress: show a bar over the steps.
-
-        Raises:
-            InputError: for impossible settings.
-            DivergedError: when particles become non-finite.
-        """
-        count = _checks.count("num_levels", self.defaults.num_levels if num_levels is None else num_levels)
-        how = _checks.choice("sampler", sampler or self.defaults.sampler, _SAMPLERS[self.prediction])
-        source = draw_source(self.network, num_particles, particles, generator, scale=self.data_scale)
-        frames = [source]
-        with tqdm(total=count, disable=not progress, desc="sample", unit="level") as bar:
-
-            def after_level(done: int, x: Tensor) -> None:
-                bar.update()
-                if return_trajectory:
-                    frames.append(x)
-
-            x, nfe = self._run(source, count, how, generator, after_level)
-        x = x / self.data_scale
-        if len(self.event_shape) == 3:
-            x = x.clamp(-1, 1)
-        return SampleOutput(x, nfe, torch.stack(frames) / self.data_scale if return_trajectory else None)
-
-    def _run(
-        self,
-        source: Tensor,
-        count: int,
-        sampler: str,
-        generator: torch.Generator | None,
-        callback: Callable[[int, Tensor], None],
-    ) -> tuple[Tensor, int]:
-        if self.prediction == "velocity":
-            return sample_ode(self.predict, source, num_levels=count, sampler=sampler, callback=callback)
-        return sample_diffusion(
-            self.predict,
-            self.schedule,
-            source,
-            num_levels=count,
-            sampler=sampler,
-            clip=self.data_scale if self.defaults.clip else None,
-            generator=generator,
-            callback=callback,
-        )
+    def _steps(self, source: Tensor, settings: DenoisingSettings, generator: torch.Generator | None) -> Steps:
+        if isinstance(settings, FlowMatchingSettings):
+            states = ode_states(self.predict, source, settings)
+            return Steps(
+                source, states, settings.num_levels, settings.num_levels * (2 if settings.sampler == "heun" else 1)
+            )
+        assert isinstance(settings, DDPMSettings)
+        clip = self.data_scale if settings.clip else None
+        states = diffusion_states(self.predict, self.schedule, source, settings, clip=clip, generator=generator)
+        return Steps(source, states, settings.num_levels, settings.num_levels)
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
@@ -170,12 +109,17 @@ class DenoisingPipeline(SavedPipeline):
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DenoisingPipeline:
         low, high = config["levels"]
+        prediction = PREDICTION_OF[config["system"]]
+        kind = SETTINGS[prediction]
+        sampler = {
+            k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings
+        }  # of older folders
         return cls(
             network=load_network(folder, config),
             schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),
             schedule_name=config["schedule"],
-            prediction=SYSTEMS[config["system"]],
-            defaults=DenoisingDefaults(**config["sampler"]),
+            prediction=prediction,
+            defaults=kind(**sampler),
             levels=(float(low), float(high)),
             data_scale=config["data_scale"],
             provenance=config["provenance"],

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdflow import _checks
-from mmdflow.errors import InputError
 from mmdflow.noise import clamped_exp
 
 Pointwise = Callable[[Tensor], Tensor]
@@ -48,12 +46,3 @@ DIVERGENCES: dict[str, Pointwise] = {
     "logd": F.softplus,  # f = (1 + r) log(1 + r) - r
     "pearson": lambda d: 2 * d,  # f = (r - 1)^2
 }
-
-
-def check_pair(bregman: str, divergence: str) -> None:
-    """Raise InputError unless the loss gives what the divergence takes: r for pearson, log r for the others."""
-    _checks.choice("bregman", bregman, BREGMAN)
-    _checks.choice("divergence", divergence, DIVERGENCES)
-    if (bregman == "lsif") != (divergence == "pearson"):
-        needed = "pearson" if bregman == "lsif" else "kl, js or logd"
-        raise InputError(f"divergence = {divergence!r} with bregman = {bregman!r}: must be {needed}")

@@ -8,26 +8,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdflow import _checks
-from mmdflow._tensors import along, device_of, normal_like
-from mmdflow.errors import DivergedError
+from mmdflow._settings import part
+from mmdflow._tensors import normal_like
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.gradients import slope_penalty
+from mmdflow.methods._shared.gradient_flow import flow_states
+from mmdflow.methods._shared.gradients import segment_points, slope_penalty
 from mmdflow.methods._shared.networks import check_scalar
 from mmdflow.methods._shared.pool import ParticlePool
-from mmdflow.methods.density_ratio.bregman import BREGMAN, check_pair
-from mmdflow.methods.density_ratio.flow import RatioFlow, estimate
+from mmdflow.methods._shared.terms import StepTerms
+from mmdflow.methods.density_ratio.bregman import BREGMAN
+from mmdflow.methods.density_ratio.flow import estimate, ratio_step
 from mmdflow.methods.density_ratio.prior import GaussianPrior
-
-TRAJECTORIES = ("pool", "fresh")
+from mmdflow.methods.density_ratio.settings import DensityRatioLossSettings, RatioFlow
 
 
 @dataclass(frozen=True)
-class RatioTerms:
+class RatioTerms(StepTerms):
     """The loss of a step and its parts.
 
     Attributes:
-        total: the scalar to minimise.
         bregman: the estimator's loss.
         penalty: mean squared slope of d, unweighted.
         slope: mean slope.
@@ -35,7 +34,7 @@ class RatioTerms:
         on_target: mean of d over the target.
     """
 
-    total: Float[Tensor, ""]
+    parts = ("on_particles", "on_target", "bregman", "penalty")
     bregman: Float[Tensor, ""]
     penalty: Float[Tensor, ""]
     slope: Float[Tensor, ""]
@@ -44,24 +43,12 @@ class RatioTerms:
 
     def scalars(self) -> dict[str, float]:
         """Return the parts; `gap`, d on particles less d on the target, goes to 0 as particles reach the target."""
-        return {
-            "loss": float(self.total.detach()),
-            "bregman": float(self.bregman),
-            "penalty": float(self.penalty),
-            "slope": float(self.slope),
-            "gap": float(self.on_particles - self.on_target),
-        }
+        means = {name: float(getattr(self, name)) for name in ("bregman", "penalty", "slope")}
+        return super().scalars() | means | {"gap": float(self.on_particles - self.on_target)}
 
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the part that is not finite."""
-        if bool(torch.isfinite(self.total)):
-            return
-        for name in ("on_particles", "on_target", "bregman", "penalty"):
-            if not bool(torch.isfinite(getattr(self, name))):
-                raise DivergedError(
-                    f"loss term {name} became non-finite: lower step_size of the flow, or raise penalty_weight"
-                )
-        raise DivergedError("the loss became non-finite although every term is finite")
+    def message(self, part: str) -> str:
+        """Return which part is not finite, and what helps."""
+        return f"{super().message(part)}: lower step_size of the flow, or raise penalty_weight"
 
 
 class DensityRatioLoss(nn.Module):
@@ -84,61 +71,47 @@ class DensityRatioLoss(nn.Module):
     Args:
         network: d, a network of one feature.
         prior: the source of the particles.
-        num_steps: K.
-        step_size: eta.
-        noise: nu.
-        bregman: "lr", "kl" or "lsif".
-        divergence: "kl", "js" or "logd"; "pearson" with lsif.
-        penalty_weight: lambda, of the squared slope at points between particles and target. Ours, in the place of the
-            paper's spectral normalisation, which also bounds the slope.
-        target_noise: standard deviation of noise on the target's samples, 0.03 in the authors' code for images.
-        trajectories: "pool" or "fresh".
+        settings: the flow and the loss; its prior is that of the argument.
         pool_size: particles that are kept.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> loss = DensityRatioLoss(MLPFeatures((2,), 1, "flat"), GaussianPrior((2,), "standard"))
+        >>> sorted(loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).scalars())
+        ['bregman', 'gap', 'loss', 'penalty', 'slope']
     """
 
     def __init__(
         self,
         network: FeatureNetwork,
         prior: GaussianPrior,
+        settings: DensityRatioLossSettings | None = None,
         *,
-        num_steps: int = 100,
-        step_size: float = 3.0,
-        noise: float = 0.01,
-        bregman: str = "lr",
-        divergence: str = "kl",
-        penalty_weight: float = 0.0,
-        target_noise: float = 0.0,
-        trajectories: str = "pool",
         pool_size: int = 128,
     ) -> None:
         super().__init__()
         self.network, self.prior = check_scalar(network), prior
-        check_pair(bregman, divergence)
-        self.flow, self.bregman = RatioFlow(num_steps, step_size, noise, divergence), bregman
-        self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
-        self.target_noise = _checks.non_negative("target_noise", target_noise)
-        _checks.choice("trajectories", trajectories, TRAJECTORIES)
+        self.settings = settings = settings or DensityRatioLossSettings()
+        self.flow = part(RatioFlow, settings)
         like = next(network.parameters()).new_empty(0, *network.event_shape)
-        self.pool = ParticlePool(pool_size, num_steps, like) if trajectories == "pool" else None
+        self.pool = ParticlePool(pool_size, settings.num_steps, like) if settings.trajectories == "pool" else None
 
     def forward(self, target: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> RatioTerms:
         """Return the loss of a batch of target samples; `generator` draws the source, noise and interpolates."""
         learning = torch.is_grad_enabled()
         particles = self._draw(len(target), generator)
         target = target[torch.arange(len(particles), device=target.device) % len(target)]
-        if self.target_noise:
-            target = target + self.target_noise * normal_like(target, generator)
+        if self.settings.target_noise:
+            target = target + self.settings.target_noise * normal_like(target, generator)
         of_particles, of_target = estimate(self.network, torch.cat([particles, target])).chunk(2)
-        loss = BREGMAN[self.bregman]
+        loss = BREGMAN[self.settings.bregman]
         bregman = loss.on_particles(of_particles).mean() + loss.on_target(of_target).mean()
         penalties = slopes = torch.zeros_like(of_target)
-        if self.penalty_weight:
-            device = device_of(generator, target.device)
-            weight = torch.rand(len(target), generator=generator, device=device, dtype=target.dtype).to(target.device)
-            points = torch.lerp(particles, target, along(weight, target))
+        if self.settings.penalty_weight:
+            points = segment_points(particles, target, generator)
             penalties, slopes = slope_penalty(lambda z: estimate(self.network, z), points, 0.0, learning=learning)
         return RatioTerms(
-            total=bregman + self.penalty_weight * penalties.mean(),
+            total=bregman + self.settings.penalty_weight * penalties.mean(),
             bregman=bregman.detach(),
             penalty=penalties.detach().mean(),
             slope=slopes.detach().mean(),
@@ -150,9 +123,9 @@ class DensityRatioLoss(nn.Module):
         """Return particles to train on."""
         if self.pool is None:
             particles = self.prior.sample(count, generator)
-            for moved in self.flow.steps(self.network, particles, generator):
+            for moved in flow_states(ratio_step, self.flow, self.network, particles, generator):
                 particles = moved
             return particles
         particles, index = self.pool.draw(self.prior.sample(len(self.pool.index), generator))
-        self.pool.store(self.flow.step(self.network, particles, generator), index)
+        self.pool.store(ratio_step(self.flow, self.network, particles, index, generator), index)
         return particles

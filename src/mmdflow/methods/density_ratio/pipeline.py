@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.errors import InputError, reason
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.flow_pipeline import FlowPipeline
-from mmdflow.methods._shared.pretrained import load_network, load_tensors
-from mmdflow.methods.density_ratio.flow import RatioFlow
+from mmdflow.methods._shared.folder import load_network, load_tensors
+from mmdflow.methods._shared.gradient_flow import FlowPipeline
+from mmdflow.methods.density_ratio.flow import ratio_step
 from mmdflow.methods.density_ratio.prior import GaussianPrior
+from mmdflow.methods.density_ratio.settings import RatioFlow
 
 SYSTEM = "dggf-kl"
 PRIOR = "prior.safetensors"
@@ -29,7 +29,7 @@ class DensityRatioPipeline(FlowPipeline):
     Attributes:
         network: d, a network of one feature: log r, or r for the divergence pearson.
         prior: the source of the particles.
-        defaults: the flow when not told otherwise.
+        defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
@@ -40,8 +40,23 @@ class DensityRatioPipeline(FlowPipeline):
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    settings: ClassVar[type] = RatioFlow
+    step = staticmethod(ratio_step)
 
-    def _source(self, num_particles: int, generator: torch.Generator | None) -> Float[Tensor, "n *event"]:
+    def _settings(self, changes: dict[str, Any]) -> RatioFlow:
+        settings: RatioFlow = super()._settings(changes)
+        if (settings.divergence == "pearson") != (self.defaults.divergence == "pearson"):
+            learned, needed = ("r", "pearson") if self.defaults.divergence == "pearson" else ("log r", "kl, js or logd")
+            raise InputError(
+                f"divergence = {settings.divergence!r}: must be {needed}; the network has learned {learned}"
+            )
+        return settings
+
+    def _start(
+        self, num_particles: int, particles: Tensor | None, generator: torch.Generator | None, settings: RatioFlow
+    ) -> Tensor:
+        if particles is not None:
+            return super()._start(num_particles, particles, generator, settings)
         return self.prior.sample(_checks.count("num_particles", num_particles), generator)
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:

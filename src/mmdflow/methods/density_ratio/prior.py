@@ -29,6 +29,12 @@ class GaussianPrior(nn.Module):
 
     Raises:
         InputError: for an unknown kind, or a full one of events too large to keep their covariance.
+
+    Example:
+        >>> prior = GaussianPrior((2,), "diagonal")
+        >>> prior.fit([torch.tensor([[0.0, 1.0], [2.0, 1.0]])])
+        >>> prior.mean, prior.sample(5).shape
+        (tensor([1., 1.]), torch.Size([5, 2]))
     """
 
     mean: Tensor

@@ -8,31 +8,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmdflow import _checks
-from mmdflow._tensors import along, device_of, normal_like
-from mmdflow.errors import DivergedError
+from mmdflow._settings import part
+from mmdflow._tensors import device_of, normal_like
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.gradients import slope_penalty
+from mmdflow.methods._shared.gradients import segment_points, slope_penalty
 from mmdflow.methods._shared.networks import check_scalar
 from mmdflow.methods._shared.pool import ParticlePool
-from mmdflow.methods.discriminator_flow.flow import OBJECTIVES, DiscriminatorFlow
-
-TRAJECTORIES = ("pool", "fresh")
+from mmdflow.methods._shared.terms import StepTerms
+from mmdflow.methods.discriminator_flow.flow import OBJECTIVES, discriminator_step, levels
+from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlow, DiscriminatorFlowLossSettings
 
 
 @dataclass(frozen=True)
-class DiscriminatorTerms:
+class DiscriminatorTerms(StepTerms):
     """The loss of a step and its parts.
 
     Attributes:
-        total: the scalar to minimise.
         levels: the noise level t of every particle, [B].
         gaps: D of the particle less D of its sample of the target, [B].
         penalties: the gradient penalty, unweighted, [B].
         slopes: |grad D| at the points of the penalty, [B].
     """
 
-    total: Float[Tensor, ""]
+    parts = ("gaps", "penalties")
     levels: Float[Tensor, " B"]
     gaps: Float[Tensor, " B"]
     penalties: Float[Tensor, " B"]
@@ -45,25 +43,14 @@ class DiscriminatorTerms:
         """
         early = self.levels > 0.5
         halves = {"gap_early": self.gaps[early], "gap_late": self.gaps[~early]}
-        return {
-            "loss": float(self.total.detach()),
-            "penalty": float(self.penalties.mean()),
-            "slope": float(self.slopes.mean()),
-            **{name: float(half.mean()) for name, half in halves.items() if len(half)},
-        }
+        means = {"penalty": self.penalties, "slope": self.slopes} | {k: half for k, half in halves.items() if len(half)}
+        return super().scalars() | {name: float(values.mean()) for name, values in means.items()}
 
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the first noise level at which the loss is not finite."""
-        if bool(torch.isfinite(self.total)):
-            return
-        for name in ("gaps", "penalties"):
-            bad = ~torch.isfinite(getattr(self, name))
-            if bool(bad.any()):
-                raise DivergedError(
-                    f"loss term {name} became non-finite at noise level t = {self.levels[bad][0]:.4f}: lower step_size of "
-                    "the flow, or raise penalty_weight"
-                )
-        raise DivergedError("the loss became non-finite although every term is finite")
+    def message(self, part: str) -> str:
+        """Return the first noise level at which a part is not finite, and what helps."""
+        level = self.levels[~torch.isfinite(getattr(self, part))][0]
+        advice = "lower step_size of the flow, or raise penalty_weight"
+        return f"{super().message(part)} at noise level t = {level:.4f}: {advice}"
 
 
 class DiscriminatorFlowLoss(nn.Module):
@@ -86,37 +73,29 @@ class DiscriminatorFlowLoss(nn.Module):
 
     Args:
         network: D, a network of one feature.
-        num_steps: n.
-        step_size: eta.
-        noise: s of the flow.
-        objective: "ipm", "vanilla" or "hinge".
-        penalty_weight: lambda.
-        penalty_slope: the slope |grad D| that the penalty asks for; 0 in the published settings of MNIST.
-        trajectories: "pool" or "fresh".
+        settings: the flow and the loss.
         pool_size: particles that are kept.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> loss = DiscriminatorFlowLoss(MLPFeatures((2,), 1, "flat"))
+        >>> sorted(loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).scalars())
+        ['gap_early', 'gap_late', 'loss', 'penalty', 'slope']
     """
 
     def __init__(
         self,
         network: FeatureNetwork,
+        settings: DiscriminatorFlowLossSettings | None = None,
         *,
-        num_steps: int = 64,
-        step_size: float = 2.0,
-        noise: float = 0.0,
-        objective: str = "ipm",
-        penalty_weight: float = 0.04,
-        penalty_slope: float = 0.0,
-        trajectories: str = "pool",
         pool_size: int = 128,
     ) -> None:
         super().__init__()
         self.network = check_scalar(network)
-        self.flow = DiscriminatorFlow(num_steps, step_size, noise, objective)
-        self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
-        self.penalty_slope = _checks.non_negative("penalty_slope", penalty_slope)
-        _checks.choice("trajectories", trajectories, TRAJECTORIES)
+        self.settings = settings = settings or DiscriminatorFlowLossSettings()
+        self.flow = part(DiscriminatorFlow, settings)
         like = next(network.parameters()).new_empty(0, *network.event_shape)
-        self.pool = ParticlePool(pool_size, num_steps, like) if trajectories == "pool" else None
+        self.pool = ParticlePool(pool_size, settings.num_steps, like) if settings.trajectories == "pool" else None
 
     def forward(
         self, target: Float[Tensor, "B *event"], generator: torch.Generator | None = None
@@ -125,18 +104,16 @@ class DiscriminatorFlowLoss(nn.Module):
         learning = torch.is_grad_enabled()
         particles, index = self._draw(target, generator)
         target = target[torch.arange(len(particles), device=target.device) % len(target)]
-        t, objective = self.flow.levels(index, target), OBJECTIVES[self.flow.objective]
+        t, objective = levels(self.flow, index, target), OBJECTIVES[self.flow.objective]
         of_particles, of_target = self.network(torch.cat([particles, target]), t.repeat(2))[:, 0].chunk(2)
         losses = objective.on_particles(of_particles) + objective.on_data(of_target)
         penalties, slopes = torch.zeros_like(t), torch.zeros_like(t)
-        if self.penalty_weight:
-            device = device_of(generator, target.device)
-            weight = torch.rand(len(t), generator=generator, device=device, dtype=target.dtype).to(target.device)
-            points = torch.lerp(particles, target, along(weight, target))
+        if self.settings.penalty_weight:
+            points = segment_points(particles, target, generator)
             penalties, slopes = slope_penalty(
-                lambda z: self.network(z, t)[:, 0], points, self.penalty_slope, learning=learning
+                lambda z: self.network(z, t)[:, 0], points, self.settings.penalty_slope, learning=learning
             )
-        total = (losses + self.penalty_weight * penalties).mean()
+        total = (losses + self.settings.penalty_weight * penalties).mean()
         gaps = (of_particles - of_target).detach()
         return DiscriminatorTerms(total, t, gaps, penalties.detach(), slopes)
 
@@ -145,7 +122,7 @@ class DiscriminatorFlowLoss(nn.Module):
         if self.pool is None:
             return self._fresh(target, generator)
         particles, index = self.pool.draw(normal_like(self.pool.particles, generator))
-        self.pool.store(self.flow.step(self.network, particles, index, generator), index)
+        self.pool.store(discriminator_step(self.flow, self.network, particles, index, generator), index)
         return particles, index
 
     def _fresh(self, target: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Int[Tensor, " n"]]:
@@ -155,5 +132,5 @@ class DiscriminatorFlowLoss(nn.Module):
         for i in range(int(index[0])):
             moving = int((index > i).sum())
             x, now = particles[:moving], index.new_full((moving,), i)
-            particles = torch.cat([self.flow.step(self.network, x, now, generator), particles[moving:]])
+            particles = torch.cat([discriminator_step(self.flow, self.network, x, now, generator), particles[moving:]])
         return particles, index

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.flow_pipeline import FlowPipeline
-from mmdflow.methods._shared.pretrained import load_network
-from mmdflow.methods.discriminator_flow.flow import DiscriminatorFlow
+from mmdflow.methods._shared.folder import load_network
+from mmdflow.methods._shared.gradient_flow import FlowPipeline
+from mmdflow.methods.discriminator_flow.flow import discriminator_step
+from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlow
 
 SYSTEM = "discriminator-flow"
 
@@ -22,7 +23,7 @@ class DiscriminatorFlowPipeline(FlowPipeline):
 
     Attributes:
         network: D, a network of one feature, high on particles.
-        defaults: the flow when not told otherwise.
+        defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
     """
@@ -32,6 +33,8 @@ class DiscriminatorFlowPipeline(FlowPipeline):
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    settings: ClassVar[type] = DiscriminatorFlow
+    step = staticmethod(discriminator_step)
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {

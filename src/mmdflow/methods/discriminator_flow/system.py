@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
-import torch
-from torch import nn
-
+from mmdflow._settings import changed
 from mmdflow.data import DataSet
-from mmdflow.features import FeatureNetwork
-from mmdflow.methods.base import System, new_features
-from mmdflow.methods.discriminator_flow import DiscriminatorFlowLoss, DiscriminatorFlowPipeline
+from mmdflow.methods.base import System, Trained, new_features
+from mmdflow.methods.discriminator_flow.loss import DiscriminatorFlowLoss
+from mmdflow.methods.discriminator_flow.pipeline import DiscriminatorFlowPipeline
 from mmdflow.methods.discriminator_flow.recipe import DiscriminatorFlowRecipe
 from mmdflow.recipe.data import ImageData
 
@@ -20,26 +16,14 @@ from mmdflow.recipe.data import ImageData
 class DiscriminatorFlowSystem(System):
     """Discriminator flow."""
 
-    def loss(self, recipe: DiscriminatorFlowRecipe, dataset: DataSet | ImageData) -> DiscriminatorFlowLoss:  # noqa: D102
-        network = new_features(recipe, dataset)
-        return DiscriminatorFlowLoss(network, pool_size=recipe.batch_size, **asdict(recipe.loss))
+    pipeline_class = DiscriminatorFlowPipeline
 
-    def learned(self, loss: DiscriminatorFlowLoss) -> nn.Module:  # noqa: D102
-        return loss.network
+    def loss(self, recipe: DiscriminatorFlowRecipe, dataset: DataSet | ImageData) -> DiscriminatorFlowLoss:
+        """Return the loss of a new discriminator."""
+        return DiscriminatorFlowLoss(new_features(recipe, dataset), recipe.loss, pool_size=recipe.batch_size)
 
-    def pipeline(  # noqa: D102
-        self,
-        recipe: DiscriminatorFlowRecipe,
-        loss: DiscriminatorFlowLoss,
-        averaged: FeatureNetwork,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> DiscriminatorFlowPipeline:
-        chosen = {name: value for name, value in asdict(recipe.sampling).items() if value is not None}
-        return DiscriminatorFlowPipeline(averaged, replace(loss.flow, **chosen), recipe.data.scale, provenance)
-
-    def load(self, path: str | Path, device: torch.device | str) -> DiscriminatorFlowPipeline:  # noqa: D102
-        return DiscriminatorFlowPipeline.from_pretrained(path, device)
+    def pipeline(self, trained: Trained) -> DiscriminatorFlowPipeline:
+        """Return the averaged discriminator; it samples by the flow of the training, as far as `sampling` leaves it."""
+        recipe = trained.recipe
+        flow = changed(trained.loss.flow, asdict(recipe.sampling))
+        return DiscriminatorFlowPipeline(trained.averaged, flow, recipe.data.scale, trained.provenance)

@@ -20,7 +20,9 @@ from mmdflow._tensors import normal_like, out_of_memory
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_config, base_kernel
-from mmdflow.methods._shared.pretrained import SampleOutput, SavedPipeline, load_network, load_tensors
+from mmdflow.methods._shared.folder import load_network, load_tensors
+from mmdflow.methods._shared.pretrained import SavedPipeline
+from mmdflow.methods._shared.sampling import SampleOutput
 from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.sampler import sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.kernels import base_kernel
-from mmdflow.methods.base import System, new_features
+from mmdflow.methods.base import System, Trained, new_features
 from mmdflow.methods.dmmd import (
     DMMDLoss,
     DMMDPipeline,
@@ -44,21 +43,12 @@ class DMMD(System):
     def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
         return loss.kernel
 
-    def pipeline(  # noqa: D102
-        self,
-        recipe: DMMDRecipe,
-        loss: DMMDLoss,
-        averaged: NoiseConditionalKernel,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> DMMDPipeline:
-        spec = _preview(recipe.sampling) if preview else recipe.sampling
+    def pipeline(self, trained: Trained) -> DMMDPipeline:  # noqa: D102
+        recipe, loss, averaged, dataset = trained.recipe, trained.loss, trained.averaged, trained.dataset
+        spec = _preview(recipe.sampling) if trained.preview else recipe.sampling
         training = averaged.training
         averaged.eval()
-        target = _target(recipe, loss, averaged, dataset, spec, progress)
+        target = _target(recipe, loss, averaged, dataset, spec, trained.progress)
         averaged.train(training)
         return DMMDPipeline(
             averaged,
@@ -68,7 +58,7 @@ class DMMD(System):
             loss.second_moment,
             recipe.data.scale,
             spec.settings(),
-            provenance,
+            trained.provenance,
         )
 
     def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102

@@ -16,13 +16,15 @@ class Clip(torch.autograd.Function):
     """Entries in [-bound, bound]; the gradient of one outside is kept where descent leads back, so that none is lost there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        """Return x, clamped."""
         ctx.save_for_backward(x)
         ctx.bound = bound
         return x.clamp(-bound, bound)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient where x is inside, or descent leads back inside."""
         (x,) = ctx.saved_tensors
         return gradient * ((x.abs() <= ctx.bound) | (x * gradient > 0)), None
 

@@ -14,18 +14,19 @@ from mmdflow._tensors import device_of, normal_like
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.networks import check_event_map, frozen
+from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.methods.jko.chain import move, push
 from mmdflow.methods.jko.forms import FORMS
+from mmdflow.methods.jko.settings import JKOLossSettings
 
 _CHUNK = 512  # particles pushed through the chain at once
 
 
 @dataclass(frozen=True)
-class JKOTerms:
-    """The loss of a step and its parts.
+class JKOTerms(StepTerms):
+    """The loss of a step: of the map (in its turns) plus of the potential.
 
     Attributes:
-        total: the scalar to minimise: of the map (in its turns) plus of the potential.
         transport: E |x - T(x)|^2 / (2a), with a the JKO step.
         divergence: E A(h(T(x))) - E B(h(y)), a lower bound of F up to sampling.
         penalty: the penalty on the slope of h.
@@ -34,7 +35,7 @@ class JKOTerms:
         stage: the map that is being trained.
     """
 
-    total: Float[Tensor, ""]
+    parts = ("transport", "divergence", "penalty", "total")
     transport: Float[Tensor, ""]
     divergence: Float[Tensor, ""]
     penalty: Float[Tensor, ""]
@@ -55,8 +56,8 @@ class JKOTerms:
         return {name: float(value) for name, value in parts.items()} | {"stage": float(self.stage)}
 
     def check_finite(self) -> None:
-        """Raise `DivergedError` naming the stage and the first part that is not finite."""
-        for name in ("transport", "divergence", "penalty", "total"):
+        """Raise `DivergedError` naming the stage and the first part that is not finite, also where the total does not hold it."""
+        for name in self.parts:
             if not bool(torch.isfinite(getattr(self, name))):
                 raise DivergedError(f"the {name} of the loss became non-finite at stage {self.stage}")
 
@@ -77,16 +78,19 @@ class JKOLoss(nn.Module):
         maps: the chain T_0, T_1, ...: networks with the squared-residual head and num_features = 1; identities at first (see
             `start_at_identity`).
         dual: h, a network with num_features = 1.
-        divergence: F, one of `FORMS`.
-        jko_step: a, in squared units of the data (|x|^2 a sum over entries).
-        dual_steps: steps of h for each of T.
-        penalty: weight of E |grad h|^2, over particles and target (Roth et al. 2017; Mescheder et al. 2018).
-        clip: bound on the entries of T(x); none when None. For images, whose black an unbounded map never quite meets.
-        pool_size: particles of a stage.
-        dual_factor: of the step size, for h.
+        settings: the steps and turns; the number of stages is that of the maps.
+        clip: bound on the entries of T(x), in the model's units; none when None.
 
     Raises:
         InputError: for no maps, maps or a potential of another shape, or impossible settings.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> from mmdflow.methods.jko import JKOLossSettings
+        >>> maps, dual = [MLPFeatures((2,), 1)], MLPFeatures((2,), 1, "flat")
+        >>> loss = JKOLoss(maps, dual, JKOLossSettings(pool_size=100))
+        >>> loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).scalars()["stage"]
+        0.0
     """
 
     pool: Tensor
@@ -97,14 +101,9 @@ class JKOLoss(nn.Module):
         self,
         maps: Sequence[FeatureNetwork],
         dual: FeatureNetwork,
+        settings: JKOLossSettings | None = None,
         *,
-        divergence: str = "kl-logistic",
-        jko_step: float = 5.0,
-        dual_steps: int = 5,
-        penalty: float = 0.0,
         clip: float | None = None,
-        pool_size: int = 4096,
-        dual_factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_stages = _checks.count("number of maps", len(maps))
@@ -115,20 +114,17 @@ class JKOLoss(nn.Module):
             )
         self.maps = nn.ModuleDict({str(i): check_event_map(network) for i, network in enumerate(maps)})
         self.dual = dual
-        self.form = FORMS[_checks.choice("divergence", divergence, FORMS)]
-        self.jko_step = _checks.positive("jko_step", jko_step)
-        self.dual_steps = _checks.count("dual_steps", dual_steps)
-        self.penalty = _checks.non_negative("penalty", penalty)
+        self.settings = settings or JKOLossSettings()
+        self.form = FORMS[self.settings.divergence]
         self.clip = None if clip is None else _checks.positive("clip", clip)
-        self.dual_factor = _checks.positive("dual_factor", dual_factor)
         like = next(dual.parameters())
-        self.register_buffer("pool", like.new_zeros(_checks.count("pool_size", pool_size), *dual.event_shape))
+        self.register_buffer("pool", like.new_zeros(self.settings.pool_size, *dual.event_shape))
         self.register_buffer("stage", torch.tensor(-1))  # before the first
         self.register_buffer("turn", torch.tensor(0))
 
     def parameter_groups(self) -> list[tuple[nn.Module, float]]:
         """Return the maps and the potential, each with the factor of its step size."""
-        return [(self.maps, 1.0), (self.dual, self.dual_factor)]
+        return [(self.maps, 1.0), (self.dual, self.settings.dual_factor)]
 
     @torch.no_grad()
     def enter(self, stage: int, generator: torch.Generator | None) -> None:
@@ -149,7 +145,9 @@ class JKOLoss(nn.Module):
         device = device_of(generator, self.pool.device)
         rows = torch.randint(len(self.pool), (len(target),), generator=generator, device=device)
         self.turn += 1
-        return self.terms(self.pool[rows.to(self.pool.device)], target, moves=int(self.turn) % self.dual_steps == 0)
+        return self.terms(
+            self.pool[rows.to(self.pool.device)], target, moves=int(self.turn) % self.settings.dual_steps == 0
+        )
 
     def terms(self, x: Float[Tensor, "n *event"], target: Float[Tensor, "B *event"], *, moves: bool = True) -> JKOTerms:
         """Return the loss at given particles of P_l and events of Q; `moves` says whether it is the map's turn, too."""
@@ -157,12 +155,12 @@ class JKOLoss(nn.Module):
         assert isinstance(network, FeatureNetwork)
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
             moved = move(network, x, self.clip)
-            transport = (x - moved).square().flatten(1).sum(1).mean() / (2 * self.jko_step)
+            transport = (x - moved).square().flatten(1).sum(1).mean() / (2 * self.settings.jko_step)
         points = torch.cat([moved.detach(), target])
         values, penalty = self._potential_and_penalty(points)
         at_particles, at_target = values.split([len(x), len(target)])
         divergence = self.form.on_particles(at_particles).mean() - self.form.on_target(at_target).mean()
-        total = self.penalty * penalty - divergence
+        total = self.settings.penalty * penalty - divergence
         if moves:
             with frozen(self.dual):
                 total = total + transport + self.form.descent(self._potential(moved)).mean()
@@ -182,7 +180,7 @@ class JKOLoss(nn.Module):
 
     def _potential_and_penalty(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return h, and its mean squared slope; 0 where the slope is not penalised."""
-        if not self.penalty:
+        if not self.settings.penalty:
             return self._potential(points), points.new_zeros(())
         learning = torch.is_grad_enabled()
         with torch.enable_grad():

@@ -10,21 +10,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks, ops
-from mmdflow._tensors import along, device_of, normal_like
+from mmdflow._tensors import normal_like
 from mmdflow.divergences.functional import mmd2
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import Kernel
+from mmdflow.methods._shared.gradients import segment_points
 from mmdflow.methods._shared.networks import check_event_map, frozen
+from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.methods.mmd_gan.critic import features_of
+from mmdflow.methods.mmd_gan.settings import MMDGANLossSettings
 
 
 @dataclass(frozen=True)
-class MMDGANTerms:
-    """The loss of a turn and its parts; in the generator's turn, the critic's own parts are those of its latest turn.
+class MMDGANTerms(StepTerms):
+    """The loss of a turn, which its player minimises; in the generator's turn, penalty, slope and l2 are of the critic's latest.
 
     Attributes:
-        total: the scalar that the turn minimises.
         critic: whether it is the critic's turn.
         mmd2: the unbiased MMD^2 between generated and clean events.
         penalty: mean (|grad f| - 1)^2 on the segments.
@@ -32,7 +34,6 @@ class MMDGANTerms:
         l2: mean squared feature.
     """
 
-    total: Float[Tensor, ""]
     critic: bool
     mmd2: float
     penalty: float
@@ -64,14 +65,18 @@ class MMDGANLoss(nn.Module):
         generator: a feature network whose output is one event (squared-residual head, num_features = 1).
         critic: phi.
         base: the kernel on features.
-        critic_steps: turns of the critic for each of the generator.
-        penalty_weight: weight of the gradient penalty.
-        l2_weight: weight of the mean squared feature, over clean and generated events.
-        critic_step_factor: the critic's step size over the generator's.
+        settings: the turns, and the weights of the penalties.
         bound: of the entries that are generated, through tanh; None for none.
 
     Raises:
-        InputError: for networks that do not fit each other, or bad settings.
+        InputError: for networks that do not fit each other.
+
+    Example:
+        >>> from mmdflow import Linear
+        >>> from mmdflow.features import MLPFeatures
+        >>> loss = MMDGANLoss(MLPFeatures((2,), 1), MLPFeatures((2,), 4, "flat"), Linear())
+        >>> loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).critic
+        True
     """
 
     turn: Tensor
@@ -82,20 +87,14 @@ class MMDGANLoss(nn.Module):
         generator: FeatureNetwork,
         critic: FeatureNetwork,
         base: Kernel,
+        settings: MMDGANLossSettings | None = None,
         *,
-        critic_steps: int = 1,
-        penalty_weight: float = 1.0,
-        l2_weight: float = 0.0,
-        critic_step_factor: float = 1.0,
         bound: float | None = None,
     ) -> None:
         super().__init__()
         check_networks(generator, critic)
         self.networks, self.base = nn.ModuleDict({"generator": generator, "critic": critic}), base
-        self.critic_steps = _checks.count("critic_steps", critic_steps)
-        self.penalty_weight = _checks.non_negative("penalty_weight", penalty_weight)
-        self.l2_weight = _checks.non_negative("l2_weight", l2_weight)
-        self.critic_step_factor = _checks.positive("critic_step_factor", critic_step_factor)
+        self.settings = settings or MMDGANLossSettings()
         self.bound = None if bound is None else _checks.positive("bound", bound)
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
         self.register_buffer("latest", torch.zeros(3))  # penalty, slope and l2 of the critic's latest turn
@@ -112,13 +111,14 @@ class MMDGANLoss(nn.Module):
 
     def parameter_groups(self) -> Sequence[tuple[nn.Module, float]]:
         """Return both networks with the factors of their step sizes."""
-        return [(self.generator, 1.0), (self.critic, self.critic_step_factor)]
+        return [(self.generator, 1.0), (self.critic, self.settings.critic_step_factor)]
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> MMDGANTerms:
         """Return the loss of the next turn on a batch of at least 2 clean events; `generator` draws noise and segments."""
         learning = torch.is_grad_enabled()
         noise = normal_like(clean, generator)
-        critics = int(self.turn) % (self.critic_steps + 1) < self.critic_steps
+        turns = self.settings.critic_steps
+        critics = int(self.turn) % (turns + 1) < turns
         with torch.enable_grad():  # the penalty needs the gradient in x even where nothing is learned
             terms = self._critic_turn(clean, noise, generator) if critics else self._generator_turn(clean, noise)
         if learning:
@@ -128,10 +128,7 @@ class MMDGANLoss(nn.Module):
     def _critic_turn(self, clean: Tensor, noise: Tensor, generator: torch.Generator | None) -> MMDGANTerms:
         with torch.no_grad():
             made = generate(self.generator, noise, self.bound)
-        draws = torch.rand(
-            len(clean), generator=generator, device=device_of(generator, clean.device), dtype=clean.dtype
-        )
-        points = torch.lerp(clean, made, along(draws.to(clean.device), clean)).requires_grad_()
+        points = segment_points(clean, made, generator).requires_grad_()
         phi, phi_points = self._features(torch.cat([made, clean])), self._features(points)
         with torch.autocast(clean.device.type, enabled=False):  # it is for the networks alone
             gain = self._mmd2(phi)
@@ -141,7 +138,7 @@ class MMDGANLoss(nn.Module):
             slope = (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
             penalty = (slope - 1).square().mean()
             l2 = phi.square().mean()
-            total = -gain + self.penalty_weight * penalty + self.l2_weight * l2
+            total = -gain + self.settings.penalty_weight * penalty + self.settings.l2_weight * l2
         self.latest = torch.stack([penalty, slope.mean(), l2]).detach().to(self.latest)
         return self._terms(total, gain, critic=True)
 

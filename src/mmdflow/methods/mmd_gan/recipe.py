@@ -5,57 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.methods.mmd_gan.settings import MMDGANLossSettings, MMDGANSamplingSettings
 from mmdflow.recipe.specs import BaseSpec, BatchTrainingSpec, FeaturesSpec, Recipe, check_event_map
-
-
-@dataclass(frozen=True)
-class MMDGANLossSpec:
-    """The game of MMD-GAN; see `mmdflow.methods.mmd_gan.MMDGANLoss`.
-
-    Attributes:
-        critic_steps: turns of the critic for each of the generator; each is a step of training.
-        penalty_weight: weight of the critic's gradient penalty.
-        l2_weight: weight of the critic's mean squared features.
-        critic_step_factor: the critic's step size over the generator's, training.step_size.
-    """
-
-    critic_steps: int = 1
-    penalty_weight: float = 1.0
-    l2_weight: float = 0.0
-    critic_step_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        _checks.count("loss.critic_steps", self.critic_steps)
-        _checks.non_negative("loss.penalty_weight", self.penalty_weight)
-        _checks.non_negative("loss.l2_weight", self.l2_weight)
-        _checks.positive("loss.critic_step_factor", self.critic_step_factor)
-
-
-@dataclass(frozen=True)
-class MMDGANSamplingSpec:
-    """How an MMD-GAN samples by default.
-
-    Attributes:
-        sampler: generator, or flow (MMD-GAN-Flow).
-        num_steps: steps of the flow.
-        step_size: eta of the flow.
-        num_references: training events that the flow's target is made of; all when not given.
-    """
-
-    sampler: Literal["generator", "flow"] = "generator"
-    num_steps: int = 100
-    step_size: float = 0.1
-    num_references: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        _checks.count("sampling.num_steps", self.num_steps)
-        _checks.positive("sampling.step_size", self.step_size)
-        if self.num_references is not None:
-            _checks.count("sampling.num_references", self.num_references)
 
 
 @dataclass(frozen=True)
@@ -82,8 +34,8 @@ class MMDGANRecipe(Recipe):
     bounded: bool = False
     base: BaseSpec = field(default_factory=BaseSpec)
     training: BatchTrainingSpec = field(default_factory=lambda: BatchTrainingSpec(betas=(0.5, 0.9)))
-    loss: MMDGANLossSpec = field(default_factory=MMDGANLossSpec)
-    sampling: MMDGANSamplingSpec = field(default_factory=MMDGANSamplingSpec)
+    loss: MMDGANLossSettings = field(default_factory=MMDGANLossSettings)
+    sampling: MMDGANSamplingSettings = field(default_factory=MMDGANSamplingSettings)
 
     def __post_init__(self) -> None:
         """Check that the generator's output is one event, and that the critic can have a penalty on its slope."""
@@ -100,9 +52,11 @@ class MMDGANRecipe(Recipe):
             )
 
     @property
-    def batch_size(self) -> int:  # noqa: D102
+    def batch_size(self) -> int:
+        """Events a step."""
         return self.training.batch_size
 
     @property
-    def smallest_batch(self) -> int:  # noqa: D102
+    def smallest_batch(self) -> int:
+        """Two events, which an unbiased MMD needs."""
         return 2

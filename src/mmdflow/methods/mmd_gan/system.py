@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mmdflow._settings import part
 from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
 from mmdflow.kernels import base_kernel
-from mmdflow.methods.base import System, new_networks
-from mmdflow.methods.mmd_gan import MMDGANDefaults, MMDGANLoss, MMDGANPipeline, player, references_of
+from mmdflow.methods.base import System, Trained, new_networks
+from mmdflow.methods.mmd_gan.critic import references_of
+from mmdflow.methods.mmd_gan.loss import MMDGANLoss, player
+from mmdflow.methods.mmd_gan.pipeline import MMDGANPipeline
 from mmdflow.methods.mmd_gan.recipe import MMDGANRecipe
+from mmdflow.methods.mmd_gan.settings import MMDGANSettings
 from mmdflow.recipe.data import ImageData
 
 _PREVIEW_REFERENCES = 1000
@@ -23,44 +23,39 @@ _PREVIEW_REFERENCES = 1000
 class MMDGAN(System):
     """MMD-GAN."""
 
-    def loss(self, recipe: MMDGANRecipe, dataset: DataSet | ImageData) -> MMDGANLoss:  # noqa: D102
+    pipeline_class = MMDGANPipeline
+
+    def loss(self, recipe: MMDGANRecipe, dataset: DataSet | ImageData) -> MMDGANLoss:
+        """Return the game of a new generator and a new critic."""
         generator, critic = new_networks(recipe, dataset, [recipe.features, recipe.critic])
         bound = recipe.data.scale if recipe.bounded else None
-        return MMDGANLoss(generator, critic, base_kernel(recipe.base.config()), bound=bound, **asdict(recipe.loss))
+        return MMDGANLoss(generator, critic, base_kernel(recipe.base.config()), recipe.loss, bound=bound)
 
-    def learned(self, loss: MMDGANLoss) -> nn.Module:  # noqa: D102
+    def learned(self, loss: MMDGANLoss) -> nn.Module:
+        """Return generator and critic."""
         return loss.networks
 
-    def pipeline(  # noqa: D102
-        self,
-        recipe: MMDGANRecipe,
-        loss: MMDGANLoss,
-        averaged: nn.ModuleDict,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> MMDGANPipeline:
-        settings = asdict(recipe.sampling)
-        asked = settings.pop("num_references")
-        generator, critic = player(averaged, "generator"), player(averaged, "critic")
-        device = next(critic.parameters()).device
-        rows = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(recipe.training.seed))
-        rows = rows[: min(asked or len(rows), _PREVIEW_REFERENCES if preview else len(rows))]
-        batches = (dataset.train[part].to(device) for part in rows.split(events_at_once(dataset.event_shape)))
-        references = references_of(critic, loss.base, batches)
-        defaults = MMDGANDefaults(**settings)
+    def pipeline(self, trained: Trained) -> MMDGANPipeline:
+        """Return both networks with the data's features."""
+        recipe = trained.recipe
         return MMDGANPipeline(
-            generator,
-            critic,
-            loss.base,
-            references,
-            defaults,
+            player(trained.averaged, "generator"),
+            player(trained.averaged, "critic"),
+            trained.loss.base,
+            _references(trained),
+            part(MMDGANSettings, recipe.sampling),
             bounded=recipe.bounded,
             data_scale=recipe.data.scale,
-            provenance=provenance,
+            provenance=trained.provenance,
         )
 
-    def load(self, path: str | Path, device: torch.device | str) -> MMDGANPipeline:  # noqa: D102
-        return MMDGANPipeline.from_pretrained(path, device)
+
+def _references(trained: Trained) -> Tensor:
+    """Return the critic's features of training events, drawn by the recipe's seed; a preview has at most 1000."""
+    recipe, dataset, critic = trained.recipe, trained.dataset, player(trained.averaged, "critic")
+    rows = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(recipe.training.seed))
+    count = recipe.sampling.num_references or len(rows)
+    rows = rows[: min(count, _PREVIEW_REFERENCES) if trained.preview else count]
+    device = next(critic.parameters()).device
+    batches = (dataset.train[some].to(device) for some in rows.split(events_at_once(dataset.event_shape)))
+    return references_of(critic, trained.loss.base, batches)

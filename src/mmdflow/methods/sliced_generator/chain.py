@@ -25,6 +25,10 @@ class Source:
         name: one of `SOURCES`.
         low: lower end of the cube.
         high: upper end of the cube.
+
+    Example:
+        >>> Source("uniform", -1.0, 1.0).draw(5, (2,), torch.zeros(1), torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 2])
     """
 
     name: str = "uniform"

@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._tensors import device_of
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.networks import check_event_map
+from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.methods.sliced_generator.chain import Source, advance, displacement, enlarge
-from mmdflow.methods.sliced_generator.simulation import Simulation
+from mmdflow.methods.sliced_generator.settings import Simulation, SlicedGeneratorLossSettings
+from mmdflow.methods.sliced_generator.simulation import simulate, sliced_divergence
 
-NORMS = ("l2", "l1")
 #: The last network is left out if it was fitted for less than this share of the steps of the one before: time was up.
 LEAST_FIT = 0.25
 
 
 @dataclass(frozen=True)
-class SlicedGeneratorTerms:
-    """The loss of a step and its parts.
+class SlicedGeneratorTerms(StepTerms):
+    """The loss of a step, the mean of `errors` in units of that of Phi = 0.
 
     Attributes:
-        total: the scalar to minimise, the mean of `errors` in units of that of Phi = 0.
         errors: mean of |Phi(x) - displacement|^2, or of its absolute value, over an event's entries, [B].
         stage: the network that is fitted, l.
         displacement: root mean square of the displacements' entries.
@@ -38,7 +38,7 @@ class SlicedGeneratorTerms:
         end: F at the particles after their flow, which a perfect network would reach.
     """
 
-    total: Float[Tensor, ""]
+    parts = ("total",)
     errors: Float[Tensor, " B"]
     stage: int
     displacement: float
@@ -47,18 +47,16 @@ class SlicedGeneratorTerms:
 
     def scalars(self) -> dict[str, float]:
         """Return the loss, the network's number, how far its particles moved, and F where the move starts and ends."""
-        return {
-            "loss": float(self.total.detach()),
+        return super().scalars() | {
             "network": float(self.stage),
             "displacement": self.displacement,
             "mmd_start": self.start,
             "mmd_end": self.end,
         }
 
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the network whose loss is not finite."""
-        if not bool(torch.isfinite(self.total)):
-            raise DivergedError(f"the loss of network {self.stage} became non-finite")
+    def message(self, part: str) -> str:
+        """Return the network whose loss is not finite."""
+        return f"the loss of network {self.stage} became non-finite"
 
 
 class SlicedGeneratorLoss(nn.Module):
@@ -79,15 +77,20 @@ class SlicedGeneratorLoss(nn.Module):
         target: samples y, [m, *event].
         simulation: the flow.
         source: x^0.
-        norm: "l2", or "l1" (the paper's for CIFAR-10).
-        fresh: let every stage begin with new particles from the source through the networks before it, instead of those that
-            the network before was fitted to (the paper's). Ours: these are what sampling gives, where those are fitted to.
-        warm_start: begin with the weights of the network before, where both are of the same size.
-        noise: of particles when they are enlarged, its standard deviation.
-        bound: of the entries of particles after every network; none when None. Ours, for images.
+        settings: how a network is fitted; the number of networks and their sizes are those of `networks`.
+        data_scale: factor of the data inside the model, of which `settings.bound` is in the data's units.
 
     Raises:
         InputError: for networks whose output is not one event, or whose events the target cannot be averaged to.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> from mmdflow.methods.sliced_generator import Simulation, Source
+        >>> networks = nn.ModuleDict({"0": MLPFeatures((2,), num_features=1)})
+        >>> simulation = Simulation(num_particles=20, num_directions=4, first_steps=3)
+        >>> loss = SlicedGeneratorLoss(networks, torch.rand(30, 2), simulation, Source())
+        >>> loss(torch.zeros(8, 2), torch.Generator().manual_seed(0)).stage
+        0
     """
 
     target: Tensor
@@ -103,20 +106,16 @@ class SlicedGeneratorLoss(nn.Module):
         target: Float[Tensor, "m *event"],
         simulation: Simulation,
         source: Source,
+        settings: SlicedGeneratorLossSettings | None = None,
         *,
-        norm: str = "l2",
-        fresh: bool = False,
-        warm_start: bool = True,
-        noise: float = 0.0,
-        bound: float | None = None,
+        data_scale: float = 1.0,
     ) -> None:
         super().__init__()
         target = _checks.points("target", target)
         self.networks, self.simulation, self.source = networks, simulation, source
         self.chain = check_chain(networks, tuple(target.shape[1:]))
-        self.norm = _checks.choice("norm", norm, NORMS)
-        self.fresh, self.warm_start, self.noise = fresh, warm_start, _checks.non_negative("noise", noise)
-        self.bound = None if bound is None else _checks.positive("bound", bound)
+        self.settings = settings = settings or SlicedGeneratorLossSettings()
+        self.bound = None if settings.bound is None else settings.bound * _checks.positive("data_scale", data_scale)
         for side in simulation.patches or []:
             if target.ndim != 4 or side > min(target.shape[2:]):
                 raise InputError(
@@ -125,9 +124,7 @@ class SlicedGeneratorLoss(nn.Module):
         self.register_buffer("target", target, persistent=False)
         self.register_buffer("particles", target.new_empty(0))
         self.register_buffer("displacements", target.new_empty(0))
-        self.register_buffer(
-            "summary", target.new_zeros(4)
-        )  # of displacements scale and root mean square, F at both ends
+        self.register_buffer("summary", target.new_zeros(4))  # displacements: scale, root mean square; F at both ends
         self.register_buffer("stage", torch.tensor(-1))
         self.register_buffer("fitted", torch.zeros(len(networks), dtype=torch.long))
         self.register_load_state_dict_pre_hook(_make_room)
@@ -147,20 +144,19 @@ class SlicedGeneratorLoss(nn.Module):
     def enter(self, stage: int, generator: torch.Generator | None = None) -> None:
         """Move the particles through the network that is done, then let them flow: lines 1 and 2."""
         network = self.chain[stage]
-        if stage and self.warm_start and network.config() == self.chain[stage - 1].config():
+        if stage and self.settings.warm_start and network.config() == self.chain[stage - 1].config():
             network.load_state_dict(self.chain[stage - 1].state_dict())
         x = self._particles(stage, generator)
         target = self.target
         if target.shape[1:] != x.shape[1:]:
             target = F.avg_pool2d(target, target.shape[2] // x.shape[2])
         seed = torch.randint(2**62, (), generator=generator, device=device_of(generator))
-        divergence = self.simulation.divergence(
-            target, torch.Generator().manual_seed(int(seed)), patches=target is self.target
-        )
+        draws = torch.Generator().manual_seed(int(seed))
+        divergence = sliced_divergence(self.simulation, target, draws, patches=target is self.target)
         with torch.no_grad():
-            moved = self.simulation.run(divergence, x, stage)
+            moved = simulate(self.simulation, divergence, x, stage)
             self.particles, self.displacements = x, moved - x
-            error = _errors(self.displacements, self.norm).mean()
+            error = _errors(self.displacements, self.settings.norm).mean()
             size = self.displacements.square().mean().sqrt()
             self.summary = torch.stack([error, size, divergence(x), divergence(moved)])
         self.stage.fill_(stage)
@@ -175,8 +171,8 @@ class SlicedGeneratorLoss(nn.Module):
         where = device_of(generator, self.particles.device)
         rows = torch.randint(len(self.particles), (len(batch),), generator=generator, device=where)
         rows = rows.to(self.particles.device)
-        found = displacement(self.chain[stage], self.particles[rows])
-        errors = _errors(found - self.displacements[rows], self.norm)
+        predicted = displacement(self.chain[stage], self.particles[rows])
+        errors = _errors(predicted - self.displacements[rows], self.settings.norm)
         self.fitted[stage] += 1
         scale, size, start, end = self.summary.tolist()
         total = errors.mean() / max(scale, torch.finfo(errors.dtype).tiny)
@@ -184,12 +180,12 @@ class SlicedGeneratorLoss(nn.Module):
 
     def _particles(self, stage: int, generator: torch.Generator | None) -> Tensor:
         """Return x^l, and pass every particle through no network twice unless new ones are drawn."""
-        if stage and not self.fresh:
+        if stage and not self.settings.fresh:
             x, done = self.particles, stage - 1
         else:
             x, done = self._draw(generator), 0
         for network, after in itertools.pairwise(self.chain[done : stage + 1]):
-            x = enlarge(advance(network, x, bound=self.bound), after.event_shape, self.noise, generator)
+            x = enlarge(advance(network, x, bound=self.bound), after.event_shape, self.settings.noise, generator)
         return x
 
     def _draw(self, generator: torch.Generator | None) -> Tensor:

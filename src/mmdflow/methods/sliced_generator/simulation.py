@@ -9,102 +9,52 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
 from mmdflow.divergences import Divergence, SlicedMMD
 from mmdflow.divergences.witness import Witness
-from mmdflow.errors import InputError
 from mmdflow.flows import flow
+from mmdflow.methods.sliced_generator.settings import Simulation
 
 
-@dataclass(frozen=True)
-class Simulation:
-    r"""Steps x <- x - tau v, v <- grad f(x) + momentum v of the sliced MMD flow, F with the kernel -|x - y| (paper, section 3).
+def sliced_divergence(
+    simulation: Simulation, target: Float[Tensor, "m *event"], generator: torch.Generator, *, patches: bool = True
+) -> Divergence:
+    """Return F for a target, with a CPU generator of its directions; on the simulation's patches if it has any.
 
-    The flow that network l = 0, 1, ... imitates has T_l steps: T_0 = `first_steps`, and
-    T_{l+1} = min(T_l + min((growth - 1) T_l, max_added), max_steps), the published rule at growth 2. Directions are drawn anew
-    at every step; the velocity v starts at 0 in each of the flows.
-
-    Attributes:
-        num_particles: N.
-        num_directions: P.
-        directions: see `mmdflow.SlicedMMD`; "random" ones are the paper's.
-        ranks: exact or binned.
-        precision: full or bfloat16.
-        step_size: tau. Velocities do not grow with the data: data twice as wide need twice the step.
-        momentum: in [0, 1).
-        first_steps: T_0.
-        growth: factor of the lengths while they are short.
-        max_added: bound on how much longer than the one before a flow is.
-        max_steps: bound on T_l.
-        patches: sides of square patches of images, at full resolution, on which directions live (locally connected
-            projections); whole images by default.
+    Args:
+        simulation: the directions and patches.
+        target: samples y, [m, *event].
+        generator: of the directions, on the CPU.
+        patches: whether patches are used.
     """
 
-    num_particles: int = 2000
-    num_directions: int = 64
-    directions: str = "orthogonal"
-    ranks: str = "exact"
-    precision: str = "full"
-    step_size: float = 1.0
-    momentum: float = 0.7
-    first_steps: int = 32
-    growth: float = 2.0
-    max_added: int = 2048
-    max_steps: int = 30_000
-    patches: Sequence[int] | None = None
+    def sliced(directions: str, patch: int | None) -> SlicedMMD:
+        return SlicedMMD(
+            target,
+            simulation.num_directions,
+            directions=directions,
+            ranks=simulation.ranks,
+            generator=generator,
+            precision=simulation.precision,
+            patch=patch,
+        )
 
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("num_particles", "num_directions", "first_steps", "max_added", "max_steps"):
-            _checks.count(f"flow.{name}", getattr(self, name))
-        _checks.positive("flow.step_size", self.step_size)
-        _checks.interval("flow.momentum", self.momentum, 0.0, 1.0, "[)")
-        if _checks.positive("flow.growth", self.growth) < 1:
-            raise InputError(f"flow.growth = {self.growth:g}: must be a finite number >= 1")
-        if self.patches is not None:
-            _checks.count("number of flow.patches", len(self.patches))
-            for side in self.patches:
-                _checks.count("flow.patches", side)
+    if simulation.patches is None or not patches:
+        return sliced(simulation.directions, None)
+    return PatchScales([sliced("patches", side) for side in simulation.patches])
 
-    def num_steps(self, stage: int) -> int:
-        """Return T_l for l = stage."""
-        steps = float(self.first_steps)
-        for _ in range(stage):
-            steps += min((self.growth - 1) * steps, self.max_added)
-        return min(int(steps), self.max_steps)
 
-    def divergence(
-        self, target: Float[Tensor, "m *event"], generator: torch.Generator, *, patches: bool = True
-    ) -> Divergence:
-        """Return F for a target, with a CPU generator of its directions; on patches if there are any."""
-
-        def sliced(directions: str, patch: int | None) -> SlicedMMD:
-            return SlicedMMD(
-                target,
-                self.num_directions,
-                directions=directions,
-                ranks=self.ranks,
-                generator=generator,
-                precision=self.precision,
-                patch=patch,
-            )
-
-        if self.patches is None or not patches:
-            return sliced(self.directions, None)
-        return PatchScales([sliced("patches", side) for side in self.patches])
-
-    def run(
-        self, divergence: Divergence, particles: Float[Tensor, "n *event"], stage: int
-    ) -> Float[Tensor, "n *event"]:
-        """Return the particles after the T_l steps of a stage."""
-        return flow(
-            divergence,
-            particles,
-            step_size=self.step_size,
-            num_steps=self.num_steps(stage),
-            momentum=self.momentum,
-            evaluate=False,
-        ).particles
+def simulate(
+    simulation: Simulation, divergence: Divergence, particles: Float[Tensor, "n *event"], stage: int
+) -> Float[Tensor, "n *event"]:
+    """Return the particles after the T_l steps of a stage."""
+    return flow(
+        divergence,
+        particles,
+        step_size=simulation.step_size,
+        num_steps=simulation.num_steps(stage),
+        momentum=simulation.momentum,
+        evaluate=False,
+    ).particles
 
 
 class PatchScales(Divergence):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
-from mmdflow.methods.base import System, build_features
-from mmdflow.methods.sliced_generator import (
-    Simulation,
-    SlicedGeneratorDefaults,
-    SlicedGeneratorLoss,
-    SlicedGeneratorPipeline,
-    Source,
-)
+from mmdflow.methods.base import System, Trained, build_features
+from mmdflow.methods.sliced_generator.chain import Source
+from mmdflow.methods.sliced_generator.loss import SlicedGeneratorLoss
+from mmdflow.methods.sliced_generator.pipeline import SlicedGeneratorPipeline
 from mmdflow.methods.sliced_generator.recipe import SlicedGeneratorRecipe
 from mmdflow.recipe.data import ImageData
 
@@ -26,60 +20,43 @@ from mmdflow.recipe.data import ImageData
 class SlicedGenerator(System):
     """GS-MMD-RK."""
 
-    def loss(self, recipe: SlicedGeneratorRecipe, dataset: DataSet | ImageData) -> SlicedGeneratorLoss:  # noqa: D102
-        flow = asdict(recipe.flow)
-        target = _targets(recipe, dataset, flow.pop("num_targets"))
-        low, high = (float(end) for end in target.aminmax())
-        spec = recipe.loss
-        return SlicedGeneratorLoss(
-            _networks(recipe, dataset.event_shape, spec.num_networks),
-            target,
-            Simulation(**flow),
-            Source(spec.source, low, high),
-            norm=spec.norm,
-            fresh=spec.fresh,
-            warm_start=spec.warm_start,
-            noise=spec.noise,
-            bound=None if spec.bound is None else spec.bound * recipe.data.scale,
-        )
+    pipeline_class = SlicedGeneratorPipeline
 
-    def learned(self, loss: SlicedGeneratorLoss) -> nn.Module:  # noqa: D102
+    def loss(self, recipe: SlicedGeneratorRecipe, dataset: DataSet | ImageData) -> SlicedGeneratorLoss:
+        """Return the loss of a new chain."""
+        target = _targets(recipe, dataset)
+        low, high = (float(end) for end in target.aminmax())
+        networks = _networks(recipe, dataset.event_shape)
+        source = Source(recipe.loss.source, low, high)
+        return SlicedGeneratorLoss(networks, target, recipe.flow, source, recipe.loss, data_scale=recipe.data.scale)
+
+    def learned(self, loss: SlicedGeneratorLoss) -> nn.Module:
+        """Return the chain."""
         return loss.networks
 
-    def pipeline(  # noqa: D102
-        self,
-        recipe: SlicedGeneratorRecipe,
-        loss: SlicedGeneratorLoss,
-        averaged: nn.ModuleDict,
-        dataset: DataSet | ImageData,
-        provenance: dict[str, Any],
-        *,
-        preview: bool = False,
-        progress: bool = False,
-    ) -> SlicedGeneratorPipeline:
+    def pipeline(self, trained: Trained) -> SlicedGeneratorPipeline:
+        """Return the networks that were fitted; a preview applies all of them."""
+        recipe, loss = trained.recipe, trained.loss
         count = max(1, loss.num_fitted)
-        asked = None if preview else recipe.sampling.num_networks
+        applied = None if trained.preview else recipe.sampling.num_networks
         return SlicedGeneratorPipeline(
-            nn.ModuleDict({str(i): averaged[str(i)] for i in range(count)}),
-            dataset.event_shape,
+            nn.ModuleDict({str(i): trained.averaged[str(i)] for i in range(count)}),
+            trained.dataset.event_shape,
             loss.source,
-            SlicedGeneratorDefaults(None if asked is None else min(asked, count)),
-            loss.noise,
+            replace(recipe.sampling, num_networks=None if applied is None else min(applied, count)),
+            recipe.loss.noise,
             loss.bound,
             recipe.data.scale,
-            provenance,
+            trained.provenance,
         )
 
-    def load(self, path: str | Path, device: torch.device | str) -> SlicedGeneratorPipeline:  # noqa: D102
-        return SlicedGeneratorPipeline.from_pretrained(path, device)
 
-
-def _networks(recipe: SlicedGeneratorRecipe, event_shape: tuple[int, ...], count: int) -> nn.ModuleDict:
-    """Return the first networks of the chain, initialised one after the other by the recipe's seed."""
+def _networks(recipe: SlicedGeneratorRecipe, event_shape: tuple[int, ...]) -> nn.ModuleDict:
+    """Return the networks of the chain, initialised one after the other by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        made = (build_features(recipe.features, _shape(recipe, event_shape, i)) for i in range(count))
-        return nn.ModuleDict({str(i): network for i, network in enumerate(made)})
+        shapes = {str(i): _shape(recipe, event_shape, i) for i in range(recipe.loss.num_networks)}
+        return nn.ModuleDict({name: build_features(recipe.features, shape) for name, shape in shapes.items()})
 
 
 def _shape(recipe: SlicedGeneratorRecipe, event_shape: tuple[int, ...], network: int) -> tuple[int, ...]:
@@ -94,8 +71,8 @@ def _shape(recipe: SlicedGeneratorRecipe, event_shape: tuple[int, ...], network:
     return event_shape[0], event_shape[1] // factor, event_shape[2] // factor
 
 
-def _targets(recipe: SlicedGeneratorRecipe, dataset: DataSet | ImageData, count: int | None) -> Tensor:
+def _targets(recipe: SlicedGeneratorRecipe, dataset: DataSet | ImageData) -> Tensor:
     """Return the training events that particles flow to, drawn by the recipe's seed."""
-    size = len(dataset.train)
+    size, count = len(dataset.train), recipe.flow.num_targets
     rows = torch.randperm(size, generator=torch.Generator().manual_seed(recipe.training.seed))
     return dataset.train[rows[: size if count is None else count]]

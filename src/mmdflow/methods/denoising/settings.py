@@ -1,0 +1,100 @@
+"""Settings of denoisers: of the losses and the samplers of DDPM and flow matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mmdflow import _checks, _settings
+from mmdflow.errors import InputError
+
+#: What a method predicts, by the name that recipes and saved pipelines use.
+PREDICTION_OF = {"ddpm": "noise", "flow-matching": "velocity"}
+PREDICTIONS = tuple(PREDICTION_OF.values())
+#: Steps of the discrete diffusion; its step i = 1, ..., 1000 is the noise level t = i / 1000.
+NUM_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class DDPMLossSettings:
+    """Which noise levels the loss draws.
+
+    Attributes:
+        t_min: lowest noise level.
+        t_max: highest noise level.
+        level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
+    """
+
+    section: ClassVar[str] = "loss."
+    t_min: float = 0.001
+    t_max: float = 1.0
+    level_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _checks.interval("loss.t_min", self.t_min, 0.0, 1.0, "[)")
+        _checks.interval("loss.t_max", self.t_max, self.t_min, 1.0, "(]")
+        _settings.check(self, positive=["level_power"])
+
+
+@dataclass(frozen=True)
+class FlowMatchingLossSettings(DDPMLossSettings):
+    """Which noise levels the loss draws, from t = 0."""
+
+    t_min: float = 0.0
+
+
+@dataclass(frozen=True)
+class DenoisingSettings:
+    """How a denoiser samples; `DDPMSettings` and `FlowMatchingSettings` say which samplers there are.
+
+    Attributes:
+        num_levels: steps from noise to data.
+        sampler: how a step is made.
+    """
+
+    section: ClassVar[str] = "sampling."
+    num_levels: int
+    sampler: str
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _settings.check(self, counts=["num_levels"])
+
+
+@dataclass(frozen=True)
+class DDPMSettings(DenoisingSettings):
+    """How a DDPM samples.
+
+    Attributes:
+        num_levels: steps from noise to data, a divisor of 1000.
+        sampler: ancestral or ddim.
+        clip: keep the predicted clean sample in [-1, 1], as Ho et al. do; for images.
+    """
+
+    num_levels: int = 100
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if NUM_STEPS % self.num_levels:
+            raise InputError(f"sampling.num_levels = {self.num_levels}: must divide 1000, the steps of the diffusion")
+
+
+@dataclass(frozen=True)
+class FlowMatchingSettings(DenoisingSettings):
+    """How flow matching samples.
+
+    Attributes:
+        num_levels: steps from noise to data.
+        sampler: euler, or heun, which evaluates the network twice a step.
+    """
+
+    num_levels: int = 50
+    sampler: Literal["euler", "heun"] = "euler"
+
+
+#: The sampler's settings, by what the network predicts.
+SETTINGS: dict[str, type[DenoisingSettings]] = {"noise": DDPMSettings, "velocity": FlowMatchingSettings}
