@@ -10,6 +10,7 @@ from .divergences import (
     SlicedMMD as SlicedMMD,
     SobolevDescent as SobolevDescent,
 )
+from .divergences.drifts import Drift as Drift
 from .divergences.witness import KernelWitness as KernelWitness, Witness as Witness
 from .errors import DivergedError as DivergedError, InputError as InputError
 from .flows import flow as flow
