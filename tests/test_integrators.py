@@ -260,8 +260,8 @@ def test_callbacks_may_return_other_truths_and_dtypes():
     assert single.particles.dtype == torch.float64
 
 
-def test_a_flow_needs_a_divergence(unchecked):
-    with pytest.raises(InputError, match="divergence = 'mmd': must be a Divergence"):
+def test_a_flow_needs_a_field(unchecked):
+    with pytest.raises(InputError, match="field = 'mmd': must be a Divergence"):
         flow("mmd", target(), step_size=0.1, num_steps=1)
 
 

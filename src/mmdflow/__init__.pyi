@@ -9,6 +9,7 @@ from .divergences import (
     PotentialEnergy as PotentialEnergy,
     SlicedMMD as SlicedMMD,
     SobolevDescent as SobolevDescent,
+    VelocityField as VelocityField,
 )
 from .divergences.drifts import Drift as Drift
 from .divergences.witness import KernelWitness as KernelWitness, Witness as Witness

@@ -1,7 +1,7 @@
 """Divergences F(nu) between particles and a target, one file a paper."""
 
 from mmdflow.divergences.adaptive import AdaptiveMMD
-from mmdflow.divergences.base import Divergence
+from mmdflow.divergences.base import Divergence, VelocityField
 from mmdflow.divergences.drmmd import AdaptiveRegularization, DrMMD
 from mmdflow.divergences.f_divergence import FDivergence
 from mmdflow.divergences.kale import KALE
@@ -21,4 +21,5 @@ __all__ = [
     "PotentialEnergy",
     "SlicedMMD",
     "SobolevDescent",
+    "VelocityField",
 ]

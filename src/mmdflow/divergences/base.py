@@ -1,6 +1,8 @@
-"""The base class of divergences."""
+"""What moves particles: a velocity field, and the divergences, whose velocity is minus the gradient of their witness."""
 
 from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +12,35 @@ from mmdflow import _checks
 from mmdflow.divergences.witness import Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
+
+
+@runtime_checkable
+class VelocityField(Protocol):
+    """A velocity at every point, given where all particles are: all that `flow` needs.
+
+    Every `Divergence` is one. One's own is a class with `velocity`; it needs no F and no witness.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import VelocityField, flow
+        >>> class ToTheMean:
+        ...     def velocity(self, x, at=None, weights=None):
+        ...         return x.mean(0) - (x if at is None else at)
+        >>> isinstance(ToTheMean(), VelocityField)
+        True
+        >>> flow(ToTheMean(), torch.tensor([[0.0], [4.0]]), step_size=0.5, num_steps=1).particles
+        tensor([[1.],
+                [3.]])
+    """
+
+    def velocity(
+        self,
+        x: Float[Tensor, "n *event"],
+        at: Float[Tensor, "k *event"] | None = None,
+        weights: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "k *event"]:
+        """Return the velocity at `at` (default: at x) of particles x with these weights (default: 1/n each)."""
+        ...
 
 
 class Divergence(nn.Module):

@@ -5,6 +5,6 @@
 * `constraints`: callbacks that keep particles in a set.
 """
 
-from mmdflow.flows.loop import Callback, flow
+from mmdflow.flows.loop import Callback, FieldOrSchedule, flow, jumps, reweighted
 
-__all__ = ["Callback", "flow"]
+__all__ = ["Callback", "FieldOrSchedule", "flow", "jumps", "reweighted"]

@@ -1,4 +1,4 @@
-"""The flow: particles move along minus the gradient of a divergence's witness."""
+"""The flow: particles move along a velocity field, such as minus the gradient of a divergence's witness."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow._tensors import device_of, normal_like
-from mmdflow.divergences import Divergence
+from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows.integrators import DescentNoise, make_integrator
 from mmdflow.types import FlowResult, ScalarOrSchedule
 
 #: Called with (steps made, particles) after every step; returns particles that replace them, True to stop, or None.
 Callback: TypeAlias = Callable[[int, Tensor], Tensor | bool | None]
+#: A velocity field, or a function of the step index (0, 1, ...) that returns one.
+FieldOrSchedule: TypeAlias = VelocityField | Callable[[int], VelocityField]
 
 
 def flow(
-    divergence: Divergence,
+    field: FieldOrSchedule,
     particles: Float[Tensor, "n *event"],
     *,
     step_size: ScalarOrSchedule,
@@ -41,13 +43,14 @@ def flow(
     progress: bool = False,
     generator: torch.Generator | None = None,
 ) -> FlowResult:
-    r"""Move particles along the Wasserstein gradient of a divergence.
+    r"""Move particles along a velocity field, such as the Wasserstein gradient of a divergence.
 
     By default explicit Euler steps: x <- x - eta v,  v <- grad f(x + beta u) + momentum v,  u ~ N(0, I)
     (Arbel et al. 2019, noise injection; Hertrich et al. 2024, momentum, whose effective step is eta / (1 - momentum)).
 
     Args:
-        divergence: F, with its target.
+        field: what moves the particles: a `Divergence` F with its target, any other `VelocityField`, or a function of the step
+            index 0, 1, ... that returns one; it is called once a step. F is evaluated where the field is a divergence.
         particles: the source, [n, *event], n >= 1; never modified.
         step_size: eta, a number or a function of the step index 0, 1, ...
         num_steps: steps to make, at least 0.
@@ -66,7 +69,8 @@ def flow(
             duplicated over a random one. Duplicates coincide until noise parts them. Not with weights.
         reweighting: rate of Fisher-Rao steps on the weights (Wasserstein-Fisher-Rao): w <- w exp(-rate eta (f - mean f)), scaled.
         save_every: record particles and F every so many steps, or after the steps of a list; the start and the end always are.
-        evaluate: whether to compute F at the recorded steps; without it `values` is empty.
+        evaluate: whether to compute F at the recorded steps; without it, and for fields without F, `values` is empty. The F of
+            a schedule is that of the step just made (at the start: of the first step).
         callback: one or several, called in turn after every step with (steps made, particles). Each may return a tensor of the
             same shape that replaces the particles (`mmdflow.flows.constraints`), True to stop, or None. One that has a
             `start(particles, weights)` is told when a flow begins; one that has a `report()` puts it into the result's report.
@@ -88,9 +92,7 @@ def flow(
         >>> bool(result.values[-1] < 0.1 * result.values[0])
         True
     """
-    if not isinstance(divergence, Divergence):
-        raise InputError(f"divergence = {divergence!r}: must be a Divergence, such as MMD(target, Riesz())")
-    divergence.check(particles)
+    field_at = _schedule_of_fields(field, particles)
     _checks.count("num_steps", num_steps, 0)
     saved = _saved(save_every)
     eta = _checks.schedule("step_size", step_size, _checks.non_negative)
@@ -113,6 +115,9 @@ def flow(
     callbacks = _callbacks(callback)
 
     with torch.inference_mode(False), torch.no_grad():
+        moving = field_at(0)
+        _check_particles(moving, particles)
+        _check_moves(moving, birth_death, reweighting, descent)
         x = particles.detach().clone()
         w = _checks.weights("weights", weights, x) if weights is not None or reweighting is not None else None
         watchers = [watcher for watcher in (descent, *callbacks) if watcher is not None]
@@ -120,23 +125,25 @@ def flow(
             begin: Callable[[Tensor, Tensor | None], None] | None = getattr(watcher, "start", None)
             if begin is not None:
                 begin(x, w)
-        record = _Record(divergence, x, w, evaluate)
+        record = _Record(evaluate)
+        record.add(moving, 0, 0.0, x, w)
         nfe, time, stop = 0, 0.0, False
         for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
+            moving = field_at(step) if step else moving
             if descent is not None:
-                x, evaluations = descent.step(divergence, x, w, normal_like(x, generator), eta(step), step)
+                x, evaluations = descent.step(moving, x, w, normal_like(x, generator), eta(step), step)
                 elapsed = eta(step)
             else:
-                field = _Gradient(divergence, w, None if beta is None else beta(step) * normal_like(x, generator))
-                x, elapsed = stepper.step(field, x, eta(step), rho(step))
-                evaluations = field.evaluations
+                gradient = _Gradient(moving, w, None if beta is None else beta(step) * normal_like(x, generator))
+                x, elapsed = stepper.step(gradient, x, eta(step), rho(step))
+                evaluations = gradient.evaluations
             nfe, time = nfe + evaluations, time + elapsed
             if temperature is not None:
                 x = x + temperature(step) * normal_like(x, generator)
             if weight_rate is not None and w is not None:
-                w = reweighted(divergence.witness(x, w)(x), w, weight_rate(step) * elapsed)
+                w = reweighted(moving.witness(x, w)(x), w, weight_rate(step) * elapsed)
             if jump_rate is not None:
-                index = jumps(divergence.witness(x)(x), jump_rate(step) * elapsed, generator)
+                index = jumps(moving.witness(x)(x), jump_rate(step) * elapsed, generator)
                 x = x[index]
                 stepper.select(index)
             for call in callbacks:
@@ -152,7 +159,7 @@ def flow(
                     raise DivergedError(
                         f"particles became non-finite by step {step + 1}: lower step_size ({eta(step):g} here)"
                     )
-                record.add(step + 1, time, x, w)
+                record.add(moving, step + 1, time, x, w)
             if stop:
                 break
         report: dict[str, object] = {}
@@ -165,33 +172,32 @@ def flow(
 class _Gradient:
     """x -> grad f(x + noise), with f frozen at x; counts its evaluations."""
 
-    def __init__(self, divergence: Divergence, weights: Tensor | None, noise: Tensor | None) -> None:
-        self.divergence, self.weights, self.noise = divergence, weights, noise
+    def __init__(self, field: VelocityField, weights: Tensor | None, noise: Tensor | None) -> None:
+        self.field, self.weights, self.noise = field, weights, noise
         self.evaluations = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         self.evaluations += 1
         at = None if self.noise is None else x + self.noise
-        return -self.divergence.velocity(x, at, self.weights)
+        return -self.field.velocity(x, at, self.weights)
 
 
 class _Record:
     """What is kept of a flow on its way."""
 
-    def __init__(self, divergence: Divergence, x: Tensor, weights: Tensor | None, evaluate: bool) -> None:
-        self.divergence, self.evaluate = divergence, evaluate
+    def __init__(self, evaluate: bool) -> None:
+        self.evaluate = evaluate
         self.steps: list[int] = []
         self.times: list[float] = []
         self.snapshots: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.add(0, 0.0, x, weights)
 
-    def add(self, step: int, time: float, x: Tensor, weights: Tensor | None) -> None:
+    def add(self, field: VelocityField, step: int, time: float, x: Tensor, weights: Tensor | None) -> None:
         self.steps.append(step)
         self.times.append(time)
         self.snapshots.append(x)
-        if self.evaluate:
-            self.values.append(self.divergence(x, weights))
+        if self.evaluate and isinstance(field, Divergence):
+            self.values.append(field(x, weights))
 
     def result(self, x: Tensor, weights: Tensor | None, nfe: int, report: dict[str, object]) -> FlowResult:
         return FlowResult(
@@ -204,6 +210,54 @@ class _Record:
             weights=weights,
             report=report,
         )
+
+
+def _schedule_of_fields(field: FieldOrSchedule, particles: Tensor) -> Callable[[int], VelocityField]:
+    """Return the field of every step."""
+    if isinstance(field, VelocityField):
+        return lambda step: field
+    if isinstance(field, Tensor) and isinstance(particles, VelocityField):
+        raise InputError(
+            "field is a tensor and particles is a velocity field: the field comes first, flow(field, particles)"
+        )
+    if not callable(field):
+        raise InputError(
+            f"field = {_short(field)}: must be a Divergence, such as MMD(target, Riesz()), {_OTHER_FIELDS}"
+        )
+
+    def field_at(step: int) -> VelocityField:
+        chosen = field(step)
+        if not isinstance(chosen, VelocityField):
+            raise InputError(f"field({step}) = {_short(chosen)}: must be a VelocityField, such as MMD(target, Riesz())")
+        return chosen
+
+    return field_at
+
+
+_OTHER_FIELDS = "another VelocityField, or a function of the step that returns one"
+
+
+def _short(value: object) -> str:
+    """Return a value on one line; a tensor by its shape."""
+    return f"tensor {list(value.shape)}" if isinstance(value, Tensor) else " ".join(repr(value).split())[:80]
+
+
+def _check_particles(field: VelocityField, particles: Tensor) -> None:
+    """Raise InputError unless the field can move the particles."""
+    if isinstance(field, Divergence):
+        field.check(particles)
+    else:
+        _checks.points("particles", particles)
+
+
+def _check_moves(field: VelocityField, birth_death: object, reweighting: object, descent: object) -> None:
+    """Raise InputError for moves that need more of the field than it has."""
+    kind = type(field).__name__
+    for name, move in (("birth_death", birth_death), ("reweighting", reweighting)):
+        if move is not None and not callable(getattr(field, "witness", None)):
+            raise InputError(f"{name} with field {kind}: the field must have a witness, as a Divergence has")
+    if descent is not None and not isinstance(field, Divergence):
+        raise InputError(f"DescentNoise with field {kind}: the field must have a value F, as a Divergence has")
 
 
 def reweighted(f: Float[Tensor, " n"], weights: Float[Tensor, " n"], time: float) -> Float[Tensor, " n"]:
