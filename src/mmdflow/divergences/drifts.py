@@ -37,14 +37,16 @@ class Drift:
     V = W+ y - W- x with W+ = A+ rowsum(A-), W- = A- rowsum(A+). The sinkhorn form has the cost -log k.
 
     A particle does not push itself off: its self term is left out by its index, unless `self_terms`. With the self terms the
-    drift is 0 where the clouds are equal. The first three forms take O((n + m) d) memory, the others O(n (n + m)).
+    drift is 0 where the clouds are equal. The sinkhorn form keeps them by default: without them both marginals make the particle
+    next to an outlier transport its mass there, and its drift is as long as the outlier is far. The first three forms take
+    O((n + m) d) memory, the others O(n (n + m)).
 
     Args:
         target: samples y of the data, [m, *event].
         kernel: k, with positive values: Gaussian, Laplace, Matern 1/2 or 3/2, RationalQuadratic with alpha > 1, or a mixture.
         normalization: one of the table.
         target_weights: of the samples, [m], non-negative; scaled to sum 1. 1/m each by default.
-        self_terms: whether particles count among their own neighbours.
+        self_terms: whether particles count among their own neighbours; by default in the sinkhorn form only.
         num_iterations: of Sinkhorn's algorithm.
 
     Raises:
@@ -67,14 +69,14 @@ class Drift:
         *,
         normalization: str = "none",
         target_weights: Float[Tensor, " m"] | None = None,
-        self_terms: bool = False,
+        self_terms: bool | None = None,
         num_iterations: int = 50,
     ) -> None:
         self.target = _checks.points("target", target).detach()
         self.target_weights = _checks.weights("target_weights", target_weights, self.target)
         self.normalization = _checks.choice("normalization", normalization, NORMALIZATIONS)
         self.kernel, self.companion = kernel, companion(kernel)
-        self.self_terms = self_terms
+        self.self_terms = normalization == "sinkhorn" if self_terms is None else self_terms
         self.num_iterations = _checks.count("num_iterations", num_iterations)
         self.event_shape = tuple(self.target.shape[1:])
 
