@@ -11,9 +11,10 @@ from .divergences import (
     SobolevDescent as SobolevDescent,
     VelocityField as VelocityField,
 )
+from .divergences.drifts import Drift as Drift
 from .divergences.witness import KernelWitness as KernelWitness, Witness as Witness
 from .errors import DivergedError as DivergedError, InputError as InputError
-from .flows import flow as flow
+from .flows import FitResult as FitResult, fit as fit, flow as flow
 from .flows.moves import DescentNoise as DescentNoise
 from .kernels import (
     Deep as Deep,

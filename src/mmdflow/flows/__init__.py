@@ -1,6 +1,7 @@
 """The flow: particles that move along a velocity field, and all that a step may do besides.
 
 * `loop`: `flow` itself; `state`: what it has at hand and records.
+* `fitting`: `fit`, a network that is trained along a velocity field.
 * `integrators`: how a step is taken; `moves`: what happens besides, in or after a step.
 * `callbacks` and `constraints`: functions that watch, stop or project the particles after each step.
 """

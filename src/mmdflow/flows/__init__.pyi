@@ -1,5 +1,6 @@
 from . import callbacks as callbacks, constraints as constraints, integrators as integrators, moves as moves
 from .callbacks import Callback as Callback
+from .fitting import FitResult as FitResult, fit as fit
 from .integrators import (
     Adam as Adam,
     AdamsBashforth as AdamsBashforth,

@@ -83,6 +83,29 @@ class Kernel(nn.Module):
         """Return what a compiled backend needs to sum this kernel over events of `dim` entries; None where it cannot."""
         return None
 
+    def companion(self) -> Kernel:
+        """Return k# with grad_1 k#(x, y) = k(x, y) (y - x), whose MMD flow is the plain drift of k.
+
+        Of a radial kernel k#(r) = integral from r to infinity of s k(s) ds.
+
+        Raises:
+            InputError: if it is not one of the library's kernels.
+
+        Example:
+            >>> import torch
+            >>> from mmdflow import Gaussian
+            >>> Gaussian(2.0).companion()(torch.zeros(1, 1), torch.zeros(1, 1))  # 2^2 Gaussian(2)
+            tensor([[4.]])
+        """
+        raise InputError(
+            f"kernel = {type(self).__name__}: has no companion here; drifts take Gaussian, Laplace, Matern 1/2 and 3/2, "
+            "RationalQuadratic with alpha > 1, and mixtures of them"
+        )
+
+    def log(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
+        """Return log k(x_i, y_j) of a kernel with positive values, also where k itself underflows if the kernel knows how."""
+        return self(x, y).log()
+
     def sum_by_parts(self, sum_of: PartSum, z: Tensor, points: Tensor) -> Tensor | None:
         """Return sum_j w_j k(z_i, points_j), [n], where `sum_of` gives the same of the kernels that this one is made of.
 
@@ -154,6 +177,16 @@ class Mixture(Kernel):
     def diag(self, x: Tensor) -> Tensor:
         """Return k(x_i, x_i), [n]."""
         return self._sum(lambda k: k.diag(x))
+
+    def companion(self) -> Mixture:
+        """Return the mixture of the members' companions."""
+        return Mixture([member.companion() for member in self.members()], self.weights)
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log sum_l weights_l k_l by its members' logarithms."""
+        weighted = zip(self.weights, self.members(), strict=True)
+        terms = [member.log(x, y) + math.log(weight) for weight, member in weighted if weight > 0]
+        return torch.stack(terms).logsumexp(0)
 
     def sum_by_parts(self, sum_of: PartSum, z: Tensor, points: Tensor) -> Tensor:
         """Return the weighted sum of the members' sums."""

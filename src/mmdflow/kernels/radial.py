@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
-from mmdflow.kernels.base import Kernel, keeps_up
+from mmdflow.kernels.base import Kernel, Mixture, keeps_up
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
 from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power, Term
 
@@ -60,6 +60,17 @@ class Radial(Kernel):
         except (ZeroDivisionError, OverflowError):
             return None
         return term if term is not None and term.fits(dtype) else None
+
+    def log_profile(self, r2: Tensor) -> Tensor:
+        """Return log k as a function of the squared distance; kernels of one exponential know it where k underflows."""
+        return self.profile(r2).log()
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log k(x_i, y_j), [n, m]."""
+        x, y = flat(x), flat(y)
+        kernel = self._on(x)
+        r2 = squared_distances(x, y)
+        return kernel.log_profile(r2) if keeps_up(type(self), "log_profile", "profile") else kernel.profile(r2).log()
 
     def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " count"]:
         """Draw variances v, in float64, so that frequencies w ~ N(0, v I) give k(x, y) = k(0) E cos<w, x - y>."""
@@ -208,6 +219,14 @@ class Gaussian(Radial):
         """Return k / bandwidth^4."""
         return self.profile(r2) / self.bandwidth**4
 
+    def log_profile(self, r2: Tensor) -> Tensor:
+        """Return log_factor - r2 / (2 bandwidth^2)."""
+        return self.log_factor - r2 / (2 * self.bandwidth**2)
+
+    def companion(self) -> Kernel:
+        """Return bandwidth^2 times itself."""
+        return Mixture([self], [float(self.bandwidth) ** 2])
+
     def compiled_profile(self) -> Term:
         """Return an `Exponential`."""
         b, factor = float(self.bandwidth), math.exp(self.log_factor)
@@ -236,9 +255,21 @@ class Laplace(Radial):
         """Return -exp(-r / bandwidth) / (bandwidth r); 0 at r = 0."""
         return -_where_positive(r2, lambda s: _exp(-s.sqrt() / self.bandwidth) / s.sqrt(), 0.0) / self.bandwidth
 
+    def log_profile(self, r2: Tensor) -> Tensor:
+        """Return -r / bandwidth."""
+        return -_distance(r2) / self.bandwidth
+
+    def companion(self) -> Kernel:
+        """Return bandwidth^2 Matern(3/2, sqrt(3) bandwidth) = bandwidth^2 (1 + r / bandwidth) exp(-r / bandwidth)."""
+        return _companion_of_laplace(float(self.bandwidth))
+
     def compiled_profile(self) -> Term:
         """Return a `Decay`."""
         return _exponential_decay(1 / float(self.bandwidth))
+
+
+def _companion_of_laplace(bandwidth: float) -> Kernel:
+    return Mixture([Matern(1.5, math.sqrt(3) * bandwidth)], [bandwidth**2])
 
 
 def _exponential_decay(rate: float) -> Term:
@@ -288,6 +319,20 @@ class Matern(Radial):
         if self.nu == 2.5:
             return 25 / 3 * _exp(-scale * _distance(r2)) / self.bandwidth**4
         return 3 / self.bandwidth**2 * _where_positive(r2, lambda s: scale * _exp(-scale * s.sqrt()) / s.sqrt(), 0.0)
+
+    def log_profile(self, r2: Tensor) -> Tensor:
+        """Return the logarithm of the polynomial, less sqrt(2 nu) r / bandwidth."""
+        a = math.sqrt(2 * self.nu) * _distance(r2) / self.bandwidth
+        return {0.5: a * 0, 1.5: torch.log1p(a), 2.5: torch.log1p(a + a**2 / 3)}[self.nu] - a
+
+    def companion(self) -> Kernel:
+        """Return bandwidth^2 Matern(5/2, sqrt(5/3) bandwidth) for nu = 3/2; nu = 1/2 is Laplace; there is none for 5/2."""
+        bandwidth = float(self.bandwidth)
+        if self.nu == 0.5:
+            return _companion_of_laplace(bandwidth)
+        if self.nu == 1.5:
+            return Mixture([Matern(2.5, math.sqrt(5 / 3) * bandwidth)], [bandwidth**2])
+        return super().companion()
 
     def compiled_profile(self) -> Term:
         """Return a `Decay`."""
@@ -359,6 +404,14 @@ class RationalQuadratic(Radial):
         """Return (1 + 1 / alpha) (1 + r2 / (2 alpha scale^2))^(-alpha - 2) / scale^4."""
         base = 1 + r2 / (2 * self.alpha * self.scale**2)
         return (self.alpha + 1) / self.alpha * base ** (-self.alpha - 2) / self.scale**4
+
+    def companion(self) -> Kernel:
+        """Return scale^2 q RationalQuadratic(alpha - 1, scale sqrt(q)), q = alpha / (alpha - 1), for alpha > 1."""
+        alpha, scale = float(self.alpha), float(self.scale)
+        if alpha <= 1:
+            return super().companion()
+        ratio = alpha / (alpha - 1)
+        return Mixture([RationalQuadratic(alpha - 1, scale * math.sqrt(ratio))], [scale**2 * ratio])
 
     def compiled_profile(self) -> Term:
         """Return a `Power`."""
