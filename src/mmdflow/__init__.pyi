@@ -22,6 +22,7 @@ from .divergences import SlicedMMD as SlicedMMD
 from .divergences import SobolevDescent as SobolevDescent
 from .divergences import VelocityField as VelocityField
 from .divergences.witness import KernelWitness as KernelWitness
+from .divergences.witness import ValueWitness as ValueWitness
 from .divergences.witness import Witness as Witness
 from .errors import DivergedError as DivergedError
 from .errors import InputError as InputError
