@@ -10,6 +10,7 @@ from mmdflow import (
     MMD,
     AdaptiveMMD,
     Deep,
+    Divergence,
     DrMMD,
     FDivergence,
     Gaussian,
@@ -68,6 +69,17 @@ POSITIVE = [name for name in KERNELS if not name.startswith("riesz")]
 CONSTANT = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 
 
+class ForwardAlone(Divergence):
+    """A divergence that gives F and leaves the rest to the base class."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, weights=None):
+        return self.inner(x, weights)
+
+
 FAMILY = [("kl", None), ("reverse-kl", None), ("jeffreys", None), ("chi2", None)]
 FAMILY += [("tsallis", alpha) for alpha in (0.5, 1.0, 1.5, 3.0)]
 
@@ -116,6 +128,14 @@ def _cases():
     for rule in ("optimal", "gradient", "median"):
         add(f"adaptive-{rule}", partial(AdaptiveMMD, bandwidth=rule, kernel=Gaussian, minimum=0.3))
     add("adaptive-function", partial(AdaptiveMMD, bandwidth=lambda x, y: 1 + x.square().mean().item(), kernel=Laplace))
+    for name in (
+        "mmd-gaussian",
+        "mmd-deep-linear",
+        "mmd-polynomial",
+        "kale-gaussian",
+        "drmmd-gaussian",
+    ):
+        cases[f"forward-{name}"] = lambda y, q, make=cases[name]: ForwardAlone(make(y, q))
     cases["potential-embedding"] = lambda y, q: PotentialEnergy(EmbeddingWitness(deep, CONSTANT))
     cases["potential-kernel"] = lambda y, q: PotentialEnergy(KernelWitness(Gaussian(1.0), y, -weights(y, q)))
     return cases

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.divergences.witness import Witness
+from mmdflow.divergences.witness import ValueWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 
@@ -49,18 +49,33 @@ class Divergence(nn.Module):
     Particles may carry weights w >= 0 with sum 1 (1/n each by default). The laws that every divergence obeys and is tested
     against, with the witness f = first variation of F at the particles: dF/dx_i = w_i grad f(x_i), and dF/dw_i = f(x_i) up to
     a constant.
+
+    One's own divergence is a subclass with `forward`, whose F depends on the particles and on their weights. The witness and the
+    velocity then come by automatic differentiation. A subclass that knows them in closed form gives `witness`, too.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Divergence, flow
+        >>> class SecondMoment(Divergence):
+        ...     def forward(self, x, weights=None):
+        ...         return uniform(x, weights) @ x.square().flatten(1).sum(1) / 2
+        >>> flow(SecondMoment(), torch.tensor([[1.0], [-2.0]]), step_size=0.5, num_steps=1).particles
+        tensor([[ 0.5000],
+                [-1.0000]])
     """
 
     #: The shape of an event of the target, or None where any shape will do.
     event_shape: tuple[int, ...] | None = None
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
-        """Return F at the particles x (V-statistic)."""
-        raise NotImplementedError
+        """Return F at the particles x (V-statistic), differentiable in x and in the weights."""
+        raise InputError(
+            f"{type(self).__name__} has no F: it needs forward(x, weights), or is no Divergence but a VelocityField"
+        )
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
-        """Return the first variation f of F at the particles x."""
-        raise NotImplementedError
+        """Return the first variation f of F at the particles x; from `forward`, unless a subclass gives it."""
+        return ValueWitness(self, x, weights)
 
     def velocity(
         self,
@@ -69,7 +84,10 @@ class Divergence(nn.Module):
         weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "k *event"]:
         """Return -grad f, with f frozen at the particles x, evaluated at `at` (default: at x)."""
-        return -self.witness(x, weights).grad(x if at is None else at)
+        witness = self.witness(x, weights)
+        if at is None and isinstance(witness, ValueWitness):
+            return -witness.grad_at_particles()
+        return -witness.grad(x if at is None else at)
 
     def check(self, x: Tensor, field: str = "particles") -> Tensor:
         """Return x if it is finite, floating, and of this target's event shape, dtype and device; else raise InputError."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import ops
+from mmdflow._tensors import along
+from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.ops.dispatch import embedding_grad
 
@@ -64,3 +68,86 @@ class EmbeddingWitness:
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
         return embedding_grad(self.kernel, z, self.direction)
+
+
+class ValueWitness:
+    """The first variation of F by automatic differentiation, for divergences that give `forward` alone.
+
+    f(z) is the derivative of F in the weight of a particle that is added at z with weight 0. Its gradient is a second derivative.
+    f(z) is known up to a constant, as every first variation is.
+
+    Args:
+        value: (particles, weights) -> F, differentiable in both, twice where `grad` is taken.
+        points: the particles at which f is frozen, [n, *event].
+        weights: theirs, [n]; None for 1/n each.
+    """
+
+    def __init__(
+        self,
+        value: Callable[[Tensor, Tensor | None], Tensor],
+        points: Float[Tensor, "n *event"],
+        weights: Float[Tensor, " n"] | None = None,
+    ) -> None:
+        self.value, self.points = value, points.detach()
+        self.weights = None if weights is None else weights.detach()
+
+    def __call__(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, " k"]:
+        """Return f(z_i).
+
+        Raises:
+            InputError: where F does not depend on the weights.
+        """
+        differentiable = torch.is_grad_enabled() and z.requires_grad
+        n = len(self.points)
+        weights = self.points.new_full((n,), 1 / n) if self.weights is None else self.weights
+        with torch.enable_grad():
+            added = z.new_zeros(len(z)).requires_grad_()
+            value = self.value(torch.cat([self.points, z]), torch.cat([weights, added]))
+            f = None
+            if value.requires_grad:
+                # an upstream with a gradient makes functions that have no second derivative leave a mark in the graph
+                upstream = torch.ones_like(value).requires_grad_(differentiable)
+                (f,) = torch.autograd.grad(value, added, upstream, create_graph=differentiable, allow_unused=True)
+        if f is None:
+            raise InputError("weights: forward does not use them; the witness is its derivative in the weights")
+        return f
+
+    def grad(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, "k *event"]:
+        """Return grad f(z_i).
+
+        Raises:
+            InputError: where F has no second derivative.
+        """
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            f = self(z)
+            if _differentiable_once(f):
+                raise InputError(
+                    "forward: must be differentiable twice for a gradient of the witness elsewhere than at the particles; or "
+                    "give the divergence a witness"
+                )
+            return torch.autograd.grad(f.sum() + 0 * z.sum(), z)[0]  # f may be constant
+
+    def grad_at_particles(self) -> Float[Tensor, "n *event"]:
+        """Return grad f(x_i) at the particles themselves by the law dF/dx_i = w_i grad f(x_i): one first derivative."""
+        if self.weights is not None and not bool((self.weights > 0).all()):
+            return self.grad(self.points)
+        with torch.enable_grad():
+            x = self.points.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.value(x, self.weights) + 0 * x.sum(), x)
+        return len(x) * slope if self.weights is None else slope / along(self.weights, slope)
+
+
+def _differentiable_once(f: Tensor) -> bool:
+    """Whether f was computed by a function without a second derivative, through which a gradient would be silently 0."""
+    seen: set[Any] = set()
+    nodes = [f.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        nodes.extend(parent for parent, _ in node.next_functions)
+    return False
