@@ -22,8 +22,8 @@ from .penalty_points import Path as Path
 from .penalty_points import PenaltyPoints as PenaltyPoints
 from .pipeline import DMMDOutput as DMMDOutput
 from .pipeline import DMMDPipeline as DMMDPipeline
+from .sampler import check_integrator as check_integrator
 from .sampler import sample as sample
-from .settings import INTEGRATORS as INTEGRATORS
 from .settings import NAMES as NAMES
 from .settings import OBJECTIVES as OBJECTIVES
 from .settings import PAIRINGS as PAIRINGS
