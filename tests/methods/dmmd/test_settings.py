@@ -38,7 +38,7 @@ def test_recipes_extend_the_settings():
         (LossSpec, "loss.", {"l2_weight": -1.0}, "loss.l2_weight = -1.0"),
     ],
 )
-def test_messages_name_the_section_of_a_recipe(kind, section, change, message):
+def test_messages_name_the_section_of_a_recipe(kind, section, change, message, unchecked):
     with pytest.raises(InputError) as caught:
         kind(**change)
     assert message in str(caught.value)
@@ -91,8 +91,8 @@ def test_options_need_no_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_a_folder_of_before_loads(tmp_path):
-    """The config of the first release, key by key."""
+def test_folders_hold_the_settings_under_the_same_keys(tmp_path):
+    """So that folders of the first release load."""
     pipeline = DMMDPipeline.from_pretrained("digits")
     pipeline.save_pretrained(tmp_path / "p")
     config = json.loads((tmp_path / "p" / "config.json").read_text())
