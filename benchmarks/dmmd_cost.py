@@ -17,7 +17,7 @@ from measure import COMMIT, interleaved
 
 from mmdflow.features import ConvFeatures, MLPFeatures, UNetFeatures
 from mmdflow.methods.denoising import DenoisingLoss
-from mmdflow.methods.dmmd import DMMDLoss
+from mmdflow.methods.dmmd import DMMDLoss, LossSettings
 from mmdflow.noise import NoiseConditionalKernel, schedule
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,8 +101,8 @@ def measure(name, repeats):
         if checkpointed:
             features.enable_checkpointing()
         kernel = NoiseConditionalKernel(features)
-        weights = {"unit_weight": 0.0, "displacement_weight": 1.0, "num_levels": 4, "second_moment": 1.0}
-        calls[row] = step(DMMDLoss(kernel, schedule("linear"), **weights, **loss), x, precision)
+        options = LossSettings(unit_weight=0.0, displacement_weight=1.0, num_levels=4, **loss)
+        calls[row] = step(DMMDLoss(kernel, schedule("linear"), second_moment=1.0, settings=options), x, precision)
     calls["forward"] = forward(network(4), x, t)
     calls["NFE, full gradient"] = nfe(network(4), x, t)
     calls["NFE, semi-gradient"] = nfe(network(4, "semi"), x, t)

@@ -77,13 +77,13 @@ def conditional(pipe: DMMDPipeline, data: DataSet, **settings: bool) -> DMMDPipe
         pipe.kernel,
         pipe.schedule,
         data.train.split(1024),
-        pipe.means.levels,
+        pipe.target.levels,
         noise_repeats=4,
         labels=data.train_labels,
         generator=torch.Generator().manual_seed(0),
         **settings,
     )
-    return replace(pipe, means=means)
+    return replace(pipe, target=means)
 
 
 def share_in_class(samples: Tensor, wanted: Tensor, classifier: Classifier) -> float:
@@ -125,9 +125,9 @@ def main() -> None:
         )
         kernel = NoiseConditionalKernel(pipe.features, width**2 * Gaussian(width))
         for sampler in ("exact", "approximate"):
-            general = replace(pipe, kernel=kernel, means=references)
+            general = replace(pipe, kernel=kernel, target=references)
             report(f"{sampler}, Gaussian base of width {width:g}", general, {"sampler": sampler})
-    means = pipe.means
+    means = pipe.target
     gap = (means.noisy - means.clean).norm(dim=1)
     apart = (means.class_noisy - means.class_clean - (means.noisy - means.clean)).norm(dim=2).mean(0)  # [T]
     result = {

@@ -26,7 +26,7 @@ from .penalty_points import (
     PenaltyPoints as PenaltyPoints,
 )
 from .pipeline import DMMDOutput as DMMDOutput, DMMDPipeline as DMMDPipeline
-from .sampler import sample as sample
+from .sampler import check_integrator as check_integrator, sample as sample
 from .settings import (
     NAMES as NAMES,
     OBJECTIVES as OBJECTIVES,

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
+from mmdflow.flows.integrators import make_integrator, named_integrators
 from mmdflow.methods.dmmd.conditions import FixedEntries
 from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_features
 from mmdflow.methods.dmmd.monitor import Recorder
@@ -51,6 +52,7 @@ def sample(
         DivergedError: when particles become non-finite; names the level and holds the last finite particles.
     """
     settings = SamplerSettings() if settings is None else settings
+    check_integrator(settings)
     fields = _Fields(kernel, target, settings, labels)
     if settings.final_steps:
         _checks.positive("final_step_size", math.nan if walk.final_step_size is None else walk.final_step_size)
@@ -87,6 +89,12 @@ def sample(
     if callback is not None:
         callback(len(walk.levels) + 1, x)
     return x, result.nfe + nfe
+
+
+def check_integrator(settings: SamplerSettings) -> None:
+    """Raise InputError for an integrator that there is not, that has steps of its own, or does not take the momentum."""
+    names = [name for name, kind in named_integrators().items() if kind.obeys_step_size]
+    make_integrator(_checks.choice(f"{settings.section}integrator", settings.integrator, names), settings.momentum)
 
 
 class _Fields:

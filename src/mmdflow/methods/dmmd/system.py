@@ -21,6 +21,7 @@ from mmdflow.methods.dmmd import (
     TargetSamples,
     TargetWitness,
     check_classes,
+    check_integrator,
     target_means,
 )
 from mmdflow.methods.dmmd.recipe import DMMDRecipe, SamplingSpec
@@ -87,27 +88,30 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
             f"training.compile = True with features.gradient = {recipe.features.gradient or 'full'!r}: must be 'semi'; "
             "compiled networks have no double backward"
         )
+    check_integrator(recipe.sampling)
     if recipe.loss.objective != "mmd":
-        if recipe.base.name != "linear":
-            raise InputError(
-                f"base.name = {recipe.base.name!r} with loss.objective = {recipe.loss.objective!r}: must be linear"
-            )
-        for name in ("whitening", "class_means", "guidance"):
-            if getattr(recipe.sampling, name):
-                raise InputError(
-                    f"sampling.{name} = {getattr(recipe.sampling, name)!r} with loss.objective = {recipe.loss.objective!r}: must "
-                    "be left out; a learned witness has no target means"
-                )
-        if {recipe.sampling.sampler, recipe.sampling.final_sampler or recipe.sampling.sampler} != {"approximate"}:
-            raise InputError(
-                f"sampling.sampler = {recipe.sampling.sampler!r} with loss.objective = {recipe.loss.objective!r}: must be "
-                "approximate, as sampling.final_sampler; a learned witness does not see the particles"
-            )
+        _check_learned_witness(recipe)
     if recipe.sampling.class_means:
         labels = _target_rows(recipe, dataset, recipe.sampling)[1]
         if labels is None:
             raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
         check_classes(labels)
+
+
+def _check_learned_witness(recipe: DMMDRecipe) -> None:
+    """Raise InputError for parts of a recipe that a learned witness, of a KL bound, has nothing for."""
+    reason = f"with loss.objective = {recipe.loss.objective!r}: must be"
+    sampling = recipe.sampling
+    if recipe.base.name != "linear":
+        raise InputError(f"base.name = {recipe.base.name!r} {reason} linear")
+    for name in ("whitening", "class_means", "guidance"):
+        if value := getattr(sampling, name):
+            raise InputError(f"sampling.{name} = {value!r} {reason} left out; a learned witness has no target means")
+    if {sampling.sampler, sampling.final_sampler or sampling.sampler} != {"approximate"}:
+        raise InputError(
+            f"sampling.sampler = {sampling.sampler!r} {reason} approximate, as sampling.final_sampler; a learned witness does "
+            f"not see the particles"
+        )
 
 
 def _target(
