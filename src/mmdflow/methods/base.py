@@ -1,7 +1,8 @@
 """What a method gives to the commands: a loss to train, and a pipeline to sample.
 
 `System` is the class that a method extends, `Trained` what its pipeline is made of, `Pipeline` what the commands do with that.
-`new_features` and `new_networks` make the networks that a recipe describes.
+`new_features` and `new_networks` make the networks that a recipe describes. A method finds here, too, what most have in common:
+`StepTerms`, `SavedPipeline`, `Steps` and `load_network`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,33 @@ from torch import nn
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
-from mmdflow.methods._shared.sampling import SampleOutput
+from mmdflow.methods._shared.folder import load_network
+from mmdflow.methods._shared.pretrained import SavedPipeline
+from mmdflow.methods._shared.sampling import SampleOutput, Steps
+from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.recipe.data import ImageData
 from mmdflow.recipe.specs import FeaturesSpec, Recipe
+
+__all__ = [
+    "Pipeline",
+    "SampleOutput",
+    "SavedPipeline",
+    "StepTerms",
+    "Steps",
+    "System",
+    "Trained",
+    "build_features",
+    "load_network",
+    "new_features",
+    "new_networks",
+]
 
 
 @runtime_checkable
 class Pipeline(Protocol):
     """A trained model: called with a number of particles and settings of its sampler, it returns samples.
 
-    `mmdflow.methods._shared.pretrained.SavedPipeline` has all of it but the steps of the sampler.
+    `SavedPipeline` has all of it but the steps of the sampler.
     """
 
     settings: ClassVar[type]
@@ -107,7 +125,7 @@ class System(ABC):
         """Return the loss module around a new network, initialised by the recipe's seed.
 
         Called with a batch [B, *event] and a generator it returns terms: `total` (the scalar to minimise), `scalars()` (what is
-        logged) and `check_finite()`, as `mmdflow.methods._shared.terms.StepTerms` has them.
+        logged) and `check_finite()`, as `StepTerms` has them.
         """
 
     def learned(self, loss: Any) -> nn.Module:

@@ -15,7 +15,6 @@ from mmdflow.methods._shared.networks import check_scalar
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import Steps
 
-
 #: One step of a flow: (settings, network, particles [n, *event], number of the step for every particle [n], generator) ->
 #: the particles after it, without gradients.
 FlowStep = Callable[[Any, FeatureNetwork, Tensor, Tensor, torch.Generator | None], Tensor]
