@@ -103,7 +103,8 @@ def table(kind: type) -> str:
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for one in fields_of(kind):
         default = "" if one.default is MISSING or is_dataclass(one.default) else f"`{one.default}`"
-        rows.append(f"| `{one.name}` | {_type_text(one.type)} | {default} | {one.text} |")
+        text = one.text.replace("|", "\\|")
+        rows.append(f"| `{one.name}` | {_type_text(one.type)} | {default} | {text} |")
     return "\n".join(rows)
 
 
