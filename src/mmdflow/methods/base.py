@@ -1,8 +1,9 @@
-"""What a method gives to the commands: a loss to train, and a pipeline to sample.
+"""The classes that a method is made of: a system builds a loss to train and a pipeline to sample.
 
-`System` is the class that a method extends, `Trained` what its pipeline is made of, `Pipeline` what the commands do with that.
-`new_features` and `new_networks` make the networks that a recipe describes. A method finds here, too, what most have in common:
-`StepTerms`, `SavedPipeline`, `Steps` and `load_network`.
+* `System`: a method extends it. `Trained` holds the results of a training, from which the system makes a pipeline.
+* `Pipeline`: the commands call a trained model by this protocol. `SavedPipeline` implements it but for the sampler's `Steps`.
+* `StepTerms`: the loss of a training step.
+* `new_features`, `new_networks`, `load_network`: networks by a recipe, and from a folder.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Pipeline(Protocol):
 
     @property
     def defaults(self) -> Any:
-        """The settings that a call takes what it leaves out from, one of the class `settings`."""
+        """The settings of a call that names none, an object of the class `settings`."""
         ...
 
     @property
@@ -90,15 +91,15 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that has ended, or that a preview is drawn of: what a pipeline is made of.
+    """The results of a training, at its end or in between.
 
     Attributes:
         recipe: the recipe.
         loss: the loss that was trained.
         averaged: the average of its learned part.
         dataset: the data.
-        provenance: what made it, for the pipeline to keep.
-        preview: whether the pipeline is for a look in between: it should be quick to make and to sample.
+        provenance: recipe, command, commit, seconds, versions; the pipeline keeps it.
+        preview: whether the pipeline is for a look in between. It should then be quick to make and to sample.
         progress: show bars.
     """
 
@@ -129,7 +130,7 @@ class System(ABC):
         """
 
     def learned(self, loss: Any) -> nn.Module:
-        """Return the part of the loss that is learned, and averaged while it is: `loss.network` if nothing else is said."""
+        """Return the part of the loss that is learned and averaged, by default `loss.network`."""
         network: nn.Module = loss.network
         return network
 
