@@ -16,6 +16,26 @@ from mmdflow.methods._shared.gradient_flow import flow_states
 MEAN, STD = torch.tensor([0.5, -1.0, 2.0]), 0.6
 
 
+#: Settings that no flow along a learned gradient samples with, on images [1, 8, 8], and what is said of them.
+BAD_FLOWS = [
+    ({"num_particles": 0}, "num_particles = 0"),
+    ({"num_steps": 0}, "num_steps = 0: must be an integer >= 1"),
+    ({"step_size": -1.0}, "step_size = -1.0: must be a finite number > 0"),
+    ({"step_size": float("nan")}, "step_size = nan: must be a finite number > 0"),
+    ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
+]
+#: Networks and settings that no loss of such a flow takes.
+BAD_FLOW_LOSSES = [
+    ({"num_features": 2}, {}, "num_features = 2 and gradient = 'full': must be 1 and 'full'"),
+    ({}, {"num_steps": 0}, "num_steps = 0"),
+    ({}, {"step_size": 0.0}, "step_size = 0.0"),
+    ({}, {"noise": -1.0}, "noise = -1.0"),
+    ({}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
+    ({}, {"trajectories": "old"}, "trajectories = 'old': must be one of pool, fresh"),
+    ({}, {"pool_size": 0}, "pool_size = 0"),
+]
+
+
 class GivenFunction(FeatureNetwork):
     """A function of (x, t) as a network of one value; it has one parameter, which scales it."""
 

@@ -24,6 +24,8 @@ from mmdflow.methods.density_ratio import (
 )
 from mmdflow.noise import clamped_exp
 from tests.methods.common import (
+    BAD_FLOW_LOSSES,
+    BAD_FLOWS,
     MEAN,
     STD,
     GivenFunction,
@@ -311,15 +313,7 @@ def test_particles_that_are_not_finite_stop_at_their_step():
         pipeline(2)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_particles": 0}, "num_particles = 0"),
-        ({"num_steps": 0}, "num_steps = 0: must be an integer >= 1"),
-        ({"step_size": math.nan}, "step_size = nan: must be a finite number > 0"),
-        ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), BAD_FLOWS)
 def test_bad_settings_of_sampling(change, message, unchecked):
     check_refused(lambda: make()(**change), message)
 
@@ -327,17 +321,11 @@ def test_bad_settings_of_sampling(change, message, unchecked):
 @pytest.mark.parametrize(
     ("network", "settings", "message"),
     [
-        ({"num_features": 2}, {}, "num_features = 2 and gradient = 'full': must be 1 and 'full'"),
-        ({}, {"num_steps": 0}, "num_steps = 0"),
-        ({}, {"step_size": 0.0}, "step_size = 0.0"),
-        ({}, {"noise": -1.0}, "noise = -1.0"),
+        *BAD_FLOW_LOSSES,
         ({}, {"bregman": "lif"}, "did you mean 'lsif'"),
         ({}, {"divergence": "pearson"}, "divergence = 'pearson' with loss.bregman = 'lr': must be kl, js or logd"),
         ({}, {"bregman": "lsif"}, "divergence = 'kl' with loss.bregman = 'lsif': must be pearson"),
-        ({}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
         ({}, {"target_noise": -1.0}, "target_noise = -1.0"),
-        ({}, {"trajectories": "old"}, "trajectories = 'old': must be one of pool, fresh"),
-        ({}, {"pool_size": 0}, "pool_size = 0"),
     ],
 )
 def test_bad_losses(network, settings, message, unchecked):

@@ -23,6 +23,8 @@ from mmdflow.methods.discriminator_flow import (
     discriminator_step,
 )
 from tests.methods.common import (
+    BAD_FLOW_LOSSES,
+    BAD_FLOWS,
     MEAN,
     GivenFunction,
     change_config,
@@ -273,15 +275,7 @@ def test_particles_that_are_not_finite_stop_at_their_step():
     assert torch.isfinite(caught.value.particles).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_particles": 0}, "num_particles = 0"),
-        ({"num_steps": 0}, "num_steps = 0: must be an integer >= 1"),
-        ({"step_size": -1.0}, "step_size = -1.0: must be a finite number > 0"),
-        ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), BAD_FLOWS)
 def test_bad_settings_of_sampling(change, message, unchecked):
     check_refused(lambda: make()(**change), message)
 
@@ -289,16 +283,10 @@ def test_bad_settings_of_sampling(change, message, unchecked):
 @pytest.mark.parametrize(
     ("network", "settings", "message"),
     [
-        ({"num_features": 2}, {}, "num_features = 2 and gradient = 'full': must be 1 and 'full'"),
+        *BAD_FLOW_LOSSES,
         ({"head": "squared_residual", "gradient": "semi"}, {}, "gradient = 'semi': must be 1 and 'full'"),
-        ({}, {"num_steps": 0}, "num_steps = 0"),
-        ({}, {"step_size": 0.0}, "step_size = 0.0"),
-        ({}, {"noise": -1.0}, "noise = -1.0"),
         ({}, {"objective": "hing"}, "did you mean 'hinge'"),
-        ({}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
         ({}, {"penalty_slope": -1.0}, "penalty_slope = -1.0"),
-        ({}, {"trajectories": "old"}, "trajectories = 'old': must be one of pool, fresh"),
-        ({}, {"pool_size": 0}, "pool_size = 0"),
     ],
 )
 def test_bad_losses(network, settings, message, unchecked):

@@ -1,7 +1,8 @@
 """Methods: DMMD and the models it is compared with, each one room.
 
-A room holds all of a method: `loss` (what is trained), `pipeline` (the trained model, which samples), `recipe` (its settings),
-`system` (how the commands build it) and `recipes` (YAML). `registry` finds them; `_shared` is what several have in common.
+A room holds all of a method: `settings` (of loss and sampler), `loss` (trained), `pipeline` (the trained model, which samples),
+`recipe` (all settings of a run), `system` (builds loss and pipeline for the commands) and `recipes` (YAML). `base` has the
+classes that a method extends, `registry` the methods by name, `_shared` the code that several use.
 """
 
 from __future__ import annotations

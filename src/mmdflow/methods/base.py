@@ -1,7 +1,9 @@
-"""What a method gives to the commands: a loss to train, and a pipeline to sample.
+"""The classes that a method is made of: a system builds a loss to train and a pipeline to sample.
 
-`System` is the class that a method extends, `Trained` what its pipeline is made of, `Pipeline` what the commands do with that.
-`new_features` and `new_networks` make the networks that a recipe describes.
+* `System`: a method extends it. `Trained` holds the results of a training, from which the system makes a pipeline.
+* `Pipeline`: the commands call a trained model by this protocol. `SavedPipeline` implements it but for the sampler's `Steps`.
+* `StepTerms`: the loss of a training step.
+* `new_features`, `new_networks`, `load_network`: networks by a recipe, and from a folder.
 """
 
 from __future__ import annotations
@@ -18,16 +20,33 @@ from torch import nn
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
-from mmdflow.methods._shared.sampling import SampleOutput
+from mmdflow.methods._shared.folder import load_network
+from mmdflow.methods._shared.pretrained import SavedPipeline
+from mmdflow.methods._shared.sampling import SampleOutput, Steps
+from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.recipe.data import ImageData
 from mmdflow.recipe.specs import FeaturesSpec, Recipe
+
+__all__ = [
+    "Pipeline",
+    "SampleOutput",
+    "SavedPipeline",
+    "StepTerms",
+    "Steps",
+    "System",
+    "Trained",
+    "build_features",
+    "load_network",
+    "new_features",
+    "new_networks",
+]
 
 
 @runtime_checkable
 class Pipeline(Protocol):
     """A trained model: called with a number of particles and settings of its sampler, it returns samples.
 
-    `mmdflow.methods._shared.pretrained.SavedPipeline` has all of it but the steps of the sampler.
+    `SavedPipeline` has all of it but the steps of the sampler.
     """
 
     settings: ClassVar[type]
@@ -35,7 +54,7 @@ class Pipeline(Protocol):
 
     @property
     def defaults(self) -> Any:
-        """The settings that a call takes what it leaves out from, one of the class `settings`."""
+        """The settings of a call that names none, an object of the class `settings`."""
         ...
 
     @property
@@ -72,15 +91,15 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that has ended, or that a preview is drawn of: what a pipeline is made of.
+    """The results of a training, at its end or in between.
 
     Attributes:
         recipe: the recipe.
         loss: the loss that was trained.
         averaged: the average of its learned part.
         dataset: the data.
-        provenance: what made it, for the pipeline to keep.
-        preview: whether the pipeline is for a look in between: it should be quick to make and to sample.
+        provenance: recipe, command, commit, seconds, versions; the pipeline keeps it.
+        preview: whether the pipeline is for a look in between. It should then be quick to make and to sample.
         progress: show bars.
     """
 
@@ -107,11 +126,11 @@ class System(ABC):
         """Return the loss module around a new network, initialised by the recipe's seed.
 
         Called with a batch [B, *event] and a generator it returns terms: `total` (the scalar to minimise), `scalars()` (what is
-        logged) and `check_finite()`, as `mmdflow.methods._shared.terms.StepTerms` has them.
+        logged) and `check_finite()`, as `StepTerms` has them.
         """
 
     def learned(self, loss: Any) -> nn.Module:
-        """Return the part of the loss that is learned, and averaged while it is: `loss.network` if nothing else is said."""
+        """Return the part of the loss that is learned and averaged, by default `loss.network`."""
         network: nn.Module = loss.network
         return network
 

@@ -1,8 +1,8 @@
 """The methods by name: where the recipe and the system of each are, and the recipes that come with it.
 
-A method is a folder with `recipe.py`, `system.py` and a folder `recipes` of YAML files, whose `__init__` names it in `METHODS`.
-Those of this package are found by themselves, one from outside through `register`, or through an entry point of the group
-"mmdflow.methods" that names its package.
+A method is a package with `recipe.py`, `system.py` and a folder `recipes` of YAML files; its `__init__` names it in `METHODS`.
+The rooms of this package are read by themselves. A package from outside is added by `register`, or by an entry point of the
+group "mmdflow.methods" that names it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,21 @@ _registered: dict[str, Method] = {}
 
 @dataclass(frozen=True)
 class Method:
-    """A method of training a model. Its parts load when they are asked for.
+    """A method of training a model. It names its parts; they are imported when they are used.
 
     Attributes:
         name: what a recipe's `system` says.
-        recipe: class of its recipes, in the module `recipe` of the package.
+        recipe: class of its recipes, in the module `recipe` of the package. That module imports no torch, so that `--help` is
+            quick.
         system: class of its system, in the module `system` of the package.
         package: the full name of its package.
         settings: dataclass of its sampler's settings, in the module `settings` of the package; that of the recipe's `sampling`
             by default.
+
+    Example:
+        >>> method = get_method("ddpm")
+        >>> method.package, method.recipe_class()().system
+        ('mmdflow.methods.denoising', 'ddpm')
     """
 
     name: str
@@ -48,20 +54,20 @@ class Method:
     settings: str = ""
 
     def recipe_class(self) -> type[Recipe]:
-        """Return the class of its recipes; light to import."""
-        kind: type[Recipe] = getattr(importlib.import_module(f"{self.package}.recipe"), self.recipe)
+        """Return the class of its recipes."""
+        kind: type[Recipe] = self._load("recipe", self.recipe)
         return kind
 
     def settings_class(self) -> type:
         """Return the dataclass of its sampler's settings; light to import."""
         if self.settings:
-            kind: type = getattr(importlib.import_module(f"{self.package}.settings"), self.settings)
+            kind: type = self._load("settings", self.settings)
             return kind
         return get_type_hints(self.recipe_class()).get("sampling", type(None))
 
     def make_system(self) -> System:
         """Return its system."""
-        system: System = getattr(importlib.import_module(f"{self.package}.system"), self.system)()
+        system: System = self._load("system", self.system)()
         return system
 
     def recipe_files(self) -> list[Path]:
@@ -70,22 +76,28 @@ class Method:
         assert file is not None
         return sorted((Path(file).parent / "recipes").glob("*.yaml"))
 
+    def _load(self, module: str, name: str) -> Any:
+        part = importlib.import_module(f"{self.package}.{module}")
+        if not hasattr(part, name):
+            raise InputError(f"method = {self.name!r}: {self.package}.{module} holds no {name}")
+        return getattr(part, name)
+
 
 def register(*methods: Method) -> None:
-    """Add methods from outside this package.
+    """Add methods from outside this package, for as long as Python runs.
 
     Raises:
-        InputError: if a name is taken.
+        InputError: if a name is taken by another method.
     """
     for method in methods:
         if all_methods().get(method.name, method) != method:
-            raise InputError(f"method = {method.name!r}: the name is taken")
+            raise InputError(f"method = {method.name!r}: the name is taken by {all_methods()[method.name].package}")
         _registered[method.name] = method
 
 
 def all_methods() -> dict[str, Method]:
     """Return every method by name."""
-    return _found() | _registered
+    return _installed() | _registered
 
 
 def get_method(name: str, field: str = "system") -> Method:
@@ -124,8 +136,8 @@ def _recipe_files() -> dict[str, Path]:
 
 
 @cache
-def _found() -> dict[str, Method]:
-    """Return the methods of this package's rooms, and of packages that say so by an entry point."""
+def _installed() -> dict[str, Method]:
+    """Return the methods of this package's rooms, and of the packages that entry points name."""
     return {method.name: method for package in _packages() for method in package.METHODS}
 
 

@@ -8,6 +8,7 @@
 from mmdflow.recipe.flow import DivergenceSpec, FlowSpec
 from mmdflow.recipe.specs import (
     BaseSpec,
+    BatchRecipe,
     BatchTrainingSpec,
     DataSpec,
     EvaluationSpec,
@@ -18,6 +19,7 @@ from mmdflow.recipe.specs import (
 
 __all__ = [
     "BaseSpec",
+    "BatchRecipe",
     "BatchTrainingSpec",
     "DataSpec",
     "DivergenceSpec",

@@ -228,3 +228,15 @@ class Recipe:
     def smallest(self) -> Recipe:
         """Return the recipe of the least loss of the same kind, to try its settings out."""
         return self
+
+
+@dataclass(frozen=True)
+class BatchRecipe(Recipe):
+    """A recipe whose training draws `training.batch_size` events a step."""
+
+    training: BatchTrainingSpec = field(default_factory=BatchTrainingSpec)
+
+    @property
+    def batch_size(self) -> int:
+        """Events a step."""
+        return self.training.batch_size

@@ -50,7 +50,7 @@ def _folder_of(path: str | Path) -> Path | None:
 
 @contextmanager
 def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
-    """Yield the config of a pipeline folder; what goes wrong with it inside the block becomes one line.
+    """Yield the config of a pipeline folder; an error that it causes inside the block becomes one line.
 
     Raises:
         InputError: if it is missing, damaged, or of another format or system than `systems`.
@@ -80,7 +80,16 @@ def save_pipeline(
     """Write a network (or several, by name), the config and further files of tensors to a new folder, whole or not at all.
 
     Raises:
-        InputError: if the folder is in use and overwrite was not asked for, or cannot be written.
+        InputError: if the folder is in use and `overwrite` is false, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from mmdflow.features import MLPFeatures
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_pipeline(f"{folder}/p", MLPFeatures((2,), num_features=1), {"system": "mine"})
+        ...     with open_config(path, "mine") as config:
+        ...         print(load_network(path, config).event_shape)
+        (2,)
     """
     if isinstance(network, nn.ModuleDict):
         features = {name: _arguments(part) for name, part in network.items()}

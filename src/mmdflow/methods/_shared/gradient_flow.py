@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,16 @@ def flow_states(
     x: Float[Tensor, "n *event"],
     generator: torch.Generator | None = None,
 ) -> Iterator[Float[Tensor, "n *event"]]:
-    """Yield the particles after each of the `settings.num_steps` steps from the source x."""
+    """Yield the particles after each of the `settings.num_steps` steps from the source x.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from mmdflow.features import MLPFeatures
+        >>> network = MLPFeatures((1,), num_features=1, head="flat")
+        >>> halve = lambda settings, network, x, index, generator: x / 2
+        >>> [x.item() for x in flow_states(halve, SimpleNamespace(num_steps=2), network, torch.ones(1, 1))]
+        [0.5, 0.25]
+    """
     for i in range(settings.num_steps):
         x = step(settings, network, x, torch.full((len(x),), i, device=x.device), generator)
         yield x
@@ -37,13 +46,11 @@ class FlowPipeline(SavedPipeline):
     """Sampling down a network of one feature; a subclass is a frozen dataclass with the fields below, and says its step.
 
     Attributes:
-        step: one step of the flow.
         network: of one feature.
         defaults: the flow, with the field num_steps.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
     """
 
-    step: ClassVar[FlowStep]
     network: FeatureNetwork
 
     def __post_init__(self) -> None:
@@ -59,6 +66,10 @@ class FlowPipeline(SavedPipeline):
     def _network(self) -> FeatureNetwork:
         return self.network
 
+    def _step(self) -> FlowStep:
+        """Return one step of the flow."""
+        raise NotImplementedError
+
     def _steps(self, source: Tensor, settings: Any, generator: torch.Generator | None) -> Steps:
-        states = flow_states(type(self).step, settings, self.network, source, generator)
+        states = flow_states(self._step(), settings, self.network, source, generator)
         return Steps(source, states, count=settings.num_steps, nfe=settings.num_steps)

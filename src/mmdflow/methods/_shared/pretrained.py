@@ -1,4 +1,4 @@
-"""`SavedPipeline`: what the pipelines of all methods share. A pipeline of its own says its steps and what it saves."""
+"""`SavedPipeline`, which the pipelines of all methods extend by the steps of their samplers and the parts that they save."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SavedPipeline:
     Attributes:
         systems: names of the methods whose folders it reads.
         settings: the dataclass of its sampler's settings.
-        defaults: the settings, one of that class, that a call takes what it leaves out from.
+        defaults: the settings of a call that names none, an object of that class.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
     """
 

@@ -14,7 +14,13 @@ from mmdflow.methods.density_ratio.settings import RatioFlow
 
 
 def estimate(network: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
-    """Return the network's d at events: log r, or r; what it has for noise levels is given t = 0."""
+    """Return the network's d at events: log r, or r. The network's noise level is t = 0.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> estimate(MLPFeatures((2,), 1, "flat"), torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
     return network(x, x.new_zeros(len(x)))[:, 0]
 
 

@@ -13,7 +13,7 @@ from mmdflow import _checks
 from mmdflow.errors import InputError, reason
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.folder import load_network, load_tensors
-from mmdflow.methods._shared.gradient_flow import FlowPipeline
+from mmdflow.methods._shared.gradient_flow import FlowPipeline, FlowStep
 from mmdflow.methods.density_ratio.flow import ratio_step
 from mmdflow.methods.density_ratio.prior import GaussianPrior
 from mmdflow.methods.density_ratio.settings import RatioFlow
@@ -41,7 +41,9 @@ class DensityRatioPipeline(FlowPipeline):
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
     settings: ClassVar[type] = RatioFlow
-    step = staticmethod(ratio_step)
+
+    def _step(self) -> FlowStep:
+        return ratio_step
 
     def _settings(self, changes: dict[str, Any]) -> RatioFlow:
         settings: RatioFlow = super()._settings(changes)

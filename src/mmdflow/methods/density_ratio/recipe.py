@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mmdflow.methods._shared.scalar_recipe import ScalarRecipe
+from mmdflow.methods._shared.recipes import ScalarRecipe
 from mmdflow.methods.density_ratio.settings import DensityRatioLossSettings
 
 
@@ -14,14 +14,9 @@ class DensityRatioRecipe(ScalarRecipe):
     """All of a run of DGGF-KL.
 
     Attributes:
-        description: what it is and what it costs, in a line.
         system: dggf-kl.
-        data: the data set.
         features: the network; its one number is the log of the density ratio, or the ratio (lsif).
-        training: the training loop.
-        evaluation: the evaluation.
         loss: the source, the flow and the loss.
-        sampling: the sampler.
     """
 
     system: Literal["dggf-kl"] = "dggf-kl"

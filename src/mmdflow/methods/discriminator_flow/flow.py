@@ -47,7 +47,12 @@ OBJECTIVES = {
 
 
 def levels(settings: DiscriminatorFlow, index: Int[Tensor, " n"], like: Tensor) -> Float[Tensor, " n"]:
-    """Return the level t = 1 - i / n at which particles are that have made i steps."""
+    """Return the level t = 1 - i / n of particles that have made i steps.
+
+    Example:
+        >>> levels(DiscriminatorFlow(num_steps=4), torch.tensor([0, 1, 3]), torch.zeros(3)).tolist()
+        [1.0, 0.75, 0.25]
+    """
     return 1 - index.to(like) / settings.num_steps
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.folder import load_network
-from mmdflow.methods._shared.gradient_flow import FlowPipeline
+from mmdflow.methods._shared.gradient_flow import FlowPipeline, FlowStep
 from mmdflow.methods.discriminator_flow.flow import discriminator_step
 from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlow
 
@@ -34,7 +34,9 @@ class DiscriminatorFlowPipeline(FlowPipeline):
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
     settings: ClassVar[type] = DiscriminatorFlow
-    step = staticmethod(discriminator_step)
+
+    def _step(self) -> FlowStep:
+        return discriminator_step
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mmdflow.methods._shared.scalar_recipe import ScalarRecipe
+from mmdflow.methods._shared.recipes import ScalarRecipe
 from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlowLossSettings
 
 
@@ -14,14 +14,9 @@ class DiscriminatorFlowRecipe(ScalarRecipe):
     """All of a run of discriminator flow.
 
     Attributes:
-        description: what it is and what it costs, in a line.
         system: discriminator-flow.
-        data: the data set.
         features: the network; its one number is the discriminator's.
-        training: the training loop.
-        evaluation: the evaluation.
         loss: the flow and the loss.
-        sampling: the sampler.
     """
 
     system: Literal["discriminator-flow"] = "discriminator-flow"

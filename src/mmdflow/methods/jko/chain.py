@@ -30,7 +30,14 @@ class Clip(torch.autograd.Function):
 
 
 def move(network: FeatureNetwork, x: Float[Tensor, "n *event"], clip: float | None = None) -> Float[Tensor, "n *event"]:
-    """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0), its entries in [-clip, clip]."""
+    """Return T(x) = x + u(x), u the network's event-shaped output (at the constant level t = 0), its entries in [-clip, clip].
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> x = torch.tensor([[0.5, -2.0]])
+        >>> move(start_at_identity(MLPFeatures((2,), num_features=1)), x, clip=1.0).tolist()
+        [[0.5, -1.0]]
+    """
     moved = x + network.outputs(x, x.new_zeros(len(x)))[:, 0]
     if clip is not None:
         moved = Clip.apply(moved, clip)

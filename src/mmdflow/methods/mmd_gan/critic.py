@@ -22,7 +22,7 @@ def features_of(critic: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[T
 
 @torch.no_grad()
 def references_of(critic: FeatureNetwork, base: Kernel, batches: Iterable[Tensor]) -> Float[Tensor, "N K"]:
-    """Return what the flow needs of the data: its mean feature, [1, K], for a linear base; every event's feature for others."""
+    """Return the data's features for the flow: their mean, [1, K], for a linear base; those of every event for others."""
     phi = torch.cat([features_of(critic, batch) for batch in batches])
     return phi.double().mean(0, keepdim=True).to(phi) if base.finite else phi
 

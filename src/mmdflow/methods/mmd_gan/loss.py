@@ -168,7 +168,13 @@ class MMDGANLoss(nn.Module):
 def generate(
     generator: FeatureNetwork, noise: Float[Tensor, "n *event"], bound: float | None = None
 ) -> Float[Tensor, "n *event"]:
-    """Return the events that a generator makes of noise: its one event-shaped output o at t = 0, or bound tanh(o)."""
+    """Return the events that a generator makes of noise: its one event-shaped output o at t = 0, or bound tanh(o).
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> generate(MLPFeatures((2,), num_features=1), torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
     made: Tensor = generator.outputs(noise, noise.new_zeros(len(noise)))[:, 0]
     made = made.to(noise.dtype)  # autocast may have lowered it
     return made if bound is None else bound * made.tanh()

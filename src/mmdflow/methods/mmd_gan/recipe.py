@@ -6,30 +6,26 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.recipes import EventRecipe
 from mmdflow.methods.mmd_gan.settings import MMDGANLossSettings, MMDGANSamplingSettings
-from mmdflow.recipe.specs import BaseSpec, BatchTrainingSpec, FeaturesSpec, Recipe, check_event_map
+from mmdflow.recipe.specs import BaseSpec, BatchTrainingSpec, FeaturesSpec
 
 
 @dataclass(frozen=True)
-class MMDGANRecipe(Recipe):
-    """All of a run of MMD-GAN.
+class MMDGANRecipe(EventRecipe):
+    """All of a run of MMD-GAN; a step of the training is a turn of the critic or of the generator.
 
     Attributes:
-        description: what it is and what it costs, in a line.
         system: mmd-gan.
-        data: the data set.
         features: the generator; its one event-shaped output is a sample.
         critic: the critic's features.
         bounded: keep what is generated in [-1, 1], through tanh; for images.
         base: the kernel on the critic's features.
-        training: the training loop; a step is a turn of the critic or of the generator.
-        evaluation: the evaluation.
         loss: the game.
         sampling: the sampler.
     """
 
     system: Literal["mmd-gan"] = "mmd-gan"
-    features: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(num_features=1))
     critic: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(head="flat", num_features=16))
     bounded: bool = False
     base: BaseSpec = field(default_factory=BaseSpec)
@@ -39,7 +35,7 @@ class MMDGANRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that the generator's output is one event, and that the critic can have a penalty on its slope."""
-        check_event_map(self.features, self.system)
+        super().__post_init__()
         if self.critic.gradient is not None:
             raise InputError(f"critic.gradient = {self.critic.gradient!r}: not a field of mmd-gan")
         if self.training.compile:
@@ -50,11 +46,6 @@ class MMDGANRecipe(Recipe):
             raise InputError(
                 f"training.batch_size = {self.training.batch_size}: must be at least 2 for an unbiased MMD"
             )
-
-    @property
-    def batch_size(self) -> int:
-        """Events a step."""
-        return self.training.batch_size
 
     @property
     def smallest_batch(self) -> int:

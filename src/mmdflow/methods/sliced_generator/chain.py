@@ -1,4 +1,4 @@
-"""What training and sampling share, so that both give the same particles: the source, a network's step, a finer grid."""
+"""The parts of the chain that give training and sampling the same particles: the source, a network's step, a finer grid."""
 
 from __future__ import annotations
 
