@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from mmdflow.cli._options import new_parser
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
+from mmdflow.cli._options import Options, Parser
 
 #: A number or infinity, which YAML writes .inf.
 _OR_INFINITY = float | Literal["inf"]
@@ -49,9 +45,9 @@ SETTINGS: dict[str, tuple[Any, str]] = {
 _GIVEN = ("source", "noise_source", "labels", "known", "mask", "monitor")
 
 
-def model_parser(command: str, description: str) -> ArgumentParser:
+def model_parser(command: str, description: str) -> Parser:
     """A parser with MODEL and the sampler's options, which default to the model's own."""
-    parser = new_parser(command, description)
+    parser = Parser(command, description)
     images = "; or images: a folder of pictures, .npz, .npy or parquet" if command == "evaluate" else ""
     parser.add_argument("model", type=str, help=f"a shipped model's name, a run folder or a pipeline folder{images}")
     for name, (kind, text) in SETTINGS.items():
@@ -61,7 +57,7 @@ def model_parser(command: str, description: str) -> ArgumentParser:
     return parser
 
 
-def refuse_settings(options: Namespace, why: str) -> None:
+def refuse_settings(options: Options, why: str) -> None:
     """Raise InputError if a sampler's setting was asked for where there is no model."""
     from mmdflow.errors import InputError
 
@@ -82,7 +78,7 @@ def check_device(device: str) -> None:
         raise InputError(f"device = {device!r}: not usable here ({str(error).splitlines()[0]})") from None
 
 
-def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
+def load(options: Options) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline that MODEL names, on its device, and the sampler's settings that were asked for.
 
     Raises:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import parse
+from mmdflow.cli._options import Options
 from mmdflow.cli.models import load, model_parser
-
-if TYPE_CHECKING:
-    from jsonargparse import Namespace
 
 
 def sample_command(arguments: list[str]) -> None:
@@ -28,7 +25,7 @@ def sample_command(arguments: list[str]) -> None:
     parser.add_argument("--mask", type=str, help="where it is known: white in a picture, non-zero in an array")
     parser.add_argument("--monitor", type=str, help="what the run looks like at each level, as a picture or .json")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
     if options.output is None and options.save is None:
         raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
     if options.save is not None and not options.save.endswith(".npz"):
@@ -91,7 +88,7 @@ def _show(save: str | None, picture: str | None, particles: Any) -> list[str]:
     return [name for name in (save, picture) if name is not None]
 
 
-def _given(options: Namespace, pipeline: Any) -> dict[str, Any]:
+def _given(options: Options, pipeline: Any) -> dict[str, Any]:
     """Return what a run is given beside noise, from the files and labels that the options name."""
     import torch
 
