@@ -6,7 +6,8 @@ import pytest
 from mmdflow import DMMDPipeline
 from mmdflow.cli import main
 from mmdflow.errors import InputError
-from mmdflow.methods.dmmd import TargetMeans, TargetSamples, base_config
+from mmdflow.kernels import base_config
+from mmdflow.methods.dmmd import TargetMeans, TargetSamples
 from mmdflow.recipe import BaseSpec
 
 pytest.importorskip("lightning")

@@ -11,7 +11,10 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from mmdflow import _checks
 from mmdflow._settings import Field, fields_of
 from mmdflow.errors import InputError
-from mmdflow.recipe.read import read_text
+from mmdflow.recipe.read import read_text, type_text
+
+#: Stands for a choice of too many names to show them.
+_NAME = "NAME"
 
 
 class Options(argparse.Namespace):
@@ -74,7 +77,7 @@ class Parser:
             for field in fields:
                 default = field.default if given is None else getattr(given, field.name)
                 flags = [f"--{path}{field.name}", *([f"--{path.rstrip('.')}"] if path and field.name == "name" else [])]
-                self._add(group, flags, field.type, _with_default(field.text, default), dest=f"{path}{field.name}")
+                self._add(group, flags, field.type, _help_text(field, default), dest=f"{path}{field.name}")
                 self._settings.add(f"{path}{field.name}")
 
     def add_words(self, kinds: Iterable[type]) -> None:
@@ -161,18 +164,23 @@ def _title(kind: type) -> str:
     return (kind.__doc__ or kind.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def _with_default(text: str, default: Any) -> str:
+def _help_text(field: Field, default: Any) -> str:
+    """Return what a field means, its choices where `_metavar` does not show them, and its default."""
+    text, metavar = field.text.rstrip("."), _metavar(field.type)
+    if metavar == _NAME:
+        text += f"; {type_text(field.type)}".replace("'", "")
     if default is MISSING or default is None or default == "":
         return text
     shown = str(default).lower() if isinstance(default, bool) else str(default)
-    return f"{text.rstrip('.')} (default: {shown})"
+    return f"{text} (default: {shown})"
 
 
 def _metavar(kind: Any) -> str:
     """Return how --help shows a value of a type hint."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return "{" + ",".join(map(str, arguments)) + "}"
+        shown = "{" + ",".join(map(str, arguments)) + "}"
+        return shown if len(shown) < 40 else _NAME
     if origin in (Union, UnionType):
         return "|".join(_metavar(member) for member in arguments if member is not NoneType)
     if origin in (list, tuple):
