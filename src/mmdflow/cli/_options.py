@@ -1,71 +1,188 @@
-"""Options of the command line: parsers, complaints in one line, options into dataclasses."""
+"""Options of the command line: a thin layer over argparse whose values are read, and refused, as those of recipes are."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, TypeVar
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from mmdflow import _checks
+from mmdflow._settings import Field, fields_of
+from mmdflow.errors import InputError
+from mmdflow.recipe.read import read_text, type_text
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
-Spec = TypeVar("Spec")
-
-
-def new_parser(command: str, description: str) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    return ArgumentParser(prog=f"mmdflow {command}", description=description, exit_on_error=False)
+#: Stands for a choice of too many names to show them.
+_NAME = "NAME"
 
 
-def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse; turn every complaint into one line that names the field, with the nearest field for unknown ones."""
-    from jsonargparse import ArgumentError
+class Options(argparse.Namespace):
+    """The values of a command's options, by name; `fields` holds those of `Parser.add_settings` that were given, nested."""
 
-    from mmdflow.errors import InputError
+    fields: dict[str, Any]
 
-    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-    for argument in arguments:
-        if argument.startswith("--") and argument != "--":
-            name = argument[2:].split("=", 1)[0]
-            if name not in known:
-                raise InputError(f"--{name}: no such field{_checks.near(name, known)}")
-    try:
-        return parser.parse_args(arguments)
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(_reworded(" ".join(str(error).split()))) from None
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of an option."""
+        return getattr(self, name)
+
+    def get(self, name: str) -> Any:
+        """Return the value of an option, None for one that the command does not have."""
+        return getattr(self, name, None)
 
 
-def _reworded(complaint: str) -> str:
-    """Return jsonargparse's complaint in the library's words where its form is known."""
-    match = re.search(r'[Pp]arser key "(.+?)":.*?Subtypes: \[(.+?)\] Errors:.*Given value: (.*)$', complaint)
-    if match is not None:  # an optional field
-        field, subtypes, value = match.groups()
-        subtypes = re.sub(r",? *<class 'NoneType'>,? *", "", subtypes)
-        return f"{field} = {value!r}: must be {_type_name(subtypes)}"
-    match = re.search(r'[Pp]arser key "(.+?)":.*?Expected an? (.+?)\. Got value: (.*?)(?: \(|$)', complaint)
-    if match is None:
-        return complaint[:400]
-    field, allowed, value = match.groups()
-    return f"{field} = {value!r}: must be {_type_name(allowed)}"
+class Parser:
+    """The options of a command.
+
+    Args:
+        command: its name.
+        description: what it does, for --help.
+        usage: how it is called, for --help; by default a list of all options.
+        add_help: answer --help.
+    """
+
+    def __init__(self, command: str, description: str, usage: str | None = None, *, add_help: bool = True) -> None:
+        self._parser = _Argparse(
+            prog=f"mmdflow {command}",
+            description=description,
+            usage=usage,
+            add_help=add_help,
+            allow_abbrev=False,
+            formatter_class=_Help,
+            argument_default=argparse.SUPPRESS,
+        )
+        self._kinds: dict[str, Any] = {}
+        self._defaults: dict[str, Any] = {}
+        self._settings: set[str] = set()
+        self._names: list[str] = ["help"]
+
+    def add_argument(self, *flags: str, type: Any = str, help: str = "", default: Any = None, **more: Any) -> None:
+        """Add an option, or a positional argument, as argparse has it; `type` is a type hint, as `float | list[float]`."""
+        name = _name(flags)
+        self._add(self._parser, flags, type, help, **more)
+        self._defaults[name] = False if more.get("action") == "store_true" else default
+
+    def add_settings(self, kind: type, values: Any = None) -> None:
+        """Add an option a field of a settings dataclass, `--part.field` for one in a part, in a group a part.
+
+        `--part VALUE` is short for `--part.name VALUE` where a part has a name.
+
+        Args:
+            kind: the dataclass.
+            values: one whose values --help shows as defaults; by default those of the class.
+        """
+        for path, part, fields in _parts(kind):
+            given = values if not path or values is None else getattr(values, path.rstrip("."))
+            group = self._parser.add_argument_group(_title(part))
+            for field in fields:
+                default = field.default if given is None else getattr(given, field.name)
+                flags = [f"--{path}{field.name}", *([f"--{path.rstrip('.')}"] if path and field.name == "name" else [])]
+                self._add(group, flags, field.type, _help_text(field, default), dest=f"{path}{field.name}")
+                self._settings.add(f"{path}{field.name}")
+
+    def add_words(self, kinds: Iterable[type]) -> None:
+        """Add options for the fields of all these dataclasses, only to tell their values from positional arguments."""
+        paths = (f"{path}{field.name}" for kind in kinds for path, _, fields in _parts(kind) for field in fields)
+        for flag in {f"--{name}": None for path in paths for name in (path, path.removesuffix(".name"))}:
+            self._parser.add_argument(flag, dest="word")
+            self._kinds["word"] = str
+
+    def peek(self, arguments: Sequence[str]) -> Options:
+        """Return the options of a command, whatever else stands among the arguments."""
+        given, _ = self._parser.parse_known_args(list(arguments))
+        return self._read(given)
+
+    def parse(self, arguments: Sequence[str]) -> Options:
+        """Return the options of a command.
+
+        Raises:
+            InputError: for an unknown option, with the nearest one, or a value of the wrong type.
+        """
+        given, rest = self._parser.parse_known_args(list(arguments))
+        for word in rest:
+            name = word[2:].split("=", 1)[0]
+            if word.startswith("--") and name:
+                raise InputError(f"--{name}: no such field{_checks.near(name, self._names)}")
+        if rest:
+            raise InputError(f"{rest[0]!r}: one argument too many; there is no place for it")
+        return self._read(given)
+
+    def _read(self, given: argparse.Namespace) -> Options:
+        """Return the options whose words argparse has told apart."""
+        options = Options(fields={}, **self._defaults)
+        for name, text in vars(given).items():
+            value = read_text(name, text, self._kinds[name]) if isinstance(text, str) else text
+            if name in self._settings:
+                *parts, field = name.split(".")
+                place = options.fields
+                for part in parts:
+                    place = place.setdefault(part, {})
+                place[field] = value
+            else:
+                setattr(options, name, value)
+        return options
+
+    def _add(self, place: Any, flags: Sequence[str], kind: Any, text: str, **more: Any) -> None:
+        name = more.get("dest", _name(flags))
+        if more.get("action") != "store_true":
+            self._kinds[name] = kind
+            if flags[0].startswith("-"):
+                more["metavar"] = _metavar(kind)
+        self._names += [flag.lstrip("-") for flag in flags]
+        place.add_argument(*flags, help=text.replace("%", "%%"), **more)
 
 
-def _type_name(allowed: str) -> str:
-    allowed = re.sub(r"typing\.|<class '(\w+)'>", lambda m: m.group(1) or "", allowed)
-    if re.fullmatch(r"[Ll]ist(\[.*\])?", allowed):
-        return "a list, in brackets: [a,b]"
-    return re.sub(r"Literal\[(.+?)\]", lambda m: f"one of {m.group(1)}", allowed)
+class _Argparse(argparse.ArgumentParser):
+    """A parser that raises what it complains about."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(message)
 
 
-def fill(kind: type[Spec], parser: ArgumentParser, options: Namespace) -> Spec:
-    """Return the dataclass whose fields the options hold."""
-    from mmdflow.errors import InputError
+class _Help(argparse.HelpFormatter):
+    """Help whose texts begin in column 32: names of fields are long."""
 
-    try:
-        settings: Any = parser.instantiate(options)
-        return kind(**{field: settings[field] for field in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-    except InputError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{kind.__name__.lower()}: a field has the wrong form ({error})") from None
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+def _name(flags: Sequence[str]) -> str:
+    return next((flag for flag in flags if flag.startswith("--")), flags[0]).lstrip("-").replace("-", "_")
+
+
+def _parts(kind: type, path: str = "") -> Iterator[tuple[str, type, list[Field]]]:
+    """Yield the plain fields of a settings dataclass, then those of its parts, with the path that leads to them."""
+    fields = fields_of(kind)
+    yield path, kind, [field for field in fields if not is_dataclass(field.type)]
+    for field in fields:
+        if is_dataclass(field.type):
+            yield from _parts(field.type, f"{path}{field.name}.")  # type: ignore[arg-type]
+
+
+def _title(kind: type) -> str:
+    return (kind.__doc__ or kind.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def _help_text(field: Field, default: Any) -> str:
+    """Return what a field means, its choices where `_metavar` does not show them, and its default."""
+    text, metavar = field.text.rstrip("."), _metavar(field.type)
+    if metavar == _NAME:
+        text += f"; {type_text(field.type)}".replace("'", "")
+    if default is MISSING or default is None or default == "":
+        return text
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"{text} (default: {shown})"
+
+
+def _metavar(kind: Any) -> str:
+    """Return how --help shows a value of a type hint."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        shown = "{" + ",".join(map(str, arguments)) + "}"
+        return shown if len(shown) < 40 else _NAME
+    if origin in (Union, UnionType):
+        return "|".join(_metavar(member) for member in arguments if member is not NoneType)
+    if origin in (list, tuple):
+        return "[A,B]"
+    return {bool: "{true,false}", str: "TEXT", int: "N", float: "X"}.get(kind, "VALUE")

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import parse
+from mmdflow.cli._options import Options
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
     from torch import Tensor
 
     from mmdflow.data import ImageSet
@@ -40,7 +39,7 @@ def evaluate_command(arguments: list[str]) -> None:
     parser.add_argument(
         "--report", type=str, help="a folder for a page to look at: report.html, report.md and pictures"
     )
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
     if options.reference is not None or options.protocol is not None:
         _judge(options)
         return
@@ -85,7 +84,7 @@ def evaluate_command(arguments: list[str]) -> None:
         print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
 
 
-def _judge(options: Namespace) -> None:
+def _judge(options: Options) -> None:
     """Judge images, or samples of a model, against a reference."""
     from mmdflow._files import make_folder
     from mmdflow.errors import InputError
@@ -146,7 +145,7 @@ def _judge(options: Namespace) -> None:
         print(f"written: {', '.join(written)}")
 
 
-def _of_images(options: Namespace, reference: ImageSet) -> ImageSet:
+def _of_images(options: Options, reference: ImageSet) -> ImageSet:
     """Return the images that MODEL names, of any program."""
     from mmdflow.errors import InputError
     from mmdflow.evaluation.judge import check_alike
@@ -162,7 +161,7 @@ def _of_images(options: Namespace, reference: ImageSet) -> ImageSet:
 
 
 def _of_model(
-    pipeline: Any, how: dict[str, Any], options: Namespace, default: int
+    pipeline: Any, how: dict[str, Any], options: Options, default: int
 ) -> tuple[ImageSet, Tensor | None, dict[str, Any]]:
     """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
     import torch

@@ -8,12 +8,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from mmdflow.cli._options import new_parser
+from mmdflow.cli._options import Options, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from jsonargparse import ArgumentParser, Namespace
 
 #: Options of `sample` alone; `source` gives the pipeline's `particles`, the others have the pipeline's names.
 _CONDITIONS = ("source", "noise_source", "labels", "known", "mask", "monitor")
@@ -59,19 +57,19 @@ def _joined(texts: dict[str, list[str]]) -> str:
     return " | ".join(f"{', '.join(methods)}: {text.rstrip('.')}" for text, methods in texts.items())
 
 
-def model_parser(command: str, description: str) -> ArgumentParser:
+def model_parser(command: str, description: str) -> Parser:
     """Return a parser with MODEL and the sampler's options, which default to the model's settings."""
-    parser = new_parser(command, description)
+    parser = Parser(command, description)
     images = "; or images: a folder of pictures, .npz, .npy or parquet" if command == "evaluate" else ""
     parser.add_argument("model", type=str, help=f"a shipped model's name, a run folder or a pipeline folder{images}")
     for name, option in sampler_options().items():
-        parser.add_argument(f"--{name}", type=option.type, help=option.text.replace("%", "%%"))
+        parser.add_argument(f"--{name}", type=option.type, help=option.text)
     features = ": of the model, and of the features of --reference or --protocol" if command == "evaluate" else ""
     parser.add_argument("--device", type=str, default="cpu", help=f"cpu, cuda, ...{features}")
     return parser
 
 
-def refuse_settings(options: Namespace, why: str) -> None:
+def refuse_settings(options: Options, why: str) -> None:
     """Raise InputError if a sampler's setting is given where there is no model."""
     from mmdflow.errors import InputError
 
@@ -92,7 +90,7 @@ def check_device(device: str) -> None:
         raise InputError(f"device = {device!r}: not usable here ({str(error).splitlines()[0]})") from None
 
 
-def load(options: Namespace) -> tuple[Any, dict[str, Any]]:
+def load(options: Options) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline that MODEL names, on its device, and the settings given for its sampler.
 
     Raises:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import parse
+from mmdflow.cli._options import Options, Parser
 from mmdflow.cli.models import load, model_parser
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
 
 
 def sample_command(arguments: list[str]) -> None:
     """Draw samples of a model; write them, or the flow that made them."""
-    options = parse(_sample_parser(), arguments)
+    options = _sample_parser().parse(arguments)
     _check_options(options)
 
     import torch
@@ -42,7 +39,7 @@ def sample_command(arguments: list[str]) -> None:
     _print_files(options, out)
 
 
-def _sample_parser() -> ArgumentParser:
+def _sample_parser() -> Parser:
     parser = model_parser("sample", "Draw samples; show them as a picture, as an animation of the flow, save them.")
     parser.add_argument("-n", "--num_samples", type=int, help="how many; they flow together. 64, or all of a source")
     parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
@@ -57,7 +54,7 @@ def _sample_parser() -> ArgumentParser:
     return parser
 
 
-def _check_options(options: Namespace) -> None:
+def _check_options(options: Options) -> None:
     """Raise InputError for options that contradict each other, or files that cannot be written."""
     from mmdflow.errors import InputError
 
@@ -79,7 +76,7 @@ def _check_options(options: Namespace) -> None:
         plots.check_monitor_file(options.monitor)
 
 
-def _draw(pipeline: Any, options: Namespace, **arguments: Any) -> Any:
+def _draw(pipeline: Any, options: Options, **arguments: Any) -> Any:
     """Sample; where particles become non-finite, save the last finite ones and say so in the error."""
     from mmdflow import plots
     from mmdflow.errors import DivergedError
@@ -109,7 +106,7 @@ def _save_particles(save: str | None, picture: str | None, particles: Any) -> li
     return [name for name in (save, picture) if name is not None]
 
 
-def _print_files(options: Namespace, out: Any) -> None:
+def _print_files(options: Options, out: Any) -> None:
     """Print the files written, with what they hold."""
     if options.monitor is not None:
         print(options.monitor)
@@ -119,7 +116,7 @@ def _print_files(options: Namespace, out: Any) -> None:
         print(f"{options.output}: {len(out.particles)} samples, NFE {out.nfe}")
 
 
-def _conditions(options: Namespace, pipeline: Any) -> dict[str, Any]:
+def _conditions(options: Options, pipeline: Any) -> dict[str, Any]:
     """Return what a run takes beside noise, from the files and labels that the options name."""
     import torch
 
@@ -137,7 +134,7 @@ def _conditions(options: Namespace, pipeline: Any) -> dict[str, Any]:
     return conditions
 
 
-def _read_source(options: Namespace, pipeline: Any) -> Any:
+def _read_source(options: Options, pipeline: Any) -> Any:
     """Return the first `num_samples` particles of the source, or all; note on stderr where images look like [0, 1]."""
     from mmdflow.errors import InputError
 
@@ -149,7 +146,7 @@ def _read_source(options: Namespace, pipeline: Any) -> Any:
     return particles[: options.num_samples]
 
 
-def _read_events(file: str, options: Namespace, pipeline: Any) -> Any:
+def _read_events(file: str, options: Options, pipeline: Any) -> Any:
     """Return the events of a file or folder on the options' device, images with the pipeline's channels."""
     import torch
 

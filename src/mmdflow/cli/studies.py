@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmdflow import _checks
-from mmdflow.cli._options import new_parser, parse
+from mmdflow.cli._options import Parser
 
 
 def reproduce_command(arguments: list[str]) -> None:
     """Make figures of the papers again, or list them."""
-    parser = new_parser("reproduce", "Make figures of the papers again; without a name, list them.")
+    parser = Parser("reproduce", "Make figures of the papers again; without a name, list them.")
     parser.add_argument("name", type=str, nargs="?", help="a reproduction's name, or all")
     parser.add_argument(
         "--scale", type=str, default="small", help="small (minutes on 2 CPU cores) or full (the paper's settings)"
@@ -25,7 +25,7 @@ def reproduce_command(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
     )
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
 
     from mmdflow import studies
     from mmdflow.errors import InputError
@@ -63,7 +63,7 @@ def reproduce_command(arguments: list[str]) -> None:
 
 def compare_command(arguments: list[str]) -> None:
     """Train every method of a data set for the same time, and judge them alike."""
-    parser = new_parser("compare", "Train every method on a data set for the same time; judge them alike in one table.")
+    parser = Parser("compare", "Train every method on a data set for the same time; judge them alike in one table.")
     parser.add_argument("--data", type=str, default="digits", help="a data set that methods have recipes for")
     parser.add_argument("--budget", type=str, default="60s", help="training of each method: 120s, 2min or 1h")
     parser.add_argument("--methods", type=list[str], help="a [list] of them; by default all that there are")
@@ -72,7 +72,7 @@ def compare_command(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str, help="folder of the results; by default comparisons/DATA-BUDGET, gone on with"
     )
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
 
     from mmdflow.studies.compare import budget_seconds, compare, methods_for, order
 

@@ -4,142 +4,142 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmdflow.cli._options import fill, new_parser, parse
+from mmdflow import _run_folder
+from mmdflow.cli._options import Options, Parser
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from mmdflow.recipe import Recipe
+    from mmdflow.recipe.read import Source
+
+
+_HELP = {"-h", "--help"}
 
 
 def train_command(arguments: list[str]) -> None:
     """Train by a recipe into a new run folder, or go on with a run."""
     from mmdflow.errors import InputError
 
-    if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
+    if _peek(arguments).resume is not None:
         _resume(arguments)
         return
-    file, rest = _recipe_file(arguments)
-    parser = _train_parser(_system(file))
-    options = parse(parser, rest if file is None else [f"--config={file}", *rest])  # the command line's over the file's
-    if options.recipe is not None:
-        raise InputError(f"recipe = {options.recipe!r}: a second one; must be one")
-    if not options.config:
+    options = _train_parser(arguments).parse(arguments)
+    if options.recipe is None and not options.config:
         raise InputError("recipe is missing: `mmdflow train RECIPE --output=DIR`; `mmdflow recipes` lists them")
     if options.output is None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
-    recipe, folder = _filled(parser, options), Path(options.output)
+    recipe = _recipe(options)
 
     from mmdflow.runs import train
 
     train.build_check(recipe)
-    train.open_run(recipe, folder, overwrite="--overwrite" in arguments)  # not from a YAML file
-    _run(recipe, folder)
+    train.open_run(recipe, Path(options.output), overwrite=options.overwrite)
+    _run(recipe, Path(options.output))
+
+
+def recipe_from(name: str | Path, options: Sequence[str] = ()) -> Recipe:
+    """Return a recipe (a name or a YAML file), with options of `train` over its fields.
+
+    Example:
+        >>> recipe_from("dmmd-digits", ["--training.max_steps=7"]).training.max_steps
+        7
+    """
+    arguments = [str(name), *options]
+    return _recipe(_train_parser(arguments).parse(arguments))
+
+
+def _recipe(options: Options) -> Recipe:
+    """Return the recipe of the command line: of its files, and of the fields among its options."""
+    from mmdflow.recipe.read import Source
+    from mmdflow.runs.read import recipe_of, recipe_source
+
+    return recipe_of(*map(recipe_source, _recipes(options)), Source(options.fields))
 
 
 def _resume(arguments: list[str]) -> None:
+    """Go on with the run that --resume names, by its own recipe."""
     from mmdflow.errors import InputError
+    from mmdflow.runs.read import read_recipe
 
-    parser = new_parser("train", "Go on with an interrupted run, by its own recipe.")
-    parser.add_argument("--resume", type=str, required=True, help="folder of the run")
-    folder = Path(parse(parser, arguments).resume)
-    if not (folder / "recipe.yaml").is_file():
-        raise InputError(f"resume = {folder}: holds no run (recipe.yaml is missing)")
-    _run(recipe_from(folder / "recipe.yaml"), folder)
-
-
-_FLAGS = ("--overwrite", "--help")  # the options of `train` that take no value
-
-
-def _recipe_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """Return the file of the recipe among the arguments of `train`, None where none is named, and the other arguments."""
-    from mmdflow.methods import recipe_path
-
-    found = None
-    for i, argument in enumerate(arguments):
-        before = arguments[i - 1] if i else ""
-        is_value = "=" not in before and (before == "-o" or before.startswith("--")) and before not in _FLAGS
-        if not is_value and not argument.startswith("-"):
-            return recipe_path(argument), [*arguments[:i], *arguments[i + 1 :]]
-        if is_value and before == "--config":
-            found = found or (argument, [*arguments[: i - 1], *arguments[i + 1 :]])
-        elif argument.startswith("--config="):
-            found = found or (argument.removeprefix("--config="), [*arguments[:i], *arguments[i + 1 :]])
-    return (None, arguments) if found is None else (recipe_path(found[0]), found[1])
+    parser = Parser("train", "Go on with an interrupted run, by its own recipe.")
+    parser.add_argument("--resume", required=True, help="folder of the run")
+    folder = Path(parser.parse(arguments).resume)
+    file = folder / _run_folder.RECIPE
+    if not file.is_file():
+        raise InputError(f"resume = {folder}: holds no run ({file.name} is missing)")
+    _run(read_recipe(file), folder)
 
 
-def _system(file: Path | None) -> str:
-    """Return the system that a recipe's file names; dmmd where it names none, or is no YAML, of which the parser complains."""
-    import yaml
+def _peek(arguments: list[str]) -> Options:
+    """Return the recipe and the options that do not depend on its method; the fields of every method are told from it."""
+    from mmdflow.methods import all_methods
 
-    from mmdflow.methods import get_method
-    from mmdflow.methods.registry import DEFAULT
-
-    if file is None:
-        return DEFAULT
-    try:
-        fields = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return DEFAULT
-    name = fields.get("system", DEFAULT) if isinstance(fields, dict) else DEFAULT
-    return get_method(name).name
+    parser = Parser("train", "", add_help=False)
+    _add_options(parser)
+    parser.add_words(method.recipe_class() for method in all_methods().values())
+    return parser.peek(arguments)
 
 
-def _train_parser(system: str = "dmmd") -> ArgumentParser:
-    from mmdflow.methods import get_method
+def _recipes(options: Options) -> list[str]:
+    """Return the recipes of the command line, names and files; later ones go over earlier ones."""
+    return [name for name in (options.recipe, *options.config) if name is not None]
 
-    what = "Train a model by a recipe (a name or a YAML file); every field of it is an option. "
-    parser = new_parser(
-        "train", what + f"The fields are those of {system}; with RECIPE, --help shows those of its system."
+
+def _train_parser(arguments: list[str]) -> Parser:
+    """Return the parser for the recipe among the arguments: its method's fields are options, its values their defaults."""
+    from mmdflow.recipe.read import read_settings
+    from mmdflow.runs.read import recipe_class, recipe_source
+
+    sources: list[Source] = [recipe_source(name) for name in _recipes(_peek(arguments))]
+    kind = recipe_class(*sources)
+    parser = Parser(
+        "train",
+        "Train a model by a recipe (a name or a YAML file). Every field of it is an option. With RECIPE, --help shows the fields "
+        "of its method and their values in it; else the fields of dmmd.",
+        usage="mmdflow train RECIPE --output=DIR [--part.field=VALUE ...]\n       mmdflow train --resume DIR",
     )
-    parser.add_argument("recipe", type=str, nargs="?", help="a recipe's name or a YAML file")
-    parser.add_argument("--config", action="config", help="a YAML file of fields, as RECIPE")
-    parser.add_argument("-o", "--output", type=str, help="folder of the run: checkpoints, logs, samples, pipeline")
-    parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
-    parser.add_class_arguments(get_method(system).recipe_class())
+    _add_options(parser)
+    parser.add_settings(kind, read_settings(kind, *sources) if sources and _HELP & {*arguments} else None)
     return parser
 
 
-def recipe_from(file: Path, options: Sequence[str] = ()) -> Any:
-    """Return the recipe of a file, with options of `train` over its fields."""
-    parser = _train_parser(_system(file))
-    return _filled(parser, parse(parser, [f"--config={file}", *options]))
+def _add_options(parser: Parser) -> None:
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file")
+    parser.add_argument("--config", action="append", default=[], help="a YAML file of fields, over those of RECIPE")
+    parser.add_argument("-o", "--output", help="folder of the run: checkpoints, logs, samples, pipeline")
+    parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
+    parser.add_argument("--resume", help="folder of an interrupted run to go on with; takes nothing else")
 
 
-def _filled(parser: ArgumentParser, options: Namespace) -> Any:
-    from mmdflow.methods import get_method
-
-    return fill(get_method(options.system).recipe_class(), parser, options)
-
-
-def _run(recipe: Any, folder: Path) -> None:
+def _run(recipe: Recipe, folder: Path) -> None:
+    """Train in a run folder, and say what to do next, or how to go on."""
     from mmdflow.runs import train
 
     resume = f"go on with: mmdflow train --resume {folder}"
     try:
         train.train(recipe, folder)
     except KeyboardInterrupt:
-        saved = folder / "checkpoints" / "last.ckpt"
+        saved = folder / _run_folder.CHECKPOINTS / _run_folder.CHECKPOINT
         state = f"Saved in {saved}" if saved.exists() else "Nothing trained yet"
         raise KeyboardInterrupt(f"{state}; {resume}") from None
-    print(f"trained: {folder / 'pipeline'}")
+    print(f"trained: {folder / _run_folder.PIPELINE}")
     print(f"next:    mmdflow sample {folder} -n 64 -o grid.png")
     print(f"         mmdflow evaluate {folder}")
 
 
 def recipes_command(arguments: list[str]) -> None:
     """List the recipes and the shipped models."""
-    parse(new_parser("recipes", "List the recipes and shipped models."), arguments)
-
-    import yaml
+    Parser("recipes", "List the recipes and shipped models.").parse(arguments)
 
     from mmdflow._files import read_json, shipped_models
-    from mmdflow.methods import recipe_names, recipe_path
+    from mmdflow.methods import recipe_names
+    from mmdflow.runs.read import recipe_source
 
     print("recipes (mmdflow train NAME --output=DIR):")
     width = max(map(len, recipe_names()))
     for name in recipe_names():
-        print(f"  {name:<{width}} {yaml.safe_load(recipe_path(name).read_text())['description']}")
+        print(f"  {name:<{width}} {recipe_source(name).fields['description']}")
     print("shipped models (mmdflow sample NAME -o grid.png):")
     for name, folder in shipped_models().items():
         made = read_json(folder / "config.json")["provenance"]

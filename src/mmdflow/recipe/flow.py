@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.recipe.divergences import DIVERGENCES, KERNEL_FIELDS, KERNELS
 
-#: divergence -> the fields that it uses besides its name.
-USES = {
-    "mmd": ("kernel", "bandwidth", "exponent"),
-    "sliced": ("kernel", "bandwidth", "exponent", "num_directions", "directions", "ranks"),
-    "kale": ("kernel", "bandwidth", "regularization"),
-    "drmmd": ("kernel", "bandwidth", "regularization"),
-    "f-divergence": ("kernel", "bandwidth", "regularization", "entropy", "alpha"),
-    "sobolev": ("kernel", "bandwidth", "regularization"),
-    "adaptive": ("kernel", "rule"),
-}
+if TYPE_CHECKING:  # the names stand in the tables alone
+    DivergenceName = KernelName = str
+else:
+    DivergenceName, KernelName = Literal[tuple(DIVERGENCES)], Literal[tuple(KERNELS)]
 
 
 @dataclass(frozen=True)
@@ -25,9 +20,8 @@ class DivergenceSpec:
     """The divergence.
 
     Attributes:
-        name: mmd, sliced, kale, drmmd, f-divergence, sobolev, or adaptive (MMD whose bandwidth follows the particles).
-        kernel: riesz (the default of mmd and sliced), gaussian (of all others), laplace, matern-3/2, matern-5/2,
-            inverse-multiquadric, rational-quadratic or linear.
+        name: whose flow the particles follow; adaptive is MMD whose bandwidth follows the particles.
+        kernel: of the divergence; riesz by default for mmd and sliced, else gaussian.
         bandwidth: of the kernel; by default the geometric mean of the median distance of the target's points and their median
             distance to their nearest neighbours.
         exponent: of riesz and sliced, in (0, 2); 1 by default.
@@ -40,20 +34,8 @@ class DivergenceSpec:
         ranks: of sliced with riesz: exact (default) or binned, which is quicker for many points.
     """
 
-    name: Literal["mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive"] = "mmd"
-    kernel: (
-        Literal[
-            "riesz",
-            "gaussian",
-            "laplace",
-            "matern-3/2",
-            "matern-5/2",
-            "inverse-multiquadric",
-            "rational-quadratic",
-            "linear",
-        ]
-        | None
-    ) = None
+    name: DivergenceName = "mmd"
+    kernel: KernelName | None = None
     bandwidth: float | None = None
     exponent: float | None = None
     regularization: float | None = None
@@ -66,15 +48,13 @@ class DivergenceSpec:
 
     def __post_init__(self) -> None:
         """Check the numbers, and that no field is given that the divergence does not use."""
-        used = {"name", *USES[self.name]}
-        kernel = self.kernel_name
-        used -= {"bandwidth"} if kernel in ("riesz", "linear") else set()
-        used -= set() if kernel == "riesz" else {"exponent", "ranks"}
+        kernel, used = self.kernel_name, self.used
         for name, value in vars(self).items():
             if value is not None and name not in used:
                 of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")
-                fields = ", ".join(field for field in vars(self) if field in used)
-                raise InputError(f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {fields}")
+                raise InputError(
+                    f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {', '.join(used)}"
+                )
         for name in ("bandwidth", "regularization"):
             if getattr(self, name) is not None:
                 _checks.positive(f"divergence.{name}", getattr(self, name))
@@ -82,10 +62,11 @@ class DivergenceSpec:
             _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
         if self.num_directions is not None:
             _checks.count("divergence.num_directions", self.num_directions)
-        if self.name == "adaptive" and kernel in ("riesz", "linear", "inverse-multiquadric"):
+        if self.name == "adaptive" and not KERNELS[kernel].unit_height:
+            allowed = ", ".join(name for name, choice in KERNELS.items() if choice.unit_height)
             raise InputError(
                 f"divergence.kernel = {kernel!r} with divergence.name = 'adaptive': must have a bandwidth, and height 1 at each "
-                f"(gaussian, laplace, matern-3/2, matern-5/2, rational-quadratic)"
+                f"({allowed})"
             )
         if (self.entropy == "tsallis") != (self.alpha is not None):
             raise InputError(
@@ -97,7 +78,13 @@ class DivergenceSpec:
     @property
     def kernel_name(self) -> str:
         """The kernel, or the divergence's default."""
-        return self.kernel or ("riesz" if self.name in ("mmd", "sliced") else "gaussian")
+        return self.kernel or DIVERGENCES[self.name].kernel
+
+    @property
+    def used(self) -> list[str]:
+        """The fields that the divergence and its kernel have."""
+        fields = {"name", *DIVERGENCES[self.name].fields} - (KERNEL_FIELDS - {*KERNELS[self.kernel_name].fields})
+        return [name for name in vars(self) if name in fields]
 
 
 @dataclass(frozen=True)

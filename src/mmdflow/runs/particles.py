@@ -1,8 +1,7 @@
-"""What `mmdflow flow` does: names into objects, the flow, its report."""
+"""Particle flows by settings: the points, the flow, its report. What `mmdflow flow` does."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,37 +14,15 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.data import READ_POINT_FILES, TOYS, density_points, is_points_file, read_points, toy
-from mmdflow.divergences import (
-    KALE,
-    MMD,
-    AdaptiveMMD,
-    Divergence,
-    DrMMD,
-    FDivergence,
-    SlicedMMD,
-    SobolevDescent,
-)
 from mmdflow.errors import InputError
 from mmdflow.flows import BirthDeath, Callback, Euler, Integrator, flow, named_integrators
-from mmdflow.kernels import (
-    Gaussian,
-    InverseMultiquadric,
-    Kernel,
-    Laplace,
-    Linear,
-    Matern,
-    Radial,
-    RationalQuadratic,
-    Riesz,
-    median_bandwidth,
-    nearest_distance,
-)
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
-from mmdflow.recipe.flow import DivergenceSpec, FlowSpec
+from mmdflow.recipe.divergences import build_divergence
+from mmdflow.recipe.flow import FlowSpec
 from mmdflow.types import FlowResult
 
 #: Points of each sample that the two-sample test looks at, at most.
-_TESTED = 2000
+_MAX_TESTED = 2000
 
 
 @dataclass(frozen=True)
@@ -68,73 +45,84 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
     integrators = named_integrators()
     integrator = integrators[_checks.choice("integrator", spec.integrator, integrators)]
     generator = torch.Generator().manual_seed(spec.seed)
-    target, held_out, spent = _target(spec, generator)
+    target, test, stopping = _split_target(spec, generator)
     particles = _source(spec, target, generator)
     if particles.shape[1:] != target.shape[1:]:
         raise InputError(
             f"source = {spec.source!r} has event shape {list(particles.shape[1:])}: must be {list(target.shape[1:])}, the "
             f"target's"
         )
-    divergence, step_size, momentum = _divergence(spec.divergence, target, generator)
-    callbacks: list[Callback] = [] if watch is None else [watch]
-    if spec.stop_level is not None:
-        if spent is None:
-            raise InputError(
-                f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with"
-            )
-        callbacks.append(
-            StopWhenIndistinguishable(
-                spent, level=spec.stop_level, every=max(1, spec.num_steps // 20), generator=generator
-            )
-        )
-    quiet = 0.8 * spec.num_steps
+    divergence, step = build_divergence(spec.divergence, target, generator)
     start = time.perf_counter()
     result = flow(
         divergence,
         particles,
-        step_size=step_size if spec.step_size is None else spec.step_size,
+        step_size=step.size if spec.step_size is None else spec.step_size,
         num_steps=spec.num_steps,
-        momentum=_momentum(spec, integrator, momentum),
-        noise_injection=(lambda step: spec.noise_injection * max(0.0, 1 - step / quiet))
-        if spec.noise_injection
-        else None,
+        momentum=_momentum(spec, integrator, step.momentum),
+        noise_injection=_falling_noise(spec),
         integrator=spec.integrator,
         moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
         save_every=max(1, spec.num_steps // spec.frames),
-        callback=callbacks,
+        callback=[*([] if watch is None else [watch]), *_stops(spec, stopping, generator)],
         progress=progress,
         generator=generator,
     )
-    seconds = time.perf_counter() - start
     report: dict[str, Any] = {
         "value_start": float(result.values[0]),
         "value_end": float(result.values[-1]),
         "steps": int(result.steps[-1]),
         "nfe": result.nfe,
-        "seconds": seconds,
-        "p_value": None,
+        "seconds": time.perf_counter() - start,
+        "p_value": _p_value(result.particles, test, generator),
     }
-    if held_out is not None and len(result.particles) > 1 and len(held_out.flatten(1).unique(dim=0)) > 1:
-        few = held_out[:_TESTED]
-        _, report["p_value"] = mmd_test(result.particles[:_TESTED], few, gaussian_scales(few), generator=generator)
     return ParticleRun(result, target, report)
 
 
-def _target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the target's samples; as many others to judge by; and as many to stop by, where stop_level asks for them.
+def _stops(spec: FlowSpec, stopping: Tensor | None, generator: torch.Generator) -> list[Callback]:
+    """Return the callback that stops the flow once a test cannot tell the particles from the stopping set."""
+    if spec.stop_level is None:
+        return []
+    if stopping is None:
+        raise InputError(
+            f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with"
+        )
+    every = max(1, spec.num_steps // 20)
+    return [StopWhenIndistinguishable(stopping, level=spec.stop_level, every=every, generator=generator)]
 
-    Where a file has no more the last two are None; where it has less than two sets besides the target they share the rest.
+
+def _falling_noise(spec: FlowSpec) -> Callable[[int], float] | None:
+    """Return the schedule of the injected noise: linearly to 0 over the first four fifths of the steps."""
+    if not spec.noise_injection:
+        return None
+    last = 0.8 * spec.num_steps
+    return lambda step: spec.noise_injection * max(0.0, 1 - step / last)
+
+
+def _p_value(particles: Tensor, test: Tensor | None, generator: torch.Generator) -> float | None:
+    """Return the p-value of the two-sample test against the test set; None where there are too few points for one."""
+    if test is None or len(particles) < 2 or len(test.flatten(1).unique(dim=0)) < 2:
+        return None
+    few = test[:_MAX_TESTED]
+    return mmd_test(particles[:_MAX_TESTED], few, gaussian_scales(few), generator=generator)[1]
+
+
+def _split_target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Split rows into target, test and stopping sets.
+
+    The stopping set is there only where `stop_level` is given. A file with too few rows for all of them leaves what it has after
+    the target to both, or None for a set of less than two rows.
     """
     count, stops = spec.num_targets, spec.stop_level is not None
     rows = _points("target", spec.target, (3 if stops else 2) * count, generator)
     target, rest = rows[:count], rows[count:]
-    if not stops:
-        return target, rest if len(rest) > 1 else None, None
-    spent, held_out = rest[: (len(rest) + 1) // 2], rest[(len(rest) + 1) // 2 :]
-    return target, held_out if len(held_out) > 1 else None, spent if len(spent) > 1 else None
+    half = (len(rest) + 1) // 2 if stops else 0
+    stopping, test = rest[:half], rest[half:]
+    return target, test if len(test) > 1 else None, stopping if len(stopping) > 1 else None
 
 
 def _source(spec: FlowSpec, target: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the particles to start from."""
     if spec.source == "gaussian":
         noise = torch.randn(spec.num_particles, *target.shape[1:], dtype=target.dtype, generator=generator)
         return target.mean(0) + noise * (target - target.mean(0)).square().mean().sqrt() / 3
@@ -163,64 +151,3 @@ def _momentum(spec: FlowSpec, integrator: type[Integrator], default: float) -> f
     if spec.momentum is not None:
         return spec.momentum
     return default if integrator is Euler else 0.9 if integrator.takes_momentum else 0.0
-
-
-def _divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, float, float]:
-    """Return the divergence, and the step size and momentum that suit its scale."""
-    name, ridge, exponent = spec.name, spec.regularization or 0.1, spec.exponent or 1.0
-    spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
-    # a step of the Riesz flow that moves particles alike at every scale of the data
-    free = 0.3 * spread ** (2 - exponent)
-    kernel = spec.kernel_name
-    needs_bandwidth = kernel not in ("riesz", "linear") and name != "adaptive"
-    width = spec.bandwidth or (_bandwidth(target) if needs_bandwidth else 1.0)
-    if name == "adaptive":
-        return (
-            AdaptiveMMD(target, spec.rule or "gradient", kernel=lambda b: _kernel(kernel, b, exponent)),
-            spread**2,
-            0.0,
-        )
-    k = _kernel(kernel, width, exponent)
-    # the curvature of the linear kernel's F is 1, that of a bounded one about 1 / width^2
-    step, momentum = (free, 0.9) if kernel == "riesz" else (0.5, 0.0) if kernel == "linear" else (2 * width**2, 0.0)
-    if name == "sliced":
-        slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
-        if kernel == "riesz":
-            sliced = SlicedMMD(target, slices, exponent, directions, spec.ranks or "exact", generator)
-            return sliced, step, momentum
-        if not isinstance(k, Radial):
-            raise InputError(f"divergence.kernel = {kernel!r} with divergence.name = 'sliced': must be a radial kernel")
-        return SlicedMMD(target, slices, directions=directions, generator=generator, kernel=k), step / 2, momentum
-    if name == "mmd":
-        return MMD(target, k), step, momentum
-    if name == "kale":
-        return KALE(target, k, ridge), width**2 * ridge / (1 + ridge), 0.0
-    if name == "drmmd":
-        return DrMMD(target, k, ridge), width**2 * ridge / (1 + ridge) / 2, 0.0
-    if name == "f-divergence":
-        return FDivergence(target, k, ridge, spec.entropy or "kl", alpha=spec.alpha), width**2 * ridge, 0.0
-    return SobolevDescent(target, k, ridge), 0.1, 0.0
-
-
-def _bandwidth(target: Tensor) -> float:
-    """Return a width between the scale of the whole and that of the gaps: sqrt(median distance x median nearest distance)."""
-    try:
-        return math.sqrt(median_bandwidth(target) * nearest_distance(target))
-    except InputError as error:
-        raise InputError(
-            f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
-        ) from None
-
-
-def _kernel(name: str, width: float, exponent: float) -> Kernel:
-    kernels: dict[str, Callable[[], Kernel]] = {
-        "riesz": lambda: Riesz(exponent),
-        "gaussian": lambda: Gaussian(width),
-        "laplace": lambda: Laplace(width),
-        "matern-3/2": lambda: Matern(1.5, width),
-        "matern-5/2": lambda: Matern(2.5, width),
-        "inverse-multiquadric": lambda: InverseMultiquadric(width),
-        "rational-quadratic": lambda: RationalQuadratic(1.0, width),
-        "linear": Linear,
-    }
-    return kernels[name]()
