@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmdflow._files import shipped_models
 from mmdflow.evaluation import models
+from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import Pipeline
 from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import Judge
 
 
 def paper_recipe(
@@ -98,7 +98,7 @@ class Measured:
 
 
 def measure(
-    pipeline: Pipeline, judge: Judge, *, num_samples: int, draws: int, particles: int, seed: int, **how: Any
+    pipeline: Pipeline, judge: DistanceJudge, *, num_samples: int, draws: int, particles: int, seed: int, **how: Any
 ) -> Measured:
     """Judge `draws` draws of `num_samples` samples, flowed `particles` together; draw i of any model has the same seed."""
     values, shown, nfe = [], torch.empty(0), 0
@@ -112,7 +112,7 @@ def measure(
 
 def table_figures(
     asked: Sequence[str],
-    judges: Mapping[str, Judge],
+    judges: Mapping[str, DistanceJudge],
     held_out: Mapping[str, float],
     rows: Mapping[str, Mapping[str, Measured]],
 ) -> dict[str, Any]:

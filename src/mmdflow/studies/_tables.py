@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mmdflow import plots
-from mmdflow.studies._judge import Judge
+from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.studies._models import Measured
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def shown_distance(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else NONE
 
 
-def published(*judges: Judge) -> str:
+def published(*judges: DistanceJudge) -> str:
     """Return the head of the column of published figures, which only FIDs of CIFAR-10 can be compared with."""
     same = any(judge.fid and judge.data == "cifar10" for judge in judges)
     return "published, CIFAR-10 FID" + ("" if same else " (not comparable)")
@@ -61,7 +61,7 @@ def bars(axes: Axes, measured: Mapping[str, Measured], unit: str, held_out: floa
 def compare_rows(
     figure: Figure,
     rows: Mapping[str, Mapping[str, Measured]],
-    judges: Mapping[str, Judge],
+    judges: Mapping[str, DistanceJudge],
     held_out: Mapping[str, float],
     shown: Sequence[str],
 ) -> None:

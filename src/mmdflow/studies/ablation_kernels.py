@@ -17,8 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdflow.evaluation.distance import open_judge
 from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import open_judge
 from mmdflow.studies._models import Measured, lower, measure, or_none
 from mmdflow.studies._tables import NONE, bars, markdown, published, show_samples, shown_distance
 from mmdflow.studies.base import Outcome

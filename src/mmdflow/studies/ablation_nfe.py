@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.studies._judge import open_judge
+from mmdflow.evaluation.distance import open_judge
 from mmdflow.studies._models import Measured, lower, measure, or_none, own_or_shipped
 from mmdflow.studies._tables import NONE, markdown, published, shown_distance
 from mmdflow.studies.base import Outcome

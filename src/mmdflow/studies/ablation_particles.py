@@ -22,11 +22,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow._tensors import normal_like
+from mmdflow.evaluation.distance import open_judge
 from mmdflow.methods.dmmd import DMMDPipeline, TargetMeans
 from mmdflow.recipe import DataSpec
 from mmdflow.recipe.data import judged_data
 from mmdflow.studies._fits import log_slope
-from mmdflow.studies._judge import open_judge
 from mmdflow.studies._models import Measured, lower, measure, or_none, own_or_shipped
 from mmdflow.studies._tables import NONE, markdown, published, shown_distance
 from mmdflow.studies.base import Outcome

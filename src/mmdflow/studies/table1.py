@@ -4,7 +4,7 @@ The small scale takes digits of 8x8 and, where the files are there, MNIST and Fa
 trained for the same seconds on the same device, which takes about three quarters of an hour of a core, sampling included.
 Networks are the same but for their read-outs, except that the paper's recipe has a cheaper trunk on the latter two
 (`PAPER_TRUNKS`). The full scale is CIFAR-10 with the recipes named after it, judged by FID; the small scale's measure is no
-FID (see `OwnJudge`), so there the published figures stand beside for their order only. Methods that are not trained here have
+FID (see `DataJudge`), so there the published figures stand beside for their order only. Methods that are not trained here have
 published figures alone; `mmdflow compare` trains them too.
 
 The criteria, written down before looking and asked of every data set, hold for the paper's own recipe, since the claim is the
@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdflow.evaluation.distance import DistanceJudge, open_judges
 from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import Judge, open_judges
 from mmdflow.studies._models import Measured, lower, measure, paper_recipe, table_figures
 from mmdflow.studies._tables import NONE, compare_rows, markdown, published, shown_distance
 from mmdflow.studies.base import Outcome, told
@@ -178,7 +178,7 @@ def run(
     )
 
 
-def _rows(models: Mapping[str, Pipeline], judge: Judge, how: Mapping[str, Any]) -> dict[str, Measured]:
+def _rows(models: Mapping[str, Pipeline], judge: DistanceJudge, how: Mapping[str, Any]) -> dict[str, Measured]:
     """Return the distances of a data set's models."""
     ours, paper, ddpm = models["ours"], models["paper"], models["ddpm"]
     final = ours.defaults.final_steps

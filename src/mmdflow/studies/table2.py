@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdflow.studies._judge import open_judges
+from mmdflow.evaluation.distance import open_judges
 from mmdflow.studies._models import Measured, lower, measure, own_or_shipped, table_figures
 from mmdflow.studies._tables import NONE, NOT_AT_HAND, compare_rows, markdown, published, shown_distance
 from mmdflow.studies.base import Outcome, told

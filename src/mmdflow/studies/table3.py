@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdflow.evaluation.distance import open_judges
 from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import open_judges
 from mmdflow.studies._models import Measured, lower, measure, table_figures
 from mmdflow.studies._tables import NONE, NOT_AT_HAND, markdown, show_samples, shown_distance
 from mmdflow.studies.base import Outcome
