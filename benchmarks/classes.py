@@ -49,11 +49,11 @@ def main() -> None:
                 settings = {} if guidance is None else {"labels": asked, "guidance": guidance}
                 out = pipe(N, sampler=sampler, generator=torch.Generator().manual_seed(seed), **settings).particles
                 name = f"{sampler}, " + ("no classes" if guidance is None else f"guidance {guidance:g}")
-                row = rows.setdefault(name, {"classifier_fd": [], "share_in_class": []})
-                row["classifier_fd"].append(judge(out, data, classifier))
+                row = rows.setdefault(name, {"frechet_distance": [], "share_in_class": []})
+                row["frechet_distance"].append(judge(out, data, classifier))
                 row["share_in_class"].append(share_in_class(out, asked, classifier))
     for name, row in rows.items():
-        share, distance = (statistics.mean(row[key]) for key in ("share_in_class", "classifier_fd"))
+        share, distance = (statistics.mean(row[key]) for key in ("share_in_class", "frechet_distance"))
         print(f"{name:30} in the class {share:.3f}  FD {distance:.1f}", flush=True)
     result = {
         "command": "python benchmarks/classes.py",

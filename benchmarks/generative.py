@@ -22,6 +22,7 @@ import torch
 
 from mmdflow.cli.train import recipe_from
 from mmdflow.evaluation import models
+from mmdflow.evaluation.figures import read_report
 from mmdflow.methods import load_pipeline, recipe_path
 from mmdflow.runs import train as runs
 from mmdflow.studies.compare import num_parameters
@@ -36,12 +37,12 @@ WALKS = {
     "exact, Adams, 25 levels": {**EXACT, **ADAMS, "num_levels": 25},
 }
 KEYS = (
-    "classifier_fd",
+    "frechet_distance",
     "sliced_w2",
     "mmd_p_value",
-    "nearest_train_distance",
+    "nearest_distance",
     "class_histogram",
-    "classifier_confidence",
+    "class_confidence",
 )
 
 #: The paper's recipe in our terms: flat head, unit penalty on interpolates, VP path, plain MMD, disjoint halves. Its penalty
@@ -228,7 +229,7 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
     asked = [name, recipe_name, options, seconds, seed, num_samples]
     folder = runs / f"{seed}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"  # nothing else is in it
     result = folder / "row.json"
-    row = json.loads(result.read_text()) if result.exists() else {"samplers": {}}
+    row = read_report(result) if result.exists() else {"samplers": {}}
     if samplers.keys() <= row["samplers"].keys():
         return row
     train(recipe_name, options, seconds, seed, folder)
@@ -258,14 +259,14 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
             "num_samples": report["num_samples"],
         }
         row["reference"] = {k: v for k, v in report.items() if k.endswith(("_reference", "_random_split"))}
-        row["classifier"] = report["classifier"]
+        row["features"] = report["features"]
         result.write_text(json.dumps(row, indent=1) + "\n")
     return row
 
 
 def before(output: Path, seconds: float | None) -> list[dict]:
     """Return the rows of a report that is there already."""
-    rows = json.loads(output.read_text())["rows"] if output.exists() else []
+    rows = read_report(output)["rows"] if output.exists() else []
     return [{"seconds": seconds, **row} for row in rows]
 
 
@@ -275,13 +276,13 @@ def summary(rows: list[dict]) -> list[dict]:
     for name in dict.fromkeys(row["row"] for row in rows):
         of_row = [row for row in rows if row["row"] == name]
         for sampler in of_row[0]["samplers"]:
-            values = [row["samplers"][sampler]["classifier_fd"] for row in of_row]
+            values = [row["samplers"][sampler]["frechet_distance"] for row in of_row]
             table.append(
                 {
                     "row": name,
                     "sampler": sampler,
                     "seeds": [row["seed"] for row in of_row],
-                    "classifier_fd": values,
+                    "frechet_distance": values,
                     "mean": statistics.fmean(values),
                     "spread": statistics.stdev(values) if len(values) > 1 else None,
                     "nfe": of_row[0]["samplers"][sampler]["nfe"],
@@ -313,9 +314,9 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.rows or names:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)
-            found = ", ".join(f"{k} {v['classifier_fd']:.2f} (NFE {v['nfe']})" for k, v in row["samplers"].items())
+            found = ", ".join(f"{k} {v['frechet_distance']:.2f} (NFE {v['nfe']})" for k, v in row["samplers"].items())
             print(f"seed {seed}  {row['steps']:6d} steps {row['train_seconds']:6.0f} s  {name}: {found}", flush=True)
-            rows = before(output, seconds) + [json.loads(file.read_text()) for file in sorted(runs.glob("*/row.json"))]
+            rows = before(output, seconds) + [read_report(file) for file in sorted(runs.glob("*/row.json"))]
             rows = list({(r["row"], r["seed"], r["seconds"]): r for r in rows if r["row"] in names}.values())
             rows = [r for r in rows if seconds is None or r["seconds"] == seconds]
             rows.sort(key=lambda r: (names.index(r["row"]), r["seed"]))
@@ -325,9 +326,9 @@ def main() -> None:
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, 1 thread a run, torch {torch.__version__}, Python {platform.python_version()}",
                 "reference": row["reference"],
-                "classifier": row["classifier"],
+                "features": row["features"],
                 "summary": summary(rows),
-                "rows": [{k: v for k, v in r.items() if k not in ("reference", "classifier")} for r in rows],
+                "rows": [{k: v for k, v in r.items() if k not in ("reference", "features")} for r in rows],
             }
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(report, indent=1) + "\n")

@@ -20,7 +20,7 @@ from mmdflow import MMD, DMMDPipeline, plots
 from mmdflow._files import commit
 from mmdflow.data import DataSet, load
 from mmdflow.errors import DivergedError
-from mmdflow.evaluation.report import evaluate_samples
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.methods.mmd_gan import MMDGANPipeline
 from mmdflow.metrics import train_classifier
 
@@ -69,7 +69,7 @@ def flows(gan: MMDGANPipeline, data: DataSet, judge) -> tuple[list[dict], list[T
         row["slope"] = [float(divergence.velocity(out.trajectory[i]).flatten(1).norm(dim=1).mean()) for i in kept]
         row["mmd2"] = [2 * float(divergence(out.trajectory[i])) for i in kept]
         row["moved"] = float((out.trajectory[-1] - out.trajectory[0]).flatten(1).norm(dim=1).mean())
-        rows.append({**row, "steps": list(kept), "classifier_fd": judge(out.particles)})
+        rows.append({**row, "steps": list(kept), "frechet_distance": judge(out.particles)})
         last.append(out.particles)
     return rows, last
 
@@ -120,7 +120,7 @@ def main() -> None:
     classifier = train_classifier(data.train, data.train_labels, data.test, data.test_labels)
 
     def judge(samples: Tensor) -> float:
-        return evaluate_samples(samples, data.train, data.test, classifier=classifier, seed=0)["classifier_fd"]
+        return evaluate_samples(samples, data.train, data.test, extractor=classifier, seed=0)["frechet_distance"]
 
     path = along_the_path(gan, dmmd, data)
     flowed, last = flows(gan, data, judge)
@@ -130,7 +130,7 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
         "trained": {key: gan.provenance[key] for key in ("steps", "train_seconds", "recipe")},
-        "classifier_fd": {
+        "frechet_distance": {
             "generator": judge(gan(N, generator=generator).particles),
             "noise": judge(torch.randn(N, *data.event_shape, generator=generator).clamp(-1, 1)),
         },
@@ -142,7 +142,7 @@ def main() -> None:
     if last:
         rows = torch.cat([particles[:16] for particles in last])
         plots.save_picture(plots.image_grid(rows, 16), options.figure.with_stem(options.figure.stem + "-samples"))
-    print(json.dumps({"classifier_fd": report["classifier_fd"], "flows": flowed}, indent=1))
+    print(json.dumps({"frechet_distance": report["frechet_distance"], "flows": flowed}, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 from mmdflow import DMMDPipeline, Gaussian, NoiseConditionalKernel
 from mmdflow._files import commit
 from mmdflow.data import DataSet, load
-from mmdflow.evaluation.report import evaluate_samples
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.methods.dmmd import NAMES, TargetSamples, target_means
 from mmdflow.metrics import Classifier, train_classifier
 
@@ -68,7 +68,7 @@ def upper_half() -> Tensor:
 
 
 def judge(samples: Tensor, data: DataSet, classifier: Classifier) -> float:
-    return evaluate_samples(samples, data.train, data.test, classifier=classifier, seed=0)["classifier_fd"]
+    return evaluate_samples(samples, data.train, data.test, extractor=classifier, seed=0)["frechet_distance"]
 
 
 def conditional(pipe: DMMDPipeline, data: DataSet, **settings: bool) -> DMMDPipeline:
@@ -99,7 +99,7 @@ def measure(pipe: DMMDPipeline, settings: dict, data: DataSet, classifier: Class
         if wanted is not None:
             shares.append(share_in_class(out.particles, wanted, classifier))
         distances.append(judge(out.particles, data, classifier))
-    row = {"nfe": out.nfe, "classifier_fd": distances, "seconds": (time.perf_counter() - start) / seeds}
+    row = {"nfe": out.nfe, "frechet_distance": distances, "seconds": (time.perf_counter() - start) / seeds}
     return {**row, "share_in_class": shares} if shares else row
 
 
@@ -115,7 +115,7 @@ def main() -> None:
     def report(name: str, pipe: DMMDPipeline, settings: dict) -> None:
         table[name] = row = measure(pipe, settings, data, classifier, options.seeds)
         share = f"  share {statistics.mean(row['share_in_class']):.3f}" if "share_in_class" in row else ""
-        print(f"{statistics.mean(row['classifier_fd']):8.1f} NFE {row['nfe']:3d}  {name}{share}", flush=True)
+        print(f"{statistics.mean(row['frechet_distance']):8.1f} NFE {row['nfe']:3d}  {name}{share}", flush=True)
 
     for name, settings in rows(data).items():
         report(name, pipe, settings)

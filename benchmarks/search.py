@@ -20,6 +20,7 @@ import torch
 from mmdflow._files import commit
 from mmdflow.errors import DivergedError
 from mmdflow.evaluation import models
+from mmdflow.evaluation.figures import read_report
 from mmdflow.runs.cache import trained
 
 
@@ -323,7 +324,7 @@ def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) 
         report = models.evaluate(pipeline, num_samples=options.num_samples, clock=time.process_time, progress=False)
     except DivergedError as error:
         return {"changes": changes, "diverged": str(error)}
-    keys = ("classifier_fd", "sliced_w2", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")
+    keys = ("frechet_distance", "sliced_w2", "precision", "recall", "coverage", "nfe", "num_samples", "sample_seconds")
     found = {key: report[key] for key in keys if key in report}
     return {"changes": changes, "steps": pipeline.provenance["steps"], **found}
 
@@ -342,7 +343,7 @@ def main() -> None:
     torch.set_num_threads(1)
     candidates = SEARCHES[options.data]
     output = options.output or Path(f"results/search-{options.data}.json")
-    result: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {"rows": {}}
+    result: dict[str, Any] = read_report(output) if output.exists() else {"rows": {}}
     for system in options.systems or candidates:
         rows = result["rows"].setdefault(system, {})
         before = BEFORE.get(options.data, {}).get(system, {})
@@ -351,7 +352,7 @@ def main() -> None:
             if name not in rows:
                 rows[name] = measured(f"{system}-{options.data}", changes, options)
                 rows[name]["commit"] = commit()
-            distance = rows[name].get("classifier_fd", rows[name].get("sliced_w2", "diverged"))
+            distance = rows[name].get("frechet_distance", rows[name].get("sliced_w2", "diverged"))
             print(f"{system:20} {name:45} {distance}", flush=True)
             result |= {
                 "command": f"python benchmarks/search.py {options.data} --seconds {options.seconds:g}",

@@ -15,8 +15,9 @@ import torch
 from measure import provenance
 
 from mmdflow import DMMDPipeline
+from mmdflow.evaluation.distance import open_judge
+from mmdflow.evaluation.figures import read_report
 from mmdflow.evaluation.models import draw_samples
-from mmdflow.studies._judge import open_judge
 
 INTEGRATORS = ("euler", "adams_bashforth")
 
@@ -30,8 +31,8 @@ def cells(name: str, levels: list[int], num_samples: int) -> dict:
             how = {"sampler": "exact", "integrator": integrator, "num_levels": num_levels}
             samples, nfe = draw_samples(pipeline, num_samples, min(250, num_samples), 0, **how)
             seconds = time.process_time() - start
-            found.append({**how, "nfe": nfe, "classifier_fd": judge(samples), "sample_seconds": round(seconds, 1)})
-            print(f"{name:<8} {integrator:<16} NFE {nfe:4d}  FD {found[-1]['classifier_fd']:.2f}", flush=True)
+            found.append({**how, "nfe": nfe, "frechet_distance": judge(samples), "sample_seconds": round(seconds, 1)})
+            print(f"{name:<8} {integrator:<16} NFE {nfe:4d}  FD {found[-1]['frechet_distance']:.2f}", flush=True)
     return {
         "num_samples": num_samples,
         "train_seconds": pipeline.provenance["train_seconds"],
@@ -52,7 +53,7 @@ def main() -> None:
     output = Path(options.output)
     for name in options.names:
         found = cells(name, options.levels, options.num_samples)
-        models = json.loads(output.read_text())["models"] if output.exists() else {}
+        models = read_report(output)["models"] if output.exists() else {}
         report = {"command": "python benchmarks/walk.py", **provenance(), "models": {**models, name: found}}
         output.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -97,9 +97,16 @@ def test_sample_writes_picture_animation_and_arrays(run_folder, tmp_path, capsys
 
 def test_evaluate_writes_a_report(run_folder, capsys):
     assert main(["evaluate", str(run_folder)]) == 0
-    assert "classifier_fd" in capsys.readouterr().out
+    assert "frechet_distance" in capsys.readouterr().out
     report = json.loads((run_folder / "metrics.json").read_text())
-    needed = {"classifier_fd", "classifier_fd_reference", "class_histogram", "mmd_p_value", "train_seconds", "nfe"}
+    needed = {
+        "frechet_distance",
+        "frechet_distance_reference",
+        "class_histogram",
+        "mmd_p_value",
+        "train_seconds",
+        "nfe",
+    }
     assert needed <= report.keys()
     assert report["num_samples"] == 40
     assert len(report["class_histogram"]) == 10

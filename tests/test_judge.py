@@ -16,9 +16,12 @@ from torch import nn
 from mmdflow import InputError
 from mmdflow.cli import main
 from mmdflow.data import ImageSet, load
-from mmdflow.evaluation.judge import ReferenceStatistics, judge
+from mmdflow.evaluation.figures import FIGURES, read_report, table
+from mmdflow.evaluation.judge import judge
 from mmdflow.evaluation.neighbours import nearest
 from mmdflow.evaluation.protocols import PROTOCOLS, as_images, extractor_for, open_images, other_part, protocol
+from mmdflow.evaluation.reference import ReferenceStatistics
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.metrics import extractors, frechet_distance
 from mmdflow.metrics.extractors import FeatureExtractor, ModuleExtractor, feature_extractor, inception
 
@@ -106,7 +109,7 @@ def test_copies_of_the_training_set_are_found():
     assert (copies["close_share"], copies["nearest_distance"]) == (1, 0)
     assert abs(fresh["copying_z"]) < 3.5
     assert fresh["close_share"] < 0.12
-    assert fresh["nearest_distance"] == pytest.approx(fresh["nearest_distance_held_out"], rel=0.15)
+    assert fresh["nearest_distance"] == pytest.approx(fresh["nearest_distance_reference"], rel=0.15)
     assert noise["copying_z"] > 15
     assert noise["close_share"] == 0
     assert (fresh["training"], fresh["held_out"]) == ("train", "test")
@@ -121,7 +124,7 @@ def test_references_are_computed_once_and_damaged_ones_again(tmp_path, caplog, m
         patch.setattr(ModuleExtractor, "features", lambda *a: pytest.fail("computed again"))
         again = ReferenceStatistics.of(reference, extractor)
     assert torch.equal(again.moments.scatter, first.moments.scatter)
-    assert torch.equal(again.kept, first.kept)
+    assert torch.equal(again.features, first.features)
     file.write_bytes(b"broken")
     with caplog.at_level(logging.WARNING):
         rebuilt = ReferenceStatistics.of(reference, extractor)
@@ -139,6 +142,35 @@ def test_few_samples_are_warned_of(caplog):
     assert "5 samples for 6 features: the covariance has not full rank" in caplog.text
     assert "frechet_at_infinity" not in report
     assert "precision" not in report
+
+
+def test_every_figure_is_in_the_vocabulary():
+    """And every entry of the vocabulary is a figure; the docs have it as it is."""
+    data = load("digits")
+    classifier = extractor_for("classifier", "digits")
+    training, held_out = as_images(data.train, "train"), as_images(data.test, "test")
+    against_reference = judge(held_out, training, classifier, held_out=held_out, repeats=2).figures
+    of_model = evaluate_samples(data.test[:100], data.train, data.test, extractor=classifier)
+    known = {figure.key for figure in FIGURES}
+    measured = set()
+    for report in (against_reference, of_model):
+        keys = {key for key, value in report.items() if isinstance(value, float | list | dict)}
+        measured |= {key.removesuffix("_reference") for key in keys} - {"seconds", "images_a_second"}
+    assert measured == known
+    page = Path(__file__).parents[1] / "docs" / "evaluation.md"
+    assert f"<!-- figures -->\n{table()}\n<!-- end -->" in page.read_text(), (
+        "put there mmdflow.evaluation.figures.table()"
+    )
+
+
+def test_old_reports_are_read_by_their_new_keys(tmp_path):
+    file = tmp_path / "old.json"
+    file.write_text('{"rows": [{"classifier_fd": 4.3, "nearest_train_distance_reference": 2.0, "nfe": 52}]}')
+    assert read_report(file) == {"rows": [{"frechet_distance": 4.3, "nearest_distance_reference": 2.0, "nfe": 52}]}
+    for committed in (Path(__file__).parents[1] / "results").rglob("*.json"):
+        text = json.dumps(read_report(committed))
+        assert "classifier_fd" not in text
+        assert "nearest_train" not in text
 
 
 def test_nearest_is_found_across_batches():
@@ -307,6 +339,8 @@ def test_samples_saved_by_us_are_read(tmp_path):
         (["{folder}", "--reference={wide}", "--split=test"], "is one file, all training data"),
         (["{folder}", "--reference=digits", "--report={nan}"], "nan.npz: cannot be made"),
         (["{wide}", "--reference=digits"], "entries reach 3: must be in [-1, 1]"),
+        (["{unit}", "--reference=digits"], "entries lie in [0, 1]: must be in [-1, 1]; 2 x - 1 takes images in [0, 1]"),
+        (["{folder}", "--reference={unit}"], "unit.npz: entries lie in [0, 1]: must be in [-1, 1]"),
         (["{other}", "--reference=digits"], "holds images [1, 4, 4]: must be [1, 8, 8]"),
     ],
 )
@@ -314,6 +348,7 @@ def test_bad_input(arguments, message, folder, tmp_path, capsys, unchecked):
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "nan.npz", samples=np.full((2, 1, 8, 8), np.nan, np.float32))
     np.savez(tmp_path / "wide.npz", samples=np.full((2, 1, 8, 8), 3, np.float32))
+    np.savez(tmp_path / "unit.npz", samples=np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8))
     np.savez(tmp_path / "other.npz", samples=np.zeros((2, 1, 4, 4), np.float32))
     np.savez(tmp_path / "colour.npz", images=np.zeros((2, 3, 8, 8), np.uint8))
     np.savez(tmp_path / "four.npz", images=np.zeros((2, 4, 8, 8), np.uint8))
@@ -321,7 +356,9 @@ def test_bad_input(arguments, message, folder, tmp_path, capsys, unchecked):
     (tmp_path / "mixed").mkdir()
     for name, width in (("a", 8), ("other", 9)):
         Image.new("L", (width, 8)).save(tmp_path / "mixed" / f"{name}.png")
-    places = {name: str(tmp_path / f"{name}.npz") for name in ("nan", "wide", "other", "colour", "four", "nothing")}
+    places = {
+        name: str(tmp_path / f"{name}.npz") for name in ("nan", "wide", "unit", "other", "colour", "four", "nothing")
+    }
     places |= {"folder": str(folder), "empty": str(tmp_path / "empty"), "mixed": str(tmp_path / "mixed")}
     assert main(["evaluate", *(argument.format(**places) for argument in arguments)]) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from mmdflow import InputError
+from mmdflow._tensors import eight_bits
 from mmdflow.data import load
-from mmdflow.evaluation.report import eight_bits, evaluate_samples
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.metrics import (
     ManifoldScores,
     frechet_distance,
@@ -178,24 +179,27 @@ def test_manifold_scores_know_what_is_missing():
 
 def test_report_tells_real_from_noise(digits, classifier):
     order = torch.randperm(1438, generator=torch.Generator().manual_seed(1))
-    real = evaluate_samples(digits.train[order[:718]], digits.train, digits.test, classifier=classifier)
+    real = evaluate_samples(digits.train[order[:718]], digits.train, digits.test, extractor=classifier)
     noise = torch.rand(718, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    bad = evaluate_samples(noise, digits.train, digits.test, classifier=classifier)
+    bad = evaluate_samples(noise, digits.train, digits.test, extractor=classifier)
     assert real["subset_size"] == 359
     assert real["mmd_p_value"] > 0.01
     assert bad["mmd_p_value"] < 0.01
-    assert bad["classifier_fd"] > 20 * real["classifier_fd"]
-    assert real["classifier_fd"] < 4 * real["classifier_fd_reference"] + 1
+    assert bad["frechet_distance"] > 20 * real["frechet_distance"]
+    assert real["frechet_distance"] < 4 * real["frechet_distance_reference"] + 1
     assert (
-        real["classifier_fd_reference"] / 2 < real["classifier_fd_random_split"] < 10 * real["classifier_fd_reference"]
+        real["frechet_distance_reference"] / 2
+        < real["frechet_distance_random_split"]
+        < 10 * real["frechet_distance_reference"]
     )
     held_out = frechet_distance(*(classifier.features(eight_bits(x)) for x in (digits.train[order[:359]], digits.test)))
-    assert abs(real["classifier_fd_to_test"] / held_out - 1) < 0.5
-    assert bad["classifier_fd_to_test"] > 20 * real["classifier_fd_to_test"]
+    assert abs(real["frechet_distance_to_test"] / held_out - 1) < 0.5
+    assert bad["frechet_distance_to_test"] > 20 * real["frechet_distance_to_test"]
     assert (
-        evaluate_samples(digits.test, digits.train, digits.test, classifier=classifier)["classifier_fd_to_test"] < 1e-3
+        evaluate_samples(digits.test, digits.train, digits.test, extractor=classifier)["frechet_distance_to_test"]
+        < 1e-3
     )
-    assert real["nearest_train_distance"] == 0
+    assert real["nearest_distance"] == 0
     for name in ("precision", "recall", "density", "coverage"):
         assert abs(real[name] - real[f"{name}_reference"]) < 0.15
     assert max(bad["recall"], bad["coverage"]) < 0.2 < 0.8 < min(real["recall"], real["coverage"])
@@ -208,7 +212,7 @@ def test_report_without_classifier():
     report = evaluate_samples(x, normal(50, 2, 1), normal(30, 2, 2))
     assert 0 < report["recall"] <= 1
     assert "coverage" not in evaluate_samples(x[:4], normal(50, 2, 1), normal(30, 2, 2))
-    assert "classifier_fd" not in report
+    assert "frechet_distance" not in report
     assert report["sliced_w2"] > 0
 
 

@@ -4,11 +4,11 @@ A table stands between the lines `<!-- NAME -->` and `<!-- end -->`. Galleries t
 results/compare move to docs/assets, where the pages show them.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
 
+from mmdflow.evaluation.figures import read_report
 from mmdflow.studies.compare import page as page_of, shown_number
 
 ROOT = Path(__file__).parent.parent
@@ -16,19 +16,19 @@ ROOT = Path(__file__).parent.parent
 
 def comparison(suite: str) -> str:
     """Return every row and sampler of a suite, with the mean and spread of its Frechet distance."""
-    report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
+    report = read_report(ROOT / "results" / f"dmmd-{suite}.json")
     lines = ["| row | sampler | NFE | steps | samples | FD |", "|---" * 6 + "|"]
     counts = {(r["row"], sampler): s["num_samples"] for r in report["rows"] for sampler, s in r["samplers"].items()}
     for entry in report["summary"]:
-        values = ", ".join(f"{value:.3g}" for value in entry["classifier_fd"])
-        several = len(entry["classifier_fd"]) > 1
+        values = ", ".join(f"{value:.3g}" for value in entry["frechet_distance"])
+        several = len(entry["frechet_distance"]) > 1
         found = f"**{entry['mean']:.3g}** +- {entry['spread']:.2g} ({values})" if several else f"**{values}**"
         number = counts[entry["row"], entry["sampler"]]
         lines.append(
             f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f} | {number} | {found} |"
         )
-    held_out = report["reference"]["classifier_fd_reference"]
-    split = report["reference"]["classifier_fd_random_split"]
+    held_out = report["reference"]["frechet_distance_reference"]
+    split = report["reference"]["frechet_distance_random_split"]
     seconds = report["seconds"]
     time = "the steps stated" if seconds is None else f"{seconds:.0f} s of one core a run"
     lines += [
@@ -54,14 +54,14 @@ def curve(data: str) -> str:
     first_names = {"DDPM": "DDPM, cosine path, no weight decay"}
     found: dict[tuple[tuple[str, str], float], str] = {}
     for suite, seconds in ((data, 400), (f"{data}-curve", None)):
-        report = json.loads((ROOT / "results" / f"dmmd-{suite}.json").read_text())
+        report = read_report(ROOT / "results" / f"dmmd-{suite}.json")
         for row in report["rows"]:
             for system, sampler in systems:
                 time = row.get("seconds", report["seconds"]) or 0.0
                 name = first_names.get(system, system) if seconds else f"{system}, {time:g} s"
                 judged = row["samplers"].get(sampler)
                 if row["seed"] == 0 and row["row"] == name and judged is not None:
-                    found[(system, sampler), time] = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
+                    found[(system, sampler), time] = f"{judged['frechet_distance']:.3g} (n = {judged['num_samples']})"
     times = sorted({time for _, time in found})
     lines = ["| | " + " | ".join(f"{time:g} s" for time in times) + " |", "|---" * (len(times) + 1) + "|"]
     for key in systems:
@@ -77,11 +77,11 @@ def equal_time() -> str:
     names = ("DMMD, ours, 3000 s", "DDPM, small batches, 3000 s", "DMMD, the paper's recipe, fine trunk, 3000 s")
     found: dict[tuple[str, str, int], dict[str, str]] = {}
     for data in ("mnist", "fashion"):
-        report = json.loads((ROOT / "results" / f"dmmd-{data}-curve.json").read_text())
+        report = read_report(ROOT / "results" / f"dmmd-{data}-curve.json")
         for name in names:
             row = next(r for r in report["rows"] if r["row"] == name and r["seed"] == 0)
             for sampler, judged in row["samplers"].items():
-                value = f"{judged['classifier_fd']:.3g} (n = {judged['num_samples']})"
+                value = f"{judged['frechet_distance']:.3g} (n = {judged['num_samples']})"
                 found.setdefault((name.removesuffix(", 3000 s"), sampler, judged["nfe"]), {})[data] = value
     lines = ["| | sampler | NFE | MNIST | Fashion-MNIST |", "|---|---|---|---|---|"]
     for (name, sampler, nfe), values in found.items():
@@ -92,14 +92,16 @@ def equal_time() -> str:
 
 def walk() -> str:
     """Return the Frechet distance of the image models by levels and integrator."""
-    report = json.loads((ROOT / "results" / "walk.json").read_text())
+    report = read_report(ROOT / "results" / "walk.json")
     models = report["models"]
     nfes = sorted({cell["nfe"] for found in models.values() for cell in found["cells"]})
     lines = ["| NFE | " + " | ".join(str(nfe) for nfe in nfes) + " |", "|---" * (len(nfes) + 1) + "|"]
     shown = {"euler": "Euler", "adams_bashforth": "Adams-Bashforth"}
     for name, found in models.items():
         for integrator in dict.fromkeys(cell["integrator"] for cell in found["cells"]):
-            by_nfe = {cell["nfe"]: cell["classifier_fd"] for cell in found["cells"] if cell["integrator"] == integrator}
+            by_nfe = {
+                cell["nfe"]: cell["frechet_distance"] for cell in found["cells"] if cell["integrator"] == integrator
+            }
             values = " | ".join(f"{by_nfe[nfe]:.3g}" if nfe in by_nfe else "-" for nfe in nfes)
             lines.append(f"| {name}, {shown[integrator]} | {values} |")
     first = next(iter(models.values()))
@@ -112,7 +114,7 @@ def walk() -> str:
 
 def cost() -> str:
     """Return what steps and NFEs cost."""
-    report = json.loads((ROOT / "results" / "bench-dmmd.json").read_text())
+    report = read_report(ROOT / "results" / "bench-dmmd.json")
     rows = report["rows"]
     names = [row["network"] for row in rows]
     lines = ["| times a DDPM step, or a forward | " + " | ".join(names) + " |", "|---" * (len(rows) + 1) + "|"]
@@ -132,7 +134,7 @@ def compared(data: str) -> str:
     gallery = folder / "compare.png"
     if gallery.exists():
         shutil.move(gallery, ROOT / "docs" / "assets" / f"compare-{data}.png")
-    page = page_of(json.loads((folder / "compare.json").read_text()))
+    page = page_of(read_report(folder / "compare.json"))
     here, lab = f"../../../docs/assets/compare-{data}.png", f"../assets/compare-{data}.png"
     (folder / "compare.md").write_text(page.replace("(compare.png)", f"({here})"))
     return page.split("\n\n", 1)[1].replace("(compare.png)", f"({lab})").rstrip()
@@ -140,9 +142,9 @@ def compared(data: str) -> str:
 
 def searched(data: str) -> str:
     """Return every candidate of a search; the best of each method in bold."""
-    report = json.loads((ROOT / "results" / f"search-{data}.json").read_text())
-    key = "classifier_fd" if data != "checkerboard" else "sliced_w2"
-    unit = "Frechet distance" if key == "classifier_fd" else "sliced W_2"
+    report = read_report(ROOT / "results" / f"search-{data}.json")
+    key = "frechet_distance" if data != "checkerboard" else "sliced_w2"
+    unit = "Frechet distance" if key == "frechet_distance" else "sliced W_2"
     lines = [f"| method | candidate | training steps | {unit} | recall |", "|---" * 5 + "|"]
     for method, rows in report["rows"].items():
         best = min(row.get(key, float("inf")) for row in rows.values())
@@ -160,14 +162,14 @@ def searched(data: str) -> str:
 
 def stability() -> str:
     """Return the monitors of long runs."""
-    report = json.loads((ROOT / "results" / "dmmd-digits-stability.json").read_text())
+    report = read_report(ROOT / "results" / "dmmd-digits-stability.json")
     lines = [
         "| row | seed | exact FD | approximate FD | slope, last and most | participation, least and last |",
         "|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         slope, part = row["monitors"]["slope"], row["monitors"]["participation"]
-        fd = [row["samplers"][s]["classifier_fd"] for s in ("exact", "approximate")]
+        fd = [row["samplers"][s]["frechet_distance"] for s in ("exact", "approximate")]
         lines.append(
             f"| {row['row']} | {row['seed']} | {fd[0]:.3g} | {fd[1]:.3g} | {slope['last']:.2f}, {slope['most']:.2f} | "
             f"{part['least']:.2f}, {part['last']:.2f} |"

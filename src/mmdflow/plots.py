@@ -171,7 +171,7 @@ def save_report(
         samples: [n, *event].
         test: held-out data, [m, *event].
         distances: of samples and of held-out data to their nearest training samples.
-        report: of `mmdflow.evaluation.report.evaluate_samples`.
+        report: of `mmdflow.evaluation.samples.evaluate_samples`.
         path: the picture's file.
     """
     has_classes = "class_histogram" in report
@@ -193,7 +193,7 @@ def save_report(
         axes[3].bar(positions + 0.2, report["class_histogram_reference"], 0.4, label="held-out data")
         axes[3].set_xticks(positions)
         axes[3].set_title(
-            f"classes; classifier FD {report['classifier_fd']:.2f} (held-out {report['classifier_fd_reference']:.2f})"
+            f"classes; classifier FD {report['frechet_distance']:.2f} (held-out {report['frechet_distance_reference']:.2f})"
         )
     for ax in axes[2:]:
         ax.set_ylim(top=1.25 * ax.get_ylim()[1])  # room for the legend above the bars

@@ -10,7 +10,16 @@ from mmdflow import DivergedError, InputError
 from mmdflow.cli import main
 from mmdflow.methods import all_methods
 from mmdflow.studies import compare as module
-from mmdflow.studies.compare import METHODS, Method, budget_seconds, compare, methods_for, order, page
+from mmdflow.studies.compare import (
+    METHODS,
+    ComparisonSettings,
+    Method,
+    budget_seconds,
+    compare,
+    methods_for,
+    order,
+    page,
+)
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
@@ -33,7 +42,7 @@ def _judged_by_few(monkeypatch):
 
 
 def go(folder, **fields):
-    return compare("checkerboard", 0.3, folder, num_samples=40, **{"methods": TWO, **fields})
+    return compare(ComparisonSettings("checkerboard", 0.3, num_samples=40, **{"methods": TWO, **fields}), folder)
 
 
 def test_every_system_is_compared():
@@ -109,7 +118,7 @@ def test_equal_terms(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "trained", lambda name, *a, **fields: asked.append((name, fields)) or Pipe())
     monkeypatch.setattr(models, "evaluate", lambda pipe, **how: asked.append(how) or dict(REPORT))
     monkeypatch.setattr(module, "num_parameters", lambda pipe: 1)
-    compare("digits", 7.0, tmp_path, seeds=2)
+    compare(ComparisonSettings("digits", 7.0, seeds=2), tmp_path)
     training = [fields for entry in asked if isinstance(entry, tuple) for fields in [entry[1]]]
     assert {fields["seconds"] for fields in training} == {7.0}
     assert [fields["seed"] for fields in training] == [0, 0, 1, 1]
@@ -118,7 +127,7 @@ def test_equal_terms(tmp_path, monkeypatch):
     assert [how["grid"] is None for how in sampling] == [False, False, True, True]
 
 
-REPORT = {"classifier_fd": 3.0, "nfe": 2, "num_samples": 4, "sample_seconds": 1.0}
+REPORT = {"frechet_distance": 3.0, "features": "a classifier", "nfe": 2, "num_samples": 4, "sample_seconds": 1.0}
 
 
 @dataclasses.dataclass

@@ -22,7 +22,7 @@ def test_digits_reach_what_the_documentation_says(tmp_path, seed):
         assert min(report["class_histogram"]) >= 0.04
         assert max(report["class_histogram"]) <= 0.18
     exact, approximate = reports["exact"], reports["approximate"]
-    assert exact["classifier_fd"] <= exact["classifier_fd_random_split"]
-    assert approximate["classifier_fd"] <= 1.2 * exact["classifier_fd"]
+    assert exact["frechet_distance"] <= exact["frechet_distance_random_split"]
+    assert approximate["frechet_distance"] <= 1.2 * exact["frechet_distance"]
     if seed == 0:  # what `make demo` trains
-        assert exact["classifier_fd"] <= 2 * exact["classifier_fd_reference"] + 4
+        assert exact["frechet_distance"] <= 2 * exact["frechet_distance_reference"] + 4

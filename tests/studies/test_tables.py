@@ -15,12 +15,13 @@ from mmdflow import DMMDPipeline, studies
 from mmdflow.cli import main
 from mmdflow.data import images, load
 from mmdflow.errors import InputError
+from mmdflow.evaluation import distance
+from mmdflow.evaluation.distance import open_judge, open_judges
 from mmdflow.metrics import frechet_distance
 from mmdflow.metrics.extractors import ModuleExtractor
 from mmdflow.runs import cache as runs
 from mmdflow.runs.read import read_recipe
-from mmdflow.studies import _judge, _models
-from mmdflow.studies._judge import open_judge, open_judges
+from mmdflow.studies import _models, _study
 from mmdflow.studies._models import Measured, lower, measure
 from mmdflow.studies._tables import markdown, published
 from mmdflow.studies.ablation_particles import velocity_differences
@@ -110,7 +111,7 @@ def corner(monkeypatch):
         asked.append((name, device))
         return ModuleExtractor(Corner(), "corner", channels=3)
 
-    monkeypatch.setattr(_judge, "feature_extractor", extractor)
+    monkeypatch.setattr(distance, "feature_extractor", extractor)
     return asked
 
 
@@ -304,9 +305,9 @@ def test_table3_is_not_seen_on_a_part_of_its_data(tmp_path, monkeypatch):
     table = studies.module("table3")
     model = SimpleNamespace(provenance={"train_seconds": 1}, defaults=SimpleNamespace(final_steps=0))
     better = iter(range(9))
-    monkeypatch.setattr(table, "trained", lambda *_, **__: model)
+    monkeypatch.setattr(_study, "trained", lambda *_, **__: model)
     monkeypatch.setattr(
-        table, "measure", lambda *_, **__: Measured([10.0 - next(better)], 100, torch.zeros(64, 1, 8, 8))
+        _study, "measure", lambda *_, **__: Measured([10.0 - next(better)], 100, torch.zeros(64, 1, 8, 8))
     )
     settings = table.SCALES["small"] | TINY["table3"]
     for data, seen in ((["digits"], True), (["digits", "mnist"], False)):

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import Options
+from mmdflow.cli._options import Options, Parser
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mmdflow.data import ImageSet
+    from mmdflow.evaluation.protocols import EvaluationProtocol
+
+#: Samples drawn of a model that is judged against a reference without a protocol.
+_NUM_SAMPLES = 10_000
+#: Particles that flow together there, and particles whose run a page shows.
+_TOGETHER, _SHOWN = 200, 12
+#: Figures of a model's report that stand alone, in this order, below those beside held-out data.
+_ALONE = ("frechet_distance_to_test", "mmd_p_value")
+_FACTS = ("num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds")
 
 
 def evaluate_command(arguments: list[str]) -> None:
-    """Judge a model's samples against its data, or images against a reference; print the figures, write what is asked for."""
+    """Judge a model's samples against its data, or images against a reference; print the figures, write the files."""
     from mmdflow.errors import InputError
 
-    what = "Judge a model's samples against the data that it was trained on; or, with --reference or --protocol, any images."
-    parser = model_parser("evaluate", what)
+    options = _parser().parse(arguments)
+    if options.reference is not None or options.protocol is not None:
+        _judge_against_reference(options)
+        return
+    for name in ("split", "features", "report"):
+        if options[name] is not None:
+            raise InputError(
+                f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
+            )
+    _judge_model(options)
+
+
+def _parser() -> Parser:
+    description = "Judge a model's samples against its training data; or, with --reference or --protocol, any images."
+    parser = model_parser("evaluate", description)
     parser.add_argument("-n", "--num_samples", type=int, help="samples drawn; by default the recipe's")
     parser.add_argument("--particles_per_run", type=int, help="particles that flow together; by default the recipe's")
     parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
@@ -39,28 +61,22 @@ def evaluate_command(arguments: list[str]) -> None:
     parser.add_argument(
         "--report", type=str, help="a folder for a page to look at: report.html, report.md and pictures"
     )
-    options = parser.parse(arguments)
-    if options.reference is not None or options.protocol is not None:
-        _judge(options)
-        return
-    for name in ("split", "features", "report"):
-        if options[name] is not None:
-            raise InputError(
-                f"{name} = {options[name]!r}: is for --reference or --protocol, one of which must be given"
-            )
+    return parser
 
+
+def _judge_model(options: Options) -> None:
+    """Judge a model's samples against the data that it was trained on."""
+    from mmdflow import plots
+    from mmdflow._files import make_folder
+    from mmdflow.errors import InputError
+    from mmdflow.evaluation import models
     from mmdflow.methods._shared.folder import is_pipeline
 
     if Path(options.model).exists() and not is_pipeline(options.model):
         raise InputError(
             f"reference is missing: {options.model} is no model; judge images by --reference or --protocol"
         )
-
-    from mmdflow import plots
-    from mmdflow._files import make_folder
-    from mmdflow.evaluation import models
-
-    pipeline, how = load(options)
+    pipeline, settings = load(options)
     folder = Path(options.model)
     is_run = (folder / "recipe.yaml").is_file()
     output = options.output or (folder / "metrics.json" if is_run else None)
@@ -77,21 +93,73 @@ def evaluate_command(arguments: list[str]) -> None:
         report_file=None if output is None else Path(output),
         figure=None if figure is None else Path(figure),
         progress=True,
-        **how,
+        **settings,
     )
     print(_table(report))
     if output is not None or figure is not None:
         print(f"\nwritten: {', '.join(str(f) for f in (output, figure) if f is not None)}")
 
 
-def _judge(options: Options) -> None:
+@dataclass(frozen=True)
+class _Reference:
+    """What is judged against: its name and part, its images, those that may have been copied, and those held out."""
+
+    name: str
+    split: str
+    protocol: EvaluationProtocol | None
+    images: ImageSet
+    training: ImageSet
+    held_out: ImageSet | None
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What is judged: images, and of a model's the run of a dozen particles and how they were drawn."""
+
+    images: ImageSet
+    trajectory: Tensor | None
+    drawn: dict[str, Any]
+
+
+def _judge_against_reference(options: Options) -> None:
     """Judge images, or samples of a model, against a reference."""
+    from mmdflow.evaluation import protocols
+    from mmdflow.evaluation.judge import check_alike, judge
+    from mmdflow.methods._shared.folder import is_pipeline
+
+    _check_reference_options(options)
+    reference = _open_reference(options)
+    rule = reference.protocol
+    samples = model = None
+    if is_pipeline(options.model):
+        model = load(options)
+        check_alike(options.model, model[0].event_shape, reference.images)
+    else:
+        samples = _open_images(options, reference.images)
+    features = options.features or (None if rule is None else "inception")
+    extractor = protocols.extractor_for(features, reference.name, options.device)
+    if model is not None:
+        samples = _draw_samples(*model, options, _NUM_SAMPLES if rule is None else rule.num_samples)
+    assert samples is not None
+    judgement = judge(
+        samples.images,
+        reference.images,
+        extractor,
+        training=reference.training,
+        held_out=reference.held_out,
+        seed=options.seed,
+        progress=True,
+    )
+    source = {"protocol": options.protocol, "says": None if rule is None else rule.says}
+    judgement = replace(judgement, figures=source | judgement.figures | samples.drawn)
+    _print_judgement(judgement.figures, reference, len(samples.images))
+    _write_judgement(judgement, samples, reference.training, options)
+
+
+def _check_reference_options(options: Options) -> None:
+    """Check what needs no file to be read, make the folders of the results, and fill in the seed."""
     from mmdflow._files import make_folder
     from mmdflow.errors import InputError
-    from mmdflow.evaluation import models, protocols
-    from mmdflow.evaluation.judge import check_alike, judge
-    from mmdflow.evaluation.page import save_page
-    from mmdflow.methods._shared.folder import is_pipeline
 
     if options.protocol is not None and (options.reference is not None or options.split is not None):
         raise InputError(
@@ -99,103 +167,100 @@ def _judge(options: Options) -> None:
         )
     if options.figure is not None:
         raise InputError(f"figure = {options.figure!r}: is of a model against its own data; use --report here")
-    rule = None if options.protocol is None else protocols.protocol(options.protocol)
-    name = options.reference if rule is None else rule.data
-    split = (options.split or "train") if rule is None else rule.split
+    if options.protocol is not None:
+        from mmdflow.evaluation.protocols import protocol
+
+        protocol(options.protocol)
     check_device(options.device)
     options.seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
     for folder in (options.report, None if options.output is None else Path(options.output).parent):
         if folder is not None:
             make_folder(Path(folder))
-    reference = protocols.open_images(name, split)
-    other = protocols.other_part(name, split, reference)
-    training, held_out = (reference, other) if split == "train" or other is None else (other, reference)
-    samples = trajectory = model = None
-    made: dict[str, Any] = {}
-    if is_pipeline(options.model):
-        model = load(options)
-        check_alike(options.model, model[0].event_shape, reference)
-    else:
-        samples = _of_images(options, reference)
-    extractor = protocols.extractor_for(
-        options.features or (None if rule is None else "inception"), name, options.device
-    )
-    if model is not None:
-        samples, trajectory, made = _of_model(*model, options, 10_000 if rule is None else rule.num_samples)
-    assert samples is not None
-    judgement = judge(
-        samples, reference, extractor, training=training, held_out=held_out, seed=options.seed, progress=True
-    )
-    asked = {"protocol": options.protocol, "says": None if rule is None else rule.says}
-    report = asked | judgement.figures | made
-    if rule is not None and len(samples) != rule.num_samples:
-        print(f"note: {len(samples)} samples; protocol {options.protocol} asks for {rule.num_samples}", file=sys.stderr)
-    for key, value in report.items():
-        if isinstance(value, float | list) or (isinstance(value, dict) and "std" in value):
-            print(f"{key:<28} {protocols.said(value)}")
-    print(f"features: {extractor.name}; {len(samples)} samples against {len(reference)}: {reference.source}")
-    written = []
-    if options.output is not None:
-        models.save_report(report, Path(options.output))
-        written.append(options.output)
-    if options.report is not None:
-        page = save_page(replace(judgement, figures=report), samples, training, Path(options.report), trajectory)
-        written.append(str(page))
-    if written:
-        print(f"written: {', '.join(written)}")
 
 
-def _of_images(options: Options, reference: ImageSet) -> ImageSet:
+def _open_reference(options: Options) -> _Reference:
+    """Return the reference that the options name; copies are looked for in the training part."""
+    from mmdflow.evaluation import protocols
+
+    rule = None if options.protocol is None else protocols.protocol(options.protocol)
+    name = options.reference if rule is None else rule.data
+    split = (options.split or "train") if rule is None else rule.split
+    images = protocols.open_images(name, split)
+    other = protocols.other_part(name, split, images)
+    training, held_out = (images, other) if split == "train" or other is None else (other, images)
+    return _Reference(name, split, rule, images, training, held_out)
+
+
+def _open_images(options: Options, reference: ImageSet) -> _Samples:
     """Return the images that MODEL names, of any program."""
     from mmdflow.errors import InputError
     from mmdflow.evaluation.judge import check_alike
     from mmdflow.evaluation.protocols import open_samples
 
-    why = f"is for a model; must be left out for images, as {options.model}"
-    refuse_settings(options, why)
+    reason = f"is for a model; must be left out for images, as {options.model}"
+    refuse_settings(options, reason)
     if options.particles_per_run is not None:
-        raise InputError(f"particles_per_run = {options.particles_per_run}: {why}")
-    samples = open_samples(options.model, reference, options.num_samples, options.seed)
-    check_alike(samples.source, samples.event_shape, reference)
-    return samples
+        raise InputError(f"particles_per_run = {options.particles_per_run}: {reason}")
+    images = open_samples(options.model, reference, options.num_samples, options.seed)
+    check_alike(images.source, images.event_shape, reference)
+    return _Samples(images, None, {})
 
 
-def _of_model(
-    pipeline: Any, how: dict[str, Any], options: Options, default: int
-) -> tuple[ImageSet, Tensor | None, dict[str, Any]]:
-    """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
+def _draw_samples(pipeline: Any, settings: dict[str, Any], options: Options, default: int) -> _Samples:
+    """Return a model's samples, and a run of a dozen particles if a page is to show it."""
     import torch
 
     from mmdflow.evaluation import models, protocols
 
     count = default if options.num_samples is None else options.num_samples
-    together = min(count, 200) if options.particles_per_run is None else options.particles_per_run
-    particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **how)
+    together = min(count, _TOGETHER) if options.particles_per_run is None else options.particles_per_run
+    particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **settings)
     trajectory = None
     if options.report is not None:
         generator = torch.Generator().manual_seed(options.seed)
-        trajectory = pipeline(12, generator=generator, return_trajectory=True, **how).trajectory.cpu()
-    made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
-    return protocols.as_images(particles, f"{count} samples of {options.model}"), trajectory, made
+        trajectory = pipeline(_SHOWN, generator=generator, return_trajectory=True, **settings).trajectory.cpu()
+    drawn = {"nfe": nfe, "particles_per_run": together, "settings": settings, "trained": pipeline.provenance}
+    return _Samples(protocols.as_images(particles, f"{count} samples of {options.model}"), trajectory, drawn)
+
+
+def _print_judgement(report: dict[str, Any], reference: _Reference, count: int) -> None:
+    from mmdflow.evaluation.figures import text
+
+    rule = reference.protocol
+    if rule is not None and count != rule.num_samples:
+        print(f"note: {count} samples; protocol {report['protocol']} asks for {rule.num_samples}", file=sys.stderr)
+    for key, value in report.items():
+        if isinstance(value, float | list) or (isinstance(value, dict) and "mean" in value):
+            print(f"{key:<28} {text(value)}")
+    images = reference.images
+    print(f"features: {report['features']}; {count} samples against {len(images)}: {images.source}")
+
+
+def _write_judgement(judgement: Any, samples: _Samples, training: ImageSet, options: Options) -> None:
+    """Write the JSON file and the page that the options name."""
+    from mmdflow.evaluation.models import save_report
+    from mmdflow.evaluation.page import save_page
+
+    written = []
+    if options.output is not None:
+        save_report(judgement.figures, Path(options.output))
+        written.append(options.output)
+    if options.report is not None:
+        page = save_page(judgement, samples.images, training, Path(options.report), samples.trajectory)
+        written.append(str(page))
+    if written:
+        print(f"written: {', '.join(written)}")
 
 
 def _table(report: dict[str, Any]) -> str:
-    """Return the report as text: every figure beside that of held-out data."""
+    """Return a model's report as text: every figure beside that of held-out data."""
     rows = [("", "samples", "held-out data")]
     for key, value in report.items():
         if isinstance(value, float) and f"{key}_reference" in report:
             rows.append((key, f"{value:.4g}", f"{report[f'{key}_reference']:.4g}"))
-    if "classifier_fd_random_split" in report:
-        rows.append(("  of random real splits", "", f"{report['classifier_fd_random_split']:.4g}"))
-    for key in (
-        "classifier_fd_to_test",
-        "mmd_p_value",
-        "num_samples",
-        "subset_size",
-        "nfe",
-        "sample_seconds",
-        "train_seconds",
-    ):
+    if "frechet_distance_random_split" in report:
+        rows.append(("  of random real splits", "", f"{report['frechet_distance_random_split']:.4g}"))
+    for key in (*_ALONE, *_FACTS):
         if report.get(key) is not None:
             rows.append((key, f"{report[key]:.4g}" if isinstance(report[key], float) else str(report[key]), ""))
     if "class_histogram" in report:
@@ -203,6 +268,6 @@ def _table(report: dict[str, Any]) -> str:
             label = "classes in percent" if name == "class_histogram" else "  held-out data"
             rows.append((label, " ".join(f"{100 * share:.1f}" for share in report[name]), ""))
     lines = [f"{a:<24} {b:>12} {c:>14}".rstrip() for a, b, c in rows]
-    if "classifier" in report:
-        lines.append(f"features: {report['classifier']}; its Frechet distance is not an FID")
+    if "frechet_distance" in report:
+        lines.append(f"features: {report['features']}; its Frechet distance is not an FID")
     return "\n".join(lines)

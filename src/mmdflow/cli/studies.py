@@ -74,21 +74,13 @@ def compare_command(arguments: list[str]) -> None:
     )
     options = parser.parse(arguments)
 
-    from mmdflow.studies.compare import budget_seconds, compare, methods_for, order
+    from mmdflow.studies.compare import ComparisonSettings, budget_seconds, compare, order
 
     seconds = budget_seconds(options.budget)
-    methods_for(options.data, options.methods)
+    settings = ComparisonSettings(options.data, seconds, options.methods, options.seeds, options.num_samples)
     folder = Path(options.output or f"comparisons/{options.data}-{seconds:g}s")
     try:
-        result = compare(
-            options.data,
-            seconds,
-            folder,
-            methods=options.methods,
-            seeds=options.seeds,
-            num_samples=options.num_samples,
-            progress=True,
-        )
+        result = compare(settings, folder, progress=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"What is done is in {folder}; the same command goes on") from None
     print(f"order:   {' > '.join(order(result['rows']))}")

@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mmdflow import _checks, metrics, plots
+from mmdflow import _checks, plots
 from mmdflow._files import write_json
+from mmdflow.data import DataSet
 from mmdflow.errors import InputError
-from mmdflow.evaluation.report import evaluate_samples
+from mmdflow.evaluation.distance import classifier_of
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.methods.base import Pipeline
+from mmdflow.metrics import nearest_distances
 from mmdflow.recipe.data import judged_data
 from mmdflow.recipe.specs import DataSpec
 
 
 def draw_samples(
-    pipeline: Pipeline, num_samples: int, particles_per_run: int, seed: int, progress: bool = False, **how: Any
+    pipeline: Pipeline, num_samples: int, particles_per_run: int, seed: int, progress: bool = False, **settings: Any
 ) -> tuple[Tensor, int]:
     """Return `num_samples` samples, flowed in runs of `particles_per_run`, and the NFE of a run."""
     _checks.count("num_samples", num_samples)
@@ -33,7 +36,7 @@ def draw_samples(
         sizes.append(num_samples % particles_per_run)
     parts, nfe = [], 0
     for size in tqdm(sizes, desc="sample", unit="run", disable=not progress or len(sizes) < 2):
-        out = pipeline(size, generator=generator, progress=progress and len(sizes) < 2, **how)
+        out = pipeline(size, generator=generator, progress=progress and len(sizes) < 2, **settings)
         parts.append(out.particles.cpu())
         nfe = out.nfe
     return torch.cat(parts), nfe
@@ -50,9 +53,11 @@ def evaluate(
     grid: Path | None = None,
     clock: Callable[[], float] = time.perf_counter,
     progress: bool = False,
-    **how: Any,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Sample, judge the samples against the data that the pipeline was trained on, and return the report.
+
+    The keys of its figures are those of `mmdflow.evaluation.figures`.
 
     Args:
         pipeline: a trained pipeline with provenance.
@@ -64,35 +69,30 @@ def evaluate(
         grid: a picture to draw of the first 64 samples, or of all of points in the plane.
         clock: measures the seconds of sampling.
         progress: show bars.
-        how: sampler options, as of the pipeline's `__call__`.
+        settings: sampler options, as of the pipeline's `__call__`.
+
+    Raises:
+        InputError: for a pipeline whose provenance names no data set and recipe.
     """
-    try:
-        source, settings = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]
-        spec = DataSpec(**{name: source[name] for name in ("name", "path", "size", "channels") if name in source})
-    except (KeyError, TypeError):
-        raise InputError(
-            "the pipeline's provenance names no data set and recipe: it cannot be evaluated by name"
-        ) from None
-    dataset = judged_data(spec)
-    asked = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
-    settings = {k: settings[k] if v is None else v for k, v in asked.items()}
+    data, drawing = _provenance(pipeline)
+    dataset = judged_data(data)
+    given = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
+    drawing = {name: drawing[name] if value is None else value for name, value in given.items()}
     start = clock()
-    samples, nfe = draw_samples(pipeline, **settings, progress=progress, **how)
+    samples, nfe = draw_samples(pipeline, **drawing, progress=progress, **settings)
     seconds = clock() - start
-    classifier = None
-    if dataset.train_labels is not None and dataset.test_labels is not None:
-        classifier = metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
-    report = evaluate_samples(samples, dataset.train, dataset.test, classifier=classifier, seed=settings["seed"])
+    classifier = classifier_of(dataset)
+    report = evaluate_samples(samples, dataset.train, dataset.test, extractor=classifier, seed=drawing["seed"])
     defaults = asdict(pipeline.defaults)
     report |= {
         "data": dataset.source,
         "num_train": len(dataset.train),
         "num_test": len(dataset.test),
         "nfe": nfe,
-        "sampler": how.get("sampler") or defaults["sampler"],
-        "settings": {**defaults, **how},
-        "particles_per_run": settings["particles_per_run"],
-        "seed": settings["seed"],
+        "sampler": settings.get("sampler") or defaults["sampler"],
+        "settings": {**defaults, **settings},
+        "particles_per_run": drawing["particles_per_run"],
+        "seed": drawing["seed"],
         "sample_seconds": round(seconds, 3),
         "train_seconds": pipeline.provenance.get("train_seconds"),
         "commit": pipeline.provenance.get("commit"),
@@ -102,13 +102,27 @@ def evaluate(
     if grid is not None:
         plots.save_samples(samples[:64] if samples.ndim == 4 else samples, grid)
     if figure is not None:
-        samples_to_train, test_to_train = (
-            metrics.nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test)
-        )
-        plots.save_report(samples, dataset.test, (samples_to_train, test_to_train), report, figure)
+        _save_figure(samples, dataset, report, figure)
     return report
 
 
 def save_report(report: dict[str, Any], path: Path) -> None:
     """Write a report as JSON, with nothing that JSON cannot hold."""
     write_json(path, {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in report.items()})
+
+
+def _provenance(pipeline: Pipeline) -> tuple[DataSpec, dict[str, Any]]:
+    """Return the data that a pipeline was trained on, and how its recipe draws samples to be judged."""
+    try:
+        source, drawing = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]
+        names = [name for name in ("name", "path", "size", "channels") if name in source]
+        return DataSpec(**{name: source[name] for name in names}), drawing
+    except (KeyError, TypeError):
+        raise InputError(
+            "the pipeline's provenance names no data set and recipe: it cannot be evaluated by name"
+        ) from None
+
+
+def _save_figure(samples: Tensor, dataset: DataSet, report: dict[str, Any], path: Path) -> None:
+    of_samples, of_test = (nearest_distances(x[:1000], dataset.train) for x in (samples, dataset.test))
+    plots.save_report(samples, dataset.test, (of_samples, of_test), report, path)

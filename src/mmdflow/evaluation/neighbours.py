@@ -39,11 +39,12 @@ class Neighbours:
 def nearest(samples: Float[Tensor, "n c h w"], images: ImageSet) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
     """Return the distance of each sample to the nearest image of a set, and which one that is; a batch at a time."""
     best = samples.new_full((len(samples),), float("inf"))
-    which, start = torch.zeros(len(samples), dtype=torch.long), 0
+    indices, start = torch.zeros(len(samples), dtype=torch.long), 0
     flat = samples.flatten(1)
     for batch in images.batches(4096):
-        found = squared_distances(flat, batch.flatten(1)).min(1)
-        better = found.values < best
-        best, which = torch.where(better, found.values, best), torch.where(better, found.indices + start, which)
+        closest = squared_distances(flat, batch.flatten(1)).min(1)
+        better = closest.values < best
+        best = torch.where(better, closest.values, best)
+        indices = torch.where(better, closest.indices + start, indices)
         start += len(batch)
-    return best.sqrt(), which
+    return best.sqrt(), indices

@@ -17,31 +17,12 @@ from torch import Tensor
 from mmdflow import plots
 from mmdflow._files import make_folder, new_file
 from mmdflow.data import ImageSet
+from mmdflow.evaluation.figures import MEANINGS, REFERENCE, text
 from mmdflow.evaluation.judge import Judgement
 from mmdflow.evaluation.neighbours import Neighbours
-from mmdflow.evaluation.protocols import said
 
 #: What is shown: samples in the grid, pairs of neighbours, moments of a trajectory.
 _SAMPLES, _PAIRS, _MOMENTS = 64, 16, 12
-#: How to read a figure.
-_MEANING = {
-    "frechet_distance": "lower is better; on the standard Inception's features it is the FID",
-    "frechet_interval": "where 95 percent of draws of as many samples lie",
-    "frechet_at_infinity": "extrapolated to infinitely many samples",
-    "kernel_distance": "lower is better, 0 in the mean for equal distributions",
-    "inception_score": "higher is better",
-    "precision": "share of the samples near the reference",
-    "recall": "share of the reference near the samples",
-    "density": "how deep the samples lie in the reference; about 1 for its own draws",
-    "coverage": "share of the reference with a sample near it",
-    "sliced_w2": "of pixels; lower is better",
-    "energy_distance": "of features; lower is better, 0 in the mean for equal distributions",
-    "energy_p_value": "of the two-sample test; uniform in [0, 1] for equal distributions",
-    "nearest_distance": "median distance of samples to the nearest training image",
-    "nearest_distance_held_out": "the same of images that were held out",
-    "copying_z": "standard normal where nothing is copied, far below 0 for copies",
-    "close_share": "share of samples closer than 95 percent of the held-out images; 0.05 where nothing is copied",
-}
 _STYLE = """\
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -84,8 +65,8 @@ def save_page(
         `report.html`.
     """
     make_folder(folder)
-    found = judgement.neighbours
-    pictures = [_grid(samples, found), *_pairs(samples, training, found)]
+    neighbours = judgement.neighbours
+    pictures = [_grid(samples, neighbours), *_pairs(samples, training, neighbours)]
     if trajectory is not None:
         pictures.append(_run(trajectory))
     figures, facts = _rows(judgement.figures)
@@ -99,27 +80,30 @@ def save_page(
     return folder / "report.html"
 
 
-def _grid(samples: ImageSet, found: Neighbours) -> _Picture:
-    shown = samples[found.first(_SAMPLES).rows]
+def _grid(samples: ImageSet, neighbours: Neighbours) -> _Picture:
+    shown = samples[neighbours.first(_SAMPLES).rows]
     return _Picture(
         "samples.png", "Samples", f"{len(shown)} of {len(samples)}, drawn at random.", plots.image_grid(shown)
     )
 
 
-def _pairs(samples: ImageSet, training: ImageSet, found: Neighbours) -> list[_Picture]:
-    def picture(file: str, heading: str, which: Neighbours) -> _Picture:
-        low, high = float(which.distances.min()), float(which.distances.max())
+def _pairs(samples: ImageSet, training: ImageSet, neighbours: Neighbours) -> list[_Picture]:
+    count, median = len(neighbours.rows), float(neighbours.distances.median())
+
+    def picture(file: str, heading: str, pairs: Neighbours) -> _Picture:
+        low, high = float(pairs.distances.min()), float(pairs.distances.max())
         caption = (
             f"Above samples, below each the image of {training.source} that is nearest by the distance of pixels: "
-            f"from {low:.3g} to {high:.3g}; the median of {len(found.rows)} samples is {float(found.distances.median()):.3g}."
+            f"from {low:.3g} to {high:.3g}; the median of {count} samples is {median:.3g}."
         )
-        both = plots.above_each_other(samples[which.rows], training[which.nearest])
+        both = plots.above_each_other(samples[pairs.rows], training[pairs.nearest])
         return _Picture(file, heading, caption, both)
 
-    closest = f"The {min(_PAIRS, len(found.rows))} samples closest to training images: copies, if there are any"
+    closest = f"The {min(_PAIRS, count)} samples closest to training images: copies, if there are any"
+    first, nearest = neighbours.first(_PAIRS), neighbours.closest(_PAIRS)
     return [
-        picture("neighbours.png", "Samples drawn at random and their nearest training images", found.first(_PAIRS)),
-        picture("closest.png", closest, found.closest(_PAIRS)),
+        picture("neighbours.png", "Samples drawn at random and their nearest training images", first),
+        picture("closest.png", closest, nearest),
     ]
 
 
@@ -133,13 +117,16 @@ def _run(trajectory: Tensor) -> _Picture:
 
 def _rows(report: dict[str, Any]) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
     """Return the figures with how to read them, and what else the report says."""
-    figures = [(_words(key), said(report[key]), meaning) for key, meaning in _MEANING.items() if key in report]
+    meanings: dict[str, str] = {}
+    for key, meaning in MEANINGS.items():
+        meanings |= {key: meaning, f"{key}{REFERENCE}": "the same of images that were held out"}
+    figures = [(_words(key), text(report[key]), meaning) for key, meaning in meanings.items() if key in report]
     facts = []
     for key, value in report.items():
         if isinstance(value, dict):  # settings; provenance and others that nest stay in the JSON
             value = ", ".join(f"{k} = {v}" for k, v in value.items() if not isinstance(v, dict | list))
-        if key not in _MEANING and key != "trained" and value not in (None, ""):
-            facts.append((_words(key), said(value)))
+        if key not in meanings and key != "trained" and value not in (None, ""):
+            facts.append((_words(key), text(value)))
     return figures, facts
 
 

@@ -69,6 +69,9 @@ def protocol(name: str) -> EvaluationProtocol:
 def open_images(name_or_path: str, split: str = "train", like: ImageSet | None = None) -> ImageSet:
     """Return images of a data set's name, a folder of pictures, a .npz of samples or anything that `mmdflow.data.images` reads.
 
+    Ranges: pictures and arrays of bytes are in [0, 255], samples in floating point (`samples` of an .npz, .pt, .csv) in [-1, 1].
+    Samples without a negative entry are taken for images in [0, 1], and refused.
+
     Args:
         name_or_path: where they are.
         split: train or test, of data sets.
@@ -100,7 +103,13 @@ def open_images(name_or_path: str, split: str = "train", like: ImageSet | None =
         samples = data.read_points(path)
         if samples.ndim != 4:
             raise InputError(f"{path}: samples are {list(samples.shape)}: must be images, [n, c, h, w] in [-1, 1]")
-        return as_images(samples, str(path))
+        images = as_images(samples, str(path))
+        low, high = float(samples.min()), float(samples.max())
+        if low >= 0 and high > 0:
+            raise InputError(
+                f"{path}: entries lie in [{low:.3g}, {high:.3g}]: must be in [-1, 1]; 2 x - 1 takes images in [0, 1] there"
+            )
+        return images
     return data.images(name_or_path, split, channels=channels)
 
 
@@ -175,17 +184,3 @@ def extractor_for(features: str | None, reference: str, device: str = "cpu") -> 
     assert dataset.train_labels is not None
     assert dataset.test_labels is not None
     return metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
-
-
-def said(value: object) -> str:
-    """Return a figure of a report in words: a score with its deviation, an interval, a number.
-
-    Example:
-        >>> said({"mean": 1.5, "std": 0.25}), said([0.5, 2.0]), said(1 / 3)
-        ('1.5 ± 0.25', '0.5 to 2', '0.33333')
-    """
-    if isinstance(value, dict):
-        return " ± ".join(said(v) for v in value.values())
-    if isinstance(value, list):
-        return " to ".join(said(v) for v in value)
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

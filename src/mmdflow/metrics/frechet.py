@@ -46,7 +46,7 @@ def frechet_distance(features_a: Float[Tensor, "n K"] | Moments, features_b: Flo
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp_min(0).sqrt().sum()
     traces = a.covariance.trace() + b.covariance.trace()
     if traces - 2 * cross > _CANCELS * traces:
-        return float((a.mean - b.mean).square().sum() + traces - 2 * cross)
+        return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross)
     other = _root(b.covariance)
     left, _, right = torch.linalg.svd(root @ other)
     return float((a.mean - b.mean).square().sum() + (root - left @ right @ other).square().sum())

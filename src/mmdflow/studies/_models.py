@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmdflow._files import shipped_models
 from mmdflow.evaluation import models
+from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import Pipeline
 from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import Judge
 
 
 def paper_recipe(
@@ -98,31 +98,16 @@ class Measured:
 
 
 def measure(
-    pipeline: Pipeline, judge: Judge, *, num_samples: int, draws: int, particles: int, seed: int, **how: Any
+    pipeline: Pipeline, judge: DistanceJudge, *, num_samples: int, draws: int, particles: int, seed: int, **sampler: Any
 ) -> Measured:
     """Judge `draws` draws of `num_samples` samples, flowed `particles` together; draw i of any model has the same seed."""
     values, shown, nfe = [], torch.empty(0), 0
     whole = math.ceil(num_samples / particles) * particles  # every run has all its particles
     for i in range(draws):
-        samples, nfe = models.draw_samples(pipeline, whole, particles, 1000 * seed + i, **how)
+        samples, nfe = models.draw_samples(pipeline, whole, particles, 1000 * seed + i, **sampler)
         values.append(judge(samples[:num_samples]))
         shown = samples[:64] if i == 0 else shown
     return Measured(values, nfe, shown)
-
-
-def table_figures(
-    asked: Sequence[str],
-    judges: Mapping[str, Judge],
-    held_out: Mapping[str, float],
-    rows: Mapping[str, Mapping[str, Measured]],
-) -> dict[str, Any]:
-    """Return what every table keeps, in plain types: the judges, held-out images' distances, the rows, and what was left out."""
-    return {
-        "judges": {name: judge.name for name, judge in judges.items()},
-        "held_out": {name: or_none(value) for name, value in held_out.items()},
-        "rows": {name: {row: measured.plain for row, measured in found.items()} for name, found in rows.items()},
-        "left_out": [name for name in asked if name not in judges],
-    }
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mmdflow import plots
-from mmdflow.studies._judge import Judge
+from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.studies._models import Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: What stands in the place of a figure that there is not.
+    from mmdflow.studies._study import Results
+
+#: The cell of a figure that does not exist.
 NONE = "-"
 #: Where a table's published figures are not in the text of the paper that this was written from.
 NOT_AT_HAND = "The paper's figures of this table were not at hand; its words are the claim."
@@ -27,7 +29,7 @@ def shown_distance(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else NONE
 
 
-def published(*judges: Judge) -> str:
+def published(*judges: DistanceJudge) -> str:
     """Return the head of the column of published figures, which only FIDs of CIFAR-10 can be compared with."""
     same = any(judge.fid and judge.data == "cifar10" for judge in judges)
     return "published, CIFAR-10 FID" + ("" if same else " (not comparable)")
@@ -58,20 +60,21 @@ def bars(axes: Axes, measured: Mapping[str, Measured], unit: str, held_out: floa
     axes.legend(frameon=False, fontsize=8)
 
 
-def compare_rows(
-    figure: Figure,
-    rows: Mapping[str, Mapping[str, Measured]],
-    judges: Mapping[str, Judge],
-    held_out: Mapping[str, float],
-    shown: Sequence[str],
-) -> None:
+def distance_axis(axes: Axes, unit: str, held_out: float) -> None:
+    """Label the distances of an axis, with a line at that of held-out images and a legend."""
+    axes.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
+    axes.set(ylabel=f"{unit} (± 2 standard errors)")
+    axes.legend(frameon=False)
+
+
+def compare_rows(figure: Figure, tables: Mapping[str, Results[str]], shown: Sequence[str]) -> None:
     """Draw a line for each data set: bars of all its rows, and samples of those to be `shown`."""
-    figure.set_size_inches(5.5 + 3 * len(shown), 4.5 * len(rows))
-    grid = figure.add_gridspec(len(rows), 2 + len(shown))
-    for line, (data, measured) in enumerate(rows.items()):
-        bars(figure.add_subplot(grid[line, :2]), measured, judges[data].unit, held_out[data])
+    figure.set_size_inches(5.5 + 3 * len(shown), 4.5 * len(tables))
+    grid = figure.add_gridspec(len(tables), 2 + len(shown))
+    for line, (data, table) in enumerate(tables.items()):
+        bars(figure.add_subplot(grid[line, :2]), table.rows, table.judge.unit, table.held_out)
         for place, name in enumerate(shown):
-            show_samples(figure.add_subplot(grid[line, 2 + place]), measured[name].samples, f"{data}\n{name}")
+            show_samples(figure.add_subplot(grid[line, 2 + place]), table[name].samples, f"{data}\n{name}")
 
 
 def show_samples(axes: Axes, samples: Tensor, title: str, columns: int = 8) -> None:

@@ -14,44 +14,27 @@ steps. One training seed.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import open_judge
-from mmdflow.studies._models import Measured, lower, measure, or_none
-from mmdflow.studies._tables import NONE, bars, markdown, published, show_samples, shown_distance
-from mmdflow.studies.base import Outcome
+from mmdflow.evaluation.distance import DistanceJudge
+from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._study import FULL_ABLATION, SMALL_ABLATION, AblationStudy, Results
+from mmdflow.studies._tables import NONE, bars, markdown, published, show_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mmdflow.methods.base import Pipeline
+
 TITLE = "DMMD paper, section 7: linear, RBF and rational quadratic base kernels"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": "digits",
-        "seconds": 30.0,
-        "num_references": 500,
-        "num_samples": 359,
-        "draws": 3,
-        "particles": 359,
-        "num_levels": 50,
-    },
-    "full": {
-        "features": "inception",
-        "data": "cifar10",
-        "seconds": None,
-        "num_references": 1000,
-        "num_samples": 10_000,
-        "draws": 1,
-        "particles": 200,
-        "num_levels": 98,
-    },
+    "small": SMALL_ABLATION | {"draws": 3, "seconds": 30.0, "num_references": 500, "num_levels": 50},
+    "full": FULL_ABLATION | {"seconds": None, "num_references": 1000, "num_levels": 98},
 }
 
-CLAIM = "DMMD paper, section 7: other base kernels than linear, such as RBF and rational quadratic, did not improve performance"
 RBF: dict[str, Any] = {"name": "gaussian", "bandwidths": [1.0, 4.0, 16.0]}
 RQ: dict[str, Any] = {"name": "rational-quadratic", "alphas": [0.1, 1.0, 10.0]}
 BASES: dict[str, dict[str, Any]] = {
@@ -61,113 +44,107 @@ BASES: dict[str, dict[str, Any]] = {
     "RQ mixture": RQ,
     "RQ mixture + linear": RQ | {"linear": 1.0},
 }
+OTHERS = [name for name in BASES if name != "linear"]
 #: The linear base again, trained for as many steps as RBF's seconds allow: what is left of the difference is not cost.
 AS_FEW = "linear, RBF's steps"
 SAMPLERS = ("exact", "approximate")
+#: Base kernel and sampler.
+Row = tuple[str, str]
 
 
-def run(
-    *,
-    features: str,
-    data: str,
-    seconds: float | None,
-    num_references: int,
-    num_samples: int,
-    draws: int,
-    particles: int,
-    num_levels: int,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Train a model a base kernel, sample, judge.
+@dataclass(frozen=True, kw_only=True)
+class KernelsAblation(AblationStudy[Row]):
+    """A model for each base kernel.
 
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: the data set.
+    Attributes:
         seconds: of training of every model; as many steps as the recipe says when None.
         num_references: reference images N_c of the kernels other than linear.
-        num_samples: samples of a draw.
-        draws: draws of samples a row.
-        particles: that flow together; the paper has 200.
         num_levels: noise levels of sampling.
-        runs: folder of the trained models.
-        seed: of training and sampling.
-        progress: show bars.
     """
-    judge = open_judge(data, features, progress=progress)
-    rows: dict[str, dict[str, Measured]] = {}
-    steps: dict[str, int] = {}
-    bases = BASES if seconds is None else BASES | {AS_FEW: BASES["linear"]}
-    for name, base in bases.items():
+
+    seconds: float | None
+    num_references: int
+    num_levels: int
+    claim = (
+        "DMMD paper, section 7: other base kernels than linear, such as RBF and rational quadratic, did not improve "
+        "performance"
+    )
+
+    @property
+    def bases(self) -> dict[str, dict[str, Any]]:
+        """The base kernels, with the linear one of as few steps where seconds bound the training."""
+        return BASES if self.seconds is None else BASES | {AS_FEW: BASES["linear"]}
+
+    def model(self, name: str, steps: Mapping[str, int]) -> Pipeline:
+        """Return the model of a base kernel; `steps` are those of the models before it."""
         changes: dict[str, Any] = {
-            "base": base,
+            "base": self.bases[name],
             "loss": {"pairing": "paired"},
-            "sampling": {"num_references": num_references},
+            "sampling": {"num_references": self.num_references},
         }
         if name == AS_FEW:
-            changes["training"] = {"max_steps": steps["RBF"]}
-        pipeline = trained(
-            f"dmmd-{data}",
-            runs,
-            seed=seed,
-            progress=progress,
-            seconds=None if name == AS_FEW else seconds,
-            changes=changes,
+            return self.trained(f"dmmd-{self.data}", changes=changes | {"training": {"max_steps": steps["RBF"]}})
+        return self.trained(f"dmmd-{self.data}", seconds=self.seconds, changes=changes)
+
+    def rows(self, judge: DistanceJudge) -> tuple[dict[Row, Measured], dict[str, Any]]:
+        """Return the distances by base kernel and sampler, and the steps of training."""
+        rows: dict[Row, Measured] = {}
+        steps: dict[str, int] = {}
+        for name in self.bases:
+            pipeline = self.model(name, steps)
+            steps[name] = pipeline.provenance["steps"]
+            for sampler in SAMPLERS:
+                rows[name, sampler] = self.measure(pipeline, judge, sampler=sampler, num_levels=self.num_levels)
+        return rows, {"training_steps": steps}
+
+    def criteria(self, results: Results[Row]) -> dict[str, bool]:
+        """Return which base kernels are not better than the linear one, and at equal steps."""
+
+        def better(name: str, linear: str) -> bool:
+            return any(lower(results[name, sampler], results[linear, sampler]) for sampler in SAMPLERS)
+
+        criteria = {f"{name} is not better": not better(name, "linear") for name in OTHERS}
+        if AS_FEW in self.bases:
+            criteria |= {f"{name} is not better at equal steps": not better(name, AS_FEW) for name in OTHERS}
+        return criteria
+
+    def finding(self, results: Results[Row], criteria: Mapping[str, bool]) -> str:
+        """Return the distances, which kernels are better, and the steps of training."""
+        better = [name for name in OTHERS if not criteria[f"{name} is not better"]]
+        distances = ", ".join(
+            f"{name} {results[name, 'exact']} exact and {results[name, 'approximate']} approximate"
+            for name in self.bases
         )
-        steps[name] = pipeline.provenance["steps"]
-        rows[name] = {
-            sampler: measure(
-                pipeline,
-                judge,
-                num_samples=num_samples,
-                draws=draws,
-                particles=particles,
-                seed=seed,
-                sampler=sampler,
-                num_levels=num_levels,
-            )
-            for sampler in SAMPLERS
-        }
-    held_out = judge.held_out(num_samples)
-    others = [name for name in BASES if name != "linear"]
-    criteria = {
-        f"{name} is not better": not any(lower(rows[name][s], rows["linear"][s]) for s in SAMPLERS) for name in others
-    }
-    if AS_FEW in rows:
-        criteria |= {
-            f"{name} is not better at equal steps": not any(lower(rows[name][s], rows[AS_FEW][s]) for s in SAMPLERS)
-            for name in others
-        }
-    better = [name for name in others if not criteria[f"{name} is not better"]]
-    shown = ", ".join(f"{name} {row['exact']} exact and {row['approximate']} approximate" for name, row in rows.items())
-    finding = (
-        f"{judge.unit}: {shown}; held-out images {shown_distance(held_out)}. Better than linear: {', '.join(better) or 'none'}. "
-        f"Steps of training: {', '.join(f'{name} {count}' for name, count in steps.items())}."
-    )
-    figures = {
-        "criteria": criteria,
-        "judge": judge.name,
-        "held_out": or_none(held_out),
-        "rows": {name: {s: m.plain for s, m in row.items()} for name, row in rows.items()},
-        "training_steps": steps,
-    }
-    lines: list[list[object]] = [
-        [name, steps[name], str(row["exact"]), str(row["approximate"]), 8.31 if name == "linear" else NONE]
-        for name, row in rows.items()
-    ]
-    lines.append(["held-out images", NONE, shown_distance(held_out), shown_distance(held_out), NONE])
-    head = ["base kernel", "training steps", *(f"{judge.unit}, {s}" for s in SAMPLERS), published(judge) + ", NFE 100"]
-    table = markdown(head, lines)
-    return Outcome(
-        CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, rows, judge.unit, held_out), table
-    )
+        steps = ", ".join(f"{name} {count}" for name, count in results.facts["training_steps"].items())
+        return (
+            f"{results.judge.unit}: {distances}; held-out images {results.held_out_text}. Better than linear: "
+            f"{', '.join(better) or 'none'}. Steps of training: {steps}."
+        )
+
+    def figures(self, results: Results[Row]) -> dict[str, Any]:
+        """Return the distances and the steps of training."""
+        rows = {name: {sampler: results[name, sampler].plain for sampler in SAMPLERS} for name in self.bases}
+        return {"rows": rows, **results.facts}
+
+    def table(self, results: Results[Row]) -> str:
+        """Return a row for each base kernel."""
+        steps = results.facts["training_steps"]
+        lines: list[list[object]] = [
+            [name, steps[name], *(str(results[name, s]) for s in SAMPLERS), 8.31 if name == "linear" else NONE]
+            for name in self.bases
+        ]
+        lines.append(["held-out images", NONE, results.held_out_text, results.held_out_text, NONE])
+        columns = [f"{results.judge.unit}, {sampler}" for sampler in SAMPLERS]
+        return markdown(["base kernel", "training steps", *columns, published(results.judge) + ", NFE 100"], lines)
+
+    def draw(self, figure: Figure, results: Results[Row]) -> None:
+        """Draw bars of all rows, and samples of three base kernels."""
+        figure.set_size_inches(15, 4.5)
+        grid = figure.add_gridspec(1, 5)
+        flat = {f"{name}, {sampler}": m for (name, sampler), m in results.rows.items()}
+        bars(figure.add_subplot(grid[0, :2]), flat, results.judge.unit, results.held_out)
+        for place, name in enumerate(("linear", "RBF + linear", "RQ mixture + linear")):
+            show_samples(figure.add_subplot(grid[0, 2 + place]), results[name, "exact"].samples, name)
 
 
-def _draw(figure: Figure, rows: dict[str, dict[str, Measured]], unit: str, held_out: float) -> None:
-    figure.set_size_inches(15, 4.5)
-    grid = figure.add_gridspec(1, 5)
-    flat = {f"{name}, {s}": m for name, row in rows.items() for s, m in row.items()}
-    bars(figure.add_subplot(grid[0, :2]), flat, unit, held_out)
-    for place, name in enumerate(("linear", "RBF + linear", "RQ mixture + linear")):
-        show_samples(figure.add_subplot(grid[0, 2 + place]), rows[name]["exact"].samples, name)
+run = KernelsAblation.run

@@ -11,14 +11,15 @@ best of at most 250.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.studies._judge import open_judge
-from mmdflow.studies._models import Measured, lower, measure, or_none, own_or_shipped
-from mmdflow.studies._tables import NONE, markdown, published, shown_distance
-from mmdflow.studies.base import Outcome
+from mmdflow.evaluation.distance import DistanceJudge
+from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._study import FULL_ABLATION, SMALL_ABLATION, AblationStudy, Results
+from mmdflow.studies._tables import NONE, distance_axis, markdown, published
+from mmdflow.studies.base import criteria_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,131 +27,100 @@ if TYPE_CHECKING:
 TITLE = "DMMD paper, appendix G: the number of evaluations, noise levels times steps a level"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": "digits",
-        "levels": [5, 10, 25, 50, 100, 250],
-        "steps": [1, 2, 4],
-        "num_samples": 359,
-        "draws": 3,
-        "particles": 359,
-    },
-    "full": {
-        "features": "inception",
-        "data": "cifar10",
-        "levels": [25, 50, 100, 250, 500],
-        "steps": [1, 2, 4],
-        "num_samples": 10_000,
-        "draws": 1,
-        "particles": 200,
-    },
+    "small": SMALL_ABLATION | {"levels": [5, 10, 25, 50, 100, 250], "steps": [1, 2, 4], "draws": 3},
+    "full": FULL_ABLATION | {"levels": [25, 50, 100, 250, 500], "steps": [1, 2, 4]},
 }
 
 #: NFE past which the paper sees no improvement, and the number of levels that the fewest are compared with.
 ENOUGH, USUAL = 250, 100
-
-CLAIM = "DMMD paper, section 7 (Table 6 of its appendix): FID improves as the NFE increases, but only up to a point (NFE = 250)"
 #: Published FID by NFE.
 FIDS = {100: 8.31, 250: 7.74}
+#: Noise levels T and steps a level N_s.
+Cell = tuple[int, int]
 
 
-def run(
-    *,
-    features: str,
-    data: str,
-    levels: Sequence[int],
-    steps: Sequence[int],
-    num_samples: int,
-    draws: int,
-    particles: int,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Sample every cell of the grid, judge.
+@dataclass(frozen=True, kw_only=True)
+class NFEAblation(AblationStudy[Cell]):
+    """Every cell of a grid of levels and steps a level.
 
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: the data set.
+    Attributes:
         levels: numbers of noise levels T, increasing; 100 among them.
         steps: numbers of steps a level N_s, increasing; 1 among them.
-        num_samples: samples of a draw.
-        draws: draws of samples a cell.
-        particles: that flow together; the paper has 200.
-        runs: folder of the model, where none is shipped.
-        seed: of training and sampling.
-        progress: show bars.
     """
-    judge = open_judge(data, features, progress=progress)
-    pipeline, source = own_or_shipped(data, runs, seed=seed, progress=progress)
-    cells = {
-        (t, s): measure(
-            pipeline,
-            judge,
-            num_samples=num_samples,
-            draws=draws,
-            particles=particles,
-            seed=seed,
-            sampler="exact",
-            num_levels=t,
-            steps_per_level=s,
+
+    levels: Sequence[int]
+    steps: Sequence[int]
+    claim = (
+        "DMMD paper, section 7 (Table 6 of its appendix): FID improves as the NFE increases, but only up to a point "
+        "(NFE = 250)"
+    )
+
+    def rows(self, judge: DistanceJudge) -> tuple[dict[Cell, Measured], dict[str, Any]]:
+        """Return the distances of all cells, and where the model is from."""
+        pipeline, source = self.own_or_shipped(self.data)
+        cells = {
+            (t, s): self.measure(pipeline, judge, sampler="exact", num_levels=t, steps_per_level=s)
+            for s in self.steps
+            for t in self.levels
+        }
+        return cells, {"model": source}
+
+    def criteria(self, results: Results[Cell]) -> dict[str, bool]:
+        """Return whether more evaluations help up to the usual number, and not past 250."""
+        best = _best_of_enough(results)
+        many = [m for (t, s), m in results.rows.items() if t * s > ENOUGH]
+        return {
+            "improves up to the usual": lower(results[USUAL, 1], results[self.levels[0], 1]),
+            "does not improve past 250": not any(lower(m, best) for m in many),
+        }
+
+    def fewest_not_worse(self, results: Results[Cell]) -> int:
+        """Return the fewest levels, a step each, that are not worse than the usual number."""
+        return next(t for t in self.levels if not lower(results[USUAL, 1], results[t, 1]))
+
+    def finding(self, results: Results[Cell], criteria: Mapping[str, bool]) -> str:
+        """Return the distances along one step a level, the best cells and the criteria."""
+        along = ", ".join(f"{t}: {results[t, 1]}" for t in self.levels)
+        t, s = min(results.rows, key=lambda cell: results[cell].mean)
+        return (
+            f"{results.judge.unit} by T with one step a level: {along}; from T = {self.fewest_not_worse(results)} on it is not "
+            f"worse than at {USUAL}; the best cell is T = {t}, N_s = {s} ({results[t, s]}), the best of at most {ENOUGH} "
+            f"evaluations {_best_of_enough(results)}; held-out images {results.held_out_text}; {results.facts['model']}. "
+            f"{criteria_sentence(criteria)}"
         )
-        for s in steps
-        for t in levels
-    }
-    held_out = judge.held_out(num_samples)
-    few = [m for (t, s), m in cells.items() if t * s <= ENOUGH]
-    best = min(few, key=lambda m: m.mean)
-    criteria = {
-        "improves up to the usual": lower(cells[USUAL, 1], cells[levels[0], 1]),
-        "does not improve past 250": not any(lower(m, best) for (t, s), m in cells.items() if t * s > ENOUGH),
-    }
-    along = ", ".join(f"{t}: {cells[t, 1]}" for t in levels)
-    enough = next(t for t in levels if not lower(cells[USUAL, 1], cells[t, 1]))
-    cell = min(cells, key=lambda key: cells[key].mean)
-    finding = (
-        f"{judge.unit} by T with one step a level: {along}; from T = {enough} on it is not worse than at "
-        f"{USUAL}; the best cell is T = {cell[0]}, N_s = {cell[1]} ({cells[cell]}), the best of at most "
-        f"{ENOUGH} evaluations {best}; held-out images {shown_distance(held_out)}; {source}. "
-        + "; ".join(f"{name}: {'seen' if holds else 'not seen'}" for name, holds in criteria.items())
-        + "."
-    )
-    figures = {
-        "criteria": criteria,
-        "model": source,
-        "judge": judge.name,
-        "held_out": or_none(held_out),
-        "fewest_levels_not_worse": enough,
-        "cells": {f"T = {t}, N_s = {s}": m.plain for (t, s), m in cells.items()},
-    }
-    lines: list[list[object]] = [[t, *(str(cells[t, s]) for s in steps), FIDS.get(t, NONE)] for t in levels]
-    head = ["T", *(f"{judge.unit}, N_s = {s}" for s in steps), f"{published(judge)}, NFE = T"]
-    table = markdown(head, lines)
-    return Outcome(
-        CLAIM,
-        all(criteria.values()),
-        finding,
-        figures,
-        lambda figure: _draw(figure, cells, levels, steps, judge.unit, held_out),
-        table,
-    )
+
+    def figures(self, results: Results[Cell]) -> dict[str, Any]:
+        """Return the cells, and what follows from them."""
+        return {
+            "model": results.facts["model"],
+            "fewest_levels_not_worse": self.fewest_not_worse(results),
+            "cells": {f"T = {t}, N_s = {s}": m.plain for (t, s), m in results.rows.items()},
+        }
+
+    def table(self, results: Results[Cell]) -> str:
+        """Return a row for each T, a column for each N_s."""
+        lines: list[list[object]] = [
+            [t, *(str(results[t, s]) for s in self.steps), FIDS.get(t, NONE)] for t in self.levels
+        ]
+        head = ["T", *(f"{results.judge.unit}, N_s = {s}" for s in self.steps), f"{published(results.judge)}, NFE = T"]
+        return markdown(head, lines)
+
+    def draw(self, figure: Figure, results: Results[Cell]) -> None:
+        """Draw a line for each N_s."""
+        figure.set_size_inches(7, 4.5)
+        ax = figure.subplots()
+        for s in self.steps:
+            row = [results[t, s] for t in self.levels]
+            means, errors = [m.mean for m in row], [m.bar for m in row]
+            ax.errorbar([m.nfe for m in row], means, yerr=errors, marker="o", capsize=3, label=f"N_s = {s}")
+        ax.axvline(ENOUGH, color="0.8", lw=1)
+        ax.set(xscale="log", ylim=(0, None), xlabel="NFE")
+        distance_axis(ax, results.judge.unit, results.held_out)
 
 
-def _draw(
-    figure: Figure,
-    cells: dict[tuple[int, int], Measured],
-    levels: Sequence[int],
-    steps: Sequence[int],
-    unit: str,
-    held_out: float,
-) -> None:
-    figure.set_size_inches(7, 4.5)
-    ax = figure.subplots()
-    for s in steps:
-        row = [cells[t, s] for t in levels]
-        errors = [m.bar for m in row]
-        ax.errorbar([m.nfe for m in row], [m.mean for m in row], yerr=errors, marker="o", capsize=3, label=f"N_s = {s}")
-    ax.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
-    ax.axvline(ENOUGH, color="0.8", lw=1)
-    ax.set(xscale="log", ylim=(0, None), xlabel="NFE", ylabel=f"{unit} (± 2 standard errors)")
-    ax.legend(frameon=False)
+def _best_of_enough(results: Results[Cell]) -> Measured:
+    """Return the best cell of at most 250 evaluations."""
+    return min((m for (t, s), m in results.rows.items() if t * s <= ENOUGH), key=lambda m: m.mean)
+
+
+run = NFEAblation.run

@@ -13,8 +13,8 @@ differences over draws; (3) the most particles together are not better than 200 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,134 +22,139 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow._tensors import normal_like
+from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.methods.dmmd import DMMDPipeline, TargetMeans
 from mmdflow.recipe import DataSpec
 from mmdflow.recipe.data import judged_data
 from mmdflow.studies._fits import log_slope
-from mmdflow.studies._judge import open_judge
-from mmdflow.studies._models import Measured, lower, measure, or_none, own_or_shipped
-from mmdflow.studies._tables import NONE, markdown, published, shown_distance
-from mmdflow.studies.base import Outcome
+from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._study import FULL_ABLATION, SMALL_ABLATION, AblationStudy, Results
+from mmdflow.studies._tables import NONE, distance_axis, markdown, published
+from mmdflow.studies.base import criteria_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "DMMD paper, section 5: the number of particles, exact against approximate flow"
 TRAINS = True
+#: Settings of the velocities' difference, at both scales.
+_DIFFERENCES: dict[str, Any] = {
+    "levels": [0.2, 0.5, 0.8],
+    "rate_particles": [1, 4, 16, 64, 256, 1024, 4096],
+    "repeats": 20,
+    "points": 64,
+}
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": "digits",
-        "levels": [0.2, 0.5, 0.8],
-        "rate_particles": [1, 4, 16, 64, 256, 1024, 4096],
-        "repeats": 20,
-        "points": 64,
-        "particles": [1, 3, 10, 50, 200, 1000],
-        "num_samples": 359,
-        "draws": 2,
-    },
-    "full": {
-        "features": "inception",
-        "data": "cifar10",
-        "levels": [0.2, 0.5, 0.8],
-        "rate_particles": [1, 4, 16, 64, 256, 1024, 4096],
-        "repeats": 20,
-        "points": 64,
-        "particles": [1, 10, 50, 100, 200, 500, 1000],
-        "num_samples": 10_000,
-        "draws": 1,
-    },
+    "small": SMALL_ABLATION | _DIFFERENCES | {"particles": [1, 3, 10, 50, 200, 1000], "draws": 2},
+    "full": FULL_ABLATION | _DIFFERENCES | {"particles": [1, 10, 50, 100, 200, 500, 1000]},
 }
 
 #: The paper's N_p, the slope to find and how near.
 USUAL, SLOPE, TOLERANCE = 200, -0.5, 0.1
-
-CLAIM = (
-    "DMMD paper, section 5: sampling depends on the number of particles; for a sufficiently large one the mean feature of the "
-    "particles is about that of the noised data, so that particles can be sampled independently"
-)
+#: The row of the approximate sampler, whose particles do not interact; the others are numbers of particles.
+APPROXIMATE = "approximate"
+Row = int | str
 
 
-def run(
-    *,
-    features: str,
-    data: str,
-    levels: Sequence[float],
-    rate_particles: Sequence[int],
-    repeats: int,
-    points: int,
-    particles: Sequence[int],
-    num_samples: int,
-    draws: int,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Measure the velocities' difference, then sample with every N_p.
+@dataclass(frozen=True, kw_only=True)
+class ParticlesAblation(AblationStudy[Row]):
+    """The velocities' difference by the number of particles, then samples; `particles` are the N_p, 200 among them.
 
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: the data set.
+    Attributes:
         levels: noise levels of the difference.
         rate_particles: numbers of particles of the difference.
         repeats: draws of particles, of which the root mean square is taken.
         points: points z.
-        particles: numbers of particles of a run of samples; 200 among them.
-        num_samples: samples of a draw.
-        draws: draws of samples a row.
-        runs: folder of the model, where none is shipped.
-        seed: of training, particles and sampling.
-        progress: show bars.
     """
-    judge = open_judge(data, features, progress=progress)
-    found, source = own_or_shipped(data, runs, seed=seed, progress=progress)
-    assert isinstance(found, DMMDPipeline)
-    clean = judged_data(DataSpec(data)).train
-    differences = {
-        t: velocity_differences(found, clean, t, rate_particles, repeats, points, seed)
-        for t in tqdm(levels, disable=not progress, desc="velocities", unit="level")
-    }
-    slopes = {t: log_slope([float(n) for n in rate_particles], values) for t, values in differences.items()}
-    how: dict[str, Any] = {"num_samples": num_samples, "draws": draws, "seed": seed}
-    rows = {n: measure(found, judge, **how, particles=n, sampler="exact") for n in particles}
-    approximate = measure(found, judge, **how, particles=num_samples, sampler="approximate")
-    held_out = judge.held_out(num_samples)
-    criteria = {
-        "the difference falls as N_p^-1/2": all(abs(s - SLOPE) <= TOLERANCE for s in slopes.values()),
-        "one particle is worse than 200": lower(rows[USUAL], rows[particles[0]]),
-        "more than 200 do not help": not lower(rows[particles[-1]], rows[USUAL]),
-    }
-    shown = ", ".join(f"{n}: {row}" for n, row in rows.items())
-    finding = (
-        "The difference of exact and approximate velocity goes as N_p to the power "
-        + ", ".join(f"{slope:.2f} (t = {t:g})" for t, slope in slopes.items())
-        + f", and is {min(v[-1] for v in differences.values()):.2g} to {max(v[-1] for v in differences.values()):.2g} of the "
-        f"velocity at N_p = {rate_particles[-1]}. {judge.unit} by N_p: {shown}; approximate {approximate}; held-out images "
-        f"{shown_distance(held_out)}; {source}. "
-        + "; ".join(f"{k}: {'seen' if v else 'not seen'}" for k, v in criteria.items())
-        + "."
+
+    levels: Sequence[float]
+    rate_particles: Sequence[int]
+    repeats: int
+    points: int
+    claim = (
+        "DMMD paper, section 5: sampling depends on the number of particles; for a sufficiently large one the mean feature of "
+        "the particles is about that of the noised data, so that particles can be sampled independently"
     )
-    figures = {
-        "criteria": criteria,
-        "model": source,
-        "judge": judge.name,
-        "held_out": or_none(held_out),
-        "relative_differences": {f"t = {t:g}": values for t, values in differences.items()},
-        "slopes": {f"t = {t:g}": slope for t, slope in slopes.items()},
-        "rows": {f"N_p = {n}": row.plain for n, row in rows.items()},
-        "approximate": approximate.plain,
-    }
-    lines: list[list[object]] = [[n, str(row), 8.31 if n == USUAL else NONE] for n, row in rows.items()]
-    lines += [["approximate", str(approximate), NONE], ["held-out images", shown_distance(held_out), NONE]]
-    table = markdown(["N_p", judge.unit, published(judge) + ", NFE 100"], lines)
-    return Outcome(
-        CLAIM,
-        all(criteria.values()),
-        finding,
-        figures,
-        lambda figure: _draw(figure, rate_particles, differences, rows, approximate, judge.unit, held_out),
-        table,
-    )
+
+    def rows(self, judge: DistanceJudge) -> tuple[dict[Row, Measured], dict[str, Any]]:
+        """Return the distances by N_p and of the approximate sampler, the differences of velocities and their slopes."""
+        pipeline, source = self.own_or_shipped(self.data)
+        assert isinstance(pipeline, DMMDPipeline)
+        clean = judged_data(DataSpec(self.data)).train
+        differences = {
+            t: velocity_differences(pipeline, clean, t, self.rate_particles, self.repeats, self.points, self.seed)
+            for t in tqdm(self.levels, disable=not self.progress, desc="velocities", unit="level")
+        }
+        counts = [float(n) for n in self.rate_particles]
+        rows: dict[Row, Measured] = {n: self.measure(pipeline, judge, n, sampler="exact") for n in self.counts}
+        rows[APPROXIMATE] = self.measure(pipeline, judge, self.count(judge), sampler="approximate")
+        slopes = {t: log_slope(counts, values) for t, values in differences.items()}
+        return rows, {"model": source, "differences": differences, "slopes": slopes}
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """The numbers of particles that flow together."""
+        assert not isinstance(self.particles, int)
+        return self.particles
+
+    def criteria(self, results: Results[Row]) -> dict[str, bool]:
+        """Return whether the difference falls as it should, and the samples get better up to the usual N_p only."""
+        usual = results[USUAL]
+        return {
+            "the difference falls as N_p^-1/2": all(
+                abs(s - SLOPE) <= TOLERANCE for s in results.facts["slopes"].values()
+            ),
+            "one particle is worse than 200": lower(usual, results[self.counts[0]]),
+            "more than 200 do not help": not lower(results[self.counts[-1]], usual),
+        }
+
+    def finding(self, results: Results[Row], criteria: Mapping[str, bool]) -> str:
+        """Return the slopes, the distances and the criteria."""
+        slopes = ", ".join(f"{slope:.2f} (t = {t:g})" for t, slope in results.facts["slopes"].items())
+        last = [values[-1] for values in results.facts["differences"].values()]
+        distances = ", ".join(f"{n}: {results[n]}" for n in self.counts)
+        return (
+            f"The difference of exact and approximate velocity goes as N_p to the power {slopes}, and is {min(last):.2g} to "
+            f"{max(last):.2g} of the velocity at N_p = {self.rate_particles[-1]}. {results.judge.unit} by N_p: {distances}; "
+            f"approximate {results[APPROXIMATE]}; held-out images {results.held_out_text}; {results.facts['model']}. "
+            f"{criteria_sentence(criteria)}"
+        )
+
+    def figures(self, results: Results[Row]) -> dict[str, Any]:
+        """Return the distances, the differences and their slopes."""
+        facts = results.facts
+        return {
+            "model": facts["model"],
+            "relative_differences": {f"t = {t:g}": values for t, values in facts["differences"].items()},
+            "slopes": {f"t = {t:g}": slope for t, slope in facts["slopes"].items()},
+            "rows": {f"N_p = {n}": results[n].plain for n in self.counts},
+            "approximate": results[APPROXIMATE].plain,
+        }
+
+    def table(self, results: Results[Row]) -> str:
+        """Return a row for each N_p, the approximate sampler and held-out images."""
+        lines: list[list[object]] = [[n, str(m), 8.31 if n == USUAL else NONE] for n, m in results.rows.items()]
+        lines.append(["held-out images", results.held_out_text, NONE])
+        return markdown(["N_p", results.judge.unit, published(results.judge) + ", NFE 100"], lines)
+
+    def draw(self, figure: Figure, results: Results[Row]) -> None:
+        """Draw the differences on the left, the distances on the right."""
+        figure.set_size_inches(11, 4.5)
+        left, right = figure.subplots(1, 2)
+        differences = results.facts["differences"]
+        for t, values in differences.items():
+            left.loglog(self.rate_particles, values, "o-", label=f"t = {t:g}")
+        first, start = max(values[0] for values in differences.values()), self.rate_particles[0]
+        law = [first * (n / start) ** SLOPE for n in self.rate_particles]
+        left.loglog(self.rate_particles, law, "k:", lw=1, label="N_p^(-1/2)")
+        left.set(xlabel="N_p", ylabel="|exact - approximate| / |approximate| velocity")
+        left.legend(frameon=False)
+        rows = [results[n] for n in self.counts]
+        means, errors = [m.mean for m in rows], [m.bar for m in rows]
+        right.errorbar(list(self.counts), means, yerr=errors, marker="o", capsize=3, label="exact")
+        right.axhline(results[APPROXIMATE].mean, color="tab:orange", label="approximate")
+        right.set(xscale="log", yscale="log", xlabel="N_p")
+        distance_axis(right, results.judge.unit, results.held_out)
 
 
 def velocity_differences(
@@ -194,26 +199,4 @@ def velocity_differences(
     return rows
 
 
-def _draw(
-    figure: Figure,
-    counts: Sequence[int],
-    differences: dict[float, list[float]],
-    rows: dict[int, Measured],
-    approximate: Measured,
-    unit: str,
-    held_out: float,
-) -> None:
-    figure.set_size_inches(11, 4.5)
-    left, right = figure.subplots(1, 2)
-    for t, values in differences.items():
-        left.loglog(counts, values, "o-", label=f"t = {t:g}")
-    first = max(values[0] for values in differences.values())
-    left.loglog(counts, [first * (n / counts[0]) ** SLOPE for n in counts], "k:", lw=1, label="N_p^(-1/2)")
-    left.set(xlabel="N_p", ylabel="|exact - approximate| / |approximate| velocity")
-    left.legend(frameon=False)
-    errors = [m.bar for m in rows.values()]
-    right.errorbar(list(rows), [m.mean for m in rows.values()], yerr=errors, marker="o", capsize=3, label="exact")
-    right.axhline(approximate.mean, color="tab:orange", label="approximate")
-    right.axhline(held_out, color="0.3", ls="--", lw=1, label="held-out images")
-    right.set(xscale="log", yscale="log", xlabel="N_p", ylabel=f"{unit} (± 2 standard errors)")
-    right.legend(frameon=False)
+run = ParticlesAblation.run

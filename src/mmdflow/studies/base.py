@@ -41,11 +41,11 @@ class Outcome:
     table: str | None = None
 
 
-def told(criteria: Mapping[str, bool]) -> str:
+def criteria_sentence(criteria: Mapping[str, bool]) -> str:
     """Return which criteria were seen and which were not, as a sentence.
 
     Example:
-        >>> told({"a falls": True, "b rises": False})
+        >>> criteria_sentence({"a falls": True, "b rises": False})
         'Seen: a falls; not seen: b rises.'
     """
     seen, missed = ([name for name, holds in criteria.items() if bool(holds) is wanted] for wanted in (True, False))

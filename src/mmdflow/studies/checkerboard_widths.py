@@ -48,7 +48,7 @@ from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
 from mmdflow.metrics import sliced_w2
 from mmdflow.studies._widths import learn_width, train_mmd_gan
-from mmdflow.studies.base import Outcome, told
+from mmdflow.studies.base import Outcome, criteria_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -190,7 +190,7 @@ def run(
     )
     dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
     finding = (
-        f"{told(criteria)} From t = 1 to {T_MIN:g} sigma(t) "
+        f"{criteria_sentence(criteria)} From t = 1 to {T_MIN:g} sigma(t) "
         f"goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the "
         f"largest MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at "
         f"most to {gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "

@@ -16,12 +16,14 @@ from torch import nn
 
 import mmdflow
 from mmdflow import _checks, plots
-from mmdflow._files import commit, make_folder, new_file, read_json, write_json
+from mmdflow._files import commit, make_folder, new_file, write_json
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.evaluation import models
+from mmdflow.evaluation.figures import REFERENCE, read_report
 from mmdflow.methods import recipe_names
 from mmdflow.methods.base import Pipeline
 from mmdflow.runs.cache import run_clock, run_folder, timed_recipe, trained
+from mmdflow.studies._tables import markdown
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class Method:
 
     Attributes:
         system: whose recipe is trained.
-        how: options of its sampler; none for the recipe's own.
+        sampler_settings: of its sampler; none for the recipe's own.
     """
 
     system: str
-    how: Mapping[str, Any] = field(default_factory=dict)
+    sampler_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 METHODS: dict[str, Method] = {
@@ -54,25 +56,25 @@ METHODS: dict[str, Method] = {
 PUBLISHED = ("ddpm", "dmmd", "mmd-gan", "jko-flow", "dggf-kl", "gs-mmd-rk", "mmd-gan-flow")
 
 #: Figures of a report that the table shows beside the distance.
-_SHOWN = ("precision", "recall", "coverage", "nearest_train_distance")
+_SHOWN = ("precision", "recall", "coverage", "nearest_distance")
 
 
-def methods_for(data: str, asked: Sequence[str] | None = None) -> list[str]:
-    """Return the methods that have a recipe for a data set: the asked ones, or all.
+def methods_for(data: str, methods: Sequence[str] | None = None) -> list[str]:
+    """Return the methods that have a recipe for a data set: those named, or all.
 
     Raises:
         InputError: for an unknown method, or one without a recipe for the data.
     """
-    names = recipe_names()
-    there = [name for name, method in METHODS.items() if f"{method.system}-{data}" in names]
-    if not there:
-        known = sorted(name.removeprefix("dmmd-") for name in names if name.startswith("dmmd-"))
-        raise InputError(f"data = {data!r}: no method has a recipe for it; must be one of {', '.join(known)}")
-    for name in asked or []:
+    recipes = recipe_names()
+    possible = [name for name, method in METHODS.items() if f"{method.system}-{data}" in recipes]
+    if not possible:
+        data_sets = sorted(name.removeprefix("dmmd-") for name in recipes if name.startswith("dmmd-"))
+        raise InputError(f"data = {data!r}: no method has a recipe for it; must be one of {', '.join(data_sets)}")
+    for name in methods or []:
         _checks.choice("methods", name, METHODS)
-        if name not in there:
-            raise InputError(f"methods = {name!r}: has no recipe for {data}; those with one are {', '.join(there)}")
-    return [name for name in there if not asked or name in asked]
+        if name not in possible:
+            raise InputError(f"methods = {name!r}: has no recipe for {data}; those with one are {', '.join(possible)}")
+    return [name for name in possible if not methods or name in methods]
 
 
 def budget_seconds(text: str) -> float:
@@ -96,87 +98,105 @@ def budget_seconds(text: str) -> float:
     return value
 
 
-def compare(
-    data: str,
-    budget: float,
-    folder: Path,
-    *,
-    methods: Sequence[str] | None = None,
-    seeds: int = 1,
-    num_samples: int | None = None,
-    progress: bool = False,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is compared, and on which terms.
+
+    Attributes:
+        data: name of the data set.
+        budget: seconds of training for each method and seed.
+        methods: names from `METHODS`; all that have a recipe for the data when None.
+        seeds: how many: 0, 1, ...
+        num_samples: samples judged; as many as each recipe says when None.
+    """
+
+    data: str
+    budget: float
+    methods: Sequence[str] | None = None
+    seeds: int = 1
+    num_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        methods_for(self.data, self.methods)
+        _checks.positive("budget", self.budget)
+        _checks.count("seeds", self.seeds)
+        if self.num_samples is not None:
+            _checks.count("num_samples", self.num_samples)
+
+    @property
+    def names(self) -> list[str]:
+        """The methods that are compared."""
+        return methods_for(self.data, self.methods)
+
+
+def compare(settings: ComparisonSettings, folder: Path, *, progress: bool = False) -> dict[str, Any]:
     """Train every method's recipe for the same seconds, judge them alike; write compare.json, .md and .png, and a grid a method.
 
     What is done stays in `folder/runs`, so that an interrupted comparison goes on, and a larger one uses what there is. On a CPU
     one thread is used, and seconds are those of this process; other programs do not lengthen them.
 
     Args:
-        data: name of the data set.
-        budget: seconds of training for each method and seed.
+        settings: what is compared, and on which terms.
         folder: of the results.
-        methods: names from `METHODS`; by default all that have a recipe for the data.
-        seeds: how many: 0, 1, ...
-        num_samples: samples judged; by default the recipes'.
         progress: show bars and rows as they come.
 
+    Returns:
+        What compare.json holds.
+
     Raises:
-        InputError: for an unknown method or data set, or impossible numbers.
+        ImportError: without matplotlib.
+        InputError: if the folder cannot be made.
     """
-    names = methods_for(data, methods)
-    _checks.positive("budget", budget)
-    _checks.count("seeds", seeds)
-    if num_samples is not None:
-        _checks.count("num_samples", num_samples)
     plots.check_matplotlib()
     make_folder(folder / "runs")
-    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in settings.names}
     with _one_thread():
-        for seed in range(seeds):
-            for name in names:
-                report = _measured(data, name, budget, seed, num_samples, folder, progress)
+        for seed in range(settings.seeds):
+            for name in settings.names:
+                report = _report(settings, name, seed, folder, progress)
                 reports[name].append(report)
                 if progress:
-                    print(
-                        f"seed {seed}  {name:<20} {_distance(report)[0]} {shown_number(_distance(report)[1])}",
-                        flush=True,
-                    )
-    rows = {name: _summary(found) for name, found in reports.items()}
+                    key, distance = _distance(report)
+                    print(f"seed {seed}  {name:<20} {key} {shown_number(distance)}", flush=True)
     result = {
-        "data": data,
-        "budget_seconds": budget,
-        "seeds": list(range(seeds)),
+        "data": settings.data,
+        "budget_seconds": settings.budget,
+        "seeds": list(range(settings.seeds)),
         "command": " ".join(["mmdflow", *sys.argv[1:]]),
         "commit": commit(),
         "version": mmdflow.__version__,
         "machine": f"{platform.machine()}, torch {torch.__version__}",
-        "rows": rows,
+        "rows": {name: _summary(of_method) for name, of_method in reports.items()},
         "reports": reports,
     }
-    grids = {name: folder / f"{name}.png" for name in order(rows) if (folder / f"{name}.png").exists()}
+    _write(result, folder)
+    return result
+
+
+def _write(result: Mapping[str, Any], folder: Path) -> None:
+    """Write the gallery of all grids, the figures and the page."""
+    grids = {name: folder / f"{name}.png" for name in order(result["rows"]) if (folder / f"{name}.png").exists()}
     if grids:
         plots.save_gallery(grids, folder / "compare.png")
     write_json(folder / "compare.json", result)
     with new_file(folder / "compare.md") as aside:
         aside.write_text(page(result))
-    return result
 
 
-def _measured(
-    data: str, name: str, budget: float, seed: int, num_samples: int | None, folder: Path, progress: bool
-) -> dict[str, Any]:
-    """Return the report of a method and seed: as it was found before, or trained and judged now."""
+def _report(settings: ComparisonSettings, name: str, seed: int, folder: Path, progress: bool) -> dict[str, Any]:
+    """Return the report of a method and seed: read from its file where there is one, or trained and judged now."""
     method = METHODS[name]
-    recipe_name = f"{method.system}-{data}"
-    recipe = timed_recipe(recipe_name, seed=seed, seconds=budget)
-    file = run_folder(recipe_name, recipe, folder / "runs") / f"{name}-{num_samples or 'all'}.json"
+    recipe_name = f"{method.system}-{settings.data}"
+    recipe = timed_recipe(recipe_name, seed=seed, seconds=settings.budget)
+    file = run_folder(recipe_name, recipe, folder / "runs") / f"{name}-{settings.num_samples or 'all'}.json"
     if file.exists():
-        found: dict[str, Any] = read_json(file)
-        if found.get("how") == method.how:
-            return found
+        earlier: dict[str, Any] = read_report(file)
+        if earlier.get("sampler_settings") == method.sampler_settings:
+            return earlier
     report: dict[str, Any] = {}
     try:
-        pipeline = trained(recipe_name, folder / "runs", seed=seed, progress=progress, seconds=budget)
+        pipeline = trained(recipe_name, folder / "runs", seed=seed, progress=progress, seconds=settings.budget)
         report = {
             "parameters": num_parameters(pipeline),
             "steps": pipeline.provenance["steps"],
@@ -185,15 +205,15 @@ def _measured(
         }
         report |= models.evaluate(
             pipeline,
-            num_samples=num_samples,
+            num_samples=settings.num_samples,
             grid=folder / f"{name}.png" if seed == 0 else None,
             clock=run_clock(recipe),
             progress=progress,
-            **method.how,
+            **method.sampler_settings,
         )
     except DivergedError as error:
         report["diverged"] = str(error)
-    report["how"] = dict(method.how)
+    report["sampler_settings"] = dict(method.sampler_settings)
     models.save_report(report, file)
     return report
 
@@ -206,7 +226,7 @@ def num_parameters(pipeline: Pipeline) -> int:
 
 def _distance(report: Mapping[str, Any]) -> tuple[str, float | None]:
     """Return the name and value of the distance that ranks: Frechet in the classifier's features, or else sliced W_2."""
-    key = "sliced_w2" if "sliced_w2" in report and "classifier_fd" not in report else "classifier_fd"
+    key = "sliced_w2" if "sliced_w2" in report and "frechet_distance" not in report else "frechet_distance"
     return key, report.get(key)
 
 
@@ -242,14 +262,27 @@ def order(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def page(result: Mapping[str, Any]) -> str:
     """Return a comparison as Markdown: the table from best to worst, and how it was made."""
-    rows = result["rows"]
     good = (report for reports in result["reports"].values() for report in reports if "diverged" not in report)
     first: dict[str, Any] = next(good, {})
+    parts = (
+        f"# All methods on {result['data']}, {result['budget_seconds']:g} s of training each",
+        _table(result, first),
+        _terms(result, first),
+        *_order_sentence(result["rows"]),
+        "![samples of every method](compare.png)",
+        f"`{result['command']}`, commit {result['commit']}, {result['machine']}, {first.get('device', '-')}.",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """Return the table: a method a row, held-out data last."""
+    rows = result["rows"]
     key, shown = _distance(first)[0], [name for name in _SHOWN if name in first]
-    head = ["method", "Frechet distance" if key == "classifier_fd" else "sliced W_2"]
+    head = ["method", "Frechet distance" if key == "frechet_distance" else "sliced W_2"]
     head += [name.replace("_", " ") for name in shown]
     head += ["NFE", "parameters", "training steps", "samples a second"]
-    lines = [head]
+    lines = []
     for name in order(rows):
         row = rows[name]
         if "mean" not in row:
@@ -257,35 +290,33 @@ def page(result: Mapping[str, Any]) -> str:
             continue
         spread = "" if row["spread"] is None else f" ± {row['spread']:.2g}"
         lost = f" ({row['diverged']} of {row['seeds']} seeds diverged)" if row["diverged"] else ""
-        more = [row["nfe"], row["parameters"], row["steps"], shown_number(row["samples_a_second"])]
+        costs = [row["nfe"], row["parameters"], row["steps"], shown_number(row["samples_a_second"])]
         figures = [shown_number(row[k]) for k in shown]
-        lines.append([name, f"{shown_number(row['mean'])}{spread}{lost}", *figures, *map(str, more)])
-    lines.append(["held-out data", *(shown_number(first.get(f"{k}_reference")) for k in (key, *shown)), *["-"] * 4])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    table = table.replace("\n", "\n|" + "---|" * len(head) + "\n", 1)
-    seeds, budget = len(result["seeds"]), result["budget_seconds"]
+        lines.append([name, f"{shown_number(row['mean'])}{spread}{lost}", *figures, *map(str, costs)])
+    held_out = [shown_number(first.get(f"{k}{REFERENCE}")) for k in (key, *shown)]
+    return markdown(head, [*lines, ["held-out data", *held_out, *["-"] * 4]])
+
+
+def _terms(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """Return seeds, features, samples, and what diverged, in a line."""
+    seeds = len(result["seeds"])
     spread = ", mean ± standard deviation over them" if seeds > 1 else ""
-    reasons = {name: [r["diverged"] for r in runs if "diverged" in r] for name, runs in result["reports"].items()}
-    diverged = "; ".join(f"{name}: {' / '.join(said)}" for name, said in reasons.items() if said)
+    reasons = {name: [r["diverged"] for r in reports if "diverged" in r] for name, reports in result["reports"].items()}
+    diverged = "; ".join(f"{name}: {' / '.join(messages)}" for name, messages in reasons.items() if messages)
+    features = f"Features: {first['features']}; the distance is not an FID. " if "frechet_distance" in first else ""
+    return (
+        f"{seeds} seed{'s' if seeds > 1 else ''}{spread}. {features}{first.get('num_samples', 0)} samples a method."
+        + (f" Diverged: {diverged}." if diverged else "")
+    )
+
+
+def _order_sentence(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the order found beside the papers', where at least two methods have both."""
     published = [name for name in PUBLISHED if name in rows]
     ranked = [name for name in order(rows) if name in published]
-    found, expected = " > ".join(ranked), " > ".join(published)
-    return (
-        "\n\n".join(
-            (
-                f"# All methods on {result['data']}, {budget:g} s of training each",
-                table,
-                f"{seeds} seed{'s' if seeds > 1 else ''}{spread}. "
-                + (f"Features: {first['classifier']}; the distance is not an FID. " if "classifier" in first else "")
-                + f"{first.get('num_samples', 0)} samples a method."
-                + (f" Diverged: {diverged}." if diverged else ""),
-                *([f"Order found: {found}. The papers' order on CIFAR-10: {expected}."] if len(ranked) > 1 else []),
-                "![samples of every method](compare.png)",
-                f"`{result['command']}`, commit {result['commit']}, {result['machine']}, {first.get('device', '-')}.",
-            )
-        )
-        + "\n"
-    )
+    if len(ranked) < 2:
+        return []
+    return [f"Order found: {' > '.join(ranked)}. The papers' order on CIFAR-10: {' > '.join(published)}."]
 
 
 def shown_number(value: float | None) -> str:

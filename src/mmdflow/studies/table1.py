@@ -4,7 +4,7 @@ The small scale takes digits of 8x8 and, where the files are there, MNIST and Fa
 trained for the same seconds on the same device, which takes about three quarters of an hour of a core, sampling included.
 Networks are the same but for their read-outs, except that the paper's recipe has a cheaper trunk on the latter two
 (`PAPER_TRUNKS`). The full scale is CIFAR-10 with the recipes named after it, judged by FID; the small scale's measure is no
-FID (see `OwnJudge`), so there the published figures stand beside for their order only. Methods that are not trained here have
+FID (see `DataJudge`), so there the published figures stand beside for their order only. Methods that are not trained here have
 published figures alone; `mmdflow compare` trains them too.
 
 The criteria, written down before looking and asked of every data set, hold for the paper's own recipe, since the claim is the
@@ -15,50 +15,40 @@ One training seed: the errors are those of sampling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import Judge, open_judges
-from mmdflow.studies._models import Measured, lower, measure, paper_recipe, table_figures
-from mmdflow.studies._tables import NONE, compare_rows, markdown, published, shown_distance
-from mmdflow.studies.base import Outcome, told
+from mmdflow.evaluation.distance import DistanceJudge
+from mmdflow.studies._models import Measured, lower, paper_recipe
+from mmdflow.studies._study import FULL, SMALL, Results, TableStudy
+from mmdflow.studies._tables import NONE, compare_rows, markdown, published
+from mmdflow.studies.base import criteria_sentence
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from mmdflow.methods.base import Pipeline
 
 TITLE = "DMMD paper, Table 1: DMMD, DDPM and flow matching after equal training"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": ["digits", "mnist", "fashion"],
+    "small": SMALL
+    | {
+        "draws": 2,
         "seconds": 60.0,
         "paper_unit_weight": {"digits": 3.0, "mnist": 9.0, "fashion": 9.0},
         "paper_step_size": 1e-3,
-        "num_samples": 359,
-        "draws": 2,
-        "particles": 359,
         "flow_matching": True,
     },
-    "full": {
-        "features": "inception",
-        "data": ["cifar10"],
+    "full": FULL
+    | {
         "seconds": None,
         "paper_unit_weight": {"cifar10": 18.0},
         "paper_step_size": 2e-4,
-        "num_samples": 50_000,
-        "draws": 1,
-        "particles": 200,
         "flow_matching": False,
     },
 }
-
-CLAIM = (
-    "DMMD paper, Table 1 and section 7 (CIFAR-10): DDPM on the same backbone performs better than DMMD (FID 5.19 against 8.31 at "
-    "100 function evaluations), and DMMD improves with more of them (7.74 at 250)"
-)
 
 #: Trunk and weight decay of the paper's recipe, whose double backward is dear, where they are not those of ours.
 _COARSE: dict[str, Any] = {"features": {"channels": [96], "blocks": 3, "patch": 4}, "weight_decay": 0.01}
@@ -80,130 +70,109 @@ DDPM, FLOW = "DDPM, NFE 100", "flow matching, NFE 100"
 FIDS = {DDPM: 5.19, PAPER_100: 8.31, PAPER_250: 7.74}
 
 
-def run(
-    *,
-    features: str,
-    data: Sequence[str],
-    seconds: float | None,
-    paper_unit_weight: Mapping[str, float],
-    paper_step_size: float,
-    num_samples: int,
-    draws: int,
-    particles: int,
-    flow_matching: bool,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Train what is missing, sample, judge.
+@dataclass(frozen=True, kw_only=True)
+class Table1(TableStudy):
+    """Models of equal training, ours and the paper's recipe.
 
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: the data sets, of which there are recipes dmmd-, ddpm- and, for flow_matching, flow-matching-; those whose files
-            are missing are left out, and named.
+    There are recipes dmmd-, ddpm- and, for flow_matching, flow-matching- of every data set.
+
+    Attributes:
         seconds: of training of every model; as many steps as each recipe says when None.
         paper_unit_weight: the weight of the gradient penalty in the paper's recipe, ours, for each data set.
         paper_step_size: the optimiser's for the paper's recipe, ours.
-        num_samples: samples of a draw.
-        draws: draws of samples a row.
-        particles: that flow together; the paper has 200.
         flow_matching: whether to compare with flow matching too, which Table 1 does not.
-        runs: folder of the trained models.
-        seed: of training and sampling.
-        progress: show bars.
-
-    Raises:
-        InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data, features, progress=progress)
-    rows: dict[str, dict[str, Measured]] = {}
-    models: dict[str, dict[str, Pipeline]] = {}
-    for name, judge in judges.items():
 
-        def model(system: str, changes: dict[str, Any] | None = None, name: str = name) -> Pipeline:
-            return trained(f"{system}-{name}", runs, seed=seed, progress=progress, seconds=seconds, changes=changes)
+    seconds: float | None
+    paper_unit_weight: Mapping[str, float]
+    paper_step_size: float
+    flow_matching: bool
+    claim = (
+        "DMMD paper, Table 1 and section 7 (CIFAR-10): DDPM on the same backbone performs better than DMMD (FID 5.19 against "
+        "8.31 at 100 function evaluations), and DMMD improves with more of them (7.74 at 250)"
+    )
 
-        models[name] = {
-            "ours": model("dmmd"),
-            "paper": model(
-                "dmmd", paper_recipe(paper_unit_weight[name], paper_step_size, **PAPER_TRUNKS.get(name, {}))
-            ),
-            "ddpm": model("ddpm"),
+    def models(self, name: str) -> dict[str, Pipeline]:
+        """Return the models of a data set."""
+        paper = paper_recipe(self.paper_unit_weight[name], self.paper_step_size, **PAPER_TRUNKS.get(name, {}))
+        models = {
+            "ours": self.trained(f"dmmd-{name}", seconds=self.seconds),
+            "paper": self.trained(f"dmmd-{name}", seconds=self.seconds, changes=paper),
+            "ddpm": self.trained(f"ddpm-{name}", seconds=self.seconds),
         }
-        if flow_matching:
-            models[name]["flow matching"] = model("flow-matching")
-        how = {"num_samples": num_samples, "draws": draws, "particles": particles, "seed": seed}
-        rows[name] = _rows(models[name], judge, how)
-    held_out = {name: judge.held_out(num_samples) for name, judge in judges.items()}
-    criteria = _criteria(rows, PAPER_100, PAPER_250)
-    of_ours = _criteria(rows, OURS_100, OURS_250)
-    shown = "; ".join(
-        f"{judges[name].unit}: DDPM {row[DDPM]}, the paper's recipe {row[PAPER_100]} at 100 and {row[PAPER_250]} at 250, ours "
-        f"{row[OURS_100]} and {row[OURS_250]}, held-out images {shown_distance(held_out[name])}"
-        for name, row in rows.items()
-    )
-    better = [name for name, row in rows.items() if lower(row[OURS_100], row[PAPER_100])]
-    finding = (
-        f"{shown}. By the paper's recipe: {told(criteria)} By ours: {told(of_ours)} Ours is better than the paper's at 100 on "
-        f"{', '.join(better) or 'none'}.{missing}"
-    )
-    figures = {
-        "criteria": criteria,
-        "criteria_for_ours": of_ours,
-        "training_steps": _provenance(models, "steps"),
-        "training_seconds": _provenance(models, "train_seconds"),
-        **table_figures(data, judges, held_out, rows),
-    }
-    first = next(iter(rows.values()))
-    lines: list[list[object]] = [
-        [
-            method,
-            row.nfe,
-            *(str(found[method]) for found in rows.values()),
-            FIDS.get(method, NONE),
-            row.nfe if method in FIDS else NONE,
-        ]
-        for method, row in first.items()
-    ]
-    lines += [[name, NONE, *["not run here"] * len(rows), fid, nfe] for name, (fid, nfe) in OTHERS.items()]
-    lines.append(["held-out images", NONE, *map(shown_distance, held_out.values()), NONE, NONE])
-    head = ["method", "NFE", *(judge.unit for judge in judges.values()), published(*judges.values()), "published, NFE"]
-    return Outcome(
-        CLAIM,
-        all(criteria.values()),
-        finding,
-        figures,
-        lambda figure: compare_rows(figure, rows, judges, held_out, (OURS_100, PAPER_100, DDPM)),
-        markdown(head, lines),
-    )
+        if self.flow_matching:
+            models["flow matching"] = self.trained(f"flow-matching-{name}", seconds=self.seconds)
+        return models
+
+    def rows(self, name: str, judge: DistanceJudge) -> tuple[dict[str, Measured], dict[str, Any]]:
+        """Return the distances of a data set's models, their steps and seconds of training."""
+        models = self.models(name)
+        ours, paper, ddpm = models["ours"], models["paper"], models["ddpm"]
+        final = ours.defaults.final_steps
+        exact, approximate = {"sampler": "exact"}, {"sampler": "approximate"}
+        rows = {
+            OURS_50: self.measure(ours, judge, **exact, num_levels=52 - final),
+            OURS_100: self.measure(ours, judge, **exact, num_levels=100 - final),
+            OURS_250: self.measure(ours, judge, **exact, num_levels=250 - final),
+            PAPER_100: self.measure(paper, judge, **exact, num_levels=100),
+            PAPER_250: self.measure(paper, judge, **exact, num_levels=250),
+            PAPER_APPROXIMATE: self.measure(paper, judge, **approximate, num_levels=100),
+            DDPM: self.measure(ddpm, judge, num_levels=100),
+        }
+        if "flow matching" in models:
+            rows[FLOW] = self.measure(models["flow matching"], judge, num_levels=50, sampler="heun")
+        facts = {
+            fact: {system: model.provenance[key] for system, model in models.items()}
+            for fact, key in (("training_steps", "steps"), ("training_seconds", "train_seconds"))
+        }
+        return rows, facts
+
+    def criteria(self, tables: Mapping[str, Results[str]]) -> dict[str, bool]:
+        """Return which criteria hold of the paper's recipe, for each data set."""
+        return _criteria(tables, PAPER_100, PAPER_250)
+
+    def figures(self, tables: Mapping[str, Results[str]]) -> dict[str, Any]:
+        """Return which criteria hold of our recipe."""
+        return {"criteria_for_ours": _criteria(tables, OURS_100, OURS_250)}
+
+    def finding(self, tables: Mapping[str, Results[str]], criteria: Mapping[str, bool]) -> str:
+        """Return the distances, the criteria by both recipes, and where ours is the better one."""
+        distances = "; ".join(
+            f"{table.judge.unit}: DDPM {table[DDPM]}, the paper's recipe {table[PAPER_100]} at 100 and {table[PAPER_250]} "
+            f"at 250, ours {table[OURS_100]} and {table[OURS_250]}, held-out images {table.held_out_text}"
+            for table in tables.values()
+        )
+        better = [name for name, table in tables.items() if lower(table[OURS_100], table[PAPER_100])]
+        ours = criteria_sentence(_criteria(tables, OURS_100, OURS_250))
+        return (
+            f"{distances}. By the paper's recipe: {criteria_sentence(criteria)} By ours: {ours} Ours is better than the paper's "
+            f"at 100 on {', '.join(better) or 'none'}."
+        )
+
+    def table(self, tables: Mapping[str, Results[str]]) -> str:
+        """Return our rows beside the published ones."""
+        first, judges = next(iter(tables.values())), [table.judge for table in tables.values()]
+        lines: list[list[object]] = []
+        for method, row in first.rows.items():
+            fid = (FIDS[method], row.nfe) if method in FIDS else (NONE, NONE)
+            lines.append([method, row.nfe, *(str(table[method]) for table in tables.values()), *fid])
+        lines += [[name, NONE, *["not run here"] * len(tables), fid, nfe] for name, (fid, nfe) in OTHERS.items()]
+        lines.append(["held-out images", NONE, *(table.held_out_text for table in tables.values()), NONE, NONE])
+        head = ["method", "NFE", *(judge.unit for judge in judges), published(*judges), "published, NFE"]
+        return markdown(head, lines)
+
+    def draw(self, figure: Figure, tables: Mapping[str, Results[str]]) -> None:
+        """Draw bars of all rows and samples of three."""
+        compare_rows(figure, tables, (OURS_100, PAPER_100, DDPM))
 
 
-def _rows(models: Mapping[str, Pipeline], judge: Judge, how: Mapping[str, Any]) -> dict[str, Measured]:
-    """Return the distances of a data set's models."""
-    ours, paper, ddpm = models["ours"], models["paper"], models["ddpm"]
-    final = ours.defaults.final_steps
-    rows = {
-        OURS_50: measure(ours, judge, **how, sampler="exact", num_levels=52 - final),
-        OURS_100: measure(ours, judge, **how, sampler="exact", num_levels=100 - final),
-        OURS_250: measure(ours, judge, **how, sampler="exact", num_levels=250 - final),
-        PAPER_100: measure(paper, judge, **how, sampler="exact", num_levels=100),
-        PAPER_250: measure(paper, judge, **how, sampler="exact", num_levels=250),
-        PAPER_APPROXIMATE: measure(paper, judge, **how, sampler="approximate", num_levels=100),
-        DDPM: measure(ddpm, judge, **how, num_levels=100),
-    }
-    if "flow matching" in models:
-        rows[FLOW] = measure(models["flow matching"], judge, **how, num_levels=50, sampler="heun")
-    return rows
-
-
-def _criteria(rows: Mapping[str, Mapping[str, Measured]], at_100: str, at_250: str) -> dict[str, bool]:
+def _criteria(tables: Mapping[str, Results[str]], at_100: str, at_250: str) -> dict[str, bool]:
     """Return which criteria hold of DMMD's two rows, for each data set."""
-    found = {}
-    for name, row in rows.items():
-        found[f"{name}, DDPM better than DMMD at 100"] = lower(row[DDPM], row[at_100])
-        found[f"{name}, DMMD better at 250 than at 100"] = lower(row[at_250], row[at_100])
-    return found
+    criteria = {}
+    for name, table in tables.items():
+        criteria[f"{name}, DDPM better than DMMD at 100"] = lower(table[DDPM], table[at_100])
+        criteria[f"{name}, DMMD better at 250 than at 100"] = lower(table[at_250], table[at_100])
+    return criteria
 
 
-def _provenance(models: Mapping[str, Mapping[str, Pipeline]], key: str) -> dict[str, dict[str, Any]]:
-    return {name: {which: m.provenance[key] for which, m in found.items()} for name, found in models.items()}
+run = Table1.run

@@ -12,116 +12,81 @@ of what a-DMMD-e gains over a-DMMD.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mmdflow.studies._judge import open_judges
-from mmdflow.studies._models import Measured, lower, measure, own_or_shipped, table_figures
-from mmdflow.studies._tables import NONE, NOT_AT_HAND, compare_rows, markdown, published, shown_distance
-from mmdflow.studies.base import Outcome, told
+from mmdflow.evaluation.distance import DistanceJudge
+from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._study import FULL, SMALL, Results, TableStudy
+from mmdflow.studies._tables import NONE, NOT_AT_HAND, compare_rows, markdown, published
+from mmdflow.studies.base import criteria_sentence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLE = "DMMD paper, Table 2: approximate sampling and final denoising steps"
 TRAINS = True
-SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": ["digits", "mnist", "fashion"],
-        "num_samples": 359,
-        "draws": 5,
-        "particles": 359,
-    },
-    "full": {"features": "inception", "data": ["cifar10"], "num_samples": 50_000, "draws": 1, "particles": 200},
-}
-
-CLAIM = (
-    "DMMD paper, Table 2 and section 7: a-DMMD performs worse than DMMD; a denoising step brings it closer (a-DMMD-e); denoising "
-    "helps DMMD only marginally (DMMD-e)"
-)
+SCALES: dict[str, dict[str, Any]] = {"small": SMALL | {"draws": 5}, "full": FULL}
 ROWS = ("DMMD", "a-DMMD", "a-DMMD-a", "a-DMMD-e", "DMMD-e")
 
 
-def run(
-    *,
-    features: str,
-    data: Sequence[str],
-    num_samples: int,
-    draws: int,
-    particles: int,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Sample the five ways, judge.
+@dataclass(frozen=True, kw_only=True)
+class Table2(TableStudy):
+    """One model, sampled in five ways."""
 
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: the data sets; those whose files are missing are left out, and named.
-        num_samples: samples of a draw.
-        draws: draws of samples a row.
-        particles: that flow together; the paper has 200.
-        runs: folder of the models, where none is shipped.
-        seed: of training and sampling.
-        progress: show bars.
+    claim = (
+        "DMMD paper, Table 2 and section 7: a-DMMD performs worse than DMMD; a denoising step brings it closer (a-DMMD-e); "
+        "denoising helps DMMD only marginally (DMMD-e)"
+    )
 
-    Raises:
-        InputError: if the files of all data sets are missing.
-    """
-    judges, missing = open_judges(data, features, progress=progress)
-    rows: dict[str, dict[str, Measured]] = {}
-    sources = {}
-    for name, judge in judges.items():
-        pipeline, sources[name] = own_or_shipped(name, runs, seed=seed, progress=progress)
-        rows[name] = {
-            row: measure(
-                pipeline,
-                judge,
-                num_samples=num_samples,
-                draws=draws,
-                particles=particles,
-                seed=seed,
-                sampler=row.lower(),
-                final_steps=2 if row[-2:] in ("-a", "-e") else 0,
-            )
-            for row in ROWS
+    def rows(self, name: str, judge: DistanceJudge) -> tuple[dict[str, Measured], dict[str, Any]]:
+        """Return the distances of the samplers, and where the model is from."""
+        pipeline, source = self.own_or_shipped(name)
+        rows = {}
+        for row in ROWS:
+            final_steps = 2 if row[-2:] in ("-a", "-e") else 0
+            rows[row] = self.measure(pipeline, judge, sampler=row.lower(), final_steps=final_steps)
+        return rows, {"models": source}
+
+    def criteria(self, tables: Mapping[str, Results[str]]) -> dict[str, bool]:
+        """Return which of the three criteria hold, for each data set."""
+        return {
+            f"{name}, {criterion}": holds
+            for name, table in tables.items()
+            for criterion, holds in judged(table.rows).items()
         }
-    held_out = {name: judge.held_out(num_samples) for name, judge in judges.items()}
-    criteria = {f"{name}, {what}": holds for name, found in rows.items() for what, holds in judged(found).items()}
-    orders = {name: sorted(found, key=lambda row: found[row].mean) for name, found in rows.items()}
-    shown = "; ".join(
-        f"{judges[name].unit}, from best to worst {', '.join(f'{row} {rows[name][row]}' for row in order)}, held-out images "
-        f"{shown_distance(held_out[name])} ({sources[name]})"
-        for name, order in orders.items()
-    )
-    figures = {
-        "criteria": criteria,
-        "orders": orders,
-        "models": sources,
-        **table_figures(data, judges, held_out, rows),
-    }
-    first = next(iter(rows.values()))
-    lines: list[list[object]] = [
-        [row, first[row].nfe, *(str(found[row]) for found in rows.values()), 8.31 if row == "DMMD" else NONE]
-        for row in ROWS
-    ]
-    lines.append(["held-out images", NONE, *map(shown_distance, held_out.values()), NONE])
-    table = (
-        markdown(["sampler", "NFE", *(judge.unit for judge in judges.values()), published(*judges.values())], lines)
-        + "\n\n"
-        + NOT_AT_HAND
-        + " DMMD's is Table 1's, at 100 evaluations."
-    )
-    return Outcome(
-        CLAIM,
-        all(criteria.values()),
-        f"{told(criteria)} {draws} draws of {num_samples}. {shown}.{missing}",
-        figures,
-        lambda figure: compare_rows(figure, rows, judges, held_out, ("DMMD", "a-DMMD", "a-DMMD-e")),
-        table,
-    )
+
+    def figures(self, tables: Mapping[str, Results[str]]) -> dict[str, Any]:
+        """Return the samplers from best to worst."""
+        return {"orders": {name: _order(table) for name, table in tables.items()}}
+
+    def finding(self, tables: Mapping[str, Results[str]], criteria: Mapping[str, bool]) -> str:
+        """Return the criteria, and the samplers from best to worst."""
+        orders = "; ".join(
+            f"{table.judge.unit}, from best to worst {', '.join(f'{row} {table[row]}' for row in _order(table))}, held-out "
+            f"images {table.held_out_text} ({table.facts['models']})"
+            for table in tables.values()
+        )
+        return f"{criteria_sentence(criteria)} {self.draws} draws of {self.num_samples}. {orders}."
+
+    def table(self, tables: Mapping[str, Results[str]]) -> str:
+        """Return a row for each sampler."""
+        first, judges = next(iter(tables.values())), [table.judge for table in tables.values()]
+        lines: list[list[object]] = [
+            [row, first[row].nfe, *(str(table[row]) for table in tables.values()), 8.31 if row == "DMMD" else NONE]
+            for row in ROWS
+        ]
+        lines.append(["held-out images", NONE, *(table.held_out_text for table in tables.values()), NONE])
+        head = ["sampler", "NFE", *(judge.unit for judge in judges), published(*judges)]
+        return f"{markdown(head, lines)}\n\n{NOT_AT_HAND} DMMD's is Table 1's, at 100 evaluations."
+
+    def draw(self, figure: Figure, tables: Mapping[str, Results[str]]) -> None:
+        """Draw bars of all rows and samples of three."""
+        compare_rows(figure, tables, ("DMMD", "a-DMMD", "a-DMMD-e"))
 
 
-def judged(rows: dict[str, Measured]) -> dict[str, bool]:
+def judged(rows: Mapping[str, Measured]) -> dict[str, bool]:
     """Return which of the three criteria hold."""
     mean = {name: row.mean for name, row in rows.items()}
     gap, gain = mean["a-DMMD"] - mean["DMMD"], mean["a-DMMD"] - mean["a-DMMD-e"]
@@ -131,3 +96,10 @@ def judged(rows: dict[str, Measured]) -> dict[str, bool]:
         and abs(mean["a-DMMD-e"] - mean["DMMD"]) <= gap / 2,
         "DMMD-e gains little": mean["DMMD"] - mean["DMMD-e"] < gain / 2,
     }
+
+
+def _order(table: Results[str]) -> list[str]:
+    return sorted(table.rows, key=lambda row: table[row].mean)
+
+
+run = Table2.run

@@ -10,15 +10,14 @@ the paired differences over draws. The table's Discriminator flow and MMD-GAN ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.runs.cache import trained
-from mmdflow.studies._judge import open_judges
-from mmdflow.studies._models import Measured, lower, measure, table_figures
-from mmdflow.studies._tables import NONE, NOT_AT_HAND, markdown, show_samples, shown_distance
-from mmdflow.studies.base import Outcome
+from mmdflow.evaluation.distance import DistanceJudge
+from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._study import FULL, SMALL, Results, TableStudy
+from mmdflow.studies._tables import NONE, NOT_AT_HAND, markdown, show_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,116 +25,77 @@ if TYPE_CHECKING:
 TITLE = "DMMD paper, Table 3: further data sets, DMMD against DDPM"
 TRAINS = True
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {
-        "features": "own",
-        "data": ["digits", "mnist", "fashion"],
-        "seconds": 60.0,
-        "num_samples": 359,
-        "draws": 2,
-        "particles": 359,
-    },
-    "full": {
-        "features": "inception",
-        "data": ["mnist", "celeba64", "church64"],
-        "seconds": None,
-        "num_samples": None,
-        "draws": 1,
-        "particles": 200,
-    },
+    "small": SMALL | {"draws": 2, "seconds": 60.0},
+    "full": FULL | {"data": ["mnist", "celeba64", "church64"], "num_samples": None, "seconds": None},
 }
 
-CLAIM = (
-    "DMMD paper, Table 3 and section 7: on MNIST, CelebA (64x64) and LSUN Church (64x64) DMMD, at 100 gradient steps, "
-    "underperforms compared to DDPM"
-)
 
+@dataclass(frozen=True, kw_only=True)
+class Table3(TableStudy):
+    """DMMD and DDPM on further data sets.
 
-def run(
-    *,
-    features: str,
-    data: Sequence[str],
-    seconds: float | None,
-    num_samples: int | None,
-    draws: int,
-    particles: int,
-    runs: Path,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Train what is missing, sample, judge.
-
-    Args:
-        features: that samples are judged by, as `open_judge` takes them.
-        data: names of the data sets; those whose files are missing are left out, and named.
+    Attributes:
         seconds: of training of every model; as many steps as each recipe says when None.
-        num_samples: samples of a draw; as many as the data set's protocol says when None.
-        draws: draws of samples a row.
-        particles: that flow together; the paper has 200.
-        runs: folder of the trained models.
-        seed: of training and sampling.
-        progress: show bars.
-
-    Raises:
-        InputError: if the files of all data sets are missing.
     """
-    judges, missing = open_judges(data, features, progress=progress)
-    counts = {name: judge.num_samples if num_samples is None else num_samples for name, judge in judges.items()}
-    rows: dict[str, dict[str, Measured]] = {}
-    spent = {}
-    for name, judge in judges.items():
-        own, ddpm = (
-            trained(f"{system}-{name}", runs, seed=seed, progress=progress, seconds=seconds)
-            for system in ("dmmd", "ddpm")
-        )
-        spent[name] = [round(model.provenance["train_seconds"]) for model in (own, ddpm)]
-        how: dict[str, Any] = {"num_samples": counts[name], "draws": draws, "particles": particles, "seed": seed}
-        rows[name] = {
-            "DMMD": measure(own, judge, **how, sampler="exact", num_levels=100 - own.defaults.final_steps),
-            "DDPM": measure(ddpm, judge, **how, num_levels=100),
-        }
-    held_out = {name: judge.held_out(counts[name]) for name, judge in judges.items()}
-    criteria = {name: lower(row["DDPM"], row["DMMD"]) for name, row in rows.items()}
-    shown = "; ".join(
-        f"{judges[name].unit}: DMMD {row['DMMD']} ({spent[name][0]} s), DDPM {row['DDPM']} "
-        f"({spent[name][1]} s), held-out images {shown_distance(held_out[name])}"
-        for name, row in rows.items()
+
+    seconds: float | None
+    claim = (
+        "DMMD paper, Table 3 and section 7: on MNIST, CelebA (64x64) and LSUN Church (64x64) DMMD, at 100 gradient steps, "
+        "underperforms compared to DDPM"
     )
-    better = [name for name, holds in criteria.items() if holds]
-    finding = f"DDPM is better than DMMD on {', '.join(better) or 'none'} of {', '.join(rows)}. {shown}.{missing}"
-    figures = {
-        "criteria": criteria,
-        "num_samples": counts,
-        "training_seconds": {name: dict(zip(("DMMD", "DDPM"), s, strict=True)) for name, s in spent.items()},
-        **table_figures(data, judges, held_out, rows),
-    }
-    lines: list[list[object]] = [
-        [
-            judges[name].unit,
-            str(row["DMMD"]),
-            str(row["DDPM"]),
-            shown_distance(held_out[name]),
-            *spent[name],
-            NONE,
-        ]
-        for name, row in rows.items()
-    ]
-    head = [
-        "data, measure",
-        "DMMD, NFE 100",
-        "DDPM, NFE 100",
-        "held-out images",
-        "seconds of DMMD's training",
-        "of DDPM's",
-        "published FID" + ("" if all(judge.fid for judge in judges.values()) else " (not comparable)"),
-    ]
-    table = markdown(head, lines) + "\n\n" + NOT_AT_HAND
-    seen = all(criteria.values()) and not missing  # a claim about three data sets
-    return Outcome(CLAIM, seen, finding, figures, lambda figure: _draw(figure, rows), table)
+
+    def rows(self, name: str, judge: DistanceJudge) -> tuple[dict[str, Measured], dict[str, Any]]:
+        """Return the distances of both models, and their seconds of training."""
+        dmmd, ddpm = (self.trained(f"{system}-{name}", seconds=self.seconds) for system in ("dmmd", "ddpm"))
+        rows = {
+            "DMMD": self.measure(dmmd, judge, sampler="exact", num_levels=100 - dmmd.defaults.final_steps),
+            "DDPM": self.measure(ddpm, judge, num_levels=100),
+        }
+        seconds = {
+            system: round(model.provenance["train_seconds"]) for system, model in (("DMMD", dmmd), ("DDPM", ddpm))
+        }
+        return rows, {"num_samples": self.count(judge), "training_seconds": seconds}
+
+    def criteria(self, tables: Mapping[str, Results[str]]) -> dict[str, bool]:
+        """Return on which data sets DDPM is better."""
+        return {name: lower(table["DDPM"], table["DMMD"]) for name, table in tables.items()}
+
+    def seen(self, criteria: Mapping[str, bool], missing: str) -> bool:
+        """Return whether the claim, which is about three data sets, was seen."""
+        return all(criteria.values()) and not missing
+
+    def finding(self, tables: Mapping[str, Results[str]], criteria: Mapping[str, bool]) -> str:
+        """Return where DDPM is better, and all distances."""
+        distances = "; ".join(
+            f"{table.judge.unit}: "
+            + ", ".join(
+                f"{system} {m} ({table.facts['training_seconds'][system]} s)" for system, m in table.rows.items()
+            )
+            + f", held-out images {table.held_out_text}"
+            for table in tables.values()
+        )
+        better = [name for name, holds in criteria.items() if holds]
+        return f"DDPM is better than DMMD on {', '.join(better) or 'none'} of {', '.join(tables)}. {distances}."
+
+    def table(self, tables: Mapping[str, Results[str]]) -> str:
+        """Return a row for each data set."""
+        lines: list[list[object]] = []
+        for table in tables.values():
+            distances = [str(table[system]) for system in ("DMMD", "DDPM")]
+            seconds = table.facts["training_seconds"].values()
+            lines.append([table.judge.unit, *distances, table.held_out_text, *seconds, NONE])
+        comparable = all(table.judge.fid for table in tables.values())
+        head = ["data, measure", "DMMD, NFE 100", "DDPM, NFE 100", "held-out images", "seconds of DMMD's training"]
+        head += ["of DDPM's", "published FID" + ("" if comparable else " (not comparable)")]
+        return f"{markdown(head, lines)}\n\n{NOT_AT_HAND}"
+
+    def draw(self, figure: Figure, tables: Mapping[str, Results[str]]) -> None:
+        """Draw samples of both models, a data set a column."""
+        figure.set_size_inches(4 * len(tables), 8)
+        axes = figure.subplots(2, len(tables), squeeze=False)
+        for column, (name, table) in enumerate(tables.items()):
+            for line, (system, measured) in enumerate(table.rows.items()):
+                show_samples(axes[line, column], measured.samples, f"{name}, {system}: {measured}")
 
 
-def _draw(figure: Figure, rows: dict[str, dict[str, Measured]]) -> None:
-    figure.set_size_inches(4 * len(rows), 8)
-    axes = figure.subplots(2, len(rows), squeeze=False)
-    for column, (name, row) in enumerate(rows.items()):
-        for line, (system, measured) in enumerate(row.items()):
-            show_samples(axes[line, column], measured.samples, f"{name}, {system}: {measured}")
+run = Table3.run

@@ -1,4 +1,4 @@
-"""What tables judge by: a data set's own measure, or the Frechet distance in the features of a network, which may be FID."""
+"""The one distance that tables rank by: a data set's own measure, or the Frechet distance in a network's features."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmdflow import metrics
 from mmdflow._tensors import eight_bits
-from mmdflow.data import ImageSet
+from mmdflow.data import DataSet, ImageSet
 from mmdflow.errors import InputError
-from mmdflow.evaluation.judge import ReferenceStatistics
 from mmdflow.evaluation.protocols import PROTOCOLS, as_images, open_images, other_part
-from mmdflow.metrics import Moments, frechet_distance, sliced_w2
+from mmdflow.evaluation.reference import ReferenceStatistics, feature_batches
+from mmdflow.metrics import Classifier, Moments, frechet_distance, sliced_w2, train_classifier
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
 from mmdflow.metrics.frechet import warn_if_deficient
 from mmdflow.recipe import DataSpec
@@ -28,7 +27,14 @@ log = logging.getLogger(__name__)
 OWN = "own"
 
 
-class Judge(ABC):
+def classifier_of(dataset: DataSet) -> Classifier | None:
+    """Return the classifier of a data set with labels; None where there are none."""
+    if dataset.train_labels is None or dataset.test_labels is None:
+        return None
+    return train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
+
+
+class DistanceJudge(ABC):
     """The distance of samples to a data set's images, after rounding to 8 bits.
 
     Attributes:
@@ -54,7 +60,7 @@ class Judge(ABC):
         """Return the distance of as many other images of the data set, where there are so many; nan where there is none."""
 
 
-class OwnJudge(Judge):
+class DataJudge(DistanceJudge):
     """The distance to training images by the data's own measure, which is not FID.
 
     With labels it is the Frechet distance (FD) in the features of the data's own classifier, without them the sliced W_2 of the
@@ -67,19 +73,17 @@ class OwnJudge(Judge):
     def __init__(self, data: str) -> None:
         dataset = judged_data(DataSpec(data))
         self.data, self._test, self._train = data, dataset.test, eight_bits(dataset.train)
-        self._classifier = self._features = None
-        self.unit, self.name = f"{data}, sliced W_2", "sliced W_2 of the entries"
-        if dataset.train_labels is not None and dataset.test_labels is not None:
-            self._classifier = metrics.train_classifier(
-                dataset.train, dataset.train_labels, dataset.test, dataset.test_labels
-            )
+        self._classifier = classifier_of(dataset)
+        if self._classifier is None:
+            self.unit, self.name = f"{data}, sliced W_2", "sliced W_2 of the entries"
+        else:
             self._features = self._classifier.features(self._train)
             self.unit, self.name = f"{data}, FD", self._classifier.name
 
     def __call__(self, samples: Tensor) -> float:
         """Return the distance of samples."""
         x = eight_bits(samples.cpu())
-        if self._classifier is None or self._features is None:
+        if self._classifier is None:
             return sliced_w2(x, self._train, generator=torch.Generator().manual_seed(0))
         return frechet_distance(self._classifier.features(x), self._features)
 
@@ -88,7 +92,7 @@ class OwnJudge(Judge):
         return self(self._test[:count])
 
 
-class FeatureJudge(Judge):
+class FeatureJudge(DistanceJudge):
     """The Frechet distance in the features of a network: FID, with the standard Inception's.
 
     The reference is all of the part that the data set's protocol names, the training images where there is none; held-out
@@ -96,7 +100,7 @@ class FeatureJudge(Judge):
 
     Args:
         data: name of the data set.
-        features: how the extractor was asked for, such as "inception".
+        features: the name of the extractor, such as "inception".
         extractor: the features.
         progress: show bars.
     """
@@ -125,18 +129,17 @@ class FeatureJudge(Judge):
         return self._distance(ImageSet(self._other.pixels[rows.numpy()], source=self._other.source))
 
     def _distance(self, images: ImageSet) -> float:
-        batches = (self._extractor.features(batch).float().cpu() for batch in images.batches(512))
-        found = Moments.of_batches(batches)
-        warn_if_deficient(images.source, found.count, len(found.mean))
-        return frechet_distance(found, self._moments)
+        moments = Moments.of_batches(feature_batches(images, self._extractor, images.source))
+        warn_if_deficient(images.source, moments.count, len(moments.mean))
+        return frechet_distance(moments, self._moments)
 
 
-def open_judge(data: str, features: str = OWN, *, progress: bool = False) -> Judge:
+def open_judge(data: str, features: str = OWN, *, progress: bool = False) -> DistanceJudge:
     """Return the judge of a data set.
 
     Args:
         data: its name.
-        features: "own", or what `feature_extractor` knows.
+        features: "own", or a name that `feature_extractor` takes.
         progress: show bars.
 
     Raises:
@@ -144,11 +147,13 @@ def open_judge(data: str, features: str = OWN, *, progress: bool = False) -> Jud
         InputError: if files of the data set or weights of the features are missing, or the features are unknown.
     """
     if features == OWN:
-        return OwnJudge(data)
+        return DataJudge(data)
     return FeatureJudge(data, features, _extractor(features), progress=progress)
 
 
-def open_judges(data: Sequence[str], features: str = OWN, *, progress: bool = False) -> tuple[dict[str, Judge], str]:
+def open_judges(
+    data: Sequence[str], features: str = OWN, *, progress: bool = False
+) -> tuple[dict[str, DistanceJudge], str]:
     """Return the judges of data sets whose files are there, and a sentence that names the others; empty if there are none.
 
     Raises:
@@ -156,24 +161,24 @@ def open_judges(data: Sequence[str], features: str = OWN, *, progress: bool = Fa
         InputError: if the files of all data sets are missing, or the weights of the features; if those are unknown.
     """
     extractor = None if features == OWN else _extractor(features)
-    judges: dict[str, Judge] = {}
+    judges: dict[str, DistanceJudge] = {}
     missing: dict[str, str] = {}
     for name in data:
         try:
             judges[name] = (
-                OwnJudge(name) if extractor is None else FeatureJudge(name, features, extractor, progress=progress)
+                DataJudge(name) if extractor is None else FeatureJudge(name, features, extractor, progress=progress)
             )
         except InputError as error:
             missing[name] = str(error)
     if not judges:
         raise InputError("; ".join(missing.values()))
-    for name, why in missing.items():
-        log.warning("left out: %s: %s", name, why)  # before hours of training, not after them
+    for name, reason in missing.items():
+        log.warning("left out: %s: %s", name, reason)  # before hours of training, not after them
     return judges, f" Left out, their files are missing: {', '.join(missing)}." if missing else ""
 
 
 def _extractor(features: str) -> FeatureExtractor:
-    """Return the extractor, on a GPU where there is one; its errors say what else may be asked for."""
+    """Return the extractor, on a GPU where there is one; its errors name the alternative."""
     try:
         return feature_extractor(features, "cuda" if torch.cuda.is_available() else "cpu")
     except (ImportError, InputError) as error:

@@ -1,0 +1,141 @@
+"""Samples against the data that their model was trained on: every figure beside the same figure of real held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmdflow import _checks
+from mmdflow._tensors import eight_bits
+from mmdflow.evaluation.figures import REFERENCE
+from mmdflow.evaluation.statistics import class_figures, manifold_figures
+from mmdflow.metrics.extractors import FeatureExtractor
+from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.neighbours import nearest_distances
+from mmdflow.metrics.sliced import sliced_w2
+from mmdflow.metrics.two_sample import mmd_test
+
+#: Samples at most in the permutation test, the nearest-neighbour search and the manifold scores.
+_MOST = 2000
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Subsets of the samples, as many held-out events, and the whole sets; or the features of all these."""
+
+    subsets: Sequence[Tensor]
+    reference: Tensor
+    train: Tensor
+    test: Tensor
+
+    def features(self, extractor: FeatureExtractor) -> _Parts:
+        train = extractor.features(self.train)
+        subsets = [extractor.features(subset) for subset in self.subsets]
+        return _Parts(subsets, extractor.features(self.reference), train, extractor.features(self.test))
+
+
+def evaluate_samples(
+    samples: Float[Tensor, "n *event"],
+    train: Float[Tensor, "m *event"],
+    test: Float[Tensor, "k *event"],
+    *,
+    extractor: FeatureExtractor | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the figures of a report, in plain types; their keys are those of `mmdflow.evaluation.figures`.
+
+    Distances to the training set are averaged over disjoint subsets of the samples of the held-out set's size, because the
+    Frechet distance depends on the number of samples; `..._reference` is the same figure of the held-out set itself. Where
+    the held-out set is balanced over classes, as that of the digits is, no independent draw of real data reaches its
+    Frechet distance; `frechet_distance_random_split` is the mean of ten random splits of all real data into as many and the rest.
+
+    Without an extractor there are sliced_w2, mmd2, mmd_p_value, nearest_distance, and the manifold scores of the entries; with
+    one the manifold scores are of its features, and there are Frechet distances, and class figures where it has classes.
+
+    Args:
+        samples: what is judged; images are clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be.
+        train: the training set; images in [-1, 1].
+        test: held-out samples.
+        extractor: of features, such as the data set's classifier; the raw entries when None.
+        seed: of the random directions and permutations.
+
+    Raises:
+        InputError: for mismatched shapes or entries that are not finite.
+    """
+    _checks.points("train", train)
+    _checks.points("test", test, train.shape[1:])
+    _checks.points("samples", samples, train.shape[1:])
+    generator = _seeded(seed)
+    if samples.ndim == 4:
+        samples, train, test = (eight_bits(x) for x in (samples, train, test))
+    size = min(len(samples), len(test))
+    subsets = samples[: len(samples) // size * size].split(size)
+    reference = test[torch.randperm(len(test), generator=generator)[:size]]
+    entries = _Parts(subsets, reference, train, test)
+    mmd2, p_value = mmd_test(subsets[0][:_MOST], reference[:_MOST], generator=generator)
+    features = entries if extractor is None else entries.features(extractor)
+    report: dict[str, Any] = {
+        "num_samples": len(samples),
+        "subset_size": size,
+        "features": "raw entries" if extractor is None else extractor.name,
+        "sliced_w2": _mean([sliced_w2(s, train, generator=_seeded(seed)) for s in subsets]),
+        f"sliced_w2{REFERENCE}": sliced_w2(reference, train, generator=_seeded(seed)),
+        "mmd2": mmd2,
+        "mmd_p_value": p_value,
+        "nearest_distance": float(nearest_distances(samples[:_MOST], train).median()),
+        f"nearest_distance{REFERENCE}": float(nearest_distances(test[:_MOST], train).median()),
+        **_manifold(features, _seeded(seed)),
+    }
+    if extractor is None:
+        return report
+    return {**report, **_frechet(features, size, generator), **_classes(features, extractor)}
+
+
+def _manifold(parts: _Parts, generator: torch.Generator) -> dict[str, float]:
+    """Return the scores of samples, and of as many held-out events, against as many training events."""
+    size = min(len(parts.subsets[0]), len(parts.reference), len(parts.train), _MOST)
+    train = parts.train[torch.randperm(len(parts.train), generator=generator)[:size]]
+    return {
+        **manifold_figures(parts.subsets[0][:size], train),
+        **manifold_figures(parts.reference[:size], train, REFERENCE),
+    }
+
+
+def _frechet(parts: _Parts, size: int, generator: torch.Generator) -> dict[str, float]:
+    """Return the Frechet distances to training and held-out data, of samples and of real data."""
+    return {
+        "frechet_distance": _mean([frechet_distance(subset, parts.train) for subset in parts.subsets]),
+        f"frechet_distance{REFERENCE}": frechet_distance(parts.reference, parts.train),
+        "frechet_distance_random_split": _random_split(torch.cat([parts.train, parts.test]), size, generator),
+        "frechet_distance_to_test": _mean([frechet_distance(subset, parts.test) for subset in parts.subsets]),
+    }
+
+
+def _classes(parts: _Parts, extractor: FeatureExtractor) -> dict[str, Any]:
+    """Return the figures of classes, of samples and of held-out data; none where the extractor has no classes."""
+    return {
+        **class_figures(extractor.probabilities(torch.cat(list(parts.subsets)))),
+        **class_figures(extractor.probabilities(parts.reference), REFERENCE),
+    }
+
+
+def _random_split(features: Tensor, size: int, generator: torch.Generator) -> float:
+    """Return the mean distance between `size` random rows and the rest, over ten splits."""
+    distances = []
+    for _ in range(10):
+        order = torch.randperm(len(features), generator=generator)
+        distances.append(frechet_distance(features[order[:size]], features[order[size:]]))
+    return _mean(distances)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
