@@ -1,7 +1,7 @@
 """The pages: generated tables are current, links lead somewhere, names that they mention exist, lines are short."""
 
 import ast
-import importlib
+import importlib.util
 import re
 import sys
 from dataclasses import dataclass, field
@@ -56,20 +56,28 @@ def test_names_in_backticks_exist(page):
             assert resolves(name), f"{name}: no such module or name"
 
 
+def is_module(name):
+    """Return whether a module of that name exists; it is not imported, as some load much."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def resolves(name):
     """Return whether a dotted name is a module, or a name in one."""
-    parts = name.split(".")
-    for end in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError:
-            continue
-        for attribute in parts[end:]:
-            if not hasattr(found, attribute):
-                return False
-            found = getattr(found, attribute)
-        return True
-    return False
+    module, attributes = name, []
+    while not is_module(module):
+        module, _, attribute = module.rpartition(".")
+        if not module:
+            return False
+        attributes.insert(0, attribute)
+    value = importlib.import_module(module) if attributes else None
+    for attribute in attributes:
+        if not hasattr(value, attribute):
+            return False
+        value = getattr(value, attribute)
+    return True
 
 
 @pages
