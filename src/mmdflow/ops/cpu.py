@@ -1,6 +1,6 @@
 """The compiled CPU backend: sums of radial kernels in float32 and float64, in O(n d) memory and on torch's number of threads.
 
-Up to 16 dimensions one fused loop takes exact differences. Above, squared distances come from a matrix product of centred points,
+On the line, kernels that a sweep over sorted points can sum go to `sorted_line`, O(n log n). Up to 16 dimensions one fused loop takes exact differences. Above, squared distances come from a matrix product of centred points,
 pairs in which it cancels are measured again, and a second product sums the gradients.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmdflow.kernels.distances import EXACT_DIM
 from mmdflow.kernels.profiles import Profile
-from mmdflow.ops import numba_sums, threads
+from mmdflow.ops import numba_sums, sorted_line, threads
 
 #: Pairs of a task: tens of milliseconds, so that threads share the work evenly and Ctrl-C is heard.
 TASK = 2**26
@@ -25,6 +25,9 @@ ROWS, COLUMNS = 512, 1024
 
 def add(profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor | None, slopes: Tensor | None) -> None:
     """Add sum_j weights_j value(|x_i - y_j|^2) to `values` [n], and with slope and (x_i - y_j) to `slopes` [n, d], in float64."""
+    if x.shape[1] == 1 and sorted_line.pays(profile, x, y, weights):
+        sorted_line.add(profile, x, y, weights, values, slopes)
+        return
     real: Any = np.float32 if x.dtype == torch.float32 else np.float64  # decides the type of the arithmetic
     typed = type(profile)(*(real(number) for number in profile))
     (_directly if x.shape[1] <= EXACT_DIM else _by_products)(typed, x, y, weights, values, slopes)
