@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from mmdflow import Deep, Gaussian, InputError, Linear, Riesz
+from mmdflow import Deep, Gaussian, InputError, Laplace, Linear, Polynomial, RationalQuadratic, Riesz
 from mmdflow._checks import all_finite
-from mmdflow.divergences.functional import mmd2
+from mmdflow.functional import mmd2, mmd2_of_features
 
 
 def brute(x, y, kernel, unbiased):
@@ -61,6 +61,88 @@ def test_blocks_of_rows_do_not_change_the_value(generator, monkeypatch):
     whole = mmd2(x, y, Gaussian(1.0))
     monkeypatch.setattr("mmdflow.ops.reference.BLOCK", 120)
     torch.testing.assert_close(mmd2(x, y, Gaussian(1.0)), whole, rtol=1e-12, atol=1e-14)
+
+
+FAR = {
+    "linear": Linear(),
+    "polynomial-2": Polynomial(2),
+    "polynomial-3": Polynomial(3, 0.1, 0.0),
+    "sum": Linear() + Gaussian(1.0),
+    "sum-polynomial": 0.5 * Polynomial(2) + Laplace(2.0),
+    "product": Gaussian(2.0) * Polynomial(1),
+    "deep": Deep(Linear(), lambda x: x + 1e3),
+    "deep-sum": Deep(Linear() + 2.0 * Linear(), lambda x: 2 * x),
+    "deep-gaussian": Deep(Gaussian(2.0), lambda x: x - 1),
+}
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("offset", [1e3, 1e5])
+@pytest.mark.parametrize("name", FAR)
+def test_values_keep_their_digits_far_from_the_origin(name, offset, unbiased, generator):
+    x, y = offset + torch.randn(2, 500, 8, generator=generator)
+    exact = mmd2(x.double(), y.double(), FAR[name], unbiased=unbiased)
+    value = mmd2(x, y, FAR[name], unbiased=unbiased)
+    assert value.dtype == torch.float32
+    if name not in ("polynomial-3",) or offset < 1e4:  # beyond, float64 has no digits either
+        assert value.item() == pytest.approx(exact.item(), rel=1e-4, abs=1e-6)
+    assert unbiased or value >= 0
+
+
+def test_values_of_one_sample_far_away(generator):
+    """V-statistic 0.1125, U-statistic 0.0807: got -6.0 and -5.0 by subtracting sums."""
+    centred = torch.randn(2, 500, 8, dtype=torch.float64, generator=generator)
+    x, y = (centred - centred.mean(1, keepdim=True)).unbind()
+    y = y + (0.1125 / 8) ** 0.5
+    for offset in (0.0, 1000.0):
+        a, b = (x + offset).float(), (y + offset).float()
+        assert mmd2(a, b, Linear(), unbiased=False).item() == pytest.approx(0.1125, rel=1e-3)
+        assert mmd2(a, b, Linear()).item() == pytest.approx(brute(x, y, Linear(), True).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "kernel", [Gaussian(1.0), Riesz(), Laplace(0.1), RationalQuadratic(0.5), Linear(), Polynomial(2)]
+)
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_the_v_statistic_is_never_negative_and_0_at_equal_clouds(kernel, offset, generator):
+    x = offset + torch.randn(300, 4, generator=generator)
+    for y in (x, x[torch.randperm(300, generator=generator)], x + 1e-6):
+        value = mmd2(x, y, kernel, unbiased=False)
+        assert 0 <= value < 1e-6 * kernel(x, x).abs().max()
+
+
+def test_the_gradient_outlives_a_value_that_rounds_to_0(generator):
+    x = torch.randn(100, 3, generator=generator)
+    y = x + 1e-4
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(mmd2(z, y, Gaussian(1.0), unbiased=False), z)
+    expected = x.double().requires_grad_()
+    (expected,) = torch.autograd.grad(mmd2(expected, y.double(), Gaussian(1.0), unbiased=False), expected)
+    assert (gradient - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [Gaussian(1.0), Linear(), Riesz(), Polynomial(2)])
+def test_half_precision_points_are_summed_in_single(dtype, kernel, generator):
+    x, y = torch.randn(2, 200, 4, dtype=torch.float64, generator=generator).to(dtype)
+    y = y + 1
+    for unbiased in (True, False):
+        exact = mmd2(x.double(), y.double(), kernel, unbiased=unbiased)
+        value = mmd2(x, y, kernel, unbiased=unbiased)
+        assert value.dtype == dtype
+        assert value.item() == pytest.approx(exact.item(), rel=2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_features_are_compared_like_points_by_the_linear_kernel(unbiased, generator):
+    phi_x, phi_y = (torch.randn(n, 5, dtype=torch.float64, generator=generator) for n in (7, 9))
+    value = mmd2_of_features(phi_x, phi_y, unbiased=unbiased)
+    torch.testing.assert_close(value, brute(phi_x, phi_y, Linear(), unbiased))
+    leaves = [phi.clone().requires_grad_() for phi in (phi_x, phi_y)]
+    gradients = torch.autograd.grad(mmd2_of_features(*leaves, unbiased=unbiased), leaves)
+    again = [phi.clone().requires_grad_() for phi in (phi_x, phi_y)]
+    for got, expected in zip(gradients, torch.autograd.grad(brute(*again, Linear(), unbiased), again), strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_bad_input(unchecked):

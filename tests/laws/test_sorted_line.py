@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from mmdflow import MMD, Gaussian, Laplace, Matern, Riesz, ops
 from mmdflow.ops import reference, sorted_line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -39,6 +38,10 @@ class Kernel(nn.Module):
     smooth: bool = True
     #: Whether every Gram matrix is positive semidefinite, which regularised divergences need. Riesz is so conditionally only.
     positive: bool = True
+    #: Whether the kernel is a formula alone, which takes points of any dtype. A network's weights have one of their own.
+    any_dtype: bool = False
+    #: Whether k grows with the distance from the origin, so that differences of its sums lose their digits far away.
+    grows: bool = False
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""
@@ -109,7 +112,7 @@ class Kernel(nn.Module):
     def sum_by_parts(self, sum_of: PartSum, z: Tensor, points: Tensor) -> Tensor | None:
         """Return sum_j w_j k(z_i, points_j), [n], where `sum_of` gives the same of the kernels that this one is made of.
 
-        None for a kernel that is made of no others.
+        The same holds for all else that is linear in the kernel, such as MMD^2. None for a kernel that is made of no others.
         """
         return None
 
@@ -130,15 +133,15 @@ class Kernel(nn.Module):
     __rmul__ = __mul__
 
 
-@functools.cache
-def keeps_up(kernel: type[Kernel], fast: str, *plain: str) -> bool:
+def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:
     """Return whether no subclass redefines a `plain` method below the class that defines `fast`, the quicker way to it.
 
     A subclass that changes the formula alone would otherwise keep its parent's fast path, and with it the parent's values.
     """
+    owners = type(kernel).__mro__
 
     def depth(name: str) -> int:
-        return next(place for place, owner in enumerate(kernel.__mro__) if name in vars(owner))
+        return next(place for place, owner in enumerate(owners) if name in vars(owner))
 
     return all(depth(fast) <= depth(name) for name in plain)
 
@@ -157,6 +160,8 @@ class Mixture(Kernel):
         self.weights = [_checks.non_negative("weights", w) for w in weights]
         self.smooth = all(kernel.smooth for kernel in kernels)
         self.positive = all(kernel.positive for kernel in kernels)
+        self.any_dtype = all(kernel.any_dtype for kernel in kernels)
+        self.grows = any(kernel.grows for kernel in kernels)
 
     def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
         parts = [w * term(k) for k, w in zip(self.members(), self.weights, strict=True)]
@@ -229,6 +234,8 @@ class Product(Kernel):
         self.first, self.second = first, second
         self.smooth = first.smooth and second.smooth
         self.positive = first.positive and second.positive
+        self.any_dtype = first.any_dtype and second.any_dtype
+        self.grows = first.grows or second.grows
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""

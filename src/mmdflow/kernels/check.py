@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -101,7 +102,9 @@ class _Check:
     def gradient(self) -> None:
         """Check grad, with weights for every pair and for every column."""
         for weights in (self.weights, self.weights[:1]):
-            gradient = self.result("grad", lambda w=weights: self.kernel.grad(self.x, self.y, w), tuple(self.x.shape))
+            gradient = self.result(
+                "grad", functools.partial(self.kernel.grad, self.x, self.y, weights), tuple(self.x.shape)
+            )
             expected = derivatives.grad(self.kernel, self.x, self.y, weights, again=False)
             self.finite("autograd of forward", expected)
             self.compare("grad", gradient, "autograd of forward", expected)
@@ -119,7 +122,7 @@ class _Check:
     def feature_map(self) -> None:
         """Check that inner products of the features are the kernel, where the map is finite."""
         if self.kernel.finite:
-            at_x, at_y = (self.result("embed", lambda z=z: self.kernel.embed(z)) for z in (self.x, self.y))
+            at_x, at_y = (self.result("embed", functools.partial(self.kernel.embed, z)) for z in (self.x, self.y))
             if at_x.ndim != 2 or len(at_x) != len(self.x):
                 self.fail(f"embed returns shape {list(at_x.shape)}: must be [{len(self.x)}, K]")
             self.compare("<embed(x), embed(y)>", at_x @ at_y.T, "forward", self.kernel(self.x, self.y).detach())
@@ -137,9 +140,8 @@ class _Check:
             return
         r2, dim = squared_distances(flat(self.x), flat(self.y)), self.x[0].numel()
         kernel = self.kernel.for_events(dim, torch.float64)
-        value, slope = (
-            self.result(name, lambda f=f: f(r2)) for name, f in (("profile", kernel.profile), ("slope", kernel.slope))
-        )
+        value = self.result("profile", functools.partial(kernel.profile, r2))
+        slope = self.result("slope", functools.partial(kernel.slope, r2))
         self.compare("profile(|x - y|^2)", value, "forward", self.kernel(self.x, self.y).detach())
         term, apart = kernel.compiled_term(dim, torch.float64), r2 > 0
         if term is not None:

@@ -12,6 +12,9 @@ from mmdflow.kernels.base import Kernel
 class Linear(Kernel):
     r"""k(x, y) = <x, y>: the base kernel of DMMD (DMMD paper, eq. 11)."""
 
+    any_dtype = True
+    grows = True
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix <x_i, y_j>, [n, m]."""
         return flat(x) @ flat(y).T
@@ -36,6 +39,9 @@ class Linear(Kernel):
 
 class Polynomial(Kernel):
     r"""k(x, y) = (gamma <x, y> + constant)^degree, with an integer degree >= 1, gamma > 0 and constant >= 0."""
+
+    any_dtype = True
+    grows = True
 
     def __init__(self, degree: int = 3, gamma: float = 1.0, constant: float = 1.0) -> None:
         super().__init__()

@@ -31,6 +31,8 @@ class Radial(Kernel):
     gives its own, or is summed in plain torch.
     """
 
+    any_dtype = True
+
     def profile(self, r2: Tensor) -> Tensor:
         """Return k as a function of the squared distance."""
         raise NotImplementedError
@@ -53,7 +55,7 @@ class Radial(Kernel):
 
     def compiled_term(self, dim: int, dtype: torch.dtype) -> Term | None:
         """Return the compiled profile on events of `dim` entries, or None: there is none, or it leaves the type's range."""
-        if not keeps_up(type(self), "compiled_profile", "profile", "slope", "forward", "grad"):
+        if not keeps_up(self, "compiled_profile", "profile", "slope", "forward", "grad"):
             return None
         try:
             term = self.for_events(dim, dtype).compiled_profile()

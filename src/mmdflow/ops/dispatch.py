@@ -51,7 +51,7 @@ def kernel_sum(
     """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters."""
     if kernel.finite:
         return kernel.embed(z) @ (weights @ kernel.embed(points))
-    if keeps_up(type(kernel), "sum_by_parts", "forward"):
+    if keeps_up(kernel, "sum_by_parts", "forward"):
         by_parts = kernel.sum_by_parts(lambda part, x, y: kernel_sum(part, x, y, weights), z, points)
         if by_parts is not None:
             return by_parts
@@ -72,7 +72,7 @@ def kernel_sum_grad(
         with torch.no_grad():
             embedded = weights @ kernel.embed(points)
         return embedding_grad(kernel, z, embedded)
-    if keeps_up(type(kernel), "grad_by_parts", "forward", "grad"):
+    if keeps_up(kernel, "grad_by_parts", "forward", "grad"):
         by_parts = kernel.grad_by_parts(lambda part, x, y: kernel_sum_grad(part, x, y, weights), z, points)
         if by_parts is not None:
             return by_parts

@@ -20,8 +20,9 @@ BLOCK = 2**22
 
 def pays(kernel: Kernel, points: Tensor) -> TypeGuard[Polynomial]:
     """Return whether the kernel is a polynomial whose moments have fewer entries than there are points."""
-    plain = isinstance(kernel, Polynomial) and type(kernel).forward is Polynomial.forward
-    return plain and (points[0].numel() + 1) ** kernel.degree <= len(points)
+    if not isinstance(kernel, Polynomial) or type(kernel).forward is not Polynomial.forward:
+        return False
+    return bool((points[0].numel() + 1) ** kernel.degree <= len(points))
 
 
 def kernel_sum(kernel: Polynomial, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:

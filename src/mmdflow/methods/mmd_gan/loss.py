@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import normal_like
-from mmdflow.divergences.functional import mmd2
+from mmdflow.divergences.functional import mmd2_by_sums
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import Kernel
@@ -158,7 +158,7 @@ class MMDGANLoss(nn.Module):
     def _mmd2(self, phi: Tensor) -> Tensor:
         """Return the unbiased MMD^2 between the features of generated events and of clean ones, which are the second half."""
         made, clean = phi.chunk(2)
-        return mmd2(made, clean, self.base)
+        return mmd2_by_sums(made, clean, self.base)
 
     def _terms(self, total: Tensor, gain: Tensor, *, critic: bool) -> MMDGANTerms:
         penalty, slope, l2 = self.latest.tolist()
