@@ -19,7 +19,7 @@ def mmd2(
     otherwise the V-statistic with all pairs and 1/n^2, 1/m^2. O(n + m) for kernels with a finite feature map.
 
     Raises:
-        InputError: if shapes differ, entries are not finite, or unbiased is asked of a sample of one point.
+        InputError: if shapes differ, entries are not finite, or a sample has one point and unbiased is True.
 
     Example:
         >>> import torch
