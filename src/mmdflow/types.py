@@ -1,4 +1,4 @@
-"""Types shared by every room of the library: schedules of a scalar, the result of a flow."""
+"""Types shared by every room of the library: particles, schedules of a scalar, the result of a flow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+#: Particles x.
+Particles: TypeAlias = Float[Tensor, "n *event"]
+#: The particles' weights.
+Weights: TypeAlias = Float[Tensor, " n"]
+#: Points z at which something is evaluated.
+Points: TypeAlias = Float[Tensor, "k *event"]
 #: A number, or a function of the step index (0, 1, ...) that returns one.
 ScalarOrSchedule: TypeAlias = float | Callable[[int], float]
 
@@ -20,13 +26,13 @@ class FlowResult:
 
     Attributes:
         particles: the particles after the last step, [n, *event].
-        values: the divergence F at each recorded step, [S]; empty when it was not asked for.
+        values: the divergence F at each recorded step, [S]; empty where the field has no F, and with evaluate=False.
         trajectory: the particles at each recorded step, [S, n, *event].
         steps: the recorded step indices, [S]; 0 is the start, the last one is the number of steps made.
         nfe: evaluations of the witness gradient per particle that were made.
         times: the flow time at each recorded step, the sum of the step sizes until then, [S].
         weights: the particles' weights after the last step, [n]; None where all are 1/n.
-        report: what callbacks and noise injection have to say (see their `report`), such as the p-value of a test.
+        report: what callbacks and moves report (see their `report`), such as the p-value of a test.
     """
 
     particles: Float[Tensor, "n *event"]

@@ -12,6 +12,7 @@ from mmdflow import _checks
 from mmdflow.divergences.witness import ValueWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
+from mmdflow.types import Particles, Points, Weights
 
 
 @runtime_checkable
@@ -33,12 +34,7 @@ class VelocityField(Protocol):
                 [3.]])
     """
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the velocity at `at` (default: at x) of particles x with these weights (default: 1/n each)."""
         ...
 
@@ -77,12 +73,7 @@ class Divergence(nn.Module):
         """Return the first variation f of F at the particles x; from `forward`, unless a subclass gives it."""
         return ValueWitness(self, x, weights)
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at the particles x, evaluated at `at` (default: at x)."""
         witness = self.witness(x, weights)
         if at is None and isinstance(witness, ValueWitness):

@@ -62,12 +62,12 @@ def _spread(count: int, dim: int) -> Tensor:
     xi = draw_directions(count, dim, "orthogonal", torch.Generator().manual_seed(0)).float()
     if count <= dim:
         return xi
-    step, shortest, one = dim / (4 * count), math.inf, xi.new_ones(())
+    step, shortest, unit = dim / (4 * count), math.inf, xi.new_ones(())
     before = slope_before = torch.zeros_like(xi)
     cosines, squared_sines = xi.new_empty(2, count, count)
     for k in range(STEPS):
         torch.mm(xi, xi.T, out=cosines).fill_diagonal_(0)
-        torch.addcmul(one, cosines, cosines, value=-1, out=squared_sines).clamp_min_(1e-6)  # some start close
+        torch.addcmul(unit, cosines, cosines, value=-1, out=squared_sines).clamp_min_(1e-6)  # some start close
         slope = cosines.div_(squared_sines) @ xi
         slope -= (slope * xi).sum(1, keepdim=True) * xi
         if float(slope.abs().max()) <= 1e-5 * count:  # what is left is rounding

@@ -15,7 +15,7 @@ from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 
-#: Targets of more points are projected on landmarks unless told otherwise, and on how many.
+#: By default, targets of more points are projected on landmarks; and on how many.
 EXACT_POINTS, DEFAULT_LANDMARKS = 5000, 1000
 
 
@@ -131,8 +131,8 @@ class DrMMD(Divergence):
         weights = uniform(x, weights)
         on_landmarks = ops.kernel_sum(self.kernel, self.landmarks, x, weights)
         on_target = on_landmarks if self.exact else ops.kernel_sum(self.kernel, self.target, x, weights)
-        own = weights @ ops.kernel_sum(self.kernel, x, x, weights)
-        mmd2 = own - 2 * self.target_weights @ on_target + self.target_self
+        self_term = weights @ ops.kernel_sum(self.kernel, x, x, weights)
+        mmd2 = self_term - 2 * self.target_weights @ on_target + self.target_self
         gap = on_landmarks - self.mean
         return (1 + self.regularization) / self.regularization * (mmd2 - gap @ self._correction(gap))
 

@@ -139,7 +139,7 @@ def entropy(name: str, alpha: float | None = None) -> Entropy:
     """Return the entropy function of that name; "tsallis" needs alpha > 0 and is KL at alpha = 1.
 
     Raises:
-        InputError: for an unknown name, or an alpha that is missing, not positive or not asked for.
+        InputError: for an unknown name, or an alpha that is missing, not positive, or given to another name.
     """
     _checks.choice("divergence", name, NAMES)
     if name != "tsallis":

@@ -16,7 +16,7 @@ from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
 
-#: Solver -> its name in messages, iterations at most and tolerance in float64 unless told otherwise.
+#: Solver -> its name in messages, iterations at most and tolerance in float64, by default.
 SOLVERS = {"newton": ("Newton", 100, 1e-10), "lbfgs": ("L-BFGS", 5000, 1e-6)}
 
 
@@ -122,7 +122,7 @@ class FDivergence(Divergence):
 
     @torch.no_grad()
     def _solve(self, problem: _Problem) -> DualSolution:
-        problem = replace(problem, towards=problem.towards.detach(), own=problem.own.detach())
+        problem = replace(problem, towards=problem.towards.detach(), self_term=problem.self_term.detach())
         start = self.target_weights if self._last is None else self._last.to(self.target_weights)
         solve = _lbfgs if self.solver == "lbfgs" else _newton
         solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
@@ -140,24 +140,24 @@ class FDivergence(Divergence):
 
 @dataclass(frozen=True)
 class _Problem:
-    """min over a >= 0 of sum q f(a/q) + 1/(2 lambda) (a^T K a - 2 a^T t + own), with t = m_nu on the target."""
+    """min over a >= 0 of sum q f(a/q) + 1/(2 lambda) (a^T K a - 2 a^T t + self_term), with t = m_nu on the target."""
 
     entropy: Entropy
     gram: Tensor
     q: Tensor
     towards: Tensor
-    own: Tensor
+    self_term: Tensor
     regularization: float
 
     @staticmethod
     def at(divergence: FDivergence, x: Tensor, weights: Tensor) -> _Problem:
         towards = ops.kernel_sum(divergence.kernel, divergence.target, x, weights)
-        own = weights @ ops.kernel_sum(divergence.kernel, x, x, weights)
+        self_term = weights @ ops.kernel_sum(divergence.kernel, x, x, weights)
         q = divergence.target_weights
-        return _Problem(divergence.entropy, divergence.gram, q, towards, own, divergence.regularization)
+        return _Problem(divergence.entropy, divergence.gram, q, towards, self_term, divergence.regularization)
 
     def primal(self, a: Tensor) -> Tensor:
-        distance = a @ (self.gram @ a) - 2 * a @ self.towards + self.own
+        distance = a @ (self.gram @ a) - 2 * a @ self.towards + self.self_term
         return self.q @ self.entropy.value(a / self.q) + distance / (2 * self.regularization)
 
     def witness(self, a: Tensor) -> Tensor:
@@ -166,12 +166,12 @@ class _Problem:
 
     def dual(self, a: Tensor) -> Tensor:
         """Return the dual value of the h that a stands for: a lower bound of the optimum; -inf where h leaves its domain."""
-        norm = (self.own - a @ (self.gram @ a)) / (2 * self.regularization)
+        norm = (self.self_term - a @ (self.gram @ a)) / (2 * self.regularization)
         return norm - self.q @ self.entropy.conjugate(self.witness(a))
 
     def allowed(self, a: Tensor, tolerance: float) -> float:
         """Return the gap up to which a counts as the solution."""
-        rounding = 8 * torch.finfo(a.dtype).eps * float(self.own.abs()) / self.regularization
+        rounding = 8 * torch.finfo(a.dtype).eps * float(self.self_term.abs()) / self.regularization
         return tolerance * (1 + abs(float(self.primal(a)))) + rounding
 
     def solved(self, solution: DualSolution, tolerance: float) -> bool:

@@ -23,7 +23,7 @@ def mmd2(
     `Polynomial` are taken in float64.
 
     Raises:
-        InputError: if shapes differ, entries are not finite, or unbiased is asked of a sample of one point.
+        InputError: if shapes differ, entries are not finite, or a sample has one point and unbiased is True.
 
     Example:
         >>> import torch

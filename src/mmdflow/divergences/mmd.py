@@ -15,6 +15,7 @@ from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.kernels.profiles import Term
+from mmdflow.types import Particles, Points, Weights
 
 
 class MMD(Divergence):
@@ -102,12 +103,7 @@ class MMD(Divergence):
             points = torch.cat([x, self.target])
             return KernelWitness(self.kernel, points, torch.cat([weights, -self.target_weights]))
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x)."""
         if self.target_mean is None or at is not None:
             return super().velocity(x, at, weights)
@@ -148,8 +144,8 @@ class _Value(torch.autograd.Function):
             inputs = [t for t, need in zip((x, weights), ctx.needs_input_grad, strict=False) if need]
             with ops.backend("reference"):
                 value = ctx.divergence._value(x, weights)
-            found = iter(torch.autograd.grad(value, inputs, upstream, create_graph=True))
-            to_x, to_weights = (next(found) if need else None for need in ctx.needs_input_grad[:2])
+            slopes = iter(torch.autograd.grad(value, inputs, upstream, create_graph=True))
+            to_x, to_weights = (next(slopes) if need else None for need in ctx.needs_input_grad[:2])
         else:
             to_x = upstream * along(weights, x) * grad_f if ctx.needs_input_grad[0] else None
             to_weights = upstream * f if ctx.needs_input_grad[1] else None

@@ -30,6 +30,7 @@ from mmdflow.kernels import Radial
 from mmdflow.kernels.distances import EXACT_DIM
 from mmdflow.ops import slices
 from mmdflow.ops.slices import Ordered, Sum
+from mmdflow.types import Particles, Points, Weights
 
 #: Numbers that a block of slices may hold at a time.
 BLOCK = 2**24
@@ -160,12 +161,7 @@ class SlicedMMD(Divergence):
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
         return _SlicedWitness(self, x, uniform(x, weights).detach())
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions if they are redrawn."""
         if self.redraw:
             self.xi = self._draw()
@@ -186,8 +182,10 @@ class SlicedMMD(Divergence):
 
     def structure(self) -> tuple[Tensor, Tensor] | None:
         """Return the signs and scales of structured directions, by which transforms take the place of products, else None."""
-        kept = self._structure
-        return kept[2] if kept is not None and kept[0] is self.xi and kept[1] == self.xi._version else None
+        if self._structure is None:
+            return None
+        xi, version, parts = self._structure
+        return parts if xi is self.xi and version == xi._version else None
 
     def _draw(self) -> Tensor:
         """Draw the directions, [P, d], in blocks of whole orthogonal bases so that float64 is not held for all of them."""
@@ -265,12 +263,12 @@ class _SlicedWitness:
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
-            own = z is self.particles and z._version == self.version  # else they were changed in place
-            centred = self.x[0] if own else _centred(z, self.centre)
+            at_particles = z is self.particles and z._version == self.version  # else they were changed in place
+            centred = self.x[0] if at_particles else _centred(z, self.centre)
             if self._compiled(len(z)):
                 from mmdflow.ops import ranks
 
-                points = ranks.gather(None if own else centred, self.x, self.y, self.norms)
+                points = ranks.gather(None if at_particles else centred, self.x, self.y, self.norms)
                 total, bound = ranks.slopes(
                     self.xi,
                     points,
@@ -304,11 +302,11 @@ class _SlicedWitness:
             return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope), exact
         if self.binned and (limit := slices.bin_limit(self.norms, z.shape[1])) > 0:
             on_x, on_y = ((slices.product(xi, points.T, self.half), weights) for points, weights in (self.x, self.y))
-            found, bounds = slices.binned_slopes(slices.product(xi, z.T, self.half), on_x, on_y, limit)
+            slopes, bounds = slices.binned_slopes(slices.product(xi, z.T, self.half), on_x, on_y, limit)
             rest = bounds > slices.TOLERANCE
             if bool(rest.any()):
-                found[rest], bounds[rest] = self._exact_slopes(xi[rest], z), 0.0
-            return found, bounds
+                slopes[rest], bounds[rest] = self._exact_slopes(xi[rest], z), 0.0
+            return slopes, bounds
         return self._exact_slopes(xi, z), exact
 
     def _exact_slopes(self, xi: Tensor, z: Tensor) -> Tensor:

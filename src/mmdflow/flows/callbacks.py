@@ -41,8 +41,9 @@ class CallbackMove(Move):
 
     def start(self, state: FlowState) -> None:
         """Begin a flow, where the callback is one that `Starts`."""
-        if isinstance(self.callback, Starts):
-            self.callback.start(state.particles, state.weights)
+        listener: object = self.callback
+        if isinstance(listener, Starts):
+            listener.start(state.particles, state.weights)
 
     def after(self, state: FlowState) -> None:
         """Call it: a tensor replaces the particles, any other truth ends the flow."""
@@ -56,7 +57,8 @@ class CallbackMove(Move):
 
     def report(self) -> dict[str, Any]:
         """Return the report of a callback that `Reports`."""
-        return self.callback.report() if isinstance(self.callback, Reports) else {}
+        speaker: object = self.callback
+        return speaker.report() if isinstance(speaker, Reports) else {}
 
 
 def callback_moves(callback: Callback | Sequence[Callback] | None) -> list[Move]:

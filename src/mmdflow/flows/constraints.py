@@ -78,7 +78,7 @@ def simplex(total: float = 1.0) -> Projection:
         ordered = x.sort(1, descending=True).values
         counts = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
         thresholds = (ordered.cumsum(1) - total) / counts
-        kept = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1)
-        return (x - thresholds.gather(1, kept - 1)).clamp_min(0).reshape(particles.shape)
+        support = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1)
+        return (x - thresholds.gather(1, support - 1)).clamp_min(0).reshape(particles.shape)
 
     return project

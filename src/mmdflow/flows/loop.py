@@ -159,17 +159,18 @@ def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
             )
 
 
-def _field_schedule(field: FieldOrSchedule, particles: Tensor) -> Callable[[int], VelocityField]:
+def _field_schedule(field: FieldOrSchedule, particles: object) -> Callable[[int], VelocityField]:
     """Return the field of every step."""
+    given: object = field
     if isinstance(field, VelocityField):
         return lambda step: field
-    if isinstance(field, Tensor) and isinstance(particles, VelocityField):
+    if isinstance(given, Tensor) and isinstance(particles, VelocityField):
         raise InputError(
             "field is a tensor and particles is a velocity field: the field comes first, flow(field, particles)"
         )
-    if not callable(field):
+    if not callable(given):
         raise InputError(
-            f"field = {_short(field)}: must be a Divergence, such as MMD(target, Riesz()), another VelocityField, or a function "
+            f"field = {_short(given)}: must be a Divergence, such as MMD(target, Riesz()), another VelocityField, or a function "
             f"of the step that returns one"
         )
 
