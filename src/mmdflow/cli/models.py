@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -34,7 +33,7 @@ def sampler_options() -> dict[str, Option]:
     texts: dict[str, dict[str, list[str]]] = {}
     for method in all_methods().values():
         kind = method.settings_class()
-        for field in fields_of(kind) if is_dataclass(kind) else []:
+        for field in [] if kind is None else fields_of(kind):
             unbounded = field.name in getattr(kind, "unbounded", ())
             types.setdefault(field.name, []).extend(_option_types(field.type, unbounded))
             texts.setdefault(field.name, {}).setdefault(field.text, []).append(method.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -58,12 +58,13 @@ class Method:
         kind: type[Recipe] = self._load("recipe", self.recipe)
         return kind
 
-    def settings_class(self) -> type:
-        """Return the dataclass of its sampler's settings; light to import."""
+    def settings_class(self) -> type | None:
+        """Return the dataclass of its sampler's settings, or None if the sampler has none; light to import."""
         if self.settings:
             kind: type = self._load("settings", self.settings)
             return kind
-        return get_type_hints(self.recipe_class()).get("sampling", type(None))
+        section = get_type_hints(self.recipe_class()).get("sampling")
+        return section if isinstance(section, type) and is_dataclass(section) else None
 
     def make_system(self) -> System:
         """Return its system."""
