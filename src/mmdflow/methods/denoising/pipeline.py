@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -100,9 +100,6 @@ class DenoisingPipeline(SavedPipeline):
             "system": self.system,
             "schedule": self.schedule_name,
             "levels": list(self.levels),
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
         }
         return self.network, config, {}
 
@@ -111,9 +108,7 @@ class DenoisingPipeline(SavedPipeline):
         low, high = config["levels"]
         prediction = PREDICTION_OF[config["system"]]
         kind = SETTINGS[prediction]
-        sampler = {
-            k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings
-        }  # of older folders
+        sampler = {k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings}  # in old folders
         return cls(
             network=load_network(folder, config),
             schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,6 @@ from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import Steps
 from mmdflow.methods.jko.chain import push
 from mmdflow.methods.jko.settings import JKOSettings
-
-SYSTEM = "jko-flow"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class JKOPipeline(SavedPipeline):
     clip: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("jko-flow",)
     settings: ClassVar[type] = JKOSettings
 
     def __post_init__(self) -> None:
@@ -74,21 +72,8 @@ class JKOPipeline(SavedPipeline):
         return settings.count(len(self.maps), "the maps of the chain")
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": SYSTEM,
-            "clip": self.clip,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
-        }
-        return self.maps, config, {}
+        return self.maps, {"clip": self.clip}, {}
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> JKOPipeline:
-        return cls(
-            maps=load_networks(folder, config),
-            defaults=JKOSettings(**config["sampler"]),
-            clip=config["clip"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
-        )
+        return cls(load_networks(folder, config), clip=config["clip"], **cls._common(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,14 +101,7 @@ class MMDGANPipeline(SavedPipeline):
             yield x
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": "mmd-gan",
-            "base_kernel": base_config(self.base),
-            "bounded": self.bounded,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
-        }
+        config = {"base_kernel": base_config(self.base), "bounded": self.bounded}
         networks = nn.ModuleDict({"generator": self.generator, "critic": self.critic})
         tensors = {_REFERENCES: {"references": self.references}}
         return networks, config, tensors
@@ -121,8 +114,6 @@ class MMDGANPipeline(SavedPipeline):
             player(networks, "critic"),
             references=load_tensors(folder / _REFERENCES)["references"],
             base=base_kernel(config["base_kernel"]),
-            defaults=MMDGANSettings(**config["sampler"]),
             bounded=config["bounded"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
+            **cls._common(config),
         )

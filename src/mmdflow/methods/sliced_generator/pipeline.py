@@ -19,8 +19,6 @@ from mmdflow.methods.sliced_generator.chain import Source, advance, enlarge
 from mmdflow.methods.sliced_generator.loss import check_chain
 from mmdflow.methods.sliced_generator.settings import SlicedGeneratorSettings
 
-SYSTEM = "gs-mmd-rk"
-
 
 @dataclass(frozen=True)
 class SlicedGeneratorPipeline(SavedPipeline):
@@ -45,7 +43,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
     bound: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("gs-mmd-rk",)
     settings: ClassVar[type] = SlicedGeneratorSettings
 
     def __post_init__(self) -> None:
@@ -96,14 +94,10 @@ class SlicedGeneratorPipeline(SavedPipeline):
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
-            "system": SYSTEM,
             "event_shape": list(self.event_shape),
             "source": asdict(self.source),
             "noise": self.noise,
             "bound": self.bound,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
         }
         return self.networks, config, {}
 
@@ -113,9 +107,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
             networks=load_networks(folder, config),
             event_shape=tuple(config["event_shape"]),
             source=Source(**config["source"]),
-            defaults=SlicedGeneratorSettings(**config["sampler"]),
             noise=config["noise"],
             bound=config["bound"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
+            **cls._common(config),
         )
