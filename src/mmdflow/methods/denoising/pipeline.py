@@ -42,6 +42,14 @@ class DenoisingPipeline(SavedPipeline):
         levels: the lowest and highest noise level that the network was trained at; levels outside are moved to these.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow import LinearSchedule
+        >>> from mmdflow.features import MLPFeatures
+        >>> network, settings = MLPFeatures((2,), num_features=1), FlowMatchingSettings(num_levels=5)
+        >>> pipe = DenoisingPipeline(network, LinearSchedule(), "linear", "velocity", settings)
+        >>> pipe(4, sampler="heun").nfe
+        10
     """
 
     network: FeatureNetwork

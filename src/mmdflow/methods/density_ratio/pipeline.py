@@ -31,6 +31,13 @@ class DensityRatioPipeline(FlowPipeline):
         defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> network, prior = MLPFeatures((2,), 1, "flat"), GaussianPrior((2,), "standard")
+        >>> pipe = DensityRatioPipeline(network, prior, RatioFlow(num_steps=4))
+        >>> pipe(5).nfe, pipe(5, num_steps=2, noise=0.0).nfe
+        (4, 2)
     """
 
     network: FeatureNetwork

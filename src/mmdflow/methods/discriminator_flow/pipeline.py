@@ -24,6 +24,12 @@ class DiscriminatorFlowPipeline(FlowPipeline):
         defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> pipe = DiscriminatorFlowPipeline(MLPFeatures((2,), 1, "flat"), DiscriminatorFlow(num_steps=4))
+        >>> pipe(5).nfe, pipe(5, num_steps=2).nfe
+        (4, 2)
     """
 
     network: FeatureNetwork

@@ -31,6 +31,12 @@ class JKOPipeline(SavedPipeline):
         clip: bound on the entries after every map, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> pipe = JKOPipeline(nn.ModuleDict({str(i): MLPFeatures((2,), num_features=1) for i in range(3)}))
+        >>> pipe(4).nfe, pipe(4, num_networks=2).nfe
+        (3, 2)
     """
 
     maps: nn.ModuleDict

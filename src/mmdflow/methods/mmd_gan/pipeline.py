@@ -38,6 +38,14 @@ class MMDGANPipeline(SavedPipeline):
         bounded: whether the generator's samples are kept in [-1, 1], through tanh.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow import Linear
+        >>> from mmdflow.features import MLPFeatures
+        >>> generator, critic = MLPFeatures((2,), num_features=1), MLPFeatures((2,), num_features=4, head="flat")
+        >>> pipe = MMDGANPipeline(generator, critic, Linear(), references=torch.zeros(1, 4))
+        >>> pipe(5).nfe, pipe(5, sampler="flow", num_steps=3).nfe
+        (1, 3)
     """
 
     generator: FeatureNetwork

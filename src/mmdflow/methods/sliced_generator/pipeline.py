@@ -33,6 +33,13 @@ class SlicedGeneratorPipeline(SavedPipeline):
         bound: of the entries of particles after every network, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> networks = nn.ModuleDict({str(i): MLPFeatures((2,), num_features=1) for i in range(3)})
+        >>> pipe = SlicedGeneratorPipeline(networks, (2,), Source())
+        >>> pipe(5).nfe, pipe(5, num_networks=2).nfe
+        (3, 2)
     """
 
     networks: nn.ModuleDict
