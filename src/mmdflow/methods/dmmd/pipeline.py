@@ -82,6 +82,7 @@ class DMMDPipeline(SavedPipeline):
     defaults: SamplerDefaults = field(default_factory=SamplerDefaults)
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = ("dmmd",)
+    settings: ClassVar[type] = SamplerDefaults
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
