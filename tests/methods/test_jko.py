@@ -87,8 +87,8 @@ SLOPES = {
 def test_the_map_descends_the_first_variation(name):
     r = (P / Q).requires_grad_()
     (expected,) = torch.autograd.grad(SLOPES[name](r).sum(), r)
-    (found,) = torch.autograd.grad(FORMS[name].descent(r.log()).sum(), r)
-    torch.testing.assert_close(found, expected)
+    (slope,) = torch.autograd.grad(FORMS[name].descent(r.log()).sum(), r)
+    torch.testing.assert_close(slope, expected)
 
 
 class Affine(FeatureNetwork):

@@ -58,11 +58,6 @@ class Pipeline(Protocol):
         ...
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of a sample."""
-        ...
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """What made it: recipe, command, commit, seconds, versions."""
         ...

@@ -52,6 +52,7 @@ class FlowPipeline(SavedPipeline):
     """
 
     network: FeatureNetwork
+    _defaults_key = "flow"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,12 +31,15 @@ class SavedPipeline:
         settings: the dataclass of its sampler's settings.
         defaults: the settings of a call that names none, an object of that class.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
+        provenance: what made it: recipe, command, commit, seconds, versions.
     """
 
     systems: ClassVar[tuple[str, ...]]
     settings: ClassVar[type]
     defaults: Any
     data_scale: float
+    provenance: dict[str, Any]
+    _defaults_key: ClassVar[str] = "sampler"  # of the config
 
     def __call__(
         self,
@@ -87,13 +90,19 @@ class SavedPipeline:
         raise NotImplementedError
 
     def _parts(self) -> tuple[FeatureNetwork | nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """Return the networks, the config with its `system`, and the tensors of further files."""
+        """Return the networks, the entries of the config beside the common ones, and the tensors of further files."""
         raise NotImplementedError
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> Self:
         """Return the pipeline of an open folder."""
         raise NotImplementedError
+
+    @classmethod
+    def _common(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that all pipelines have, of a config."""
+        defaults = cls.settings(**config[cls._defaults_key])
+        return {"defaults": defaults, "data_scale": config["data_scale"], "provenance": config["provenance"]}
 
     def to(self, device: torch.device | str) -> Self:
         """Return the pipeline on a device; this one stays where it is."""
@@ -111,6 +120,13 @@ class SavedPipeline:
             InputError: if the folder is in use and `overwrite` is false, or cannot be written.
         """
         network, config, tensors = self._parts()
+        common = {
+            "system": self.systems[0],
+            "data_scale": self.data_scale,
+            self._defaults_key: asdict(self.defaults),
+            "provenance": self.provenance,
+        }
+        config = common | config
         return save_pipeline(path, network, config, tensors, overwrite=overwrite)
 
     @classmethod

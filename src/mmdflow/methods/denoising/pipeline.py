@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +42,14 @@ class DenoisingPipeline(SavedPipeline):
         levels: the lowest and highest noise level that the network was trained at; levels outside are moved to these.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow import LinearSchedule
+        >>> from mmdflow.features import MLPFeatures
+        >>> network, settings = MLPFeatures((2,), num_features=1), FlowMatchingSettings(num_levels=5)
+        >>> pipe = DenoisingPipeline(network, LinearSchedule(), "linear", "velocity", settings)
+        >>> pipe(4, sampler="heun").nfe
+        10
     """
 
     network: FeatureNetwork
@@ -100,9 +108,6 @@ class DenoisingPipeline(SavedPipeline):
             "system": self.system,
             "schedule": self.schedule_name,
             "levels": list(self.levels),
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
         }
         return self.network, config, {}
 
@@ -111,9 +116,7 @@ class DenoisingPipeline(SavedPipeline):
         low, high = config["levels"]
         prediction = PREDICTION_OF[config["system"]]
         kind = SETTINGS[prediction]
-        sampler = {
-            k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings
-        }  # of older folders
+        sampler = {k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings}  # in old folders
         return cls(
             network=load_network(folder, config),
             schedule=schedule(_checks.choice("schedule", config["schedule"], SCHEDULES)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,6 @@ from mmdflow.methods.density_ratio.flow import ratio_step
 from mmdflow.methods.density_ratio.prior import GaussianPrior
 from mmdflow.methods.density_ratio.settings import RatioFlow
 
-SYSTEM = "dggf-kl"
 PRIOR = "prior.safetensors"
 
 
@@ -32,6 +31,13 @@ class DensityRatioPipeline(FlowPipeline):
         defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> network, prior = MLPFeatures((2,), 1, "flat"), GaussianPrior((2,), "standard")
+        >>> pipe = DensityRatioPipeline(network, prior, RatioFlow(num_steps=4))
+        >>> pipe(5).nfe, pipe(5, num_steps=2, noise=0.0).nfe
+        (4, 2)
     """
 
     network: FeatureNetwork
@@ -39,7 +45,7 @@ class DensityRatioPipeline(FlowPipeline):
     defaults: RatioFlow
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("dggf-kl",)
     settings: ClassVar[type] = RatioFlow
 
     def _step(self) -> FlowStep:
@@ -62,25 +68,13 @@ class DensityRatioPipeline(FlowPipeline):
         return self.prior.sample(_checks.count("num_particles", num_particles), generator)
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": SYSTEM,
-            "data_scale": self.data_scale,
-            "flow": asdict(self.defaults),
-            "prior": self.prior.kind,
-            "provenance": self.provenance,
-        }
-        return self.network, config, {PRIOR: self.prior.state_dict()}
+        return self.network, {"prior": self.prior.kind}, {PRIOR: self.prior.state_dict()}
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DensityRatioPipeline:
         network = load_network(folder, config)
-        return cls(
-            network=network,
-            prior=_load_prior(folder, GaussianPrior(network.event_shape, config["prior"])),
-            defaults=RatioFlow(**config["flow"]),
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
-        )
+        prior = _load_prior(folder, GaussianPrior(network.event_shape, config["prior"]))
+        return cls(network, prior, **cls._common(config))
 
 
 def _load_prior(folder: Path, prior: GaussianPrior) -> GaussianPrior:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +14,6 @@ from mmdflow.methods._shared.gradient_flow import FlowPipeline, FlowStep
 from mmdflow.methods.discriminator_flow.flow import discriminator_step
 from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlow
 
-SYSTEM = "discriminator-flow"
-
 
 @dataclass(frozen=True)
 class DiscriminatorFlowPipeline(FlowPipeline):
@@ -26,32 +24,27 @@ class DiscriminatorFlowPipeline(FlowPipeline):
         defaults: the flow.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> pipe = DiscriminatorFlowPipeline(MLPFeatures((2,), 1, "flat"), DiscriminatorFlow(num_steps=4))
+        >>> pipe(5).nfe, pipe(5, num_steps=2).nfe
+        (4, 2)
     """
 
     network: FeatureNetwork
     defaults: DiscriminatorFlow
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("discriminator-flow",)
     settings: ClassVar[type] = DiscriminatorFlow
 
     def _step(self) -> FlowStep:
         return discriminator_step
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": SYSTEM,
-            "data_scale": self.data_scale,
-            "flow": asdict(self.defaults),
-            "provenance": self.provenance,
-        }
-        return self.network, config, {}
+        return self.network, {}, {}
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DiscriminatorFlowPipeline:
-        return cls(
-            network=load_network(folder, config),
-            defaults=DiscriminatorFlow(**config["flow"]),
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
-        )
+        return cls(load_network(folder, config), **cls._common(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +20,6 @@ from mmdflow.methods._shared.sampling import Steps
 from mmdflow.methods.jko.chain import push
 from mmdflow.methods.jko.settings import JKOSettings
 
-SYSTEM = "jko-flow"
-
 
 @dataclass(frozen=True)
 class JKOPipeline(SavedPipeline):
@@ -33,6 +31,12 @@ class JKOPipeline(SavedPipeline):
         clip: bound on the entries after every map, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> pipe = JKOPipeline(nn.ModuleDict({str(i): MLPFeatures((2,), num_features=1) for i in range(3)}))
+        >>> pipe(4).nfe, pipe(4, num_networks=2).nfe
+        (3, 2)
     """
 
     maps: nn.ModuleDict
@@ -40,7 +44,7 @@ class JKOPipeline(SavedPipeline):
     clip: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("jko-flow",)
     settings: ClassVar[type] = JKOSettings
 
     def __post_init__(self) -> None:
@@ -74,21 +78,8 @@ class JKOPipeline(SavedPipeline):
         return settings.count(len(self.maps), "the maps of the chain")
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": SYSTEM,
-            "clip": self.clip,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
-        }
-        return self.maps, config, {}
+        return self.maps, {"clip": self.clip}, {}
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> JKOPipeline:
-        return cls(
-            maps=load_networks(folder, config),
-            defaults=JKOSettings(**config["sampler"]),
-            clip=config["clip"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
-        )
+        return cls(load_networks(folder, config), clip=config["clip"], **cls._common(config))

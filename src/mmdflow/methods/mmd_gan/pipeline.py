@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,14 @@ class MMDGANPipeline(SavedPipeline):
         bounded: whether the generator's samples are kept in [-1, 1], through tanh.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow import Linear
+        >>> from mmdflow.features import MLPFeatures
+        >>> generator, critic = MLPFeatures((2,), num_features=1), MLPFeatures((2,), num_features=4, head="flat")
+        >>> pipe = MMDGANPipeline(generator, critic, Linear(), references=torch.zeros(1, 4))
+        >>> pipe(5).nfe, pipe(5, sampler="flow", num_steps=3).nfe
+        (1, 3)
     """
 
     generator: FeatureNetwork
@@ -101,14 +109,7 @@ class MMDGANPipeline(SavedPipeline):
             yield x
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
-        config = {
-            "system": "mmd-gan",
-            "base_kernel": base_config(self.base),
-            "bounded": self.bounded,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
-        }
+        config = {"base_kernel": base_config(self.base), "bounded": self.bounded}
         networks = nn.ModuleDict({"generator": self.generator, "critic": self.critic})
         tensors = {_REFERENCES: {"references": self.references}}
         return networks, config, tensors
@@ -121,8 +122,6 @@ class MMDGANPipeline(SavedPipeline):
             player(networks, "critic"),
             references=load_tensors(folder / _REFERENCES)["references"],
             base=base_kernel(config["base_kernel"]),
-            defaults=MMDGANSettings(**config["sampler"]),
             bounded=config["bounded"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
+            **cls._common(config),
         )

@@ -19,8 +19,6 @@ from mmdflow.methods.sliced_generator.chain import Source, advance, enlarge
 from mmdflow.methods.sliced_generator.loss import check_chain
 from mmdflow.methods.sliced_generator.settings import SlicedGeneratorSettings
 
-SYSTEM = "gs-mmd-rk"
-
 
 @dataclass(frozen=True)
 class SlicedGeneratorPipeline(SavedPipeline):
@@ -35,6 +33,13 @@ class SlicedGeneratorPipeline(SavedPipeline):
         bound: of the entries of particles after every network, in the model's units; none when None.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> networks = nn.ModuleDict({str(i): MLPFeatures((2,), num_features=1) for i in range(3)})
+        >>> pipe = SlicedGeneratorPipeline(networks, (2,), Source())
+        >>> pipe(5).nfe, pipe(5, num_networks=2).nfe
+        (3, 2)
     """
 
     networks: nn.ModuleDict
@@ -45,7 +50,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
     bound: float | None = None
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = (SYSTEM,)
+    systems: ClassVar[tuple[str, ...]] = ("gs-mmd-rk",)
     settings: ClassVar[type] = SlicedGeneratorSettings
 
     def __post_init__(self) -> None:
@@ -96,14 +101,10 @@ class SlicedGeneratorPipeline(SavedPipeline):
 
     def _parts(self) -> tuple[nn.ModuleDict, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
-            "system": SYSTEM,
             "event_shape": list(self.event_shape),
             "source": asdict(self.source),
             "noise": self.noise,
             "bound": self.bound,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
         }
         return self.networks, config, {}
 
@@ -113,9 +114,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
             networks=load_networks(folder, config),
             event_shape=tuple(config["event_shape"]),
             source=Source(**config["source"]),
-            defaults=SlicedGeneratorSettings(**config["sampler"]),
             noise=config["noise"],
             bound=config["bound"],
-            data_scale=config["data_scale"],
-            provenance=config["provenance"],
+            **cls._common(config),
         )
