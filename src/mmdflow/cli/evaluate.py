@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow import _checks
+from mmdflow import _checks, _run_folder
 from mmdflow.cli._options import Options
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(arguments: list[str]) -> None:
-    """Judge a model's samples against its data, or images against a reference; print the figures, write what is asked for."""
+    """Judge a model's samples against its data, or images against a reference; print and write the figures."""
     from mmdflow.errors import InputError
 
-    what = "Judge a model's samples against the data that it was trained on; or, with --reference or --protocol, any images."
-    parser = model_parser("evaluate", what)
+    description = (
+        "Judge a model's samples against the data of its training; or, with --reference or --protocol, any images."
+    )
+    parser = model_parser("evaluate", description)
     parser.add_argument("-n", "--num_samples", type=int, help="samples drawn; by default the recipe's")
     parser.add_argument("--particles_per_run", type=int, help="particles that flow together; by default the recipe's")
     parser.add_argument("--seed", type=int, help="of the samples and tests; by default the recipe's")
@@ -60,24 +62,22 @@ def evaluate_command(arguments: list[str]) -> None:
     from mmdflow._files import make_folder
     from mmdflow.evaluation import models
 
-    pipeline, how = load(options)
+    pipeline, settings = load(options)
     folder = Path(options.model)
-    is_run = (folder / "recipe.yaml").is_file()
-    output = options.output or (folder / "metrics.json" if is_run else None)
-    figure = options.figure or (folder / "report.png" if is_run else None)
+    is_run = (folder / _run_folder.RECIPE).is_file()
+    output = options.output or (folder / _run_folder.METRICS if is_run else None)
+    figure = options.figure or (folder / _run_folder.REPORT if is_run else None)
     if output is not None:
         make_folder(Path(output).parent)
     if figure is not None:
         plots.check_output(figure)
     report = models.evaluate(
         pipeline,
-        num_samples=options.num_samples,
-        particles_per_run=options.particles_per_run,
-        seed=options.seed,
+        **options.some("num_samples", "particles_per_run", "seed"),
         report_file=None if output is None else Path(output),
         figure=None if figure is None else Path(figure),
         progress=True,
-        **how,
+        **settings,
     )
     print(_table(report))
     if output is not None or figure is not None:
@@ -126,8 +126,8 @@ def _judge(options: Options) -> None:
     judgement = judge(
         samples, reference, extractor, training=training, held_out=held_out, seed=options.seed, progress=True
     )
-    asked = {"protocol": options.protocol, "says": None if rule is None else rule.says}
-    report = asked | judgement.figures | made
+    chosen = {"protocol": options.protocol, "says": None if rule is None else rule.says}
+    report = chosen | judgement.figures | made
     if rule is not None and len(samples) != rule.num_samples:
         print(f"note: {len(samples)} samples; protocol {options.protocol} asks for {rule.num_samples}", file=sys.stderr)
     for key, value in report.items():
@@ -161,7 +161,7 @@ def _of_images(options: Options, reference: ImageSet) -> ImageSet:
 
 
 def _of_model(
-    pipeline: Any, how: dict[str, Any], options: Options, default: int
+    pipeline: Any, settings: dict[str, Any], options: Options, default: int
 ) -> tuple[ImageSet, Tensor | None, dict[str, Any]]:
     """Return a model's samples, a run of a dozen particles if a page is to show it, and how both were made."""
     import torch
@@ -170,12 +170,12 @@ def _of_model(
 
     count = default if options.num_samples is None else options.num_samples
     together = min(count, 200) if options.particles_per_run is None else options.particles_per_run
-    particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **how)
+    particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **settings)
     trajectory = None
     if options.report is not None:
         generator = torch.Generator().manual_seed(options.seed)
-        trajectory = pipeline(12, generator=generator, return_trajectory=True, **how).trajectory.cpu()
-    made = {"nfe": nfe, "particles_per_run": together, "settings": how, "trained": pipeline.provenance}
+        trajectory = pipeline(12, generator=generator, return_trajectory=True, **settings).trajectory.cpu()
+    made = {"nfe": nfe, "particles_per_run": together, "settings": settings, "trained": pipeline.provenance}
     return protocols.as_images(particles, f"{count} samples of {options.model}"), trajectory, made
 
 
