@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmdflow import __version__
 from mmdflow.cli import COMMANDS, main
+from mmdflow.runs.read import read_recipe
 
 pytest.importorskip("lightning")
 QUICK = [
@@ -68,6 +69,16 @@ def test_help_loads_nothing_heavy(arguments):
         "assert 'torch' not in sys.modules",
     ]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", ["ddpm-digits", "jko-flow-digits"])
+def test_help_shows_the_values_of_the_recipe(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", name, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    training = read_recipe(name).training
+    for field, value in (("step_size X", training.step_size), ("batch_size N", training.batch_size)):
+        assert f"(default: {value})" in shown.split(f"--training.{field}")[1].split("--")[0]
 
 
 def test_recipes_lists_them(capsys):
@@ -149,6 +160,8 @@ def test_resume_a_finished_run(run_folder, capsys):
         (["sample", "digits", "-o", "x.psd"], "not the ending of a picture"),
         (["sample", "digits", "-o", "x.png", "--seed=-1"], "seed = -1"),
         (["sample", "nowhere", "-o", "x.png"], "model = 'nowhere'"),
+        (["sample", "digitz", "-o", "x.png"], "did you mean 'digits'"),
+        (["train", "dmmd-digits", "dmmd-mnist", "--output=x"], "'dmmd-mnist': one argument too many"),
         (["sample", "nowhere"], "output is missing"),
         (["sample", "nowhere", "-n", "-3", "-o", "x.png"], "num_samples = -3"),
         (["sample", "nowhere", "--save", "x.npy"], "must end in .npz"),
@@ -165,7 +178,8 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_p
 def test_unknown_keys_of_a_yaml_file(tmp_path, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text("training: {max_step: 5}\n")
-    assert "max_step" in complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    message = complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
+    assert f"{file}: a field has the wrong name (training.max_step); did you mean 'training.max_steps'" in message
     file.write_text("training: [unclosed\n")
     complaint(capsys, ["train", str(file), f"--output={tmp_path / 'run'}"])
     file.write_bytes(b"\xff\xfe\x00")

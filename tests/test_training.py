@@ -343,6 +343,16 @@ def test_the_clock_stands_still_before_training_and_in_pauses():
     assert watched.finished
 
 
+def test_a_run_on_a_cpu_is_timed_by_the_cpu(tmp_path):
+    from mmdflow.runs.cache import run_clock
+
+    assert run_clock(RECIPE) is time.process_time
+    ticks = itertools.count()
+    run.open_run(RECIPE, tmp_path / "run")
+    pipeline = run.train(RECIPE, tmp_path / "run", progress=False, clock=lambda: float(next(ticks)))
+    assert pipeline.provenance["train_seconds"] == pytest.approx(round(pipeline.provenance["train_seconds"]))
+
+
 def test_out_of_memory_in_training_says_what_halves_it(tmp_path, monkeypatch):
     def full(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")

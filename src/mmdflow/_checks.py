@@ -113,17 +113,17 @@ def weights(field: str, value: Tensor | None, points: Tensor) -> Tensor:
     value = value.detach().to(points)
     bad = ~(torch.isfinite(value) & (value >= 0))
     if bool(bad.any()) or not bool(value.sum() > 0):
-        found = value[bad][0].item() if bool(bad.any()) else "a sum of 0"
-        raise InputError(f"{field} holds {found}: all must be finite and >= 0, with a positive sum")
+        content = value[bad][0].item() if bool(bad.any()) else "a sum of 0"
+        raise InputError(f"{field} holds {content}: all must be finite and >= 0, with a positive sum")
     return value / value.sum()
 
 
 def alike(field: str, value: Tensor, target: Tensor) -> None:
     """Raise InputError if `value` is not of the target's dtype and on its device."""
-    for what in ("dtype", "device"):
-        if getattr(value, what) != getattr(target, what):
+    for name in ("dtype", "device"):
+        if getattr(value, name) != getattr(target, name):
             raise InputError(
-                f"{field} has {what} {getattr(value, what)}: must be {getattr(target, what)}, the target's"
+                f"{field} has {name} {getattr(value, name)}: must be {getattr(target, name)}, the target's"
             )
 
 

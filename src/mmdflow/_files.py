@@ -1,4 +1,4 @@
-"""Files: written aside and renamed, read with one clear line when they are damaged, found in the caches."""
+"""Files: written aside and renamed, read with one clear line when they are damaged; where the cache and shipped models are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield aside
-        _as_the_umask_says(aside)
+        _apply_umask(aside)
         os.replace(aside, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -47,7 +47,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     try:
         yield aside
-        _as_the_umask_says(aside, *aside.rglob("*"))
+        _apply_umask(aside, *aside.rglob("*"))
         if path.exists():
             old = aside.with_name(aside.name + ".old")
             os.replace(path, old)
@@ -59,7 +59,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _as_the_umask_says(*paths: Path) -> None:
+def _apply_umask(*paths: Path) -> None:
     """Give files and folders the permissions of any new one: tempfile and safetensors make theirs for their owner alone."""
     umask = os.umask(0o077)
     os.umask(umask)

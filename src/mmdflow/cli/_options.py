@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
@@ -29,6 +30,19 @@ class Options(argparse.Namespace):
     def get(self, name: str) -> Any:
         """Return the value of an option, None for one that the command does not have."""
         return getattr(self, name, None)
+
+    def some(self, *names: str) -> dict[str, Any]:
+        """Return some options by name, for a function whose arguments have their names."""
+        return {name: self[name] for name in names}
+
+
+@contextmanager
+def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say what was saved and how to go on: `message` is called when it comes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(message()) from None
 
 
 class Parser:

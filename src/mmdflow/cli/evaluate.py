@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow import _checks
+from mmdflow import _checks, _run_folder
 from mmdflow.cli._options import Options, Parser
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
@@ -78,18 +78,16 @@ def _judge_model(options: Options) -> None:
         )
     pipeline, settings = load(options)
     folder = Path(options.model)
-    is_run = (folder / "recipe.yaml").is_file()
-    output = options.output or (folder / "metrics.json" if is_run else None)
-    figure = options.figure or (folder / "report.png" if is_run else None)
+    is_run = (folder / _run_folder.RECIPE).is_file()
+    output = options.output or (folder / _run_folder.METRICS if is_run else None)
+    figure = options.figure or (folder / _run_folder.REPORT if is_run else None)
     if output is not None:
         make_folder(Path(output).parent)
     if figure is not None:
         plots.check_output(figure)
     report = models.evaluate(
         pipeline,
-        num_samples=options.num_samples,
-        particles_per_run=options.particles_per_run,
-        seed=options.seed,
+        **options.some("num_samples", "particles_per_run", "seed"),
         report_file=None if output is None else Path(output),
         figure=None if figure is None else Path(figure),
         progress=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.cli._options import Options, Parser
+from mmdflow.cli._options import Options, Parser, on_interrupt
 
 if TYPE_CHECKING:
     from mmdflow.recipe import FlowSpec
@@ -56,15 +56,16 @@ def _flow(spec: FlowSpec, options: Options) -> ParticleRun:
         last.clear()
         last[step] = x
 
-    try:
-        return particles.run_flow(spec, watch=watch, progress=True)
-    except KeyboardInterrupt:
+    def save() -> str:
         if options.save is None or not last:
-            raise KeyboardInterrupt("Nothing saved") from None
+            return "Nothing saved"
         ((step, x),) = last.items()
         save_points(x, options.save)
         go_on = f"go on with the same options and --source={options.save}"
-        raise KeyboardInterrupt(f"Saved the particles of step {step} in {options.save}; {go_on}") from None
+        return f"Saved the particles of step {step} in {options.save}; {go_on}"
+
+    with on_interrupt(save):
+        return particles.run_flow(spec, watch=watch, progress=True)
 
 
 def _write(run: ParticleRun, options: Options) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import Parser
+from mmdflow.cli._options import Parser, on_interrupt
 
 
 def reproduce_command(arguments: list[str]) -> None:
@@ -39,26 +41,22 @@ def reproduce_command(arguments: list[str]) -> None:
     if options.name == "all" and options.features is not None:
         raise InputError(f"features = {options.features!r}: is for one reproduction; must be left out with all")
     folder = Path(options.output)
+    settings = options.some("scale", "seed", "features")
     done: list[str] = []
     for name in studies.NAMES if options.name == "all" else (options.name,):
-        try:
-            report = studies.reproduce(
-                name,
-                studies.module(name),
-                folder,
-                scale=options.scale,
-                seed=options.seed,
-                features=options.features,
-                progress=True,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"Done and saved: {', '.join(done) or 'nothing'}; not done: {name}") from None
+        with on_interrupt(partial("Done and saved: {}; not done: {}".format, ", ".join(done) or "nothing", name)):
+            report = studies.reproduce(name, studies.module(name), folder, **settings, progress=True)
         done.append(name)
-        print(f"claim:   {report['claim']}")
-        print(f"finding: {report['finding']}")
-        print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")
-        endings = ["png", "json", *(["md"] if "table" in report else [])]
-        print("written: " + ", ".join(f"{folder / name}.{ending}" for ending in endings))
+        _print(report, folder / name)
+
+
+def _print(report: dict[str, Any], path: Path) -> None:
+    """Print the verdict of a reproduction, and the files that begin with `path`."""
+    print(f"claim:   {report['claim']}")
+    print(f"finding: {report['finding']}")
+    print(f"verdict: {'seen' if report['seen'] else 'not seen'} ({report['seconds']:.0f} s)")
+    endings = ["png", "json", *(["md"] if "table" in report else [])]
+    print("written: " + ", ".join(f"{path}.{ending}" for ending in endings))
 
 
 def compare_command(arguments: list[str]) -> None:
@@ -79,9 +77,7 @@ def compare_command(arguments: list[str]) -> None:
     seconds = budget_seconds(options.budget)
     settings = ComparisonSettings(options.data, seconds, options.methods, options.seeds, options.num_samples)
     folder = Path(options.output or f"comparisons/{options.data}-{seconds:g}s")
-    try:
+    with on_interrupt(lambda: f"What is done is in {folder}; the same command goes on"):
         result = compare(settings, folder, progress=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"What is done is in {folder}; the same command goes on") from None
     print(f"order:   {' > '.join(order(result['rows']))}")
     print(f"written: {folder / 'compare.md'}, {folder / 'compare.json'}, a grid a method")

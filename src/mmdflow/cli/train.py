@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdflow import _run_folder
-from mmdflow.cli._options import Options, Parser
+from mmdflow.cli._options import Options, Parser, on_interrupt
 
 if TYPE_CHECKING:
     from mmdflow.recipe import Recipe
@@ -72,7 +72,7 @@ def _resume(arguments: list[str]) -> None:
 
 
 def _peek(arguments: list[str]) -> Options:
-    """Return the recipe and the options that do not depend on its method; the fields of every method are told from it."""
+    """Return the options that do not depend on the recipe's method, the recipe among them."""
     from mmdflow.methods import all_methods
 
     parser = Parser("train", "", add_help=False)
@@ -116,13 +116,13 @@ def _run(recipe: Recipe, folder: Path) -> None:
     """Train in a run folder, and say what to do next, or how to go on."""
     from mmdflow.runs import train
 
-    resume = f"go on with: mmdflow train --resume {folder}"
-    try:
-        train.train(recipe, folder)
-    except KeyboardInterrupt:
+    def state() -> str:
         saved = folder / _run_folder.CHECKPOINTS / _run_folder.CHECKPOINT
         state = f"Saved in {saved}" if saved.exists() else "Nothing trained yet"
-        raise KeyboardInterrupt(f"{state}; {resume}") from None
+        return f"{state}; go on with: mmdflow train --resume {folder}"
+
+    with on_interrupt(state):
+        train.train(recipe, folder)
     print(f"trained: {folder / _run_folder.PIPELINE}")
     print(f"next:    mmdflow sample {folder} -n 64 -o grid.png")
     print(f"         mmdflow evaluate {folder}")

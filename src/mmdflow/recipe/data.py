@@ -1,4 +1,4 @@
-"""The data of a recipe: in memory, or images that stay bytes on disk until a batch of them is asked for."""
+"""The data of a recipe: in memory, or images that stay bytes on disk until a batch needs them."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ def judged_data(spec: DataSpec) -> DataSet:
     if spec.name not in IMAGE_SETS:
         return data.load(spec.name, spec.path)
     images = _images(spec, "train")
-    (train, train_labels), (test, test_labels) = _some(images), _some(_images(spec, "test"))
+    (train, train_labels), (test, test_labels) = _judged(images), _judged(_images(spec, "test"))
     return DataSet(spec.name, train, test, train_labels, test_labels, images.source)
 
 
-def _some(images: ImageSet) -> tuple[Tensor, Tensor | None]:
+def _judged(images: ImageSet) -> tuple[Tensor, Tensor | None]:
     """Return at most `JUDGED` images and their labels."""
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:JUDGED]
     return images[rows], None if images.labels is None else images.labels[rows]
 
 
 def _images(spec: DataSpec, split: str, *, flip: bool = False) -> ImageSet:
-    known = data.NAMED.get(spec.name)
+    preset = data.NAMED.get(spec.name)
     return data.images(
         spec.name if spec.path is None else spec.path,
         split,
-        spec.size if spec.size is not None or known is None else known.size,
+        spec.size if spec.size is not None or preset is None else preset.size,
         channels=spec.channels or 3,
-        crop=None if known is None else known.crop,
+        crop=None if preset is None else preset.crop,
         flip=flip,
     )

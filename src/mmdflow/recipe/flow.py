@@ -10,7 +10,8 @@ from mmdflow.errors import InputError
 from mmdflow.recipe.divergences import DIVERGENCES, KERNEL_FIELDS, KERNELS
 
 if TYPE_CHECKING:  # the names stand in the tables alone
-    DivergenceName = KernelName = str
+    DivergenceName = str
+    KernelName = str
 else:
     DivergenceName, KernelName = Literal[tuple(DIVERGENCES)], Literal[tuple(KERNELS)]
 

@@ -50,7 +50,7 @@ class DataSpec:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers, and what image sets have and others have not."""
+        """Check the numbers, and that only image sets have the fields of image sets."""
         _checks.positive("data.scale", self.scale)
         if self.size is not None:
             _checks.count("data.size", self.size)
@@ -115,7 +115,7 @@ class FeaturesSpec:
 
 
 def check_event_map(features: FeaturesSpec, system: str) -> None:
-    """Raise InputError unless the network's output is one event, and is given nothing that only features have."""
+    """Raise InputError unless the network maps an event to an event, and no field is given that only features have."""
     for name, needed in (("num_features", 1), ("head", "squared_residual")):
         value = getattr(features, name)
         if value != needed:
@@ -197,7 +197,7 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the recipe of every system has; its own adds the schedule, loss and sampling that it takes.
+    """The fields that the recipe of every method has; a method's own class adds schedule, loss and sampling.
 
     Attributes:
         description: what it is and what it costs, in a line.

@@ -1,1 +1,7 @@
-"""Runs: a recipe that is read, trained in a folder, found again, judged; and particle flows of the command line."""
+"""Runs: what the commands do, for Python.
+
+* `read`: recipes by name or file, with fields changed.
+* `train`: a recipe trained in a run folder, from its checkpoint on.
+* `cache`: runs that are found again by their recipe.
+* `particles`: particle flows by settings.
+"""

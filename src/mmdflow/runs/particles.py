@@ -27,7 +27,7 @@ _MAX_TESTED = 2000
 
 @dataclass(frozen=True)
 class ParticleRun:
-    """What a flow from the command line gives.
+    """What a flow by settings gives.
 
     Attributes:
         result: of `flow`.
@@ -41,7 +41,21 @@ class ParticleRun:
 
 
 def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = False) -> ParticleRun:
-    """Run the flow that the fields describe; `watch` is called after every step."""
+    """Run the flow that the fields describe.
+
+    Args:
+        spec: the fields; what is not given suits the target, see `mmdflow.recipe.divergences`.
+        watch: called with step and particles after every step.
+        progress: show a bar.
+
+    Raises:
+        InputError: for points, fields or files that do not fit each other.
+
+    Example:
+        >>> run = run_flow(FlowSpec("moons", num_particles=20, num_targets=30, num_steps=5))
+        >>> run.result.particles.shape, run.report["steps"]
+        (torch.Size([20, 2]), 5)
+    """
     integrators = named_integrators()
     integrator = integrators[_checks.choice("integrator", spec.integrator, integrators)]
     generator = torch.Generator().manual_seed(spec.seed)

@@ -23,7 +23,7 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu", str
 
 @runtime_checkable
 class ImageEvents(Protocol):
-    """Images in [-1, 1] that are decoded when they are asked for, by a tensor of indices."""
+    """Images in [-1, 1] that are decoded when a tensor of indices takes them."""
 
     @property
     def event_shape(self) -> tuple[int, ...]:

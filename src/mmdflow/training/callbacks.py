@@ -43,7 +43,7 @@ class Checkpoints(L.Callback):
             self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save every so many steps, and stop when Ctrl-C asked for it."""
+        """Save every so many steps, and stop after Ctrl-C."""
         if self.stop or trainer.global_step % self.every == 0:
             self._save(trainer, pl_module)
         if self.stop:
@@ -60,7 +60,7 @@ class Checkpoints(L.Callback):
             self._handler = None
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
-        if self.stop:  # asked twice: now
+        if self.stop:  # a second Ctrl-C does not wait for the step
             raise KeyboardInterrupt
         self.stop = True
 

@@ -33,7 +33,7 @@ class Terms(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """A loss that is trained in stages of equal shares of the training, one after the other and none left out."""
+    """A loss that is trained in stages of equal shares of the training, in order, none left out."""
 
     num_stages: int
 
@@ -114,7 +114,7 @@ class LossModule(L.LightningModule):
 
     @property
     def averaged(self) -> nn.Module:
-        """The average of the learned part; with ema_decay 0 a copy of what it is now, made when asked for."""
+        """The average of the learned part; with ema_decay 0 a copy of what it is now, made at each call."""
         if self.ema is not None:
             return self.ema.module
         self._copy[0].load_state_dict(self._learned[0].state_dict())

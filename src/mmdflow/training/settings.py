@@ -10,7 +10,7 @@ from mmdflow import _checks
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """The training loop, as far as every system has it.
+    """The training loop, as far as every method has it.
 
     Attributes:
         max_steps: optimiser steps.
@@ -66,7 +66,7 @@ class LoopSpec:
 
 @dataclass(frozen=True)
 class BatchTrainingSpec(LoopSpec):
-    """The training loop of the systems other than DMMD.
+    """The training loop of the methods other than DMMD.
 
     Attributes:
         batch_size: events a step.

@@ -34,9 +34,10 @@ def find_folder(path: str | Path) -> Path:
     """
     folder = _folder_of(path)
     if folder is None:
-        names = ", ".join(shipped_models())
+        names = shipped_models()
         raise InputError(
-            f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of {names}"
+            f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of "
+            f"{', '.join(names)}{_checks.near(str(path), names)}"
         )
     return folder
 
