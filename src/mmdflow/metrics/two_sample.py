@@ -259,7 +259,7 @@ class StopWhenIndistinguishable:
         return p_value >= self.level
 
     def report(self) -> dict[str, Any]:
-        """Return the p-values and when they were found."""
+        """Return the p-values with the steps of their tests, and whether the last test accepted."""
         last = self.p_values[-1] if self.p_values else None
         return {
             "p_value": last,
