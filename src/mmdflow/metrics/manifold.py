@@ -68,12 +68,12 @@ def manifold_scores(
     in_balls: list[Int[Tensor, " b"]] = []
     covered = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
     recalled: Bool[Tensor, " m"] = covered.clone()
-    for rows, own in zip(features.split(block), radii.split(block), strict=True):
+    for rows, row_radii in zip(features.split(block), radii.split(block), strict=True):
         distances = squared_distances(rows, reference)
         inside = distances <= reference_radii
         in_balls.append(inside.sum(1))
         covered |= inside.any(0)
-        recalled |= (distances <= own[:, None]).any(0)
+        recalled |= (distances <= row_radii[:, None]).any(0)
     balls = torch.cat(in_balls)
     return ManifoldScores(
         precision=float((balls > 0).double().mean()),

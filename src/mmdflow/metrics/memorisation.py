@@ -58,11 +58,11 @@ def memorisation(distances: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) 
     _checks.points("held_out", held_out)
     _checks.points("distances", distances, ())
     n, m = len(distances), len(held_out)
-    own, other = distances.double(), held_out.double()
-    _, ties = torch.cat([own, other]).unique(return_counts=True)
-    ordered = other.sort().values
-    below = torch.searchsorted(ordered, own) + torch.searchsorted(ordered, own, right=True)
+    of_samples, of_held_out = distances.double(), held_out.double()
+    _, ties = torch.cat([of_samples, of_held_out]).unique(return_counts=True)
+    ordered = of_held_out.sort().values
+    below = torch.searchsorted(ordered, of_samples) + torch.searchsorted(ordered, of_samples, right=True)
     tied = float((ties.double() ** 3 - ties).sum()) / ((n + m) * (n + m - 1))
     deviation = math.sqrt(n * m * max(n + m + 1 - tied, 0.0) / 12)
     z = (float(below.double().sum()) / 2 - n * m / 2) / deviation if deviation > 0 else 0.0
-    return Memorisation(z, float((own < other.quantile(CLOSE)).double().mean()))
+    return Memorisation(z, float((of_samples < of_held_out.quantile(CLOSE)).double().mean()))

@@ -63,12 +63,12 @@ class Moments:
         Raises:
             InputError: if there is none.
         """
-        found: Moments | None = None
+        total: Moments | None = None
         for batch in batches:
-            found = cls.of(batch) if found is None else found.merged(cls.of(batch))
-        if found is None:
+            total = cls.of(batch) if total is None else total.merged(cls.of(batch))
+        if total is None:
             raise InputError("batches is empty: must hold at least one")
-        return found
+        return total
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets together (Chan, Golub, LeVeque 1983): of parts on several machines, for example."""

@@ -129,12 +129,14 @@ def frechet_interval(
     _checks.interval("level", level, 0.0, 1.0, "()")
     against = Moments.of(reference) if isinstance(reference, Tensor) else reference
     estimate, count = frechet_distance(features, against), len(features)
-    found = torch.empty(_checks.count("repeats", repeats, 2), dtype=torch.float64)
+    resampled = torch.empty(_checks.count("repeats", repeats, 2), dtype=torch.float64)
     for i in range(repeats):
         times = torch.randint(count, (count,), generator=generator).bincount(minlength=count).to(features.device)
-        found[i] = frechet_distance(Moments.of(features, times), against)
-    low, high = torch.quantile(found, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
-    shift = estimate - float(found.mean())
+        resampled[i] = frechet_distance(Moments.of(features, times), against)
+    low, high = torch.quantile(
+        resampled, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    ).tolist()
+    shift = estimate - float(resampled.mean())
     return max(low + shift, 0.0), max(high + shift, 0.0)
 
 

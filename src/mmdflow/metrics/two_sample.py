@@ -41,6 +41,8 @@ def mmd_test(
     resampling's (as Schrab et al. 2023 with equal weights; by min-p rather than by bisection), so that no correction is lost
     where the kernels agree. The statistic is then that of the kernel with the smallest p-value.
 
+    MMDAgg's "laplace" kernel takes the L1 distance; our `Laplace` takes the Euclidean one, so that their values differ.
+
     Args:
         x: the first sample, n >= 2.
         y: the second sample, m >= 2.
@@ -259,7 +261,7 @@ class StopWhenIndistinguishable:
         return p_value >= self.level
 
     def report(self) -> dict[str, Any]:
-        """Return the p-values and when they were found."""
+        """Return the p-values with the steps of their tests, and whether the last test accepted."""
         last = self.p_values[-1] if self.p_values else None
         return {
             "p_value": last,

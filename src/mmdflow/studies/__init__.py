@@ -1,9 +1,10 @@
 """Figures and tables of the papers, made again: each says whether the published claim was seen.
 
 A reproduction is a module with TITLE (one line for lists), SCALES ("small", minutes on 2 CPU cores, and "full", the paper's
-settings: keyword arguments of `run`), and `run(*, seed, progress, **settings) -> Outcome`. Its name on the command line is its
-file's, with hyphens. One with TRAINS = True is given `runs` besides: the folder in which it trains models, and finds them again.
-One whose settings name `features` judges samples by them, and may be asked for others.
+settings: keyword arguments of `run`), and `run(*, seed, progress, **settings) -> Outcome`. Many settings make a dataclass, a
+`Study`, whose `run` it then is. Its name on the command line is its file's, with hyphens. A module with TRAINS = True takes
+`runs` besides: the folder in which it trains models, and loads them again. Settings with `features` let the caller choose what
+samples are judged by.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import importlib
 from types import ModuleType
 
 from mmdflow import _checks
-from mmdflow.studies.base import Outcome, reproduce
+from mmdflow.studies.base import Outcome, Study, reproduce
 
-__all__ = ["NAMES", "Outcome", "module", "reproduce"]
+__all__ = ["NAMES", "Outcome", "Study", "module", "reproduce"]
 
-#: The reproductions, by paper; the modules load when they are asked for.
+#: The reproductions, by paper; their modules load on first use.
 NAMES = (
     "indistinguishable",
     "noise-injection",

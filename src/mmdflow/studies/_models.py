@@ -102,9 +102,9 @@ def measure(
 ) -> Measured:
     """Judge `draws` draws of `num_samples` samples, flowed `particles` together; draw i of any model has the same seed."""
     values, shown, nfe = [], torch.empty(0), 0
-    whole = math.ceil(num_samples / particles) * particles  # every run has all its particles
+    rounded_up = math.ceil(num_samples / particles) * particles  # every run has all its particles
     for i in range(draws):
-        samples, nfe = models.draw_samples(pipeline, whole, particles, 1000 * seed + i, **sampler)
+        samples, nfe = models.draw_samples(pipeline, rounded_up, particles, 1000 * seed + i, **sampler)
         values.append(judge(samples[:num_samples]))
         shown = samples[:64] if i == 0 else shown
     return Measured(values, nfe, shown)

@@ -6,7 +6,7 @@ words and pictures around them; `run` opens the judges, measures, and puts the o
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from mmdflow.evaluation.distance import DistanceJudge, open_judge, open_judges
 from mmdflow.runs.cache import trained
 from mmdflow.studies._models import Measured, measure, or_none, own_or_shipped
 from mmdflow.studies._tables import shown_distance
-from mmdflow.studies.base import Outcome
+from mmdflow.studies.base import Outcome, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +71,8 @@ class Results(Generic[Row]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(ABC):
-    """Settings of a table or an ablation.
+class ModelStudy(Study):
+    """Settings of a table or an ablation; `run` raises InputError if the files of all data sets are missing.
 
     Attributes:
         features: that samples are judged by, as `open_judge` takes them.
@@ -80,8 +80,6 @@ class Study(ABC):
         draws: draws of samples a row.
         particles: that flow together, 200 in the paper; several numbers where a study compares them.
         runs: folder of the trained models.
-        seed: of training and sampling.
-        progress: show bars.
     """
 
     features: str
@@ -89,22 +87,7 @@ class Study(ABC):
     draws: int
     particles: int | Sequence[int]
     runs: Path
-    seed: int
-    progress: bool
     claim: ClassVar[str]
-
-    @classmethod
-    def run(cls, **settings: Any) -> Outcome:
-        """Measure with settings by name, and return the outcome.
-
-        Raises:
-            InputError: if the files of all data sets are missing.
-        """
-        return cls(**settings).outcome()
-
-    @abstractmethod
-    def outcome(self) -> Outcome:
-        """Train what is missing, sample, judge."""
 
     def count(self, judge: DistanceJudge) -> int:
         """Return the samples of a draw."""
@@ -138,7 +121,7 @@ class Study(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableStudy(Study):
+class TableStudy(ModelStudy):
     """A table with a column for each data set.
 
     Attributes:
@@ -206,7 +189,7 @@ class TableStudy(Study):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationStudy(Study, Generic[Row]):
+class AblationStudy(ModelStudy, Generic[Row]):
     """An ablation on one data set.
 
     Attributes:

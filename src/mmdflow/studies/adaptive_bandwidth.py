@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +26,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import Gaussian, KernelWitness
 from mmdflow.kernels import optimal_bandwidth
-from mmdflow.studies.base import Outcome
+from mmdflow.studies.base import Outcome, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,25 +59,11 @@ CLAIM = (
 )
 
 
-def run(
-    *,
-    dims: Sequence[int],
-    sigmas: Sequence[float],
-    distances: Sequence[float],
-    num_bandwidths: int,
-    bandwidths: Sequence[float],
-    start: float,
-    num_steps: int,
-    num_particles: int,
-    step_size: float,
-    num_particle_steps: int,
-    floor: float,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Search the best bandwidth, follow the mean, follow particles.
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBandwidth(Study):
+    """The best bandwidth, and flows that follow it.
 
-    Args:
+    Attributes:
         dims: dimensions of the search and of the straight lines.
         sigmas: standard deviations of the search.
         distances: |mu| of the search, in units of the distance 2^(1/2) sigma (d + 2)^(1/2) at which a* leaves 0.
@@ -88,46 +75,72 @@ def run(
         step_size: of the particles.
         num_particle_steps: their steps.
         floor: the particles' smallest adaptive bandwidth.
-        seed: of the particles.
-        progress: show a bar.
     """
-    search = [
-        search_bandwidth(d, c * boundary(d, s), s, num_bandwidths) for d in dims for s in sigmas for c in distances
-    ]
-    lines = [line(d, num_steps) for d in dims]
-    means = {str(a): follow_mean(a, start, num_steps) for a in bandwidths}
-    means["adaptive"] = follow_mean(None, start, num_steps)
-    particles = {
-        str(a): follow_particles(a, start, num_particles, step_size, num_particle_steps, floor, seed, progress)
-        for a in [*bandwidths, None]
-    }
-    particles["adaptive"] = particles.pop("None")
 
-    grid_error = max(abs(row["found"] - row["predicted"]) / row["spacing"] for row in search)
-    line_error = max(row["deviation"] for row in lines)
-    times = {name: arrival(curve) for name, curve in means.items()}
-    left = {name: curve[-1][1] for name, curve in particles.items()}
-    faster = _earlier(times["adaptive"], times["1.0"]) and left["adaptive"] < left["1.0"]
-    seen = grid_error <= 1 and line_error <= LINE_TOLERANCE and faster
-    best = min((name for name in times if name != "adaptive"), key=lambda name: times[name] or math.inf)
-    nearest = min((name for name in left if name != "adaptive"), key=lambda name: left[name])
-    finding = (
-        f"The search over {len(search)} settings misses a* by at most {grid_error:.2f} grid spacings; |mu_t|^(d+2) leaves its "
-        f"straight line by at most {line_error:.1e} of its height; from |mu| = {start:g} to {ARRIVED * start:g} the mean takes "
-        f"time {_show(times['adaptive'])} adaptively, {_show(times['1.0'])} with a = 1 and {_show(times[best])} with the best "
-        f"fixed a = {best}; {num_particles} particles, which do not stay Gaussian, are {left['adaptive']:.2f} away at time "
-        f"{step_size * num_particle_steps:g} adaptively, {left['1.0']:.2f} with a = 1 and {left[nearest]:.2f} with a = {nearest}."
-    )
-    figures = {
-        "search_error_in_spacings": grid_error,
-        "search_settings": len(search),
-        "lines": lines,
-        "mean_times": times,
-        "particle_distances": left,
-        "mean_flow": {name: _thin(curve) for name, curve in means.items()},
-        "particle_flow": {name: _thin(curve) for name, curve in particles.items()},
-    }
-    return Outcome(CLAIM, seen, finding, figures, lambda figure: _draw(figure, figures, start))
+    dims: Sequence[int]
+    sigmas: Sequence[float]
+    distances: Sequence[float]
+    num_bandwidths: int
+    bandwidths: Sequence[float]
+    start: float
+    num_steps: int
+    num_particles: int
+    step_size: float
+    num_particle_steps: int
+    floor: float
+
+    def outcome(self) -> Outcome:
+        """Search the best bandwidth, follow the mean, follow particles."""
+        search = [
+            search_bandwidth(d, c * boundary(d, s), s, self.num_bandwidths)
+            for d in self.dims
+            for s in self.sigmas
+            for c in self.distances
+        ]
+        lines = [line(d, self.num_steps) for d in self.dims]
+        means = {str(a): follow_mean(a, self.start, self.num_steps) for a in self.bandwidths}
+        means["adaptive"] = follow_mean(None, self.start, self.num_steps)
+        particles = {
+            str(a): follow_particles(
+                a,
+                self.start,
+                self.num_particles,
+                self.step_size,
+                self.num_particle_steps,
+                self.floor,
+                self.seed,
+                self.progress,
+            )
+            for a in [*self.bandwidths, None]
+        }
+        particles["adaptive"] = particles.pop("None")
+
+        grid_error = max(abs(row["found"] - row["predicted"]) / row["spacing"] for row in search)
+        line_error = max(row["deviation"] for row in lines)
+        times = {name: arrival(curve) for name, curve in means.items()}
+        left = {name: curve[-1][1] for name, curve in particles.items()}
+        faster = _earlier(times["adaptive"], times["1.0"]) and left["adaptive"] < left["1.0"]
+        seen = grid_error <= 1 and line_error <= LINE_TOLERANCE and faster
+        best = min((name for name in times if name != "adaptive"), key=lambda name: times[name] or math.inf)
+        nearest = min((name for name in left if name != "adaptive"), key=lambda name: left[name])
+        finding = (
+            f"The search over {len(search)} settings misses a* by at most {grid_error:.2f} grid spacings; |mu_t|^(d+2) "
+            f"leaves its straight line by at most {line_error:.1e} of its height; from |mu| = {self.start:g} to "
+            f"{ARRIVED * self.start:g} the mean takes time {_show(times['adaptive'])} adaptively, {_show(times['1.0'])} "
+            f"with a = 1 and {_show(times[best])} with the best fixed a = {best}; {self.num_particles} particles, which do "
+            f"not stay Gaussian, are {left['adaptive']:.2f} away at time {self.step_size * self.num_particle_steps:g} "
+            f"adaptively, {left['1.0']:.2f} with a = 1 and {left[nearest]:.2f} with a = {nearest}."
+        )
+        figures = {
+            "search_error_in_spacings": grid_error,
+            "search_settings": len(search),
+            "lines": lines,
+            "mean_times": times,
+            "particle_distances": left,
+            "mean_flow": {name: _thin(curve) for name, curve in means.items()},
+            "particle_flow": {name: _thin(curve) for name, curve in particles.items()},
+        }
+        return Outcome(CLAIM, seen, finding, figures, lambda figure: _draw(figure, figures, self.start))
 
 
 def boundary(dim: int, sigma: float) -> float:
@@ -153,13 +166,13 @@ def gradient_norms(mean_norm: float, bandwidths: Tensor, dim: int, sigma: float)
 def search_bandwidth(dim: int, mean_norm: float, sigma: float, num_bandwidths: int) -> dict[str, float]:
     """Compare a* with the maximiser of |grad_mu MMD_a^2| on a grid."""
     grid = torch.linspace(0, 2 * mean_norm, num_bandwidths, dtype=torch.float64)
-    found = float(grid[gradient_norms(mean_norm, grid, dim, sigma).argmax()])
+    searched = float(grid[gradient_norms(mean_norm, grid, dim, sigma).argmax()])
     predicted = optimal_bandwidth(mean_norm, dim, sigma)
     return {
         "dim": dim,
         "sigma": sigma,
         "mean_norm": mean_norm,
-        "found": found,
+        "found": searched,
         "predicted": predicted,
         "spacing": float(grid[1]),
     }
@@ -230,8 +243,8 @@ def _show(time: float | None) -> str:
 
 
 def _thin(curve: Sequence[tuple[float, float]], points: int = 30) -> list[list[float]]:
-    kept = [*curve[:: max(1, len(curve) // points)], curve[-1]]
-    return [[float(f"{v:.4g}") for v in axis] for axis in zip(*kept, strict=True)]
+    thinned = [*curve[:: max(1, len(curve) // points)], curve[-1]]
+    return [[float(f"{v:.4g}") for v in axis] for axis in zip(*thinned, strict=True)]
 
 
 def _draw(figure: Figure, figures: dict[str, Any], start: float) -> None:
@@ -264,3 +277,6 @@ def _draw(figure: Figure, figures: dict[str, Any], start: float) -> None:
         axes[3].plot(time, euler**power, ".", color=drawn.get_color(), label=f"d = {row['dim']}")
     axes[3].set(title="a = a*: |mu|^(d+2) falls linearly", xlabel="time / time to a* = 0", ylabel="|mu| / its start")
     axes[3].legend(frameon=False, title="lines: closed form\ndots: Euler")
+
+
+run = AdaptiveBandwidth.run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,28 @@ class Outcome:
     figures: Mapping[str, Any]
     draw: Callable[[Figure], None]
     table: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(ABC):
+    """Settings of a study; those of its scales are its fields.
+
+    Attributes:
+        seed: of everything random.
+        progress: show bars.
+    """
+
+    seed: int
+    progress: bool
+
+    @classmethod
+    def run(cls, **settings: Any) -> Outcome:
+        """Measure with settings by name, and return the outcome."""
+        return cls(**settings).outcome()
+
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """Measure everything, and return what was found."""
 
 
 def criteria_sentence(criteria: Mapping[str, bool]) -> str:

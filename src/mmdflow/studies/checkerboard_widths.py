@@ -36,6 +36,7 @@ which cost it the sliced W_2. MMD-GAN's width falls from 1 to about 0.25, sigma(
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
 from mmdflow.metrics import sliced_w2
 from mmdflow.studies._widths import learn_width, train_mmd_gan
-from mmdflow.studies.base import Outcome, criteria_sentence
+from mmdflow.studies.base import Outcome, Study, criteria_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,24 +105,11 @@ CLAIM = (
 Width = Callable[[float], float]
 
 
-def run(
-    *,
-    num_steps: int,
-    num_levels: int,
-    events_per_level: int,
-    gan_steps: int,
-    gan_batch: int,
-    num_samples: int,
-    num_particles: int,
-    num_flow_levels: int,
-    steps_per_level: int,
-    step_sizes: Sequence[float],
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Learn the widths, flow with them and with the others, measure.
+@dataclass(frozen=True, kw_only=True)
+class CheckerboardWidths(Study):
+    """Learned widths on the checkerboard, and flows with them.
 
-    Args:
+    Attributes:
         num_steps: training steps of DMMD.
         num_levels: noise levels a step.
         events_per_level: events a level.
@@ -132,84 +120,103 @@ def run(
         num_flow_levels: its noise levels.
         steps_per_level: steps at each.
         step_sizes: of which each flow takes the best.
-        seed: of everything.
-        progress: show bars.
     """
-    learn = partial(
-        learn_width,
-        DATA,
-        unit_weight=UNIT_WEIGHT,
-        num_steps=num_steps,
-        num_levels=num_levels,
-        events_per_level=events_per_level,
-        step_size=1e-2,
-        t_min=T_MIN,
-        seed=seed,
-        progress=progress,
-    )
-    learned = {"DMMD": learn(normalize=False), "DMMD, normalised": learn(normalize=True)}
-    gan = train_mmd_gan(
-        DATA,
-        unit_weight=UNIT_WEIGHT,
-        num_steps=gan_steps,
-        batch_size=gan_batch,
-        step_size=1e-3,
-        width_step_size=1e-2,
-        seed=seed,
-        progress=progress,
-    )
-    widths: dict[str, Width] = {name: _number(module) for name, module in learned.items()}
-    widths |= {f"width {w:g}": partial(_constant, w) for w in FIXED} | {
-        INTERPOLATION: lambda t: 0.1 * (1 - t) + 0.5 * t
-    }
 
-    generator = torch.Generator().manual_seed(seed)
-    target, held_out, clean = (toy(DATA, num_samples, generator) for _ in range(3))
-    grid = torch.linspace(T_MIN, 1, GRID).tolist()
-    curves = {name: [width(t) for t in grid] for name, width in widths.items()}
-    discrepancies, best_widths = measure_discrepancies(clean, curves, grid, generator, progress)
-    source = torch.randn(num_particles, 2, generator=generator)
-    levels = torch.linspace(1, T_MIN, num_flow_levels).tolist()
-    samples, chosen = {"target": toy(DATA, num_particles, generator)}, {}
-    for name, width in tqdm(widths.items(), disable=not progress, desc="flows", unit="flow"):
-        samples[name], chosen[name] = best_flow(target, source, width, levels, steps_per_level, step_sizes)
-    samples["MMD-GAN"] = gan.draw(num_particles, generator)
-    quality = {name: judge(x, held_out) for name, x in samples.items()}
+    num_steps: int
+    num_levels: int
+    events_per_level: int
+    gan_steps: int
+    gan_batch: int
+    num_samples: int
+    num_particles: int
+    num_flow_levels: int
+    steps_per_level: int
+    step_sizes: Sequence[float]
 
-    shape = shape_of_width(curves["DMMD"], grid)
-    criteria = {
-        "width_falls": shape["fall"] <= 0.8 and shape["rank_correlation"] >= 0.9,
-        "sharp_transition": shape["transition"] <= 0.25,
-        "gan_width_falls": gan_width_falls(gan.widths, curves["DMMD"]),
-        "discrepancy_like_interpolation": like_interpolation(discrepancies),
-        "samples_best": samples_best(quality),
-    }
-    shown = ", ".join(
-        f"{name} {100 * q['dark']:.0f} percent in the dark squares ({100 * q['outliers']:.1f} outliers), W_2 {q['sliced_w2']:.3f}"
-        for name, q in quality.items()
-    )
-    dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
-    finding = (
-        f"{criteria_sentence(criteria)} From t = 1 to {T_MIN:g} sigma(t) "
-        f"goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} ({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the "
-        f"largest MMD^2 is at {best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at "
-        f"most to {gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
-        f"half of its range in {100 * shape['transition']:.0f} percent of that of t. Samples: {shown}."
-    )
-    figures = {
-        "criteria": criteria,
-        "shape_of_width": shape,
-        "levels": _rounded(grid),
-        "widths": {name: _rounded(curve) for name, curve in curves.items()},
-        "widths_of_largest_mmd2": _rounded(best_widths),
-        "gan_widths": _rounded(gan.widths[:: max(1, gan_steps // 100)]),
-        "mmd2": {name: _rounded(curve) for name, curve in discrepancies.items()},
-        "samples": quality,
-        "chosen_step_sizes": chosen,
-    }
-    return Outcome(
-        CLAIM, all(criteria.values()), finding, figures, lambda figure: _draw(figure, figures, samples, gan_steps)
-    )
+    def outcome(self) -> Outcome:
+        """Learn the widths, flow with them and with the others, measure."""
+        learn = partial(
+            learn_width,
+            DATA,
+            unit_weight=UNIT_WEIGHT,
+            num_steps=self.num_steps,
+            num_levels=self.num_levels,
+            events_per_level=self.events_per_level,
+            step_size=1e-2,
+            t_min=T_MIN,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        learned = {"DMMD": learn(normalize=False), "DMMD, normalised": learn(normalize=True)}
+        gan = train_mmd_gan(
+            DATA,
+            unit_weight=UNIT_WEIGHT,
+            num_steps=self.gan_steps,
+            batch_size=self.gan_batch,
+            step_size=1e-3,
+            width_step_size=1e-2,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        widths: dict[str, Width] = {name: _number(module) for name, module in learned.items()}
+        widths |= {f"width {w:g}": partial(_constant, w) for w in FIXED} | {
+            INTERPOLATION: lambda t: 0.1 * (1 - t) + 0.5 * t
+        }
+
+        generator = torch.Generator().manual_seed(self.seed)
+        target, held_out, clean = (toy(DATA, self.num_samples, generator) for _ in range(3))
+        grid = torch.linspace(T_MIN, 1, GRID).tolist()
+        curves = {name: [width(t) for t in grid] for name, width in widths.items()}
+        discrepancies, best_widths = measure_discrepancies(clean, curves, grid, generator, self.progress)
+        source = torch.randn(self.num_particles, 2, generator=generator)
+        levels = torch.linspace(1, T_MIN, self.num_flow_levels).tolist()
+        samples, chosen = {"target": toy(DATA, self.num_particles, generator)}, {}
+        for name, width in tqdm(widths.items(), disable=not self.progress, desc="flows", unit="flow"):
+            samples[name], chosen[name] = best_flow(
+                target, source, width, levels, self.steps_per_level, self.step_sizes
+            )
+        samples["MMD-GAN"] = gan.draw(self.num_particles, generator)
+        quality = {name: judge(x, held_out) for name, x in samples.items()}
+
+        shape = shape_of_width(curves["DMMD"], grid)
+        criteria = {
+            "width_falls": shape["fall"] <= 0.8 and shape["rank_correlation"] >= 0.9,
+            "sharp_transition": shape["transition"] <= 0.25,
+            "gan_width_falls": gan_width_falls(gan.widths, curves["DMMD"]),
+            "discrepancy_like_interpolation": like_interpolation(discrepancies),
+            "samples_best": samples_best(quality),
+        }
+        shown = ", ".join(
+            f"{name} {100 * q['dark']:.0f} percent in the dark squares ({100 * q['outliers']:.1f} outliers), W_2 "
+            f"{q['sliced_w2']:.3f}"
+            for name, q in quality.items()
+        )
+        dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
+        finding = (
+            f"{criteria_sentence(criteria)} From t = 1 to {T_MIN:g} sigma(t) goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} "
+            f"({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the largest MMD^2 is at "
+            f"{best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at most to "
+            f"{gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
+            f"half of its range in {100 * shape['transition']:.0f} percent of that of t. Samples: {shown}."
+        )
+        figures = {
+            "criteria": criteria,
+            "shape_of_width": shape,
+            "levels": _rounded(grid),
+            "widths": {name: _rounded(curve) for name, curve in curves.items()},
+            "widths_of_largest_mmd2": _rounded(best_widths),
+            "gan_widths": _rounded(gan.widths[:: max(1, self.gan_steps // 100)]),
+            "mmd2": {name: _rounded(curve) for name, curve in discrepancies.items()},
+            "samples": quality,
+            "chosen_step_sizes": chosen,
+        }
+        return Outcome(
+            CLAIM,
+            all(criteria.values()),
+            finding,
+            figures,
+            lambda figure: _draw(figure, figures, samples, self.gan_steps),
+        )
 
 
 def measure_discrepancies(
@@ -300,8 +307,8 @@ def like_interpolation(discrepancies: dict[str, list[float]]) -> bool:
 def samples_best(quality: dict[str, dict[str, float]]) -> bool:
     """Return whether DMMD's samples are the best by sliced W_2 and by the dark squares, but for target and normalised DMMD."""
     others = [q for name, q in quality.items() if name not in ("target", "DMMD", "DMMD, normalised")]
-    own = quality["DMMD"]
-    return all(own["sliced_w2"] < q["sliced_w2"] and own["dark"] > q["dark"] for q in others)
+    dmmd = quality["DMMD"]
+    return all(dmmd["sliced_w2"] < q["sliced_w2"] and dmmd["dark"] > q["dark"] for q in others)
 
 
 def _constant(width: float, t: float) -> float:
@@ -338,3 +345,6 @@ def _draw(figure: Figure, figures: dict[str, Any], samples: dict[str, Tensor], g
         right.plot(levels, [max(value, FLOOR) for value in curve], "--" if "width" in name else "-", label=name)
     right.set(title="MMD²(P_t, P; t)", xlabel="noise level t", yscale="log")
     right.legend(frameon=False, fontsize=8)
+
+
+run = CheckerboardWidths.run

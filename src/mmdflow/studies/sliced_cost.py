@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import MMD, Divergence, Riesz, SlicedMMD
 from mmdflow.studies._fits import log_slope
-from mmdflow.studies.base import Outcome
+from mmdflow.studies.base import Outcome, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,24 +56,11 @@ CLAIM = (
 )
 
 
-def run(
-    *,
-    dim: int,
-    naive_sizes: Sequence[int],
-    sliced_sizes: Sequence[int],
-    projections: Sequence[int],
-    num_gradients: int,
-    error_points: int,
-    error_projections: Sequence[int],
-    error_dims: Sequence[int],
-    fixed_projections: int,
-    repeats: int,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Time gradients and measure their errors.
+@dataclass(frozen=True, kw_only=True)
+class SlicedCost(Study):
+    """The cost of sliced and full gradients.
 
-    Args:
+    Attributes:
         dim: d of the run times and of the errors against P.
         naive_sizes: N = M of the naive run times.
         sliced_sizes: N = M of the sliced run times.
@@ -83,70 +71,97 @@ def run(
         error_dims: d of the errors against d.
         fixed_projections: P of the errors against d.
         repeats: draws of directions and points that an error is averaged over.
-        seed: of points and directions.
-        progress: show a bar.
     """
-    generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=len(naive_sizes) + len(projections) * len(sliced_sizes), disable=not progress, desc="timing")
 
-    def clock(sizes: Sequence[int], divergence: Callable[[Tensor], Divergence]) -> list[float]:
-        seconds = []
-        for n in sizes:
-            x, y = (p.float() for p in _points(n, dim, generator))
-            seconds.append(1000 * _seconds(divergence(y), x, num_gradients))
-            bar.update()
-        return seconds
+    dim: int
+    naive_sizes: Sequence[int]
+    sliced_sizes: Sequence[int]
+    projections: Sequence[int]
+    num_gradients: int
+    error_points: int
+    error_projections: Sequence[int]
+    error_dims: Sequence[int]
+    fixed_projections: int
+    repeats: int
 
-    naive = clock(naive_sizes, lambda y: MMD(y, Riesz()))
-    sliced = {
-        str(p): clock(sliced_sizes, lambda y, p=p: SlicedMMD(y, p, directions="random", generator=generator))  # type: ignore[misc]
-        for p in projections
-    }
-    bar.close()
+    def outcome(self) -> Outcome:
+        """Time gradients and measure their errors."""
+        generator = torch.Generator().manual_seed(self.seed)
+        bar = tqdm(
+            total=len(self.naive_sizes) + len(self.projections) * len(self.sliced_sizes),
+            disable=not self.progress,
+            desc="timing",
+        )
 
-    against_p = {k: [_error(dim, p, k, error_points, repeats, generator) for p in error_projections] for k in KINDS}
-    against_d = {
-        k: [_error(d, fixed_projections, k, error_points, repeats, generator) for d in error_dims] for k in KINDS
-    }
+        def clock(sizes: Sequence[int], divergence: Callable[[Tensor], Divergence]) -> list[float]:
+            seconds = []
+            for n in sizes:
+                x, y = (p.float() for p in _points(n, self.dim, generator))
+                seconds.append(1000 * _seconds(divergence(y), x, self.num_gradients))
+                bar.update()
+            return seconds
 
-    cost_slopes = {"naive": log_slope(naive_sizes[-3:], naive[-3:])}
-    cost_slopes |= {p: log_slope(sliced_sizes[-3:], seconds[-3:]) for p, seconds in sliced.items()}
-    p_slopes = {k: log_slope(error_projections, e) for k, e in against_p.items()}
-    d_slopes = {k: log_slope(error_dims, e) for k, e in against_d.items()}
-    largest = max(set(naive_sizes) & set(sliced_sizes))
-    gains = {p: naive[naive_sizes.index(largest)] / s[sliced_sizes.index(largest)] for p, s in sliced.items()}
-    few, many = str(min(projections)), str(max(projections))
-    seen = (
-        abs(p_slopes["random"] + 0.5) <= TOLERANCE
-        and abs(d_slopes["random"] - 0.5) <= TOLERANCE
-        and cost_slopes[many] < 1.4
-        and cost_slopes["naive"] > 1.6
-        and gains[few] > 1
-    )
-    finding = (
-        f"The time grows as N^{cost_slopes['naive']:.2f} naively and N^{cost_slopes[many]:.2f} with {many} slices; at N = "
-        f"{largest}, d = {dim}, slicing is "
-        + ", ".join(f"{gain:.2g} times as fast with {p}" for p, gain in gains.items())
-        + f" slices; the gradient's error goes as P^{p_slopes['random']:.2f} d^{d_slopes['random']:.2f} with random directions "
-        f"and P^{p_slopes['orthogonal']:.2f} d^{d_slopes['orthogonal']:.2f} with orthogonal ones "
-        f"({100 * against_p['random'][-1]:.2g} and {100 * against_p['orthogonal'][-1]:.2g} percent at P = "
-        f"{error_projections[-1]}, d = {dim})."
-    )
-    figures = {
-        "naive_sizes": list(naive_sizes),
-        "sliced_sizes": list(sliced_sizes),
-        "seconds_of_1000_gradients": {"naive": naive, **sliced},
-        "gradients_timed": num_gradients,
-        "cost_exponents": cost_slopes,
-        "speed_ratio_at_largest_common_size": gains,
-        "error_projections": list(error_projections),
-        "error_dims": list(error_dims),
-        "error_against_projections": against_p,
-        "error_against_dim": against_d,
-        "error_exponents_in_projections": p_slopes,
-        "error_exponents_in_dim": d_slopes,
-    }
-    return Outcome(CLAIM, seen, finding, figures, lambda figure: _draw(figure, figures, dim, fixed_projections))
+        naive = clock(self.naive_sizes, lambda y: MMD(y, Riesz()))
+        sliced = {
+            str(p): clock(self.sliced_sizes, lambda y, p=p: SlicedMMD(y, p, directions="random", generator=generator))  # type: ignore[misc]
+            for p in self.projections
+        }
+        bar.close()
+
+        against_p = {
+            k: [_error(self.dim, p, k, self.error_points, self.repeats, generator) for p in self.error_projections]
+            for k in KINDS
+        }
+        against_d = {
+            k: [
+                _error(d, self.fixed_projections, k, self.error_points, self.repeats, generator)
+                for d in self.error_dims
+            ]
+            for k in KINDS
+        }
+
+        cost_slopes = {"naive": log_slope(self.naive_sizes[-3:], naive[-3:])}
+        cost_slopes |= {p: log_slope(self.sliced_sizes[-3:], seconds[-3:]) for p, seconds in sliced.items()}
+        p_slopes = {k: log_slope(self.error_projections, e) for k, e in against_p.items()}
+        d_slopes = {k: log_slope(self.error_dims, e) for k, e in against_d.items()}
+        largest = max(set(self.naive_sizes) & set(self.sliced_sizes))
+        gains = {
+            p: naive[self.naive_sizes.index(largest)] / s[self.sliced_sizes.index(largest)] for p, s in sliced.items()
+        }
+        few, many = str(min(self.projections)), str(max(self.projections))
+        seen = (
+            abs(p_slopes["random"] + 0.5) <= TOLERANCE
+            and abs(d_slopes["random"] - 0.5) <= TOLERANCE
+            and cost_slopes[many] < 1.4
+            and cost_slopes["naive"] > 1.6
+            and gains[few] > 1
+        )
+        finding = (
+            f"The time grows as N^{cost_slopes['naive']:.2f} naively and N^{cost_slopes[many]:.2f} with {many} slices; at N = "
+            f"{largest}, d = {self.dim}, slicing is "
+            + ", ".join(f"{gain:.2g} times as fast with {p}" for p, gain in gains.items())
+            + f" slices; the gradient's error goes as P^{p_slopes['random']:.2f} d^{d_slopes['random']:.2f} with random "
+            f"directions and P^{p_slopes['orthogonal']:.2f} d^{d_slopes['orthogonal']:.2f} with orthogonal ones "
+            f"({100 * against_p['random'][-1]:.2g} and {100 * against_p['orthogonal'][-1]:.2g} percent at P = "
+            f"{self.error_projections[-1]}, d = {self.dim})."
+        )
+        figures = {
+            "naive_sizes": list(self.naive_sizes),
+            "sliced_sizes": list(self.sliced_sizes),
+            "seconds_of_1000_gradients": {"naive": naive, **sliced},
+            "gradients_timed": self.num_gradients,
+            "cost_exponents": cost_slopes,
+            "speed_ratio_at_largest_common_size": gains,
+            "error_projections": list(self.error_projections),
+            "error_dims": list(self.error_dims),
+            "error_against_projections": against_p,
+            "error_against_dim": against_d,
+            "error_exponents_in_projections": p_slopes,
+            "error_exponents_in_dim": d_slopes,
+        }
+        return Outcome(
+            CLAIM, seen, finding, figures, lambda figure: _draw(figure, figures, self.dim, self.fixed_projections)
+        )
 
 
 def relative_error(x: Tensor, y: Tensor, num_directions: int, directions: str, generator: torch.Generator) -> float:
@@ -207,3 +222,6 @@ def _draw(figure: Figure, figures: dict[str, Any], dim: int, fixed_projections: 
     right.set(title=f"Error, P = {fixed_projections}", xlabel="dimension d")
     for axes in (left, middle, right):
         axes.legend(frameon=False)
+
+
+run = SlicedCost.run

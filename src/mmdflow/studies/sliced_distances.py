@@ -190,12 +190,12 @@ def _uniform(n: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tens
 def _clusters(n: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Up to four clusters each, of a random width between 1e-3 and 1."""
 
-    def one() -> Tensor:
+    def measure() -> Tensor:
         width = 10 ** float(-3 * torch.rand(1, generator=generator))
         rows = torch.randint(1 + int(torch.randint(4, (1,), generator=generator)), (n,), generator=generator)
         return _ball(4, dim, generator)[rows] + width * _ball(n, dim, generator)
 
-    return one(), one()
+    return measure(), measure()
 
 
 def _tight(n: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -221,14 +221,14 @@ FAMILIES: dict[str, Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
 
 def boards(dim: int, largest: int) -> list[tuple[int, tuple[Tensor, Tensor]]]:
     """Return (side, the two colours) of checkerboards in the unit cube with up to `largest` points a colour."""
-    found = []
+    boards = []
     for side in (2**k for k in range(1, 32)):
         if side**dim / 2 > largest:
             break
         cells = torch.tensor(list(itertools.product(range(side), repeat=dim)))
         even = cells.sum(1) % 2 == 0
-        found.append((side, (cells[even].double() / side, cells[~even].double() / side)))
-    return found
+        boards.append((side, (cells[even].double() / side, cells[~even].double() / side)))
+    return boards
 
 
 def _rows(table: dict[str, list[list[float]]]) -> list[list[float]]:

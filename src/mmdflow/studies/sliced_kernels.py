@@ -100,13 +100,14 @@ def run(
             for value in values:
                 divergence = MMD(y, KERNELS[name][1](value))
                 ends = [_end(divergence, start, eta, num_steps, momentum) for eta in step_sizes]
-                found = [None if end is None else _distance(end, y, seed) for end in ends]
-                distances[name][f"{value:g}"] = found
-                pictures[name].append(ends[_best(found)[0]][:SHOWN] if _best(found)[1] is not None else start[:SHOWN])  # type: ignore[index]
+                of_step_sizes = [None if end is None else _distance(end, y, seed) for end in ends]
+                distances[name][f"{value:g}"] = of_step_sizes
+                particles = ends[_best(of_step_sizes)[0]]
+                pictures[name].append((start if particles is None else particles)[:SHOWN])
                 bar.update(len(step_sizes))
 
     first = _distance(start, y, seed)
-    best = {name: {v: _best(found)[1] for v, found in table.items()} for name, table in distances.items()}
+    best = {name: {v: _best(values)[1] for v, values in table.items()} for name, table in distances.items()}
     works = {
         f"{part:g}": {
             name: [v for v, d in table.items() if d is not None and d <= part * first] for name, table in best.items()
@@ -145,9 +146,9 @@ def _distance(x: Tensor, y: Tensor, seed: int) -> float:
     return sliced_w2(x, y, generator=torch.Generator().manual_seed(seed))
 
 
-def _best(found: Sequence[float | None]) -> tuple[int, float | None]:
+def _best(distances: Sequence[float | None]) -> tuple[int, float | None]:
     """Return where the smallest distance is, and it."""
-    finite = [(d, i) for i, d in enumerate(found) if d is not None]
+    finite = [(d, i) for i, d in enumerate(distances) if d is not None]
     return (min(finite)[1], min(finite)[0]) if finite else (0, None)
 
 

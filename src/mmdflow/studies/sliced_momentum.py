@@ -115,11 +115,11 @@ def _states(
     """Return the particles at the given steps of a flow; the directions depend on the seed only."""
     generator = torch.Generator().manual_seed(seed + 1)
     divergence = SlicedMMD(y, num_directions, directions="random", generator=generator)
-    kept = {0: start}
+    states = {0: start}
 
     def keep(step: int, x: Tensor) -> None:
         if step in steps:
-            kept[step] = x.clone()
+            states[step] = x.clone()
 
     flow(
         divergence,
@@ -131,7 +131,7 @@ def _states(
         evaluate=False,
         progress=progress,
     )
-    return torch.stack([kept[step] for step in steps])
+    return torch.stack([states[step] for step in steps])
 
 
 def _name(step_size: float, momentum: float) -> str:

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdflow import KALE, MMD, Deep, Divergence, DrMMD, Linear, SobolevDescent, flow
-from mmdflow.studies.base import Outcome
+from mmdflow import KALE, MMD, Deep, Divergence, DrMMD, Kernel, Linear, SobolevDescent, flow
+from mmdflow.studies.base import Outcome, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +68,10 @@ CLAIM = (
 CLAIM_SOBOLEV = ", and than Sobolev descent"
 
 
+#: Divergence, step size, number of steps and injected noise.
+Flow = tuple[Divergence, float, int, Callable[[int], float] | None]
+
+
 class NetworkFeatures(nn.Module):
     r"""psi(Z)_b = phi_Z(x_b) / sqrt(B): <psi(U), psi(Z)> is the mean over the inputs of the product of two networks.
 
@@ -91,25 +96,11 @@ class NetworkFeatures(nn.Module):
         return torch.exp(-((outputs / self.scale) ** 2)) / math.sqrt(len(self.inputs))
 
 
-def run(
-    *,
-    dim: int,
-    hidden: int,
-    num_particles: int,
-    num_teachers: int,
-    num_inputs: int,
-    num_steps: int,
-    step_size: float,
-    noise: float,
-    regularization: float,
-    sobolev: float,
-    sobolev_steps: int,
-    seed: int,
-    progress: bool,
-) -> Outcome:
-    """Train students by each flow.
+@dataclass(frozen=True, kw_only=True)
+class StudentTeacher(Study):
+    """Students trained by each flow.
 
-    Args:
+    Attributes:
         dim: d, of the inputs.
         hidden: H.
         num_particles: students.
@@ -121,62 +112,79 @@ def run(
         regularization: of KALE and DrMMD.
         sobolev: the regularisation of Sobolev descent.
         sobolev_steps: its steps; 0 leaves it out.
-        seed: of networks, inputs and noise.
-        progress: show bars.
     """
-    generator = torch.Generator().manual_seed(seed)
-    size = hidden * (dim + 1)
-    teachers = torch.randn(num_teachers, size, dtype=torch.float64, generator=generator)
-    students = 0.001 + torch.randn(num_particles, size, dtype=torch.float64, generator=generator)
-    kernel, held_out = (Deep(Linear(), NetworkFeatures(sphere(num_inputs, dim, generator), hidden)) for _ in range(2))
-    losses = {"training": MMD(teachers, kernel), "validation": MMD(teachers, held_out)}
 
-    def halved(step: int) -> float:
-        return noise * 0.5 ** (step * HALVINGS // num_steps)
+    dim: int
+    hidden: int
+    num_particles: int
+    num_teachers: int
+    num_inputs: int
+    num_steps: int
+    step_size: float
+    noise: float
+    regularization: float
+    sobolev: float
+    sobolev_steps: int
 
-    settings: dict[str, tuple[Divergence, float, int, Callable[[int], float] | None]] = {
-        "MMD": (losses["training"], step_size, num_steps, None),
-        "MMD, noise injection": (losses["training"], step_size, num_steps, halved),
-        "KALE": (
-            KALE(teachers, kernel, regularization), step_size * regularization / (1 + regularization), num_steps, None,
-        ),
-        "DrMMD": (
-            DrMMD(teachers, kernel, regularization), step_size * regularization / (2 + 2 * regularization), num_steps, None,
-        ),
-    }  # fmt: skip
-    if sobolev_steps:
-        descent = SobolevDescent(teachers, kernel, sobolev)
-        settings["Sobolev descent"] = (descent, SOBOLEV_STEP_SIZE, sobolev_steps, None)
+    def outcome(self) -> Outcome:
+        """Train students by each flow."""
+        generator = torch.Generator().manual_seed(self.seed)
+        size = self.hidden * (self.dim + 1)
+        teachers = torch.randn(self.num_teachers, size, dtype=torch.float64, generator=generator)
+        students = 0.001 + torch.randn(self.num_particles, size, dtype=torch.float64, generator=generator)
+        kernel, held_out = (
+            Deep(Linear(), NetworkFeatures(sphere(self.num_inputs, self.dim, generator), self.hidden)) for _ in range(2)
+        )
+        losses = {"training": MMD(teachers, kernel), "validation": MMD(teachers, held_out)}
 
-    curves: dict[str, dict[str, list[float]]] = {}
-    for name, (divergence, eta, count, schedule) in settings.items():
-        steps = record_steps(count)
-        errors = {part: [2 * float(loss(students))] for part, loss in losses.items()}
+        curves: dict[str, dict[str, list[float]]] = {}
+        for name, (divergence, eta, count, schedule) in self._flows(teachers, kernel).items():
+            steps = record_steps(count)
+            errors = {part: [2 * float(loss(students))] for part, loss in losses.items()}
 
-        def record(step: int, x: Tensor, steps: list[int] = steps, errors: dict[str, list[float]] = errors) -> None:
-            if step in steps:
-                for part, loss in losses.items():
-                    errors[part].append(2 * float(loss(x)))
+            def record(step: int, x: Tensor, steps: list[int] = steps, errors: dict[str, list[float]] = errors) -> None:
+                if step in steps:
+                    for part, loss in losses.items():
+                        errors[part].append(2 * float(loss(x)))
 
-        noisy = torch.Generator().manual_seed(seed + 1)
-        flow(
-            divergence, students, step_size=eta, num_steps=count, noise_injection=schedule, callback=record,
-            evaluate=False, progress=progress, generator=noisy,
-        )  # fmt: skip
-        curves[name] = {"steps": [float(step) for step in steps], **errors}
+            noisy = torch.Generator().manual_seed(self.seed + 1)
+            flow(
+                divergence, students, step_size=eta, num_steps=count, noise_injection=schedule, callback=record,
+                evaluate=False, progress=self.progress, generator=noisy,
+            )  # fmt: skip
+            curves[name] = {"steps": [float(step) for step in steps], **errors}
 
-    ends = {name: curve["validation"][-1] for name, curve in curves.items()}
-    seen = all(ends["MMD, noise injection"] < ends[name] for name in ("MMD", "Sobolev descent") if name in ends)
-    finding = (
-        f"After {num_steps} steps of {num_particles} students"
-        + (f" ({sobolev_steps} of Sobolev descent)" if sobolev_steps else "")
-        + " the mean squared error on held-out inputs, "
-        f"{curves['MMD']['validation'][0]:.2e} at the start, is "
-        + ", ".join(f"{value:.2e} ({name})" for name, value in ends.items())
-        + "."
-    )
-    claim = CLAIM + CLAIM_SOBOLEV * bool(sobolev_steps)
-    return Outcome(claim, seen, finding, {"mean_squared_error": curves}, lambda figure: _draw(figure, curves))
+        ends = {name: curve["validation"][-1] for name, curve in curves.items()}
+        seen = all(ends["MMD, noise injection"] < ends[name] for name in ("MMD", "Sobolev descent") if name in ends)
+        finding = (
+            f"After {self.num_steps} steps of {self.num_particles} students"
+            + (f" ({self.sobolev_steps} of Sobolev descent)" if self.sobolev_steps else "")
+            + " the mean squared error on held-out inputs, "
+            f"{curves['MMD']['validation'][0]:.2e} at the start, is "
+            + ", ".join(f"{value:.2e} ({name})" for name, value in ends.items())
+            + "."
+        )
+        claim = CLAIM + CLAIM_SOBOLEV * bool(self.sobolev_steps)
+        return Outcome(claim, seen, finding, {"mean_squared_error": curves}, lambda figure: _draw(figure, curves))
+
+    def _flows(self, teachers: Tensor, kernel: Kernel) -> dict[str, Flow]:
+        """Return the flows: divergence, step size, number of steps, injected noise."""
+
+        def halved(step: int) -> float:
+            return self.noise * 0.5 ** (step * HALVINGS // self.num_steps)
+
+        plain, weight = MMD(teachers, kernel), self.regularization
+        kale, drmmd = KALE(teachers, kernel, weight), DrMMD(teachers, kernel, weight)
+        flows: dict[str, Flow] = {
+            "MMD": (plain, self.step_size, self.num_steps, None),
+            "MMD, noise injection": (plain, self.step_size, self.num_steps, halved),
+            "KALE": (kale, self.step_size * weight / (1 + weight), self.num_steps, None),
+            "DrMMD": (drmmd, self.step_size * weight / (2 + 2 * weight), self.num_steps, None),
+        }
+        if self.sobolev_steps:
+            descent = SobolevDescent(teachers, kernel, self.sobolev)
+            flows["Sobolev descent"] = (descent, SOBOLEV_STEP_SIZE, self.sobolev_steps, None)
+        return flows
 
 
 def sphere(n: int, dim: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
@@ -197,3 +205,6 @@ def _draw(figure: Figure, curves: dict[str, dict[str, list[float]]]) -> None:
         axes.set(title=f"{part.capitalize()} error", xlabel="steps")
         axes.legend(frameon=False)
     figure.axes[0].set_ylabel("mean squared error = MMD²")
+
+
+run = StudentTeacher.run

@@ -109,14 +109,13 @@ class Table1(TableStudy):
         models = self.models(name)
         ours, paper, ddpm = models["ours"], models["paper"], models["ddpm"]
         final = ours.defaults.final_steps
-        exact, approximate = {"sampler": "exact"}, {"sampler": "approximate"}
         rows = {
-            OURS_50: self.measure(ours, judge, **exact, num_levels=52 - final),
-            OURS_100: self.measure(ours, judge, **exact, num_levels=100 - final),
-            OURS_250: self.measure(ours, judge, **exact, num_levels=250 - final),
-            PAPER_100: self.measure(paper, judge, **exact, num_levels=100),
-            PAPER_250: self.measure(paper, judge, **exact, num_levels=250),
-            PAPER_APPROXIMATE: self.measure(paper, judge, **approximate, num_levels=100),
+            OURS_50: self.measure(ours, judge, sampler="exact", num_levels=52 - final),
+            OURS_100: self.measure(ours, judge, sampler="exact", num_levels=100 - final),
+            OURS_250: self.measure(ours, judge, sampler="exact", num_levels=250 - final),
+            PAPER_100: self.measure(paper, judge, sampler="exact", num_levels=100),
+            PAPER_250: self.measure(paper, judge, sampler="exact", num_levels=250),
+            PAPER_APPROXIMATE: self.measure(paper, judge, sampler="approximate", num_levels=100),
             DDPM: self.measure(ddpm, judge, num_levels=100),
         }
         if "flow matching" in models:
