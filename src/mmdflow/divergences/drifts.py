@@ -169,7 +169,7 @@ class Drift:
 
 def _companion(kernel: Kernel) -> Kernel:
     """Return the kernel's companion; not that of a parent whose formula a subclass has changed."""
-    if isinstance(kernel, Radial) and not keeps_up(type(kernel), "companion", "profile", "forward"):
+    if isinstance(kernel, Radial) and not keeps_up(kernel, "companion", "profile", "forward"):
         return Kernel.companion(kernel)
     return kernel.companion()
 

@@ -100,7 +100,7 @@ def fit(
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise InputError(f"network = {type(network).__name__}: has no parameters to train")
-    own_rate = optimizer is None
+    sets_rate = optimizer is None
     optimizer = torch.optim.Adam(parameters, lr=eta(0), betas=(0.9, 0.99)) if optimizer is None else optimizer
     draw = source if callable(source) else _gaussian(tuple(source), parameters[0])
     average = deepcopy(network).requires_grad_(False)
@@ -109,7 +109,7 @@ def fit(
     for step in tqdm(range(1, num_steps + 1), disable=not progress, desc="fit", unit="step"):
         noise = draw(batch_size, generator)
         here = field if isinstance(field, VelocityField) else field(step - 1)
-        if own_rate:
+        if sets_rate:
             for group in optimizer.param_groups:
                 group["lr"] = eta(step - 1)
         optimizer.zero_grad(set_to_none=True)
@@ -147,10 +147,10 @@ def _backward(field: VelocityField, network: nn.Module, noise: Tensor, size: int
 
 @torch.no_grad()
 def _update(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, new in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(new, 1 - decay)
-    for mean, new in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(new)
+    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
+    for copy, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        copy.copy_(buffer)
 
 
 def _gaussian(shape: tuple[int, ...], like: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:

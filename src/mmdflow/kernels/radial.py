@@ -72,7 +72,7 @@ class Radial(Kernel):
         x, y = flat(x), flat(y)
         kernel = self._on(x)
         r2 = squared_distances(x, y)
-        return kernel.log_profile(r2) if keeps_up(type(self), "log_profile", "profile") else kernel.profile(r2).log()
+        return kernel.log_profile(r2) if keeps_up(self, "log_profile", "profile") else kernel.profile(r2).log()
 
     def spectral_variances(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " count"]:
         """Draw variances v, in float64, so that frequencies w ~ N(0, v I) give k(x, y) = k(0) E cos<w, x - y>."""
