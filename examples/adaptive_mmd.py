@@ -3,10 +3,8 @@
 Bandwidth 0.3, bandwidth 12, the rule "gradient", and a rule of one's own: twice the distance to the nearest target point that
 nine particles in ten keep within; "gradient" stays wide for the few stragglers. Every step is half the square of the bandwidth.
 
-python examples/adaptive_mmd.py [--output adaptive.png] [--num_steps 200] [--num_points 300] [--distance 12]
+python examples/adaptive_mmd.py, or with other sizes: python examples adaptive_mmd --num_steps 50
 """
-
-import argparse
 
 import torch
 
@@ -20,17 +18,10 @@ def nearest(x: torch.Tensor, y: torch.Tensor) -> float:
     return max(0.15, 2 * float(torch.cdist(x, y).min(1).values.quantile(0.9)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="adaptive.png")
-    parser.add_argument("--num_steps", type=int, default=200)
-    parser.add_argument("--num_points", type=int, default=300)
-    parser.add_argument("--distance", type=float, default=12.0)
-    options = parser.parse_args()
-
+def main(output: str = "adaptive.png", num_steps: int = 200, num_points: int = 300, distance: float = 12.0) -> None:
     generator = torch.Generator().manual_seed(0)
-    target = toy("eight-gaussians", options.num_points, generator)
-    source = 0.3 * torch.randn(options.num_points, 2, generator=generator) + torch.tensor([options.distance, 0.0])
+    target = toy("eight-gaussians", num_points, generator)
+    source = 0.3 * torch.randn(num_points, 2, generator=generator) + torch.tensor([distance, 0.0])
     panels = {}
     for name, rule in {"bandwidth 0.3": 0.3, "bandwidth 12": 12.0, "gradient": "gradient", "nearest": nearest}.items():
         fixed = isinstance(rule, float)
@@ -43,7 +34,7 @@ def main() -> None:
             divergence,
             source,
             step_size=lambda step, bandwidth=bandwidth: bandwidth() ** 2 / 2,
-            num_steps=options.num_steps,
+            num_steps=num_steps,
         ).particles
         energy = float(mmd2(x, target, Riesz(), unbiased=False))
         panels[f"{name}: energy distance {energy:.3g}"] = x
@@ -53,11 +44,11 @@ def main() -> None:
         for axes, (name, x) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
             axes.scatter(*target.T, s=5, color="0.8", linewidths=0)
             axes.scatter(*x.T, s=5, color="C0", linewidths=0)
-            axes.set(xlim=(-3, options.distance + 2), ylim=(-4, 4), aspect="equal")
+            axes.set(xlim=(-3, distance + 2), ylim=(-4, 4), aspect="equal")
             axes.set_title(name, fontsize=10)
 
-    draw(drawing, (10.0, 6.0)).save(options.output)
-    print(f"written: {options.output} (grey: target)")
+    draw(drawing, (10.0, 6.0)).save(output)
+    print(f"written: {output} (grey: target)")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 The target of the first two lies on the set; that of the box does not, and the particles do what they can from within.
 
-python examples/constrained_flow.py [--output constrained.png] [--num_steps 200] [--num_points 400]
+python examples/constrained_flow.py, or with other sizes: python examples constrained_flow --num_steps 50
 """
 
-import argparse
 import math
 
 import torch
@@ -16,15 +15,9 @@ from mmdflow.flows.constraints import box, simplex, sphere
 from mmdflow.plots import draw
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="constrained.png")
-    parser.add_argument("--num_steps", type=int, default=200)
-    parser.add_argument("--num_points", type=int, default=400)
-    options = parser.parse_args()
-
+def main(output: str = "constrained.png", num_steps: int = 200, num_points: int = 400) -> None:
     generator = torch.Generator().manual_seed(0)
-    n = options.num_points
+    n = num_points
     noise = torch.randn(n, 3, generator=generator)
     angle = 2 * math.pi * torch.rand(n, generator=generator)
     wave = torch.stack([angle.cos(), angle.sin(), 0.6 * (3 * angle).sin()], 1)
@@ -38,7 +31,7 @@ def main() -> None:
     panels = {}
     for name, (project, target, source) in cases.items():
         divergence = MMD(target, Riesz())
-        settings = {"step_size": 0.1, "momentum": 0.9, "num_steps": options.num_steps}
+        settings = {"step_size": 0.1, "momentum": 0.9, "num_steps": num_steps}
         result = flow(divergence, source, callback=project, **settings)
         x = result.particles
         off = float((project(0, x) - x).norm(dim=1).max())
@@ -62,8 +55,8 @@ def main() -> None:
             axes.set(title=f"{name} (longitude and height)" if name == "sphere" else name)
             axes.set_aspect("auto" if name == "sphere" else "equal")
 
-    draw(drawing, (13.0, 4.4)).save(options.output)
-    print(f"written: {options.output} (grey: target)")
+    draw(drawing, (13.0, 4.4)).save(output)
+    print(f"written: {output} (grey: target)")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """Sample the shipped digits model with each sampler and compare their cost and their distance to the data.
 
-python examples/dmmd_digits.py [--num_particles 359]
+python examples/dmmd_digits.py, or with other sizes: python examples dmmd_digits --num_particles 50
 """
-
-import argparse
 
 import torch
 
@@ -12,18 +10,14 @@ from mmdflow.data import load
 from mmdflow.metrics import sliced_w2
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_particles", type=int, default=359)
-    options = parser.parse_args()
-
+def main(num_particles: int = 359) -> None:
     digits = load("digits")
     pipe = DMMDPipeline.from_pretrained("digits")
     print(f"held-out data: sliced W2 to the training set {sliced_w2(digits.test, digits.train):.4f}")
     for sampler in ("exact", "approximate"):
         for num_levels in (10, 50):
             generator = torch.Generator().manual_seed(0)
-            out = pipe(options.num_particles, num_levels=num_levels, sampler=sampler, generator=generator)
+            out = pipe(num_particles, num_levels=num_levels, sampler=sampler, generator=generator)
             print(f"{sampler:>11}, NFE {out.nfe:3d}: sliced W2 {sliced_w2(out.particles, digits.train):.4f}")
 
 

@@ -4,10 +4,8 @@ On the line, where the densities are known: nine particles in ten from N(-0.5, 1
 N(0, 1). As lambda -> 0 the witness becomes f'(dnu/dmu): that of chi^2 grows with the density ratio; that of reverse KL stays
 below 1 but falls without bound where particles are missing, between the two groups, farther than the kernel's witness follows.
 
-python examples/f_divergence.py [--output f.png] [--num_points 500] [--regularization 1e-3]
+python examples/f_divergence.py, or with other sizes: python examples f_divergence --num_points 50
 """
-
-import argparse
 
 import torch
 from torch.distributions import Normal
@@ -24,16 +22,10 @@ ENTROPIES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="f.png")
-    parser.add_argument("--num_points", type=int, default=500)
-    parser.add_argument("--regularization", type=float, default=1e-3)
-    options = parser.parse_args()
-
+def main(output: str = "f.png", num_points: int = 500, regularization: float = 1e-3) -> None:
     generator = torch.Generator().manual_seed(0)
-    y, noise = (torch.randn(options.num_points, 1, generator=generator).double() for _ in range(2))
-    outlier = torch.arange(options.num_points)[:, None] % 10 == 0
+    y, noise = (torch.randn(num_points, 1, generator=generator).double() for _ in range(2))
+    outlier = torch.arange(num_points)[:, None] % 10 == 0
     x = torch.where(outlier, 2 + noise / 4, -0.5 + noise / 2)
     z = torch.linspace(-5, 5, 2001).double()
     nu = 0.9 * Normal(-0.5, 0.5).log_prob(z).exp() + 0.1 * Normal(2, 0.25).log_prob(z).exp()
@@ -42,7 +34,7 @@ def main() -> None:
     curves = {}
     for name, (f, slope) in ENTROPIES.items():
         alpha = 0.5 if name == "tsallis" else None
-        divergence = FDivergence(y, Gaussian(0.5), options.regularization, name, alpha=alpha)
+        divergence = FDivergence(y, Gaussian(0.5), regularization, name, alpha=alpha)
         true = torch.trapezoid(mu * f(nu / mu), z)
         h = divergence.witness(x)
         curves[name] = h(z[shown][:, None]), slope((nu / mu)[shown])
@@ -59,8 +51,8 @@ def main() -> None:
             axes.set(title=name, xlabel="z", ylim=(-10, 6))
         axes.legend(frameon=False)
 
-    draw(drawing, (15.0, 3.4)).save(options.output)
-    print(f"written: {options.output}")
+    draw(drawing, (15.0, 3.4)).save(output)
+    print(f"written: {output}")
 
 
 if __name__ == "__main__":

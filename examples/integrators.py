@@ -3,10 +3,8 @@
 Each takes the best of five step sizes: the one that ends with the lowest F. "adaptive" takes its own, by `tolerance`, which is
 searched instead; its tries of a step count, so that its NFE may be a little higher.
 
-python examples/integrators.py [--output integrators.png] [--nfe 200] [--num_points 200]
+python examples/integrators.py, or with other sizes: python examples integrators --nfe 50
 """
-
-import argparse
 
 import torch
 
@@ -26,16 +24,10 @@ CASES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="integrators.png")
-    parser.add_argument("--nfe", type=int, default=200)
-    parser.add_argument("--num_points", type=int, default=200)
-    options = parser.parse_args()
-
+def main(output: str = "integrators.png", nfe: int = 200, num_points: int = 200) -> None:
     generator = torch.Generator().manual_seed(0)
-    target = toy("moons", options.num_points, generator)
-    source = 0.3 * torch.randn(options.num_points, 2, generator=generator) + torch.tensor([3.0, 0.0])
+    target = toy("moons", num_points, generator)
+    source = 0.3 * torch.randn(num_points, 2, generator=generator) + torch.tensor([3.0, 0.0])
     divergence = MMD(target, Riesz())
     curves = {}
     for name, integrator in CASES.items():
@@ -51,7 +43,7 @@ def main() -> None:
                 searched, value, settings = "step_size", choice, {"integrator": integrator, "step_size": choice}
             evaluations = 2 if name in ("heun", "adaptive") else 1  # at least, for adaptive
             try:
-                result = flow(divergence, source, num_steps=options.nfe // evaluations, save_every=1, **settings)
+                result = flow(divergence, source, num_steps=nfe // evaluations, save_every=1, **settings)
             except DivergedError:
                 continue
             if best is None or result.values[-1] < best[0].values[-1]:
@@ -72,8 +64,8 @@ def main() -> None:
         axes.set(xlabel="NFE", ylabel="1/2 MMD^2", title="Riesz kernel, from a cloud beside the moons")
         axes.legend(frameon=False)
 
-    draw(drawing, (7.0, 4.6)).save(options.output)
-    print(f"written: {options.output}")
+    draw(drawing, (7.0, 4.6)).save(output)
+    print(f"written: {output}")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 On the line, where the densities are known: particles from N(1, 1/4), the target N(0, 1).
 
-python examples/kale.py [--output kale.png] [--num_steps 20] [--num_points 400]
+python examples/kale.py, or with other sizes: python examples kale --num_steps 50
 """
 
-import argparse
 import math
 
 import torch
@@ -14,15 +13,9 @@ from mmdflow import KALE, MMD, Gaussian, flow
 from mmdflow.plots import draw
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="kale.png")
-    parser.add_argument("--num_steps", type=int, default=20)
-    parser.add_argument("--num_points", type=int, default=400)
-    options = parser.parse_args()
-
+def main(output: str = "kale.png", num_steps: int = 20, num_points: int = 400) -> None:
     generator = torch.Generator().manual_seed(0)
-    y, noise = (torch.randn(options.num_points, 1, generator=generator).double() for _ in range(2))
+    y, noise = (torch.randn(num_points, 1, generator=generator).double() for _ in range(2))
     x, kernel = 1 + noise / 2, Gaussian(0.7)
     z = torch.linspace(-0.5, 2.5, 101).double()[:, None]
     mmd = MMD(y, kernel)
@@ -45,7 +38,7 @@ def main() -> None:
         warm.append(divergence.solve(particles).iterations)
         cold.append(KALE(y, kernel, 1e-3).solve(particles).iterations)
 
-    flow(divergence, x, step_size=0.01, num_steps=options.num_steps, callback=count)
+    flow(divergence, x, step_size=0.01, num_steps=num_steps, callback=count)
     print(f"Newton steps a solution along a flow, on average: {sum(warm) / len(warm):.1f} from the last one,", end=" ")
     print(f"{sum(cold) / len(cold):.1f} from nothing")
 
@@ -57,8 +50,8 @@ def main() -> None:
         axes.set(xlabel="z", ylabel="witness, minus its mean", title="KALE's witness between KL's and MMD's")
         axes.legend(frameon=False)
 
-    draw(drawing, (6.5, 4.5)).save(options.output)
-    print(f"written: {options.output}")
+    draw(drawing, (6.5, 4.5)).save(output)
+    print(f"written: {output}")
 
 
 if __name__ == "__main__":

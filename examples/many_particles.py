@@ -3,10 +3,9 @@
 Each step projects both clouds on 10 directions that repel each other and ranks them in histograms (`ranks="binned"`); what the
 histograms add to any particle's velocity is bounded by `rank_error`. The values are exact ones of a sample of the clouds.
 
-python examples/many_particles.py [--output many.png] [--num_points 1000000] [--num_steps 150] [--num_directions 10]
+python examples/many_particles.py, or with other sizes: python examples many_particles --num_points 50
 """
 
-import argparse
 import math
 import time
 
@@ -25,26 +24,19 @@ def trefoil(count: int, generator: torch.Generator) -> torch.Tensor:
     return knot + 0.1 * torch.randn(count, 3, generator=generator)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="many.png")
-    parser.add_argument("--num_points", type=int, default=1_000_000)
-    parser.add_argument("--num_steps", type=int, default=150)
-    parser.add_argument("--num_directions", type=int, default=10)
-    options = parser.parse_args()
-
+def main(output: str = "many.png", num_points: int = 1_000_000, num_steps: int = 150, num_directions: int = 10) -> None:
     generator = torch.Generator().manual_seed(0)
-    target = trefoil(options.num_points, generator)
-    source = torch.randn(options.num_points, 3, generator=generator)
+    target = trefoil(num_points, generator)
+    source = torch.randn(num_points, 3, generator=generator)
     settings = {"directions": "optimized", "ranks": "binned", "generator": generator}
-    divergence = SlicedMMD(target, options.num_directions, **settings)
+    divergence = SlicedMMD(target, num_directions, **settings)
     start = time.perf_counter()
-    settings = {"step_size": 0.5, "momentum": 0.8, "num_steps": options.num_steps, "evaluate": False}
+    settings = {"step_size": 0.5, "momentum": 0.8, "num_steps": num_steps, "evaluate": False}
     particles = flow(divergence, source, **settings).particles
-    seconds = (time.perf_counter() - start) / options.num_steps
+    seconds = (time.perf_counter() - start) / num_steps
     sample = MMD(target[:5000], Riesz())
     values = [float(sample(x[:5000])) for x in (source, particles, trefoil(5000, generator))]
-    print(f"{options.num_points} particles: {seconds:.3f} s a step, {torch.get_num_threads()} threads")
+    print(f"{num_points} particles: {seconds:.3f} s a step, {torch.get_num_threads()} threads")
     print(f"1/2 MMD^2 of samples: {values[0]:.4f} -> {values[1]:.6f}; of fresh points of the target {values[2]:.6f}")
     print(f"ranks in bins moved no velocity by more than {divergence.rank_error:.4f}")
 
@@ -54,8 +46,8 @@ def main() -> None:
             axes.hist2d(*x[:, :2].T.numpy(), bins=200, range=[[-4, 4], [-4, 4]], norm=LogNorm(), cmap="viridis")
             axes.set(title=name, aspect="equal")
 
-    draw(drawing, (12.0, 4.4)).save(options.output)
-    print(f"written: {options.output} (points a pixel, logarithmic)")
+    draw(drawing, (12.0, 4.4)).save(output)
+    print(f"written: {output} (points a pixel, logarithmic)")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Sample the shipped digits model under conditions: asked classes, a known part, blurred digits to refine.
 
-python examples/sampling_variants.py [--num_particles 100] [--output sampling_variants.png]
+python examples/sampling_variants.py, or with other sizes: python examples sampling_variants --output 50
 """
 
-import argparse
 from dataclasses import replace
 
 import torch
@@ -16,12 +15,8 @@ from mmdflow.metrics import sliced_w2
 from mmdflow.plots import draw, image_grid
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_particles", type=int, default=100)
-    parser.add_argument("--output", default="sampling_variants.png")
-    options = parser.parse_args()
-    digits, pipe, n = load("digits"), DMMDPipeline.from_pretrained("digits"), options.num_particles
+def main(num_particles: int = 100, output: str = "sampling_variants.png") -> None:
+    digits, pipe, n = load("digits"), DMMDPipeline.from_pretrained("digits"), num_particles
 
     def nearest_label(x: torch.Tensor) -> torch.Tensor:
         return digits.train_labels[torch.cdist(x.flatten(1), digits.train.flatten(1)).argmin(1)]
@@ -72,8 +67,8 @@ def main() -> None:
             axes.set_title(title)
             axes.set_axis_off()
 
-    draw(drawing, (13, 3)).save(options.output)
-    print(f"written: {options.output}")
+    draw(drawing, (13, 3)).save(output)
+    print(f"written: {output}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 A step sorts every projection, O(P n log n), where the exact gradient sums over all pairs, O(n^2). With the first directions kept
 the flow matches those projections only; with new ones at every step few directions are enough.
 
-python examples/sliced_mmd.py [--output sliced.png] [--num_steps 150] [--num_points 4000] [--num_directions 4]
+python examples/sliced_mmd.py, or with other sizes: python examples sliced_mmd --num_steps 50
 """
 
-import argparse
 import time
 
 import torch
@@ -16,30 +15,23 @@ from mmdflow.data import toy
 from mmdflow.plots import draw
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="sliced.png")
-    parser.add_argument("--num_steps", type=int, default=150)
-    parser.add_argument("--num_points", type=int, default=4000)
-    parser.add_argument("--num_directions", type=int, default=4)
-    options = parser.parse_args()
-
+def main(output: str = "sliced.png", num_steps: int = 150, num_points: int = 4000, num_directions: int = 4) -> None:
     generator = torch.Generator().manual_seed(0)
-    target = toy("spirals", options.num_points, generator)
-    source = 0.3 * torch.randn(options.num_points, 2, generator=generator)
+    target = toy("spirals", num_points, generator)
+    source = 0.3 * torch.randn(num_points, 2, generator=generator)
     exact = MMD(target, Riesz())
     exact.velocity(source)  # the first loads the compiled code
     start = time.perf_counter()
     exact.velocity(source)
-    print(f"{options.num_points} particles, one exact gradient: {time.perf_counter() - start:.3f} s")
+    print(f"{num_points} particles, one exact gradient: {time.perf_counter() - start:.3f} s")
     panels = {}
     for redraw in (False, True):
-        divergence = SlicedMMD(target, options.num_directions, generator=generator, redraw=redraw)
+        divergence = SlicedMMD(target, num_directions, generator=generator, redraw=redraw)
         start = time.perf_counter()
-        settings = {"step_size": 0.3, "momentum": 0.9, "num_steps": options.num_steps, "evaluate": False}
+        settings = {"step_size": 0.3, "momentum": 0.9, "num_steps": num_steps, "evaluate": False}
         particles = flow(divergence, source, **settings).particles
-        seconds = (time.perf_counter() - start) / max(1, options.num_steps)
-        name = f"{options.num_directions} directions, " + ("fresh at every step" if redraw else "fixed")
+        seconds = (time.perf_counter() - start) / max(1, num_steps)
+        name = f"{num_directions} directions, " + ("fresh at every step" if redraw else "fixed")
         panels[name] = particles
         print(f"{name}: {seconds:.4f} s a step, exact 1/2 MMD^2 {exact(source):.4f} -> {exact(particles):.6f}")
 
@@ -49,8 +41,8 @@ def main() -> None:
             axes.scatter(*x.T, s=3, color="C0", linewidths=0)
             axes.set(title=name, aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
 
-    draw(drawing, (9.0, 4.6)).save(options.output)
-    print(f"written: {options.output} (grey: target)")
+    draw(drawing, (9.0, 4.6)).save(output)
+    print(f"written: {output} (grey: target)")
 
 
 if __name__ == "__main__":

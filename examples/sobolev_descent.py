@@ -2,10 +2,9 @@
 
 The source starts six bandwidths away from the target's centre. The MMD flow makes ten times as many steps.
 
-python examples/sobolev_descent.py [--output sobolev.png] [--num_steps 60] [--num_points 200] [--distance 6]
+python examples/sobolev_descent.py, or with other sizes: python examples sobolev_descent --num_steps 50
 """
 
-import argparse
 import time
 
 import torch
@@ -16,24 +15,17 @@ from mmdflow.divergences.functional import mmd2
 from mmdflow.plots import draw
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="sobolev.png")
-    parser.add_argument("--num_steps", type=int, default=60)
-    parser.add_argument("--num_points", type=int, default=200)
-    parser.add_argument("--distance", type=float, default=6.0)
-    options = parser.parse_args()
-
+def main(output: str = "sobolev.png", num_steps: int = 60, num_points: int = 200, distance: float = 6.0) -> None:
     generator = torch.Generator().manual_seed(0)
-    target = toy("rings", options.num_points, generator).double()
-    source = 0.3 * torch.randn(options.num_points, 2, generator=generator).double()
-    source[:, 0] += options.distance
+    target = toy("rings", num_points, generator).double()
+    source = 0.3 * torch.randn(num_points, 2, generator=generator).double()
+    source[:, 0] += distance
     kernel = Gaussian(1.0)
     cases = {
-        "MMD": (MMD(target, kernel), 1.0, 10 * options.num_steps),
-        "Sobolev, lambda 1e-1": (SobolevDescent(target, kernel, 1e-1), 0.3, options.num_steps),
-        "Sobolev, lambda 1e-3": (SobolevDescent(target, kernel, 1e-3), 0.1, options.num_steps),
-        "Sobolev, lambda 1e-5": (SobolevDescent(target, kernel, 1e-5), 0.05, options.num_steps),
+        "MMD": (MMD(target, kernel), 1.0, 10 * num_steps),
+        "Sobolev, lambda 1e-1": (SobolevDescent(target, kernel, 1e-1), 0.3, num_steps),
+        "Sobolev, lambda 1e-3": (SobolevDescent(target, kernel, 1e-3), 0.1, num_steps),
+        "Sobolev, lambda 1e-5": (SobolevDescent(target, kernel, 1e-5), 0.05, num_steps),
     }
     panels = {}
     for name, (divergence, step_size, num_steps) in cases.items():
@@ -50,11 +42,11 @@ def main() -> None:
         for axes, (name, x) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
             axes.scatter(*target.T, s=5, color="0.8", linewidths=0)
             axes.scatter(*x.T, s=5, color="C0", linewidths=0)
-            axes.set(xlim=(-3, options.distance + 4), ylim=(-4, 4), aspect="equal")
+            axes.set(xlim=(-3, distance + 4), ylim=(-4, 4), aspect="equal")
             axes.set_title(name, fontsize=10)
 
-    draw(drawing, (9.0, 6.6)).save(options.output)
-    print(f"written: {options.output} (grey: target)")
+    draw(drawing, (9.0, 6.6)).save(output)
+    print(f"written: {output} (grey: target)")
 
 
 if __name__ == "__main__":

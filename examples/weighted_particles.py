@@ -3,10 +3,8 @@
 The plain flow leaves half of the particles at each; reweighting changes what they count, birth-death jumps where they are (with
 a little diffusion in the first half, which parts the duplicates).
 
-python examples/weighted_particles.py [--output weights.png] [--num_steps 200] [--num_points 300]
+python examples/weighted_particles.py, or with other sizes: python examples weighted_particles --num_steps 50
 """
-
-import argparse
 
 import torch
 
@@ -15,15 +13,9 @@ from mmdflow.flows import BirthDeath, Reweighting
 from mmdflow.plots import draw
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="weights.png")
-    parser.add_argument("--num_steps", type=int, default=200)
-    parser.add_argument("--num_points", type=int, default=300)
-    options = parser.parse_args()
-
+def main(output: str = "weights.png", num_steps: int = 200, num_points: int = 300) -> None:
     generator = torch.Generator().manual_seed(0)
-    n = options.num_points
+    n = num_points
     centres = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
     right = torch.arange(n) % 10 >= 3  # 70 percent
     target = centres[right.long()] + 0.7 * torch.randn(n, 2, generator=generator)
@@ -33,11 +25,11 @@ def main() -> None:
         "plain": {},
         "weights given: 0.3 and 0.7": {"weights": torch.tensor([0.3, 0.7])[torch.arange(n) % 2]},
         "reweighting": {"moves": Reweighting(1.0)},
-        "birth_death": {"moves": BirthDeath(1.0), "diffusion": lambda step: 0.05 * (step < options.num_steps // 2)},
+        "birth_death": {"moves": BirthDeath(1.0), "diffusion": lambda step: 0.05 * (step < num_steps // 2)},
     }
     panels = {}
     for name, extra in cases.items():
-        result = flow(divergence, source, step_size=0.5, num_steps=options.num_steps, generator=generator, **extra)
+        result = flow(divergence, source, step_size=0.5, num_steps=num_steps, generator=generator, **extra)
         w = torch.full((n,), 1 / n) if result.weights is None else result.weights
         on_right = float(w[result.particles[:, 0] > 0].sum())
         distinct = len(result.particles.unique(dim=0))
@@ -54,8 +46,8 @@ def main() -> None:
             axes.set(xlim=(-6, 6), ylim=(-3, 3), aspect="equal")
             axes.set_title(name, fontsize=10)
 
-    draw(drawing, (10.0, 5.6)).save(options.output)
-    print(f"written: {options.output} (grey: target; areas are weights)")
+    draw(drawing, (10.0, 5.6)).save(output)
+    print(f"written: {output} (grey: target; areas are weights)")
 
 
 if __name__ == "__main__":
