@@ -10,17 +10,17 @@ from mmdflow import MMD, DescentNoise, Divergence, Gaussian, InputError, Riesz, 
 from mmdflow.cli import main
 from mmdflow.divergences.base import uniform
 from mmdflow.flows import Adaptive, BirthDeath, Euler, Integrator, Move, NoiseInjection, integrators, named_integrators
-from mmdflow.methods.dmmd.settings import SamplerDefaults
+from mmdflow.methods.dmmd.settings import SamplerSettings
 
 PAGE = Path(__file__).parents[1] / "docs/extend.md"
 
 
 def sections(page):
-    """The Python blocks of a page's sections: title -> code of one block."""
+    """The Python code of a page's sections; that of a method is files, which tests/methods/test_outside.py writes and runs."""
     parts = re.split(r"^## (.+)$", page.read_text(), flags=re.M)[1:]
     for title, text in zip(parts[::2], parts[1::2], strict=True):
-        for i, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
-            yield pytest.param(code, id=f"{title}-{i}")
+        if title != "A method":
+            yield pytest.param("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)), id=title)
 
 
 @pytest.fixture(autouse=True)
@@ -73,18 +73,18 @@ def test_an_integrator_of_ones_own_on_the_command_line(tmp_path, capsys):
 
 def test_an_integrator_of_ones_own_in_dmmds_sampler():
     with pytest.raises(InputError, match="integrator = 'half': must be one of euler"):
-        SamplerDefaults(integrator="half")
+        SamplerSettings(integrator="half")
     half = define_half()
-    assert SamplerDefaults(integrator="half").integrator == "half"
+    assert SamplerSettings(integrator="half").integrator == "half"
     half.obeys_step_size = False
     with pytest.raises(InputError, match="integrator = 'half'"):
-        SamplerDefaults(integrator="half")
+        SamplerSettings(integrator="half")
 
 
 def test_samplers_refuse_integrators_that_choose_their_own_steps():
     for name in ("adam", "adaptive"):
         with pytest.raises(InputError, match=f"integrator = '{name}': must be one of euler, nesterov, heun, adams_b"):
-            SamplerDefaults(integrator=name)
+            SamplerSettings(integrator=name)
 
 
 def test_an_integrator_object_is_reusable():
