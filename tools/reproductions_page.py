@@ -93,8 +93,8 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
         "`python tools/reproductions_page.py` writes this page and its figures from `results/reproduce/seed*`. "
         "`mmdflow reproduce all --seed S --output results/reproduce/seedS` makes those.",
         f"The sections show seed 0, the table seeds {listed(runs)}. All are at scale {listed(scales)}: minutes on a CPU, "
-        f"smaller than the papers' settings. {always} of {len(studies.NAMES)} claims were seen in every seed that was run. The docstrings in "
-        "`src/mmdflow/studies` say which settings are the papers' and which are ours.",
+        f"smaller than the papers' settings. {always} of {len(studies.NAMES)} claims were seen in every seed that "
+        "was run. The docstrings in `src/mmdflow/studies` say which settings are the papers' and which are ours.",
         "Mind the column *Criterion or settings fixed*. A criterion that was written after looking at results proves less. For "
         f"{listed(CHANGED)} settings or criteria were changed after a first look.",
     ]
