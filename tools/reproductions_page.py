@@ -84,21 +84,19 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
         fixed = "after a first look" if name in CHANGED else BEFORE.get(name, "not before looking")
         verdicts = " | ".join(verdict(reports[name]) if name in reports else "not run" for reports in runs.values())
         rows.append(f"| [{name}](#{name}) | {verdicts} | {fixed} | {NOTES.get(name, '')} |")
-    found = {name: [reports[name]["seen"] for reports in runs.values() if name in reports] for name in studies.NAMES}
-    always = sum(bool(seen) and all(seen) for seen in found.values())
+    seen = {name: [reports[name]["seen"] for reports in runs.values() if name in reports] for name in studies.NAMES}
+    always = sum(bool(verdicts) and all(verdicts) for verdicts in seen.values())
     paragraphs = [
         "# Reproductions",
-        "What the papers claim, made again with this library: a claim, a criterion, a verdict. This page and its figures are "
-        "written by `python tools/reproductions_page.py` from `results/reproduce/seed*`, which `mmdflow reproduce all --seed S "
-        "--output results/reproduce/seedS` makes.",
-        f"Read it with care. The sections show seed 0; the table has seeds {listed(runs)}, all at scale {listed(scales)} "
-        f"(minutes on a CPU, smaller than the papers' settings). {always} of {len(studies.NAMES)} claims were seen in every "
-        f"seed that was run. Only for sliced-cost and sliced-distances was the criterion written before looking at results, and "
-        f"for indistinguishable the test's level; for checkerboard-widths, the tables and the ablations the criteria, but not "
-        f"the settings. For "
-        f"{listed(CHANGED)} settings or criteria were changed after a first look. The docstrings in `src/mmdflow/studies` say "
-        f"which settings are the papers' and which are ours. *Not seen* means that the criterion was not met here, not that the "
-        f"paper is wrong.",
+        "Each section takes a claim of a paper, makes the experiment again with this library, and gives a verdict by a "
+        "criterion. *Not seen* means that the criterion was not met here. It does not mean that the paper is wrong.",
+        "`python tools/reproductions_page.py` writes this page and its figures from `results/reproduce/seed*`. "
+        "`mmdflow reproduce all --seed S --output results/reproduce/seedS` makes those.",
+        f"The sections show seed 0, the table seeds {listed(runs)}. All are at scale {listed(scales)}: minutes on a CPU, "
+        f"smaller than the papers' settings. {always} of {len(studies.NAMES)} claims were seen in every seed that "
+        "was run. The docstrings in `src/mmdflow/studies` say which settings are the papers' and which are ours.",
+        "Mind the column *Criterion or settings fixed*. A criterion that was written after looking at results proves less. For "
+        f"{listed(CHANGED)} settings or criteria were changed after a first look.",
     ]
     return "\n\n".join([*(wrapped(text) for text in paragraphs), "\n".join(rows)])
 

@@ -23,11 +23,11 @@ SUITES = ("sums", "sliced", "scaling", "latency")
 OTHER = "POT (W2)"  # another divergence
 
 INTRODUCTION = """\
-mmdflow beside other libraries and plain PyTorch, on the same work in the same process, taking turns; medians, with
-the error beside every time. This page is written by `python tools/speed_page.py` from `results/bench-*.json`, which `python
-benchmarks/run.py` makes (`pip install -r benchmarks/requirements.txt` first; `make bench` does it all). Ratios say
-more than times: they are of one run on one machine. A ratio is the method's time divided by mmdflow's: above 1
-mmdflow is quicker."""
+mmdflow beside other libraries and plain PyTorch, on the same work in the same process, taking turns. Times are medians,
+and an error stands beside every time. A ratio is the method's time divided by mmdflow's: above 1 mmdflow is quicker.
+Ratios say more than times, which are of one run on one machine. `python tools/speed_page.py` writes this page from
+`results/bench-*.json`, and `python benchmarks/run.py` makes those (`pip install -r benchmarks/requirements.txt` first;
+`make bench` does it all)."""
 SUMS = """\
 The velocity of the MMD of n = m = {n} points in float32, an [n, d] sum over all pairs of particles and of particles
 and target samples. Gaussian kernel of bandwidth d^(1/2) and Riesz kernel -|x - y| (energy distance). Errors are
@@ -52,14 +52,16 @@ SCALING = """\
 The median time of a velocity as one of the sizes grows, float32, {threads} thread(s): MMD with the Gaussian kernel,
 SlicedMMD with 100 orthogonal directions drawn anew."""
 GOALS = """\
-What this version set out to reach, with the same kind of directions on both sides. Why it falls short where it does:
-*exact ranks of a million points*, the radix sort of a row (16 MB) leaves the second-level cache, at 15 ns an entry
-instead of 7; *binned, 1000 points*, products and drawing take 6 of the milliseconds, and a histogram has half as many
-bins as a row has points; *two matrix products*, `torch.mm` on blocks that fit the cache is itself at 0.8 to 0.9 of its
-best, the pass between them takes 0.36 ns a pair; *autograd, d = 10*, arithmetic: 44 vector operations for 16 pairs, at
-about two thirds of what the units can do; *two threads*, torch's threads spin for some milliseconds after a product and
-hold a core; *bfloat16 and structured directions* leave conversions, transforms, ranks and fresh memory, none of which
-is most of the time."""
+What this version set out to reach, with the same kind of directions on both sides. Where it falls short, the reasons are:
+
+| work | why |
+|---|---|
+| exact ranks of a million points | the radix sort of a row (16 MB) leaves the second-level cache: 15 ns an entry instead of 7 |
+| binned ranks, 1000 points | drawing and products take 6 of the milliseconds; a histogram has half as many bins as points |
+| two matrix products, d = 100 | `torch.mm` on small blocks has 0.8 to 0.9 of its best; the pass between takes 0.36 ns a pair |
+| autograd, d = 10 | arithmetic: 44 vector operations for 16 pairs, at about two thirds of what the units can do |
+| two threads | torch's threads spin for some milliseconds after a product, and hold a core |
+| bfloat16 and structured directions | conversions, transforms, ranks and fresh memory are left, none of them most of it |"""
 NOT_COMPARED = """\
 - simple-torch-nfft, fast Fourier summation on slices by an author of the sliced MMD: it is not on the package index
 that these measurements could install from.
@@ -76,7 +78,7 @@ def main() -> None:
         section(reports[suite]) for suite, section in zip(SUITES, (sums, sliced, scaling, latency), strict=True)
     ]
     slower = ["## Where mmdflow is not ahead", *behind(reports["sums"], reports["sliced"])]
-    goals_met = ["## Goals", wrapped(GOALS), goals(reports)]
+    goals_met = ["## Goals", GOALS, goals(reports)]
     parts = [
         "# Speed",
         wrapped(INTRODUCTION),

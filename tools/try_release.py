@@ -25,7 +25,7 @@ def main() -> None:
         os.chdir(folder)
         for number, code in enumerate(blocks, 1):
             subprocess.run([sys.executable, "-I", "-c", code], check=True)
-            print(f"block {number} of {len(blocks)}: ran")
+            print(f"block {number} of {len(blocks)}: ran", flush=True)
         flow = [command, "flow", "--target", "rings", "--num_steps", "50", "--save", "moved.npy"]
         subprocess.run(flow, check=True, env=environment)
         assert Path("moved.npy").exists()
