@@ -25,11 +25,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return adaptive_bandwidth.run(**TINY, seed=0, progress=False)
-
-
 def test_figures_hold_the_curves_and_are_drawn(outcome):
     assert set(outcome.figures["mean_flow"]) == {"1.0", "4.0", "adaptive"}
     for times, values in outcome.figures["mean_flow"].values():

@@ -30,11 +30,6 @@ TINY = {
 GRID = torch.linspace(0.02, 1, 33, dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return checkerboard_widths.run(**TINY, seed=0, progress=False)
-
-
 def test_figures_hold_every_method_and_are_drawn(outcome):
     flows = {"DMMD", "DMMD, normalised", INTERPOLATION, *(f"width {w:g}" for w in FIXED)}
     assert set(outcome.figures["widths"]) == set(outcome.figures["mmd2"]) == flows

@@ -11,11 +11,6 @@ from mmdflow.studies import gaussian_mixture
 TINY = {"num_points": 24, "num_steps": 25, "step_size": 5e-3}
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return gaussian_mixture.run(**TINY, seed=0, progress=False)
-
-
 def test_potential_gradient_is_autograds(generator):
     potential = gaussian_mixture.MixturePotential(
         torch.tensor(gaussian_mixture.CORNERS, dtype=torch.float64), gaussian_mixture.WIDTH

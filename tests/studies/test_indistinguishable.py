@@ -11,11 +11,6 @@ from mmdflow.studies import indistinguishable
 TINY = {"num_points": 40, "num_steps": 20, "num_permutations": 30}
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return indistinguishable.run(**TINY, seed=0, progress=False)
-
-
 def test_every_flow_and_target_is_judged(outcome):
     cells = outcome.figures["flows"]
     assert len(cells) == 3

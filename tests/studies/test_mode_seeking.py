@@ -10,11 +10,6 @@ from mmdflow.studies import mode_seeking
 TINY = {"num_points": 24, "grid": 5, "num_steps": 30, "regularizations": (1e-2, 1e4)}
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return mode_seeking.run(**TINY, seed=0, progress=False)
-
-
 def test_gaussian_has_its_moments():
     x = mode_seeking.gaussian(1.5, 0.7, 31)
     assert float(x.mean()) == pytest.approx(1.5)

@@ -3,17 +3,11 @@
 import itertools
 import json
 
-import pytest
 from matplotlib.figure import Figure
 
 from mmdflow.studies import noise_injection
 
 TINY = {"num_points": 20, "num_steps": 60, "noise": 3.0}
-
-
-@pytest.fixture(scope="module")
-def outcome():
-    return noise_injection.run(**TINY, seed=0, progress=False)
 
 
 def test_plain_flows_descend(outcome):

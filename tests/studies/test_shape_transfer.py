@@ -11,11 +11,6 @@ from mmdflow.studies import shape_transfer
 TINY = {"num_points": 40, "num_steps": 10}
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return shape_transfer.run(**TINY, seed=0, progress=False)
-
-
 def test_spiral_is_half_of_every_disc_and_has_four_arms(generator):
     z = 2 * torch.rand(20000, 2, generator=generator, dtype=torch.float64) - 1
     inside = shape_transfer.in_spiral(z)

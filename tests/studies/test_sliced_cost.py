@@ -19,11 +19,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return sliced_cost.run(**TINY, seed=0, progress=False)
-
-
 def test_figures_hold_every_curve_and_are_drawn(outcome):
     seconds = outcome.figures["seconds_of_1000_gradients"]
     assert {name: len(values) for name, values in seconds.items()} == {"naive": 2, "3": 3, "20": 3}

@@ -11,11 +11,6 @@ from mmdflow.studies.sliced_distances import FAMILIES, boards, lower_constant, m
 TINY = {"dims": [1, 2, 3], "num_points": 8, "num_pairs": 3, "largest_board": 64, "num_directions": 400}
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return sliced_distances.run(**TINY, seed=0, progress=False)
-
-
 def test_bounds_hold_and_are_drawn(outcome):
     assert outcome.seen
     assert all(0.9 < ratio <= 1 + 1e-9 for ratio in outcome.figures["largest_D2_over_W1"].values())

@@ -13,11 +13,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return sliced_kernels.run(**TINY, seed=0, progress=False)
-
-
 def test_every_setting_is_measured_and_drawn(outcome):
     distances = outcome.figures["sliced_w2"]
     assert {name: list(table) for name, table in distances.items()} == {

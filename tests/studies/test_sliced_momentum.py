@@ -18,11 +18,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return sliced_momentum.run(**TINY, seed=0, progress=False)
-
-
 def test_flows_start_together_and_are_drawn(outcome):
     curves = outcome.figures["energy_distance"]
     assert len(curves) == 4

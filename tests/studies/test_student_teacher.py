@@ -35,11 +35,6 @@ def networks(generator):
     return x, torch.randn(2, 3 * 6, dtype=torch.float64, generator=generator), sphere(9, 5, generator)
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return student_teacher.run(**TINY, seed=0, progress=False)
-
-
 def test_mmd2_is_the_mean_squared_difference_of_the_networks(networks):
     students, teachers, inputs = networks
     f, g = (torch.stack([network(z, inputs, 3) for z in zs]).mean(0) for zs in (students, teachers))

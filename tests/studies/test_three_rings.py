@@ -19,11 +19,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return three_rings.run(**TINY, seed=0, progress=False)
-
-
 def test_target_lies_on_three_rings_evenly():
     y = three_rings.target(10)
     assert y.shape == (30, 2)

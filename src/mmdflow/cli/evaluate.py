@@ -177,7 +177,7 @@ def _check_reference_options(options: Options) -> None:
 
 
 def _open_reference(options: Options) -> _Reference:
-    """Return the reference that the options name; copies are looked for in the training part."""
+    """Return the reference that the options name; its training part is searched for copies."""
     from mmdflow.evaluation import protocols
 
     rule = None if options.protocol is None else protocols.protocol(options.protocol)

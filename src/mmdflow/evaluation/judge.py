@@ -23,7 +23,7 @@ from mmdflow.evaluation.statistics import energy_figures, frechet_figures, manif
 from mmdflow.metrics.extractors import FeatureExtractor
 from mmdflow.metrics.frechet import warn_if_deficient
 
-#: Samples, and held-out images, whose nearest neighbours are looked for.
+#: Samples, and held-out images, whose nearest training images are searched.
 _SEARCHED = 1000
 
 
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def searched(self) -> ImageSet:
-        """The images among which copies are looked for."""
+        """The images that copies may be of."""
         return self.reference if self.training is None else self.training
 
     def check(self, samples: ImageSet) -> None:

@@ -57,7 +57,7 @@ def save_page(
     Args:
         judgement: of the samples; its figures may have been added to.
         samples: what was judged.
-        training: the images among which neighbours were looked for.
+        training: the images that the neighbours are of.
         folder: where; made where it is missing.
         trajectory: particles at each step of the sampler that made such samples.
 

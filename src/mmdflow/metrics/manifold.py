@@ -12,7 +12,7 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.kernels import squared_distances
 
-#: k where none is asked for, as Naeem et al. take it.
+#: The default k, that of Naeem et al.
 NEIGHBOURS = 5
 
 
