@@ -2,7 +2,8 @@
 
 A table stands between `<!-- settings: package.module:Class -->` and `<!-- end -->`, made from the dataclass and its docstring.
 With `package.module:Class as loss` the fields are written `loss.NAME`, as recipes and the command line have them. Other tables
-stand after `<!-- table: package.module:function -->`, which returns them. --check writes nothing and exits 1 where a page is stale.
+stand after `<!-- table: package.module:function -->`, which returns them. --check writes nothing and exits 1 where a page is
+stale.
 """
 
 import argparse

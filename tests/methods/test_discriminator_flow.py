@@ -255,7 +255,7 @@ def make(event=(1, 8, 8), **settings):
     return DiscriminatorFlowPipeline(network, DiscriminatorFlow(6, 3.0, 0.1), provenance={"steps": 3}, **settings)
 
 
-def test_saved_and_loaded_samples_are_the_same(tmp_path):
+def test_saved_and_loaded_samples_are_the_same(tmp_path, unchecked):
     check_saved(make(data_scale=0.5), tmp_path / "p")
     flow = json.loads((tmp_path / "p" / "config.json").read_text())["flow"]
     change_config(tmp_path / "p", flow={**flow, "objective": "wasserstein"})
@@ -292,4 +292,4 @@ def test_bad_settings_of_sampling(change, message, unchecked):
 def test_bad_losses(network, settings, message, unchecked):
     network = {"num_features": 1, "head": "flat", **network}
     with pytest.raises(InputError, match=message):
-        make_loss("pool", MLPFeatures((3,), width=8, **network), **settings)
+        make_loss(**{"trajectories": "pool", "network": MLPFeatures((3,), width=8, **network), **settings})

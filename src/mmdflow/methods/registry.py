@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Names the method of a recipe that names none.
 DEFAULT = "dmmd"
+#: Rooms that every list begins with; the others follow by name.
+_FIRST = ("dmmd", "denoising", "mmd_gan")
 _registered: dict[str, Method] = {}
 
 
@@ -144,8 +146,8 @@ def _installed() -> dict[str, Method]:
 
 def _packages() -> Iterator[Any]:
     rooms = importlib.import_module("mmdflow.methods").__path__
-    for room in pkgutil.iter_modules(rooms):
-        if room.ispkg and not room.name.startswith("_"):
-            yield importlib.import_module(f"mmdflow.methods.{room.name}")
+    names = {room.name for room in pkgutil.iter_modules(rooms) if room.ispkg and not room.name.startswith("_")}
+    for name in (*_FIRST, *sorted(names.difference(_FIRST))):
+        yield importlib.import_module(f"mmdflow.methods.{name}")
     for entry in entry_points(group="mmdflow.methods"):
         yield entry.load()
