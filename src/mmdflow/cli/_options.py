@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, is_dataclass
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -86,11 +87,11 @@ class Parser:
             values: one whose values --help shows as defaults; by default those of the class.
         """
         for path, part, fields in _parts(kind):
-            given = values if not path or values is None else getattr(values, path.rstrip("."))
+            given = values if not path or values is None else attrgetter(path[:-1])(values)
             group = self._parser.add_argument_group(_title(part))
             for field in fields:
                 default = field.default if given is None else getattr(given, field.name)
-                flags = [f"--{path}{field.name}", *([f"--{path.rstrip('.')}"] if path and field.name == "name" else [])]
+                flags = [f"--{path}{field.name}", *([f"--{path[:-1]}"] if path and field.name == "name" else [])]
                 self._add(group, flags, field.type, _help_text(field, default), dest=f"{path}{field.name}")
                 self._settings.add(f"{path}{field.name}")
 
