@@ -18,6 +18,7 @@ from mmdflow.divergences.base import uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
+from mmdflow.types import Particles, Points, Weights
 
 NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "sinkhorn")
 
@@ -87,12 +88,7 @@ class Drift:
         return x
 
     @torch.no_grad()
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return V for the particles x, evaluated at `at` (default: at x; elsewhere there are no self terms).
 
         Raises:

@@ -13,6 +13,7 @@ from mmdflow._tensors import along
 from mmdflow.divergences import VelocityField
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.targets.base import FlowKind, TargetLevel
+from mmdflow.types import Particles, Points, Weights
 
 
 class PerClass:
@@ -97,12 +98,7 @@ class LevelField:
         self.features, self.on_features, self.interacting = features, on_features, interacting
         self.chunk_size, self.max_slope, self.watch = chunk_size, max_slope, watch
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the velocity at the particles, chunk by chunk, no longer than `max_slope`.
 
         Raises:

@@ -12,6 +12,7 @@ from mmdflow.divergences import MMD, Divergence
 from mmdflow.divergences.witness import Witness
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import Kernel
+from mmdflow.types import Particles, Points, Weights
 
 
 def features_of(critic: FeatureNetwork, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n K"]:
@@ -52,12 +53,7 @@ class CriticMMD(Divergence):
         with torch.no_grad():
             return _Pulled(self.critic, self.inner.witness(features_of(self.critic, x), weights))
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x, where one evaluation of phi serves both)."""
         if at is not None:
             return super().velocity(x, at, weights)

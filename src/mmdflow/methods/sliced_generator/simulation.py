@@ -13,6 +13,7 @@ from mmdflow.divergences import Divergence, SlicedMMD
 from mmdflow.divergences.witness import Witness
 from mmdflow.flows import flow
 from mmdflow.methods.sliced_generator.settings import Simulation
+from mmdflow.types import Particles, Points, Weights
 
 
 def sliced_divergence(
@@ -82,12 +83,7 @@ class PatchScales(Divergence):
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
         return _SumWitness([part.witness(x, weights) for part in self.parts])
 
-    def velocity(
-        self,
-        x: Float[Tensor, "n *event"],
-        at: Float[Tensor, "k *event"] | None = None,
-        weights: Float[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "k *event"]:
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions."""
         return torch.stack([part.velocity(x, at, weights) for part in self.parts]).sum(0)
 
