@@ -111,13 +111,8 @@ class DMMDLoss(nn.Module):
         t = levels.repeat_interleave(clean.shape[0] // count)
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
         batch = self.pairing.batch(clean, noisy, levels)
-        features = self.pairing.features(
-            self.kernel,
-            batch,
-            self.penalty_points,
-            learns_from_clean=self.learns_from_clean,
-            generator=generator,
-        )
+        points = self.penalty_points.draw(batch, generator).requires_grad_()
+        features = self.pairing.features(self.kernel, batch, points, learns_from_clean=self.learns_from_clean)
         with torch.autocast(clean.device.type, enabled=False):  # it is for the network alone
             return self._evaluate(batch, features, learning)
 

@@ -54,28 +54,27 @@ class Pairing:
         self,
         kernel: NoiseConditionalKernel,
         batch: NoisedBatch,
-        points: PenaltyPoints,
+        points: Float[Tensor, "B *event"],
         *,
         learns_from_clean: bool = True,
-        generator: torch.Generator | None = None,
     ) -> BatchFeatures:
-        """Draw the penalty's points and return all features that the loss needs.
+        """Return all features that the loss needs.
 
         Args:
             kernel: the kernel whose features these are.
             batch: the events of the step.
-            points: where the penalties hold.
+            points: where the penalties hold, with gradient.
             learns_from_clean: whether the loss depends on the features of clean events; without, they are for monitors alone.
-            generator: draws the points.
         """
         phi = kernel.features(
             torch.cat([batch.clean_sample, batch.noisy_sample], 1).flatten(0, 1),
             batch.event_levels(2 * batch.clean_sample.shape[1]),
         )
         clean, noisy = _by_level(phi.flatten(1), batch.levels).chunk(2, 1)
-        at = points.draw(batch, generator).requires_grad_()
-        phi = kernel.features(at, batch.event_levels())
-        return BatchFeatures(at, _by_level(phi.flatten(1), batch.levels), clean, noisy)
+        return BatchFeatures(points, self._at_points(kernel, batch, points), clean, noisy)
+
+    def _at_points(self, kernel: NoiseConditionalKernel, batch: NoisedBatch, points: Tensor) -> Float[Tensor, "L n K"]:
+        return _by_level(kernel.features(points, batch.event_levels()).flatten(1), batch.levels)
 
 
 class Disjoint(Pairing):
@@ -129,23 +128,21 @@ class Shared(Pairing):
         self,
         kernel: NoiseConditionalKernel,
         batch: NoisedBatch,
-        points: PenaltyPoints,
+        points: Float[Tensor, "B *event"],
         *,
         learns_from_clean: bool = True,
-        generator: torch.Generator | None = None,
     ) -> BatchFeatures:
         """Return features of the points, of which the noisy ones are a part, and of clean events.
 
         Where nothing is learned from clean events they have no gradient. With one feature, whose weight in the witness is then
         given, two or three a level suffice.
         """
-        at = points.draw(batch, generator).requires_grad_()
-        phi = _by_level(kernel.features(at, batch.event_levels()).flatten(1), batch.levels)
+        phi = self._at_points(kernel, batch, points)
         every = 2 if learns_from_clean or phi.shape[2] > 1 else batch.events_per_level // 4 * 2
         some = _by_level(batch.clean, batch.levels)[:, ::every]
         with torch.set_grad_enabled(learns_from_clean):
             clean = kernel.features(some.flatten(0, 1), batch.event_levels(some.shape[1])).flatten(1)
-        return BatchFeatures(at, phi, _by_level(clean, batch.levels), phi[:, ::every])
+        return BatchFeatures(points, phi, _by_level(clean, batch.levels), phi[:, ::every])
 
 
 def _by_level(x: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]) -> Float[Tensor, "L m *event"]:
