@@ -17,7 +17,7 @@ from mmdflow import (
     RationalQuadratic,
     Riesz,
 )
-from mmdflow.kernels import median_bandwidth, optimal_bandwidth
+from mmdflow.kernels import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
 
 X, Y = torch.tensor([[0.0, 0.0]]).double(), torch.tensor([[3.0, 4.0]]).double()
 
@@ -79,6 +79,48 @@ def test_optimal_bandwidth_formula_is_the_gradient_of_mmd():
 
 def test_median_bandwidth():
     assert median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx(2.0)
+
+
+def ordered(kind):
+    """Rows of which a part in the given order is no sample: sorted, by class, alternating, with a period, counts with ties."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=generator)
+    if kind == "sorted":
+        return x[x[:, 0].argsort()]
+    if kind == "classes":
+        return torch.cat([0.01 * x[:3000], 100 + x[3000:]])
+    if kind == "alternating":
+        return torch.stack([x[:2000] * 0.01, x[2000:] + 50], 1).flatten(0, 1)
+    if kind == "period":
+        return x * torch.where(torch.arange(4000) % 4 == 3, 100.0, 1.0)[:, None]
+    counts = torch.poisson(torch.full((4000, 3), 0.4), generator=generator)
+    return counts[counts.sum(1).argsort()]
+
+
+@pytest.mark.parametrize("kind", ["sorted", "classes", "alternating", "period", "counts"])
+def test_heuristics_do_not_depend_on_the_order_of_rows(kind):
+    x = ordered(kind)
+    shuffled = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
+    for heuristic in (median_bandwidth, nearest_distance):
+        value = heuristic(x)
+        assert heuristic(shuffled) == heuristic(x.flip(0)) == value
+    assert median_bandwidth(x) == pytest.approx(median_bandwidth(x, 4000), rel=0.1)
+    assert len(thinned(x, 500)) == 500
+    assert torch.equal(thinned(x, 500), thinned(shuffled, 500))
+    assert torch.equal(thinned(x, 4000), x)
+
+
+def test_rows_that_occur_often_are_taken_often():
+    x = torch.cat([torch.zeros(3000, 2), torch.ones(1000, 2)])
+    assert thinned(x, 400).mean() == pytest.approx(0.25, abs=0.01)
+    assert thinned(torch.cat([-x[:3000], x[3000:]]), 400).mean() == pytest.approx(0.25, abs=0.01)  # -0.0 is 0.0
+
+
+def test_median_of_mostly_equal_points_is_that_of_the_positive_distances():
+    assert median_bandwidth(torch.tensor([[0.0]] * 8 + [[3.0], [5.0]])) == pytest.approx(3.0)
+    sparse = torch.zeros(100, 5)
+    sparse[::10, 0] = 2.0
+    assert median_bandwidth(sparse) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

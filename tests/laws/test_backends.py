@@ -8,6 +8,7 @@ from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, 
 from mmdflow.divergences.functional import mmd2
 from mmdflow.ops import dispatch, moments, numba_sums, reference, threads
 from tests.laws.strategies import RADIAL, samples, squares
+from tests.laws.test_kernels import CLUSTERS, far_clusters, relative_error
 
 #: The fused loop with one dimension, with some, and the product path; an event of images too.
 EVENTS = [(1,), (3,), (20,), (2, 3, 3)]
@@ -227,6 +228,19 @@ def test_tight_clusters_keep_their_accuracy_in_float32(dim, offset):
         with ops.backend("compiled"):
             got = ops.kernel_sum_grad(kernel, x, x, weights)
         assert (got - exact).norm() < 2e-3 * exact.norm() * (1 + offset / 100)
+
+
+@radial
+@pytest.mark.parametrize(("dim", "gap", "offset", "width"), CLUSTERS)
+def test_compiled_sums_over_clusters_far_apart_keep_their_digits(name, dim, gap, offset, width):
+    if name in ("gaussian-normalized", "gaussian-tensor") and (dim > 60 or name == "gaussian-tensor"):
+        return
+    kernel, (x, weights) = RADIAL[name], far_clusters(dim, gap, offset, width)
+    double, exact_weights = x.double(), weights[0].double()
+    with ops.backend("compiled"):
+        values, slopes = (sum_(kernel, x, x, weights[0]) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
+    assert relative_error(values, reference.kernel_sum(kernel, double, double, exact_weights)) < 2e-5
+    assert relative_error(slopes, reference.kernel_sum_grad(kernel, double, double, exact_weights)) < 2e-4
 
 
 @pytest.mark.parametrize("dim", [3, 24])

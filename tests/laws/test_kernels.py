@@ -88,6 +88,54 @@ def test_tight_clusters_far_from_the_origin_keep_their_accuracy_in_float32(name,
     assert error < 2e-3, error
 
 
+def far_clusters(dim, gap, offset=0.0, width=1.0):
+    """Two clusters whose gap is that many times their width, in float32, and weights of both signs."""
+    generator = torch.Generator().manual_seed(dim)
+    x = width * torch.randn(40, dim, generator=generator) / dim**0.5
+    x[20:] += gap * width / dim**0.5
+    weights = torch.randn(1, 40, generator=generator)
+    return x + offset, weights
+
+
+def relative_error(value, exact):
+    return float((value.double() - exact).norm() / exact.norm())
+
+
+#: Dimension, gap between the clusters in widths, offset of both, width.
+CLUSTERS = [(dim, 1e6, 0.0, 1.0) for dim in (2, 16, 17, 40, 100)]
+CLUSTERS += [(30, 1e4, 1e3, 1.0), (30, 1e5, 0.0, 1e-3), (17, 100.0, -50.0, 0.5), (64, 0.0, 1e3, 2.0)]
+
+
+@pytest.mark.parametrize("name", RADIAL)
+@pytest.mark.parametrize(("dim", "gap", "offset", "width"), CLUSTERS)
+def test_clusters_far_apart_keep_their_digits_in_float32(name, dim, gap, offset, width):
+    """Norms and products cancel within a cluster: the points' own differences count there."""
+    if name in ("gaussian-normalized", "gaussian-tensor") and (dim > 60 or name == "gaussian-tensor"):
+        return  # its factor leaves float32; it holds a float64 tensor
+    kernel, (x, weights) = RADIAL[name], far_clusters(dim, gap, offset, width)
+    double, exact_weights = x.double(), weights.double()
+    assert relative_error(kernel(x, x), kernel(double, double)) < 1e-5
+    exact = kernel.grad(double, double, exact_weights)
+    assert relative_error(kernel.grad(x, x, weights), exact) < 2e-4
+    if kernel.smooth:
+        vectors = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        for method in ("tangent", "tangent_grad"):
+            exact = getattr(kernel, method)(double, double, vectors.double())
+            assert relative_error(getattr(kernel, method)(x, x, vectors), exact) < 2e-4
+    z, double = x.clone().requires_grad_(), double.requires_grad_()
+    exact = torch.autograd.grad((kernel(double, double.detach()) * exact_weights).sum(), double)[0]
+    assert relative_error(torch.autograd.grad((kernel(z, x) * weights).sum(), z)[0], exact) < 2e-4
+
+
+@pytest.mark.parametrize("dim", [3, 30])
+def test_points_all_far_apart_do_not_push_each_other(dim):
+    """Each point meets itself alone: what its own pair rounds to is no force."""
+    x = 1e6 * torch.randn(50, dim, generator=torch.Generator().manual_seed(0))
+    weights = torch.ones(1, 50)
+    for kernel in (RADIAL["gaussian"], RADIAL["laplace"], RADIAL["matern-5/2"]):
+        assert not kernel.grad(x, x, weights).any()
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 @given(data=st.data(), event=st.sampled_from(EVENTS))
 def test_mixed_derivatives_equal_autograd(name, data, event):

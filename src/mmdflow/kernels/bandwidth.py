@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
@@ -13,24 +13,59 @@ from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.distances import squared_distances
 
+#: Multipliers of the hash of a row: any large odd numbers.
+_MIX, _SEED = 0x2545F4914F6CDD1D, 0
+
 
 def thinned(x: Float[Tensor, "n *event"], most: int) -> Float[Tensor, "k *event"]:
-    """Return at most that many rows of x, evenly spaced, so that an order in the rows does no harm."""
-    return x if len(x) <= most else x[torch.linspace(0, len(x) - 1, most, device=x.device).long()]
+    """Return at most that many rows of x: a sample that the rows' values choose, so that their order has no say.
+
+    Rows are sorted by a hash of their values, and evenly spaced ones of these are taken. Rows that occur often are taken often.
+    """
+    if len(x) <= most:
+        return x
+    order = _hashes(flat(x)).argsort()
+    return x[order[torch.linspace(0, len(x) - 1, most, dtype=torch.float64, device=x.device).long()]]
+
+
+def _hashes(x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+    """Return a number for each row that depends on its values alone, and looks random."""
+    generator = torch.Generator().manual_seed(_SEED)
+    odd = (2 * torch.randint(2**62, (x.shape[1],), generator=generator) + 1).to(x.device)
+    hashes = []
+    for rows in x.detach().split(max(1, 2**22 // x.shape[1])):
+        bits = (rows.double() + 0.0).view(torch.int64)  # + 0.0 makes -0.0 and 0.0 one
+        bits = (bits ^ (bits >> 32)) * _MIX
+        total = ((bits ^ (bits >> 29)) * odd).sum(1)
+        hashes.append((total ^ (total >> 32)) * _MIX)
+    return torch.cat(hashes)
 
 
 def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
-    """Return the median heuristic: the median of |x_i - x_j|, i < j, over at most `max_points` evenly spaced rows of x."""
+    """Return the median heuristic: the median of |x_i - x_j|, i < j, or of those above 0 where half of the pairs coincide.
+
+    At most `max_points` rows of x are looked at (`thinned`); their order has no say.
+
+    Raises:
+        InputError: for one point, or where all points that are looked at are equal.
+
+    Example:
+        >>> median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]]))
+        2.0
+    """
     few = thinned(flat(_checks.points("x", x)), max_points)
     if few.shape[0] < 2:
         raise InputError("x has 1 point: the median heuristic needs at least 2")
-    rows, columns = torch.triu_indices(len(few), len(few), offset=1)
-    median = float(squared_distances(few, few)[rows, columns].median().sqrt())
+    rows, columns = torch.triu_indices(len(few), len(few), offset=1, device=few.device)
+    squared = squared_distances(few, few)[rows, columns]
+    median = float(squared.median().sqrt())
+    if median == 0 and bool((squared > 0).any()):
+        median = float(squared[squared > 0].median().sqrt())
     return _checks.positive("median distance of x (are most points equal?)", median)
 
 
 def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
-    """Return the median distance of points to the nearest that differs, over at most `max_points` evenly spaced rows of x."""
+    """Return the median distance of points to the nearest that differs, over at most `max_points` rows of x (`thinned`)."""
     few = thinned(flat(_checks.points("x", x)), max_points)
     r2 = squared_distances(few, few)
     nearest = torch.where(r2 > 0, r2, torch.full_like(r2, torch.inf)).min(1).values

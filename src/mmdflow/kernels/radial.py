@@ -16,7 +16,7 @@ from mmdflow import _checks
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.base import Kernel, Mixture, keeps_up
-from mmdflow.kernels.distances import EXACT_DIM, squared_distances
+from mmdflow.kernels.distances import Differences, squared_distances
 from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power, Term
 
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
@@ -88,14 +88,9 @@ class Radial(Kernel):
 
     def grad(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Return sum_j weights_ij grad_1 k(x_i, y_j), shaped like x."""
-        flat_x, flat_y = flat(x), flat(y)
-        s = self._on(flat_x).slope(squared_distances(flat_x, flat_y)) * weights
-        dim = flat_x.shape[1]
-        if dim <= EXACT_DIM:
-            columns = [(s * (flat_x[:, k, None] - flat_y[None, :, k])).sum(1) for k in range(dim)]
-            return torch.stack(columns, 1).reshape(x.shape)
-        centre = flat_y.mean(0)
-        return (s.sum(1, keepdim=True) * (flat_x - centre) - s @ (flat_y - centre)).reshape(x.shape)
+        differences = Differences(flat(x), flat(y))
+        slope = self._on(differences.x).slope(differences.squared)
+        return differences.sum(slope * weights).reshape(x.shape)
 
     def diag(self, x: Tensor) -> Tensor:
         """Return k(x_i, x_i), [n]."""
@@ -103,18 +98,16 @@ class Radial(Kernel):
 
     def tangent(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
         """Return sum_j <vectors_j, grad_2 k(x_i, y_j)>, [n]."""
-        flat_x, flat_y = flat(x), flat(y)
-        slope = self._on(flat_x).slope(squared_distances(flat_x, flat_y))
-        return -(slope * _along(flat_x, flat_y, flat(vectors))).sum(1)
+        differences = Differences(flat(x), flat(y))
+        slope = self._on(differences.x).slope(differences.squared)
+        return -(slope * differences.along(flat(vectors))).sum(1)
 
     def tangent_grad(self, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
         """Return the gradient in x_i of `tangent`, shaped like x."""
-        flat_x, flat_y, flat_v = flat(x), flat(y), flat(vectors)
-        r2, kernel = squared_distances(flat_x, flat_y), self._on(flat_x)
-        pull = kernel.curvature(r2) * _along(flat_x, flat_y, flat_v)
-        centre = flat_y.mean(0)
-        moved = pull.sum(1, keepdim=True) * (flat_x - centre) - pull @ (flat_y - centre)
-        return -(kernel.slope(r2) @ flat_v + moved).reshape(x.shape)
+        differences, flat_v = Differences(flat(x), flat(y)), flat(vectors)
+        kernel, r2 = self._on(differences.x), differences.squared
+        pull = differences.sum(kernel.curvature(r2) * differences.along(flat_v))
+        return -(kernel.slope(r2) @ flat_v + pull).reshape(x.shape)
 
     def mixed(self, x: Tensor, y: Tensor) -> Tensor:
         """Return all mixed second derivatives, [n, d, m, d]."""
@@ -139,17 +132,6 @@ class Radial(Kernel):
                 self.register_buffer(name, value)
         else:
             setattr(self, name, _checks.positive(name, value))
-
-
-def _along(x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
-    """Return <x_i - y_j, vectors_j>, [n, m]."""
-    if x.shape[1] <= EXACT_DIM:
-        total = (x[:, 0, None] - y[None, :, 0]) * vectors[:, 0]
-        for k in range(1, x.shape[1]):
-            total = total + (x[:, k, None] - y[None, :, k]) * vectors[:, k]
-        return total
-    centre = y.mean(0)
-    return (x - centre) @ vectors.T - ((y - centre) * vectors).sum(1)
 
 
 def _exp(x: Tensor) -> Tensor:

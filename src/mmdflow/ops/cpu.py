@@ -1,7 +1,8 @@
 """The compiled CPU backend: sums of radial kernels in float32 and float64, in O(n d) memory and on torch's number of threads.
 
-On the line, kernels that a sweep over sorted points can sum go to `sorted_line`, O(n log n). Up to 16 dimensions one fused loop takes exact differences. Above, squared distances come from a matrix product of centred points,
-pairs in which it cancels are measured again, and a second product sums the gradients.
+On the line, kernels that a sweep over sorted points can sum go to `sorted_line`, O(n log n). Up to 16 dimensions one fused loop
+takes exact differences. Above, squared distances come from a matrix product of centred points, and a second product sums the
+gradients; pairs in which the products cancel are measured again from the points as given.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def _by_products(
 ) -> None:
     """Add the sums by matrix products, a block of pairs at a time."""
     centre = y.mean(0)
-    x, y = x - centre, y - centre
-    x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+    centred_x, centred_y = x - centre, y - centre
+    x_norms, y_norms = centred_x.square().sum(1), centred_y.square().sum(1)
     close = (x_norms.new_ones(1) * 4 * math.sqrt(torch.finfo(x.dtype).eps)).numpy()[0]
     most = ROWS * torch.get_num_threads()
     buffer = x.new_empty(min(most, len(x)) * min(COLUMNS, len(y)))
@@ -74,6 +75,7 @@ def _by_products(
                 close,
                 _rows(values, at),
                 _rows(of_weights, at),
+                _rows(slopes, at),
             )
 
         threads.over_rows(task, len(block), TASK)
@@ -82,12 +84,12 @@ def _by_products(
         for rows in threads.parts(len(x), most):
             shape = len(x[rows]), len(y[columns])
             block = buffer[: math.prod(shape)].view(shape)
-            torch.mm(x[rows], y[columns].T, out=block)
+            torch.mm(centred_x[rows], centred_y[columns].T, out=block)
             weigh(block, rows, columns)
             if slopes is not None:
-                of_points[rows].addmm_(block, y[columns])
+                of_points[rows].addmm_(block, centred_y[columns])
     if slopes is not None and of_weights is not None:
-        slopes.add_(of_weights[:, None] * x - of_points)
+        slopes.add_(of_weights[:, None] * centred_x - of_points)
 
 
 def _rows(total: Tensor | None, part: slice) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 Up to 16 dimensions one fused kernel takes exact differences: a thread owns a few rows of x, whose coordinates and sums stay in
 its registers, and all threads pass over the points together, one at a time. Above, as on the CPU, squared distances come from a
-matrix product of centred points, pairs in which it cancels are measured again, and a second product sums the gradients. cuBLAS
+matrix product of centred points, and a second product sums the gradients; pairs in which they cancel are measured again. cuBLAS
 forms the products: a fused kernel would have to hold the d sums of a row, or form the distances again for every few of them.
 
 Blocks of points are summed in the points' precision, totals in float64, always in the same order.
@@ -84,20 +84,21 @@ def _by_products(
 ) -> None:
     """Add the sums by matrix products, a block of pairs at a time."""
     centre = y.mean(0)
-    x, y = x - centre, y - centre
-    x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+    centred_x, centred_y = x - centre, y - centre
+    x_norms, y_norms = centred_x.square().sum(1), centred_y.square().sum(1)
     numbers = _numbers(profile, x.dtype, x.device)
     kind, close = type(profile).__name__, 4 * math.sqrt(torch.finfo(x.dtype).eps)
     buffer = x.new_empty(min(ROWS, len(x)) * min(COLUMNS, len(y)))
     of_weights = None if slopes is None else slopes.new_zeros(len(x))  # sum_j w_j slope
     of_points = torch.zeros_like(x)  # sum_j w_j slope y_j
     with _full_precision():
-        for points, point_norms, w in zip(*(t.split(COLUMNS) for t in (y, y_norms, weights)), strict=True):
+        columns = zip(*(t.split(COLUMNS) for t in (y, centred_y, y_norms, weights)), strict=True)
+        for points, centred, point_norms, w in columns:
             for start in range(0, len(x), ROWS):
                 at = slice(start, start + ROWS)
                 shape = len(x[at]), len(points)
                 block = buffer[: math.prod(shape)].view(shape)
-                torch.mm(x[at], points.T, out=block)
+                torch.mm(centred_x[at], centred.T, out=block)
                 _weigh[(len(block),)](
                     block,
                     x[at],
@@ -108,14 +109,15 @@ def _by_products(
                     numbers,
                     None if values is None else values[at],
                     None if of_weights is None else of_weights[at],
+                    None if slopes is None else slopes[at],
                     *(len(points), x.shape[1], close, kind, len(profile), TILE),
                     num_warps=4,
                     enable_fp_fusion=True,
                 )
                 if slopes is not None:
-                    of_points[at].addmm_(block, points)
+                    of_points[at].addmm_(block, centred)
     if slopes is not None and of_weights is not None:
-        slopes += of_weights[:, None] * x - of_points
+        slopes += of_weights[:, None] * centred_x - of_points
 
 
 @functools.lru_cache(maxsize=64)
@@ -217,6 +219,7 @@ def _weigh(
     weights,
     numbers,
     values,
+    sums,
     slopes,
     m,
     dim,
@@ -225,10 +228,11 @@ def _weigh(
     COUNT: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Turn products <x_i, y_j>, [n, m], into w_j slope in place; add w_j value to `values`, w_j slope to `slopes`, [n].
+    """Turn products <x_i, y_j>, [n, m], into w_j slope in place; add w_j value to `values`, w_j slope to `sums`, [n].
 
-    The squared distance |x|^2 + |y|^2 - 2 <x, y> cancels below CLOSE times the norms: such pairs are measured again from the
-    rows of x [n, d] and y [m, d]. Coinciding pairs get slope 0. Where `slopes` is None, the block is left as it is.
+    The norms and products are those of centred points. The squared distance |x|^2 + |y|^2 - 2 <x, y> cancels below CLOSE times
+    the norms: such pairs are measured again from the rows of x [n, d] and y [m, d] as given. Their w_j slope (x_i - y_j) is
+    added to `slopes` [n, d], and 0 takes its place in the block. Where `slopes` is None, the block is left as it is.
     """
     row = tl.program_id(0).to(tl.int64)
     block += row * m
@@ -243,23 +247,32 @@ def _weigh(
         weight = tl.load(weights + column, mask=mask, other=0.0)
         norms = x_norm + tl.load(y_norms + column, mask=mask, other=0.0)
         r2 = norms - 2 * tl.load(block + column, mask=mask, other=0.0)
-        if tl.min(r2 - CLOSE * norms, 0) <= 0:
+        close = r2 <= CLOSE * norms
+        points = y + column.to(tl.int64) * dim
+        cancels = tl.max(close.to(tl.int32), 0) > 0
+        if cancels:
             exact = tl.zeros([TILE], x.dtype.element_ty)
-            points = y + column.to(tl.int64) * dim
             for k in range(dim):
                 difference = tl.load(x + k) - tl.load(points + k, mask=mask, other=0.0)
                 exact += difference * difference
-            r2 = tl.where(r2 <= CLOSE * norms, exact, r2)
+            r2 = tl.where(close, exact, r2)
         value, slope = _evaluate(r2, profile, KIND)
         value_sums += weight * value
         if slopes is not None:
             slope = tl.where(r2 > 0, weight * slope, 0.0)
+            if cancels:
+                of_close = tl.where(close & mask, slope, 0.0)
+                slope = tl.where(close, 0.0, slope)
+                total = slopes + row * dim
+                for k in range(dim):
+                    difference = tl.load(x + k) - tl.load(points + k, mask=mask, other=0.0)
+                    tl.store(total + k, tl.load(total + k) + tl.sum((of_close * difference).to(tl.float64), 0))
             slope_sums += slope
             tl.store(block + column, slope, mask=mask)
     if values is not None:
         tl.store(values + row, tl.load(values + row) + tl.sum(value_sums.to(tl.float64), 0))
     if slopes is not None:
-        tl.store(slopes + row, tl.load(slopes + row) + tl.sum(slope_sums.to(tl.float64), 0))
+        tl.store(sums + row, tl.load(sums + row) + tl.sum(slope_sums.to(tl.float64), 0))
 
 
 @triton.jit

@@ -291,16 +291,18 @@ PIECE = 256
 
 @jit
 @no_type_check
-def weigh(profile, block, x, y, x_norms, y_norms, weights, close, values, slopes):
-    """Turn a block of products <x_i, y_j> [rows, m] into w_j slope in place; add w_j value to `values`, w_j slope to `slopes`.
+def weigh(profile, block, x, y, x_norms, y_norms, weights, close, values, sums, slopes):
+    """Turn a block of products <x_i, y_j> [rows, m] into w_j slope in place; add w_j value to `values`, w_j slope to `sums`.
 
-    Both totals are [rows]. The squared distance |x|^2 + |y|^2 - 2 <x, y> cancels below `close` times the norms: such pairs are
-    measured again from the rows of x [rows, d] and y [m, d]. Coinciding pairs get slope 0.
+    Both totals are [rows]; x_norms, y_norms and the products are those of centred points. The squared distance
+    |x|^2 + |y|^2 - 2 <x, y> cancels below `close` times the norms: such pairs are measured again from the rows of x [rows, d]
+    and y [m, d] as given. Their w_j slope (x_i - y_j) is added to `slopes` [rows, d], and 0 takes its place in the block.
     """
     use_widest_vectors()
     zero = block.dtype.type(0)
     two = block.dtype.type(2)
     rows, m = block.shape
+    pairs = np.empty(PIECE, np.int32)
     for i in range(rows):
         norm = x_norms[i]
         for start in range(0, m, PIECE):
@@ -308,13 +310,14 @@ def weigh(profile, block, x, y, x_norms, y_norms, weights, close, values, slopes
             r2 = block[i, start : start + size]
             w = weights[start : start + size]
             norms = y_norms[start : start + size]
-            found = _i4(0)
+            count = _i4(0)
             for j in range(size):
                 both = norm + norms[j]
                 distance = both - two * r2[j]
                 r2[j] = distance
-                found = _i4(found + _i4(distance <= close * both))
-            if found > 0:
+                count = _i4(count + _i4(distance <= close * both))
+            if count > 0:
+                count = _i4(0)
                 for j in range(size):
                     if r2[j] <= close * (norm + norms[j]):
                         exact = zero
@@ -322,16 +325,25 @@ def weigh(profile, block, x, y, x_norms, y_norms, weights, close, values, slopes
                             t = x[i, k] - y[start + j, k]
                             exact += t * t
                         r2[j] = exact
+                        pairs[count] = j
+                        count = _i4(count + 1)
             v = zero
-            s = zero
             for j in range(size):
                 value, slope = evaluate(r2[j], profile)
                 v += w[j] * value
-                slope = w[j] * slope if r2[j] > zero else zero
-                s += slope
                 if slopes is not None:
-                    r2[j] = slope
+                    r2[j] = w[j] * slope if r2[j] > zero else zero
             if values is not None:
                 values[i] += v
             if slopes is not None:
-                slopes[i] += s
+                for q in range(count):
+                    j = pairs[q]
+                    slope = r2[j]
+                    r2[j] = zero
+                    if slope != zero:
+                        for k in range(x.shape[1]):
+                            slopes[i, k] += slope * (x[i, k] - y[start + j, k])
+                s = zero
+                for j in range(size):
+                    s += r2[j]
+                sums[i] += s
