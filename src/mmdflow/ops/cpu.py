@@ -1,7 +1,8 @@
 """The compiled CPU backend: sums of radial kernels in float32 and float64, in O(n d) memory and on torch's number of threads.
 
-On the line, kernels that a sweep over sorted points can sum go to `sorted_line`, O(n log n). Up to 16 dimensions one fused loop takes exact differences. Above, squared distances come from a matrix product of centred points,
-pairs in which it cancels are measured again, and a second product sums the gradients.
+On the line, what a sweep over sorted points can sum goes to `sorted_line`, O(n log n). Up to 16 dimensions one fused loop takes
+exact differences. Above, squared distances come from a matrix product of centred points, pairs in which it cancels are measured
+again, and a second product sums the gradients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sums of kernels on the line in O(N log N): the points are sorted, and one sweep from each end carries what it has passed.
 
-They are exact. A kernel p(r) exp(-a r) with a polynomial p, r = |z - y|, needs the moments A_k = sum_j w_j r_j^k exp(-a r_j) of the
-points on one side of z. When the sweep moves on by h, all r_j grow by h:
+They are exact. A kernel p(r) exp(-a r) with a polynomial p, r = |z - y|, needs the moments A_k = sum_j w_j r_j^k exp(-a r_j) of
+the points on one side of z. When the sweep moves on by h, all r_j grow by h:
 
     A_0 <- E A_0,   A_1 <- E (A_1 + h A_0),   A_2 <- E (A_2 + 2 h A_1 + h^2 A_0),   E = exp(-a h),
 
@@ -105,8 +105,8 @@ def moved(a0, a1, a2, h, step):
 def sweep(rate, numbers, order, places, weights, count, values, slopes):
     """Add the sums at the first `count` points to `values` and `slopes` [count], each unless empty.
 
-    `places` [N] increase; the point at places[i] has the index order[i] and the weight weights[order[i]]. Points that tie with the
-    present place wait in `tied` until the sweep moves on.
+    `places` [N] increase; the point at places[i] has the index order[i] and the weight weights[order[i]]. Points that tie with
+    the present place wait in `tied` until the sweep moves on.
     """
     p0, p1, p2, q0, q1, q2 = numbers
     size = len(places)

@@ -191,7 +191,9 @@ def spline(order: int) -> np.ndarray:
 
     Row k holds the coefficients of f^k, [p, p] in float64 (de Boor's recurrence on uniform knots).
     """
-    pieces = np.ones((1, 1))  # piece q of the spline of support [0, order] is a polynomial of f = x - q: rows f^k, columns q
+    pieces = np.ones(
+        (1, 1)
+    )  # piece q of the spline of support [0, order] is a polynomial of f = x - q: rows f^k, columns q
     for p in range(2, order + 1):
         longer = np.zeros((p, p))
         for q in range(p):
