@@ -1,8 +1,8 @@
 """Sums within a tolerance, in O(n log n): what `backend("fast", tolerance)` does.
 
-Gaussians in up to three dimensions are summed on a grid (`spline_grid`). Its order and spacing come from a bound on its error, and
-from exact sums at a sample of the points, which say how large the result is. The same sample measures the error afterwards. Where
-the tolerance is not kept, finer grids and at last the exact sum follow; where the exact sum is cheaper, it is taken at once.
+Gaussians in up to three dimensions are summed on a grid (`spline_grid`). Its order and spacing come from a bound on its error,
+and from exact sums at a sample of the points, which say how large the result is. The same sample measures the error afterwards.
+Where the tolerance is not kept, finer grids and at last the exact sum follow; where the exact sum is cheaper, it is taken.
 On the line all kernels that `sorted_line` takes are exact and quick anyway.
 """
 
@@ -39,7 +39,7 @@ PAIR, POINT, SHARE, NODE = 0.3, 40.0, 0.8, 15.0
 MOST_NODES = 2**26
 
 #: Pairs, in nanoseconds, below which nothing else is tried.
-LEAST = 2e6
+LEAST = 4e6
 #: Tolerances below which exact sums in float32 are no measure.
 SINGLE_TOLERANCE = 1e-5
 
@@ -69,7 +69,8 @@ def check(kernel: Kernel, dim: int) -> None:
         return
     if dim > MOST_DIM:
         raise InputError(
-            f"backend = 'fast' in dimension {dim}: must be 1 to {MOST_DIM}; in more take 'auto', whose sums are exact, or SlicedMMD"
+            f"backend = 'fast' in dimension {dim}: must be 1 to {MOST_DIM}; in more take 'auto', whose sums are "
+            f"exact, or SlicedMMD"
         )
     on_line = isinstance(kernel, Laplace | Matern) or (isinstance(kernel, Riesz) and kernel.exponent == 1)
     if not isinstance(kernel, Gaussian) and not (dim == 1 and on_line):
