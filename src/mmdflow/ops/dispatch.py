@@ -26,23 +26,55 @@ from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, derivatives
 from mmdflow.kernels.base import keeps_up
 from mmdflow.kernels.profiles import Term
-from mmdflow.ops import moments, reference
+from mmdflow.ops import fast, moments, reference
+from mmdflow.ops.fast import FastSums
 
 #: Pairs below which the reference is quick enough, so that small work never waits for the compiled backend to be loaded.
 SMALL = 2**18
-BACKENDS = ("auto", "reference", "compiled")
+BACKENDS = ("auto", "reference", "compiled", "fast")
 
 _backend: ContextVar[str] = ContextVar("mmdflow_backend", default="auto")
+_fast: ContextVar[FastSums | None] = ContextVar("mmdflow_fast", default=None)
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Compute sums inside the block by "reference" (plain torch), "compiled" (also small ones), or "auto" (the default)."""
-    token = _backend.set(_checks.choice("backend", name, BACKENDS))
+def backend(name: str, *, tolerance: float | None = None) -> Iterator[FastSums | None]:
+    """Compute sums inside the block in another way.
+
+    Args:
+        name: "reference" (plain torch), "compiled" (also small sums), "auto" (the default), or "fast": Gaussians in up to three
+            dimensions, and their mixtures, within a tolerance in O(n log n), where that is quicker (`mmdflow.ops.fast`). On the
+            line Laplace, Matern and Riesz(1) kernels are exact and as quick with every backend but "reference".
+        tolerance: of "fast", 1e-4 by default: of the root mean square of each sum's error over that of the sum.
+
+    Yields:
+        For "fast" a record of what was done, with the largest error that was measured; else None.
+
+    Raises:
+        InputError: for another name, a tolerance that is not positive, or a tolerance without "fast". In the block: for kernels
+            and dimensions that "fast" does not offer.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Gaussian, ops
+        >>> x = torch.rand(10000, 2, generator=torch.Generator().manual_seed(0))
+        >>> with ops.backend("fast", tolerance=1e-3) as report:
+        ...     _ = ops.kernel_sum_grad(Gaussian(0.1), x, x, torch.ones(10000))
+        >>> report.grids, report.error < 1e-3
+        (1, True)
+    """
+    _checks.choice("backend", name, BACKENDS)
+    if tolerance is not None and name != "fast":
+        raise InputError(f"tolerance = {tolerance!r} with backend = {name!r}: only 'fast' takes one")
+    report = None
+    if name == "fast":
+        report = FastSums(_checks.positive("tolerance", 1e-4 if tolerance is None else tolerance))
+    tokens = _backend.set(name), _fast.set(report)
     try:
-        yield
+        yield report
     finally:
-        _backend.reset(token)
+        _backend.reset(tokens[0])
+        _fast.reset(tokens[1])
 
 
 def kernel_sum(
@@ -91,7 +123,9 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
         return None
     if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
         return None  # for torch to refuse
-    if chosen == "auto" and len(z) * len(points) < SMALL:
+    if chosen == "fast":
+        fast.check(kernel, z[0].numel())
+    if chosen in ("auto", "fast") and len(z) * len(points) < SMALL:
         return None
     if z.device.type != "cpu" and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
         return None
@@ -129,7 +163,11 @@ def sums(term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool
     x, y, w = (t.detach().contiguous() for t in (flat(z), flat(points), weights))
     value = x.new_zeros(len(x), dtype=torch.float64) if values else None
     slope = torch.zeros_like(x, dtype=torch.float64) if slopes else None
-    _module(z.device).add(term.profile, x, y, w, value, slope)
+    add, report = _module(z.device).add, _fast.get()
+    if report is None:
+        add(term.profile, x, y, w, value, slope)
+    else:
+        fast.add(report, fast.Sums(add, term.profile, x, y, w), value, slope)
     return (
         None if value is None else value.mul_(term.value_factor).to(z.dtype),
         None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),
@@ -152,6 +190,7 @@ class _Sum(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:3])
         ctx.kernel, ctx.term = inputs[3:]
+        ctx.report = _fast.get()  # backward may run outside the block, or in another thread
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -164,10 +203,14 @@ class _Sum(torch.autograd.Function):
             gradients = iter(torch.autograd.grad(total, inputs, upstream, create_graph=True))
             return *(next(gradients) if need else None for need in needed), None, None
         to_z = to_points = to_weights = None
-        if needed[0]:
-            to_z = along(upstream, z) * sums(ctx.term, z, points, weights, values=False, slopes=True)[1]
-        if needed[1] or needed[2]:
-            to_weights, to_points = sums(ctx.term, points, z, upstream, values=needed[2], slopes=needed[1])
+        token = _fast.set(ctx.report)
+        try:
+            if needed[0]:
+                to_z = along(upstream, z) * sums(ctx.term, z, points, weights, values=False, slopes=True)[1]
+            if needed[1] or needed[2]:
+                to_weights, to_points = sums(ctx.term, points, z, upstream, values=needed[2], slopes=needed[1])
+        finally:
+            _fast.reset(token)
         if to_points is not None:
             to_points = along(weights, points) * to_points
         return to_z, to_points, to_weights, None, None
