@@ -49,8 +49,8 @@ def events_at_once(event_shape: Sequence[int]) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
-    said = ("not enough memory", "can't allocate", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+    complaints = ("not enough memory", "can't allocate", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in complaints)
 
 
 def memory_left(device: torch.device | str = "cpu") -> int | None:

@@ -111,7 +111,7 @@ def decoded(
 ) -> Decoded:
     """Return pictures as bytes of one shape.
 
-    They come from the cache where it has them; a damaged file there is said and made again.
+    They come from the cache where it has them; a damaged file there gives a warning and is made again.
 
     Raises:
         InputError: for a picture that is unreadable (unless skipped), or of another shape than the first where `size` is None.
@@ -119,15 +119,15 @@ def decoded(
     settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt}"
     file = cache_folder() / "images" / f"{hashlib.sha256(settings.encode()).hexdigest()[:24]}.npy"
     rows_file = file.with_suffix(".rows.npz")
-    found = _cached(file, rows_file)
-    if found is None:
+    decoded = _cached(file, rows_file)
+    if decoded is None:
         labels, skipped, revision = _write(pictures, file, size, crop, channels, corrupt, progress)
         with new_file(rows_file) as aside:
             np.savez(aside, labels=labels, skipped=skipped, revision=revision)
-        found = _cached(file, rows_file)
-    if found is None:
+        decoded = _cached(file, rows_file)
+    if decoded is None:
         raise InputError(f"{file}: cannot be read back")
-    return found
+    return decoded
 
 
 def _cached(file: Path, rows_file: Path) -> Decoded | None:
@@ -173,21 +173,21 @@ def _write(
         while chunk := list(islice(opened.rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
             numbers = range(seen, seen + len(chunk))
             images = pool.map(one, numbers, (read for read, _ in chunk))
-            for i, (_, label), found in zip(numbers, chunk, images, strict=True):
+            for i, (_, label), image in zip(numbers, chunk, images, strict=True):
                 bar.update()
-                if isinstance(found, InputError):
+                if isinstance(image, InputError):
                     if corrupt == "refuse":
-                        raise found
+                        raise image
                     continue
                 if shape is None:
-                    shape = found.shape
+                    shape = image.shape
                     _write_header(out, 0, shape)
-                if found.shape != shape:
+                if image.shape != shape:
                     raise InputError(
-                        f"{pictures.name(i)}: is {list(found.shape)}, and the first picture {list(shape)}: must agree; "
+                        f"{pictures.name(i)}: is {list(image.shape)}, and the first picture {list(shape)}: must agree; "
                         f"give a size to crop and resize to"
                     )
-                out.write(found.tobytes())
+                out.write(image.tobytes())
                 labels.append(label)
             seen += len(chunk)
         if shape is None:

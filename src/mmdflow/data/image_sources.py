@@ -100,13 +100,13 @@ def images(
     on_hub = name.startswith(HUB)
     read = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode)
     where = f"{name} at {read.revision}" if read.revision else str(path)
-    found = ImageSet(read.pixels, read.labels, source=f"{where} ({split})", flip=flip, skipped=read.skipped)
-    wanted = (channels, size or found.event_shape[1], size or found.event_shape[2])
-    if found.event_shape != wanted:
+    images = ImageSet(read.pixels, read.labels, source=f"{where} ({split})", flip=flip, skipped=read.skipped)
+    wanted = (channels, size or images.event_shape[1], size or images.event_shape[2])
+    if images.event_shape != wanted:
         raise InputError(
-            f"{found.source}: holds images {list(found.event_shape)}: must be {list(wanted)}; arrays are not resized"
+            f"{images.source}: holds images {list(images.event_shape)}: must be {list(wanted)}; arrays are not resized"
         )
-    return found
+    return images
 
 
 def named_folder(name: str) -> Path:

@@ -59,10 +59,10 @@ def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> 
     """
     place, folder = name[len(HUB) :], Path(name[len(HUB) :])
     if place and folder.is_dir():
-        repository, config, asked = place, "", ""
+        repository, config, revision = place, "", ""
         identity = files_identity(sorted(file for file in folder.rglob("*") if file.is_file()), folder)
-    elif found := re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^@#\s]+))?(?:#([^@#\s]+))?", place):
-        repository, config, asked = found.groups("")
+    elif match := re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)(?:@([^@#\s]+))?(?:#([^@#\s]+))?", place):
+        repository, config, revision = match.groups("")
         identity = "as it was when it was decoded"
     else:
         raise InputError(f"{name}: must be hub:OWNER/NAME, with @CONFIG and #REVISION after it where wanted")
@@ -70,7 +70,7 @@ def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> 
     def opened() -> Opened:
         datasets = _datasets(f"{name}: data of the Hugging Face hub need")
         try:
-            builder = datasets.load_dataset_builder(repository, config or None, revision=asked or None)
+            builder = datasets.load_dataset_builder(repository, config or None, revision=revision or None)
             parts = builder.as_streaming_dataset()
         except Exception as error:  # of the network, its clients and the files' readers, each with their own
             raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
@@ -108,8 +108,8 @@ def _columns(where: str, table: Any) -> tuple[Any, str, str | None]:
     kinds = table.features or {}
     columns = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
     if len(columns) != 1:
-        found = ", ".join(columns) or "none"
-        raise InputError(f"{where}: has {found} of its columns {', '.join(kinds)} for images: must have one")
+        present = ", ".join(columns) or "none"
+        raise InputError(f"{where}: has {present} of its columns {', '.join(kinds)} for images: must have one")
     column = columns[0]
     label = next((name for name in _LABELS if str(getattr(kinds.get(name), "dtype", "")).startswith("int")), None)
     table = table.select_columns([column] if label is None else [column, label])

@@ -44,51 +44,64 @@ class Entropy:
 class KL(Entropy):
     """f = r log r - r + 1: Kullback-Leibler, KL(sigma | mu)."""
 
-    def value(self, r: Tensor) -> Tensor:  # noqa: D102
+    def value(self, r: Tensor) -> Tensor:
+        """Return r log r - r + 1."""
         return torch.special.xlogy(r, r) - r + 1
 
-    def slope(self, r: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r: Tensor) -> Tensor:
+        """Return log r."""
         return torch.log(r)
 
-    def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r: Tensor) -> Tensor:
+        """Return 1 / r."""
         return 1 / r
 
-    def density(self, h: Tensor) -> Tensor:  # noqa: D102
+    def density(self, h: Tensor) -> Tensor:
+        """Return e^h."""
         return torch.exp(h)
 
-    def conjugate(self, h: Tensor) -> Tensor:  # noqa: D102
+    def conjugate(self, h: Tensor) -> Tensor:
+        """Return e^h - 1."""
         return torch.expm1(h)
 
 
 class ReverseKL(Entropy):
     """f = r - 1 - log r: KL(mu | sigma)."""
 
-    def value(self, r: Tensor) -> Tensor:  # noqa: D102
+    def value(self, r: Tensor) -> Tensor:
+        """Return r - 1 - log r."""
         return r - 1 - torch.log(r)
 
-    def slope(self, r: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r: Tensor) -> Tensor:
+        """Return 1 - 1/r."""
         return 1 - 1 / r
 
-    def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r: Tensor) -> Tensor:
+        """Return 1 / r^2."""
         return r**-2
 
-    def density(self, h: Tensor) -> Tensor:  # noqa: D102
+    def density(self, h: Tensor) -> Tensor:
+        """Return 1 / (1 - h)_+."""
         return 1 / (1 - h).clamp_min(0)
 
-    def conjugate(self, h: Tensor) -> Tensor:  # noqa: D102
+    def conjugate(self, h: Tensor) -> Tensor:
+        """Return -log (1 - h)_+."""
         return -torch.log((1 - h).clamp_min(0))
 
 
 class Jeffreys(Entropy):
     """f = (r - 1) log r: KL(sigma | mu) + KL(mu | sigma)."""
 
-    def value(self, r: Tensor) -> Tensor:  # noqa: D102
+    def value(self, r: Tensor) -> Tensor:
+        """Return (r - 1) log r."""
         return (r - 1) * torch.log(r)
 
-    def slope(self, r: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r: Tensor) -> Tensor:
+        """Return log r + 1 - 1/r."""
         return torch.log(r) + 1 - 1 / r
 
-    def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r: Tensor) -> Tensor:
+        """Return 1/r + 1/r^2."""
         return 1 / r + r**-2
 
     def density(self, h: Tensor) -> Tensor:
@@ -100,7 +113,8 @@ class Jeffreys(Entropy):
             log_w = log_w - (w + log_w - z) / (w + 1)
         return torch.exp(-log_w)
 
-    def conjugate(self, h: Tensor) -> Tensor:  # noqa: D102
+    def conjugate(self, h: Tensor) -> Tensor:
+        """Return r - 1 + log r at the density r of h."""
         r = self.density(h)
         return r - 1 + torch.log(r)
 
@@ -112,16 +126,20 @@ class Tsallis(Entropy):
         self.alpha = alpha
         self.steep = alpha < 1
 
-    def value(self, r: Tensor) -> Tensor:  # noqa: D102
+    def value(self, r: Tensor) -> Tensor:
+        """Return (r^alpha - alpha r + alpha - 1) / (alpha - 1)."""
         return (r**self.alpha - self.alpha * r + self.alpha - 1) / (self.alpha - 1)
 
-    def slope(self, r: Tensor) -> Tensor:  # noqa: D102
+    def slope(self, r: Tensor) -> Tensor:
+        """Return alpha / (alpha - 1) (r^(alpha - 1) - 1)."""
         return self.alpha / (self.alpha - 1) * (r ** (self.alpha - 1) - 1)
 
-    def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
+    def curvature(self, r: Tensor) -> Tensor:
+        """Return alpha r^(alpha - 2)."""
         return self.alpha * r ** (self.alpha - 2)
 
-    def density(self, h: Tensor) -> Tensor:  # noqa: D102
+    def density(self, h: Tensor) -> Tensor:
+        """Return (1 + (alpha - 1) h / alpha)_+^(1 / (alpha - 1))."""
         return (1 + (self.alpha - 1) / self.alpha * h).clamp_min(0) ** (1 / (self.alpha - 1))
 
 

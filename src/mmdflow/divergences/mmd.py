@@ -82,10 +82,10 @@ class MMD(Divergence):
         weights = uniform(x, weights)
         if self.target_mean is not None:
             return (weights @ self.kernel.embed(x) - self.target_mean).square().sum() / 2
-        found = ops.compiled(self.kernel, x, self.target)
-        if found is not None:
+        term = ops.compiled(self.kernel, x, self.target)
+        if term is not None:
             need = torch.is_grad_enabled() and x.requires_grad
-            value: Tensor = _Value.apply(x, weights, self, found, need)[0]
+            value: Tensor = _Value.apply(x, weights, self, term, need)[0]
             return value
         return self._value(x, weights)
 
@@ -122,12 +122,12 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weights: Tensor, divergence: MMD, found: Term, need: bool
+        x: Tensor, weights: Tensor, divergence: MMD, term: Term, need: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        own, own_grad = ops.sums(found, x, x, weights, values=True, slopes=need)
-        pull, pull_grad = ops.sums(found, x, divergence.target, divergence.target_weights, values=True, slopes=need)
-        value = weights @ (own / 2 - pull) + divergence.target_self / 2
-        return value, own - pull, own_grad - pull_grad if need else None
+        self_term, self_grad = ops.sums(term, x, x, weights, values=True, slopes=need)
+        pull, pull_grad = ops.sums(term, x, divergence.target, divergence.target_weights, values=True, slopes=need)
+        value = weights @ (self_term / 2 - pull) + divergence.target_self / 2
+        return value, self_term - pull, self_grad - pull_grad if need else None
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

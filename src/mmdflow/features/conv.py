@@ -55,10 +55,12 @@ class ConvFeatures(FeatureNetwork):
             self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
             self.read_out = nn.Conv2d(fine, num_features * entries, 3, padding=1)
 
-    def config(self) -> dict[str, Any]:  # noqa: D102
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, in plain types."""
         return {**super().config(), "channels": list(self.channels), "blocks": self.blocks, "patch": self.patch}
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
         level = self.level(t)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []

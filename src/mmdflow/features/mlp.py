@@ -57,10 +57,12 @@ class MLPFeatures(FeatureNetwork):
                 layer.weight.mul_(0.3)
                 layer.bias.zero_()
 
-    def config(self) -> dict[str, Any]:  # noqa: D102
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, in plain types."""
         return {**super().config(), "width": self.width, "depth": self.depth, "fourier": self.fourier}
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
         at_stem, *at_blocks = self.level(self.embedding(t)).chunk(self.depth + 1, 1)
         h = x.flatten(1)
         if self.fourier:

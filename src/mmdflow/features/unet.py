@@ -72,10 +72,12 @@ class UNetFeatures(FeatureNetwork):
                 module.set_processor(AttnProcessor())
         self.read_out = nn.Linear(maps, num_features) if self.head == "flat" else nn.Identity()
 
-    def enable_checkpointing(self) -> None:  # noqa: D102
+    def enable_checkpointing(self) -> None:
+        """Let diffusers compute the activations of its blocks again in the backward pass."""
         self.network.enable_gradient_checkpointing()
 
-    def config(self) -> dict[str, Any]:  # noqa: D102
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, in plain types."""
         return {
             **super().config(),
             "channels": list(self.channels),
@@ -84,7 +86,8 @@ class UNetFeatures(FeatureNetwork):
             "groups": self.groups,
         }
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:  # noqa: D102
+    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
         maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000
         if self.head == "flat":
             return self.read_out(maps.mean((2, 3)))

@@ -46,10 +46,12 @@ class VPSchedule(Schedule):
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
 
-    def alpha(self, t: Tensor) -> Tensor:  # noqa: D102
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return exp(-t^2 (beta_max - beta_min) / 4 - t beta_min / 2)."""
         return torch.exp(self._log_alpha(t))
 
-    def sigma(self, t: Tensor) -> Tensor:  # noqa: D102
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sqrt(1 - alpha^2), exact at small t."""
         return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))
 
 
@@ -68,10 +70,12 @@ class DDPMSchedule(Schedule):
         low = position.floor().long().clamp_max(self.num_steps - 1)
         return torch.lerp(table[low], table[low + 1], position - low).to(t.dtype)
 
-    def alpha(self, t: Tensor) -> Tensor:  # noqa: D102
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return the root of the product of 1 - beta up to t, interpolated in its logarithm."""
         return torch.exp(self._log_alpha(t))
 
-    def sigma(self, t: Tensor) -> Tensor:  # noqa: D102
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sqrt(1 - alpha^2), exact at small t."""
         return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))
 
 
@@ -81,7 +85,8 @@ class CosineSchedule(Schedule):
 
     offset: float = 0.008
 
-    def alpha(self, t: Tensor) -> Tensor:  # noqa: D102
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return cos(pi/2 (t + s) / (1 + s)), scaled to 1 at t = 0."""
         start = math.cos(math.pi / 2 * self.offset / (1 + self.offset))
         return (torch.cos(math.pi / 2 * (t + self.offset) / (1 + self.offset)) / start).clamp(0, 1)
 
@@ -90,10 +95,12 @@ class CosineSchedule(Schedule):
 class LinearSchedule(Schedule):
     """The straight path of rectified flow (Liu et al. 2023): alpha = 1 - t, sigma = t. Not variance preserving."""
 
-    def alpha(self, t: Tensor) -> Tensor:  # noqa: D102
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return 1 - t."""
         return 1 - t
 
-    def sigma(self, t: Tensor) -> Tensor:  # noqa: D102
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return t."""
         return t
 
 

@@ -47,17 +47,17 @@ def project(
     x, width = points.contiguous(), tiles[:, 0].size
     if n < width:
         x = torch.nn.functional.pad(x, (0, 0, 0, width - n))
-    own = out is None or n < width
-    to = x.new_empty(len(scales), len(x)) if own or out is None else out
-    at = 0 if own else column
+    separate = out is None or n < width
+    to = x.new_empty(len(scales), len(x)) if separate or out is None else out
+    at = 0 if separate else column
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
 
     def task(part: slice) -> None:
         _project(x.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), to.numpy(), at)
 
     threads.over_rows(task, len(x), max(1, TASK // signs[:, 0].numel()))
-    found = to[:, at : at + n]
-    return found if out is None or to is out else out[:, column : column + n].copy_(found)
+    projections = to[:, at : at + n]
+    return projections if out is None or to is out else out[:, column : column + n].copy_(projections)
 
 
 def back(

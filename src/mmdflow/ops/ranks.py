@@ -50,8 +50,8 @@ def gather(z: Tensor | None, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     even = z is None and all(_even(weights) for _, weights in (x, y))
     weights = None
     if not even:
-        own = [] if z is None else [z.new_zeros(len(z))]
-        weights = torch.cat([*own, x[1], -y[1]]).double().numpy()
+        unweighted = [] if z is None else [z.new_zeros(len(z))]
+        weights = torch.cat([*unweighted, x[1], -y[1]]).double().numpy()
     return Points(tuple(part.T for part in parts), weights, float(norms.max()), float(norms.mean()), limit)
 
 

@@ -123,8 +123,8 @@ class Ordered:
 
 def norms(points: Tensor) -> Tensor:
     """Return |x_i| of points [n, d], also where squares leave the range of numbers; torch's own is slow across memory."""
-    found = points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
-    return found if USUAL[0] < float(found.max()) < USUAL[1] else points.double().norm(dim=1).to(points.dtype)
+    norms = points.norm(dim=1) if points.is_contiguous() else points.square().sum(1).sqrt()
+    return norms if USUAL[0] < float(norms.max()) < USUAL[1] else points.double().norm(dim=1).to(points.dtype)
 
 
 def bins(size: int) -> int:

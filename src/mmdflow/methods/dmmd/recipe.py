@@ -116,12 +116,15 @@ class DMMDRecipe(Recipe):
             )
 
     @property
-    def batch_size(self) -> int:  # noqa: D102
+    def batch_size(self) -> int:
+        """Events a step: those of every level."""
         return self.training.events_per_level * self.loss.num_levels
 
     @property
-    def smallest_batch(self) -> int:  # noqa: D102
+    def smallest_batch(self) -> int:
+        """Events with which the loss of `smallest` can be tried: two clean and two noised."""
         return 4
 
-    def smallest(self) -> DMMDRecipe:  # noqa: D102
+    def smallest(self) -> DMMDRecipe:
+        """Return the recipe with one noise level a step."""
         return replace(self, loss=replace(self.loss, num_levels=1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +29,12 @@ from mmdflow.recipe.data import ImageData
 
 
 class DMMD(System):
-    """DMMD."""
+    """DMMD: its pipeline holds what it knows of the target beside the kernel."""
 
-    def loss(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> DMMDLoss:  # noqa: D102
+    pipeline_class = DMMDPipeline
+
+    def loss(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> DMMDLoss:
+        """Return the loss around a new kernel, or around a learned witness for the KL bounds."""
         _check(recipe, dataset)
         features = new_features(recipe, dataset)
         norm = features.event_size**0.25 if recipe.loss.witness == "mmd" else None
@@ -41,10 +43,12 @@ class DMMD(System):
             kernel = NoiseConditionalWitness(features, features.num_features)
         return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, settings=recipe.loss)
 
-    def learned(self, loss: DMMDLoss) -> nn.Module:  # noqa: D102
+    def learned(self, loss: DMMDLoss) -> nn.Module:
+        """Return the kernel, whose features are averaged."""
         return loss.kernel
 
-    def pipeline(self, trained: Trained) -> DMMDPipeline:  # noqa: D102
+    def pipeline(self, trained: Trained) -> DMMDPipeline:
+        """Return the pipeline with what it knows of the target, computed here from the training data."""
         recipe, loss, averaged, dataset = trained.recipe, trained.loss, trained.averaged, trained.dataset
         spec = _preview(recipe.sampling) if trained.preview else recipe.sampling
         training = averaged.training
@@ -61,9 +65,6 @@ class DMMD(System):
             spec.settings(),
             trained.provenance,
         )
-
-    def load(self, path: str | Path, device: torch.device | str) -> DMMDPipeline:  # noqa: D102
-        return DMMDPipeline.from_pretrained(path, device)
 
 
 def _preview(spec: SamplingSpec) -> SamplingSpec:
