@@ -64,7 +64,7 @@ def check_kernel(
         >>> check_kernel(Wrong(1.0), torch.tensor([[0.0], [1.0]]))
         Traceback (most recent call last):
             ...
-        mmdflow.errors.InputError: kernel = Wrong: grad differs from autograd of forward by 1.44, 2 times its largest entry
+        mmdflow.errors.InputError: kernel = Wrong: grad differs from autograd of forward by 0.356, 2 times its largest entry
     """
     if not isinstance(kernel, Kernel):
         raise InputError(f"kernel = {kernel!r}: must be a Kernel, such as Gaussian(1.0)")
