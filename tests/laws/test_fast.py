@@ -188,6 +188,20 @@ def test_what_is_hard_for_grids(dim, name, bandwidth, generator):
     assert float((slope - truth[1]).norm()) <= 1e-4 * float(truth[1].norm()) + 1e-280
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_few_points_far_out_do_not_keep_the_bulk_off_the_grid(dim, generator):
+    x, points = clouds(1500, 1500, dim, generator, torch.float64)
+    x[7] += 1e6
+    points[[7, 1800]] += 1e6
+    points[2000] *= -1e9
+    weights = signed(1500, 1500, torch.float64)
+    value, slope, report = quick(Gaussian(0.5), x, points, weights, 1e-4)
+    truth = exact(Gaussian(0.5), x, points, weights)
+    assert (report.grids, report.exact) == (2, 0), report
+    assert max(error(value, truth[0]), error(slope, truth[1])) <= 1e-4
+    assert error(value[7], truth[0][7]) < 1e-12  # exact, as are its neighbours'
+
+
 @dims
 def test_one_particle(dim):
     x = torch.full((1, dim), 0.3)
