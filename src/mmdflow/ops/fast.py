@@ -169,7 +169,7 @@ def _in_bulk(
     sums.exact(sums.profile, inner.x, sums.y[~near_y], sums.weights[~near_y], *parts)
     sums.exact(sums.profile, sums.x[~near_x], sums.y, sums.weights, *outer)
     for total, part, rest in zip((values, slopes), parts, outer, strict=True):
-        if total is not None:
+        if total is not None and part is not None and rest is not None:
             total[near_x] += part
             total[~near_x] = rest
     return ""
