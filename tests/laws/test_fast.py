@@ -167,6 +167,18 @@ def test_the_divergence_and_its_flow_keep_the_tolerance(generator):
     assert report.exact == 0
 
 
+def test_a_divergence_with_a_tolerance_of_its_own(generator):
+    x, points = clouds(200, 150, 2, generator, torch.float64)
+    exactly, within = (MMD(points[200:], Gaussian(0.4), tolerance=t) for t in (None, 1e-3))
+    z = x.clone().requires_grad_()
+    by_x = torch.autograd.grad(within(z), z)[0]
+    velocity = within.velocity(x)
+    torch.testing.assert_close(by_x * -200, velocity, rtol=1e-2, atol=1e-4)
+    assert 0 < error(velocity, exactly.velocity(x)) <= 1e-3
+    assert 0 < error(within(x), exactly(x)) <= 1e-2
+    assert 0 < error(within.witness(x)(points), exactly.witness(x)(points)) <= 1e-3
+
+
 STRESS = {
     "an outlier a million widths away": lambda p: torch.cat([p[:-1], p[-1:] + 1e6]),
     "one place": lambda p: p[:1].expand_as(p).contiguous(),
@@ -257,7 +269,7 @@ def test_images_as_points_and_kernels_on_the_line(generator):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_bad_input(arguments, message):
+def test_bad_sums(arguments, message):
     settings = {"name": "fast", "kernel": Gaussian(1.0), "dim": 2, **arguments}
     x = torch.zeros(5, settings["dim"])
     tolerance = {"tolerance": settings["tolerance"]} if "tolerance" in settings else {}
@@ -271,3 +283,11 @@ def test_kernels_of_finite_features_are_quick_in_any_dimension():
     x = torch.randn(5, 9)
     with ops.backend("fast"):
         torch.testing.assert_close(ops.kernel_sum(Linear(), x, x, torch.ones(5)), x @ x.sum(0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_tolerances_of_a_divergence():
+    with pytest.raises(InputError, match="tolerance = 0: must be a finite number > 0"):
+        MMD(torch.zeros(3, 2), Gaussian(1.0), tolerance=0)
+    with pytest.raises(InputError, match="with kernel = Riesz in dimension 2"):
+        MMD(torch.zeros(3, 2), Riesz(), tolerance=1e-3)
