@@ -166,6 +166,18 @@ def test_the_divergence_and_its_flow_keep_the_tolerance(generator):
     assert report.exact == 0
 
 
+def test_a_divergence_with_a_tolerance_of_its_own(generator):
+    x, points = clouds(200, 150, 2, generator, torch.float64)
+    exactly, within = (MMD(points[200:], Gaussian(0.4), tolerance=t) for t in (None, 1e-3))
+    z = x.clone().requires_grad_()
+    by_x = torch.autograd.grad(within(z), z)[0]
+    velocity = within.velocity(x)
+    torch.testing.assert_close(by_x * -200, velocity, rtol=1e-2, atol=1e-4)
+    assert 0 < error(velocity, exactly.velocity(x)) <= 1e-3
+    assert 0 < error(within(x), exactly(x)) <= 1e-2
+    assert 0 < error(within.witness(x)(points), exactly.witness(x)(points)) <= 1e-3
+
+
 STRESS = {
     "an outlier a million widths away": lambda p: torch.cat([p[:-1], p[-1:] + 1e6]),
     "one place": lambda p: p[:1].expand_as(p).contiguous(),
@@ -185,6 +197,20 @@ def test_what_is_hard_for_grids(dim, name, bandwidth, generator):
     truth = exact(Gaussian(bandwidth), points, points, weights)
     assert error(value, truth[0]) <= 1e-4
     assert float((slope - truth[1]).norm()) <= 1e-4 * float(truth[1].norm()) + 1e-280
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_few_points_far_out_do_not_keep_the_bulk_off_the_grid(dim, generator):
+    x, points = clouds(1500, 1500, dim, generator, torch.float64)
+    x[7] += 1e6
+    points[[7, 1800]] += 1e6
+    points[2000] *= -1e9
+    weights = signed(1500, 1500, torch.float64)
+    value, slope, report = quick(Gaussian(0.5), x, points, weights, 1e-4)
+    truth = exact(Gaussian(0.5), x, points, weights)
+    assert (report.grids, report.exact) == (2, 0), report
+    assert max(error(value, truth[0]), error(slope, truth[1])) <= 1e-4
+    assert error(value[7], truth[0][7]) < 1e-12  # exact, as are its neighbours'
 
 
 @dims
@@ -242,7 +268,7 @@ def test_images_as_points_and_kernels_on_the_line(generator):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_bad_input(arguments, message):
+def test_bad_sums(arguments, message):
     settings = {"name": "fast", "kernel": Gaussian(1.0), "dim": 2, **arguments}
     x = torch.zeros(5, settings["dim"])
     tolerance = {"tolerance": settings["tolerance"]} if "tolerance" in settings else {}
@@ -256,3 +282,11 @@ def test_kernels_of_finite_features_are_quick_in_any_dimension():
     x = torch.randn(5, 9)
     with ops.backend("fast"):
         torch.testing.assert_close(ops.kernel_sum(Linear(), x, x, torch.ones(5)), x @ x.sum(0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_tolerances_of_a_divergence():
+    with pytest.raises(InputError, match="tolerance = 0: must be a finite number > 0"):
+        MMD(torch.zeros(3, 2), Gaussian(1.0), tolerance=0)
+    with pytest.raises(InputError, match="with kernel = Riesz in dimension 2"):
+        MMD(torch.zeros(3, 2), Riesz(), tolerance=1e-3)

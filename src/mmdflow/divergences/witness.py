@@ -36,18 +36,27 @@ class KernelWitness:
         kernel: the kernel k.
         points: [p, *event].
         weights: [p]; 1/n on particles and -1/m on the target for MMD.
+        tolerance: of sums by ``ops.backend("fast", tolerance)``; None for sums as they are made where f is evaluated.
     """
 
-    def __init__(self, kernel: Kernel, points: Float[Tensor, "p *event"], weights: Float[Tensor, " p"]) -> None:
-        self.kernel, self.points, self.weights = kernel, points, weights
+    def __init__(
+        self,
+        kernel: Kernel,
+        points: Float[Tensor, "p *event"],
+        weights: Float[Tensor, " p"],
+        tolerance: float | None = None,
+    ) -> None:
+        self.kernel, self.points, self.weights, self.tolerance = kernel, points, weights, tolerance
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        return ops.kernel_sum(self.kernel, z, self.points, self.weights)
+        with ops.within(self.tolerance):
+            return ops.kernel_sum(self.kernel, z, self.points, self.weights)
 
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
-        return ops.kernel_sum_grad(self.kernel, z, self.points, self.weights)
+        with ops.within(self.tolerance):
+            return ops.kernel_sum_grad(self.kernel, z, self.points, self.weights)
 
 
 class EmbeddingWitness:

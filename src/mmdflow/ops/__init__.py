@@ -1,6 +1,6 @@
 """Sums of kernels over weighted points, the one place where time is spent. `dispatch` picks how."""
 
-from mmdflow.ops.dispatch import backend, compiled, kernel_sum, kernel_sum_grad, ranks_compiled, sums
+from mmdflow.ops.dispatch import backend, compiled, kernel_sum, kernel_sum_grad, ranks_compiled, sums, within
 from mmdflow.ops.reference import tangent_sum, tangent_sum_grad
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "sums",
     "tangent_sum",
     "tangent_sum_grad",
+    "within",
 ]

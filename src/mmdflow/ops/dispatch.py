@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -75,6 +75,11 @@ def backend(name: str, *, tolerance: float | None = None) -> Iterator[FastSums |
     finally:
         _backend.reset(tokens[0])
         _fast.reset(tokens[1])
+
+
+def within(tolerance: float | None) -> AbstractContextManager[FastSums | None]:
+    """Compute sums inside the block by ``backend("fast", tolerance)``, or as outside for None."""
+    return nullcontext() if tolerance is None else backend("fast", tolerance=tolerance)
 
 
 def kernel_sum(
