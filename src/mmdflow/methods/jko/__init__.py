@@ -4,6 +4,6 @@ import lazy_loader
 
 from mmdflow.methods.registry import Method
 
-METHODS = (Method("jko-flow", "JKOFlowRecipe", "JKOFlow", __name__),)
+METHODS = (Method("jko-flow", "JKOFlowRecipe", "JKOFlow", __name__, settings="JKOSettings"),)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

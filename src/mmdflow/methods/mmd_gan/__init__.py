@@ -4,6 +4,6 @@ import lazy_loader
 
 from mmdflow.methods.registry import Method
 
-METHODS = (Method("mmd-gan", "MMDGANRecipe", "MMDGAN", __name__),)
+METHODS = (Method("mmd-gan", "MMDGANRecipe", "MMDGAN", __name__, settings="MMDGANSettings"),)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
