@@ -36,6 +36,8 @@ MEASURED = 0.5
 SINGLE = 1e-6
 #: Nanoseconds on one thread: of a pair, of a point, of a share of a point on a node, of a node in a transform. In float64 twice.
 PAIR, POINT, SHARE, NODE = 0.3, 40.0, 0.8, 15.0
+#: What images of the kernel may weigh at most, however large the tolerance.
+MOST_TAIL = 0.01
 #: Nodes of a grid at most: 256 MB a field in float32.
 MOST_NODES = 2**26
 #: Points whose box tells where the bulk lies, and the part of all points that may lie far from it.
@@ -221,7 +223,7 @@ def _cheapest(sums: Sums, box: Box, bandwidth: float, value: float, slope: float
     for order in spline_grid.ORDERS:
         ratio = spline_grid.spacing(order, sums.x.shape[1], value / 2, slope / 2)  # the other half is for the images
         if ratio is not None:
-            grid = spline_grid.around(box, bandwidth, ratio, order, least / 2, dtype)
+            grid = spline_grid.around(box, bandwidth, ratio, order, min(least / 2, MOST_TAIL), dtype)
             if grid.nodes <= MOST_NODES:
                 grids.append(grid)
     return min(grids, key=lambda grid: _cost(grid, sums, results), default=None)
