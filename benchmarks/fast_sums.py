@@ -70,7 +70,7 @@ def measure(
         kernel = Gaussian(kernel * float((p.amax(0) - p.amin(0)).max()))
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(1))
     timed = {"mmdflow, pairs": min(n, PAIRS // (2 * n))}
-    if PLAIN_PAIRS >= 2 * n * CHECKED:
+    if 2 * n * CHECKED <= PLAIN_PAIRS:
         timed["blocked torch"] = min(n, PLAIN_PAIRS // (2 * n))
     parts = {method: x[shuffled[:count]] for method, count in timed.items()}
     checked = shuffled[:CHECKED]
