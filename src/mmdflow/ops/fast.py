@@ -21,7 +21,7 @@ from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Gaussian, Kernel, Laplace, Matern, Mixture, Polynomial, Riesz
 from mmdflow.kernels.profiles import LOG2E, Exponential, Profile
 from mmdflow.ops import spline_grid
-from mmdflow.ops.spline_grid import Grid
+from mmdflow.ops.spline_grid import Box, Grid
 
 #: Dimensions in which grids are offered.
 MOST_DIM = 3
@@ -36,6 +36,8 @@ MEASURED = 0.5
 SINGLE = 1e-6
 #: Nanoseconds on one thread: of a pair, of a point, of a share of a point on a node, of a node in a transform. In float64 twice.
 PAIR, POINT, SHARE, NODE = 0.3, 40.0, 0.8, 15.0
+#: What images of the kernel may weigh at most, however large the tolerance.
+MOST_TAIL = 0.01
 #: Nodes of a grid at most: 256 MB a field in float32.
 MOST_NODES = 2**26
 #: Points whose box tells where the bulk lies, and the part of all points that may lie far from it.
@@ -191,9 +193,11 @@ def _on_grid(report: FastSums, sums: Sums, bandwidth: float, values: Tensor | No
     # what the result may be off by, in the units of the bounds on the kernel and on its gradient
     value = report.tolerance * sizes[0] / mass if values is not None else math.inf
     slope = report.tolerance * sizes[-1] / (mass * bandwidth) if slopes is not None else math.inf
-    reason = ""
+    reason, box = "", Box.of(x, y)
+    if not all(math.isfinite(extent) for extent in box.extents):
+        return "not all points are finite"
     for share in SHARES:
-        grid = _cheapest(sums, bandwidth, share * value, share * slope, len(totals))
+        grid = _cheapest(sums, box, bandwidth, share * value, share * slope, len(totals))
         if grid is None:
             return reason or "the tolerance needs a finer grid than is offered"
         if _cost(grid, sums, len(totals)) > pairs:
@@ -211,15 +215,15 @@ def _on_grid(report: FastSums, sums: Sums, bandwidth: float, values: Tensor | No
     return reason
 
 
-def _cheapest(sums: Sums, bandwidth: float, value: float, slope: float, results: int) -> Grid | None:
-    """Return the cheapest grid whose bounds are at most those, or None."""
+def _cheapest(sums: Sums, box: Box, bandwidth: float, value: float, slope: float, results: int) -> Grid | None:
+    """Return the cheapest grid over the box whose bounds are at most those, or None."""
     grids = []
     least = min(value, slope)
     dtype = torch.float32 if least > SINGLE else torch.float64
     for order in spline_grid.ORDERS:
         ratio = spline_grid.spacing(order, sums.x.shape[1], value / 2, slope / 2)  # the other half is for the images
         if ratio is not None:
-            grid = spline_grid.around(sums.x, sums.y, bandwidth, ratio, order, least / 2, dtype)
+            grid = spline_grid.around(box, bandwidth, ratio, order, min(least / 2, MOST_TAIL), dtype)
             if grid.nodes <= MOST_NODES:
                 grids.append(grid)
     return min(grids, key=lambda grid: _cost(grid, sums, results), default=None)

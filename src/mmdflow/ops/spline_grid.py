@@ -174,14 +174,28 @@ class Grid:
         return index, shares
 
 
-def around(x: Tensor, y: Tensor, bandwidth: float, ratio: float, order: int, tail: float, dtype: torch.dtype) -> Grid:
-    """Return the grid of spacing h = ratio b that holds all points, and whose images of the kernel weigh less than `tail`."""
-    low = torch.minimum(x.amin(0), y.amin(0)).double()
-    extent = (torch.maximum(x.amax(0), y.amax(0)).double() - low).tolist()
+@dataclass(frozen=True)
+class Box:
+    """The least box around points: its lower corner and its extents, [d] each."""
+
+    low: tuple[float, ...]
+    extents: tuple[float, ...]
+
+    @classmethod
+    def of(cls, *clouds: Tensor) -> Box:
+        """Return the box of clouds of points [n, d]."""
+        ends = [[column.aminmax() for column in cloud.T] for cloud in clouds]
+        lows = [min(float(low) for low, _ in axis) for axis in zip(*ends, strict=True)]
+        highs = [max(float(high) for _, high in axis) for axis in zip(*ends, strict=True)]
+        return cls(tuple(lows), tuple(high - low for low, high in zip(lows, highs, strict=True)))
+
+
+def around(box: Box, bandwidth: float, ratio: float, order: int, tail: float, dtype: torch.dtype) -> Grid:
+    """Return the grid of spacing h = ratio b that holds the box, and whose images of the kernel weigh less than `tail`."""
     h = ratio * bandwidth
-    apart = max(bandwidth * math.sqrt(2 * math.log(8 * len(extent) / tail)), (order + 2) * h)
-    sizes = tuple(fft_size(math.ceil(min((length + apart) / h, 2.0**40))) for length in extent)
-    first = tuple(start - (order // 2) * h for start in low.tolist())
+    apart = max(bandwidth * math.sqrt(2 * math.log(8 * len(box.low) / tail)), (order + 2) * h)
+    sizes = tuple(fft_size(math.ceil(min((extent + apart) / h, 2.0**40))) for extent in box.extents)
+    first = tuple(start - (order // 2) * h for start in box.low)
     return Grid(first, h, sizes, order, bandwidth, dtype)
 
 
@@ -205,6 +219,7 @@ def spline(order: int) -> np.ndarray:
     return np.ascontiguousarray(pieces[:, ::-1])
 
 
+@functools.lru_cache(1024)
 def fft_size(least: int) -> int:
     """Return the least even number of at least that, with no prime factor above 5: transforms of such sizes are quick."""
     best = 2 ** max(1, math.ceil(math.log2(least)))
