@@ -201,3 +201,54 @@ def test_a_divergence_of_ones_own():
         Spring(), x, step_size=0.1, num_steps=20, moves=BirthDeath(5.0), generator=torch.Generator().manual_seed(0)
     )
     assert len(jumped.particles.unique(dim=0)) < 12
+
+
+class Bare(Integrator):
+    """Forgets the flow time."""
+
+    def step(self, gradient, x, step_size, k):
+        return x - step_size * gradient(x)
+
+
+class Fewer(Integrator):
+    """Loses particles."""
+
+    def step(self, gradient, x, step_size, k):
+        return x[1:], step_size
+
+
+class Drop(Move):
+    """Loses particles."""
+
+    def after(self, state):
+        state.particles = state.particles[1:]
+
+
+class Look(Move):
+    """Does not say that it needs a witness."""
+
+    def after(self, state):
+        state.witness_values()
+
+
+class Vector(Divergence):
+    """Returns no number."""
+
+    def forward(self, x, weights=None):
+        return x.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"integrator": Bare()}, r"integrator = Bare: step must return \(particles, flow time that passed\)"),
+        ({"integrator": Fewer()}, r"integrator = Fewer: step returned particles of shape \[\d+, 2\]: must be"),
+        ({"moves": Drop()}, r"moves: Drop set particles of shape \[\d+, 2\]: must be"),
+        ({"moves": Look()}, "field Pull: it has no witness; a move that needs one sets needs_witness = True"),
+        ({"field": Vector()}, r"Vector: forward returned shape \[2\]: must return F, a tensor of shape \[\]"),
+    ],
+)
+def test_mistakes_in_parts_of_ones_own_are_one_line(settings, message, unchecked):
+    settings = {"field": Pull(), "particles": points(), "step_size": 0.1, "num_steps": 2} | settings
+    with pytest.raises(InputError, match=message):
+        flow(**settings)

@@ -167,6 +167,7 @@ def test_potential_energy_moves_particles_independently():
         ({"particles": [[0.0, 0.0]]}, "must be a torch.Tensor"),
         ({"num_steps": -1}, "num_steps = -1: must be an integer >= 0"),
         ({"step_size": float("inf")}, "step_size = inf"),
+        ({"step_size": "0.1"}, "step_size = '0.1': must be a finite number >= 0"),
         ({"step_size": lambda step: float("nan")}, r"step_size\(0\) = nan"),
         ({"momentum": 1.0}, r"momentum = 1.0: must be a number in \[0, 1\)"),
         ({"momentum": lambda step: 2.0}, r"momentum\(0\) = 2.0: must be a number in"),
@@ -175,6 +176,7 @@ def test_potential_energy_moves_particles_independently():
             "particles has dtype torch.float64: must be torch.float32",
         ),
         ({"save_every": 0}, "save_every = 0"),
+        ({"diffusion": 0.1, "generator": 0}, "generator = 0: must be a torch.Generator"),
         ({"callback": lambda s, x: x[:1]}, r"callback returned shape \[1, 2\]"),
     ],
 )
@@ -195,3 +197,10 @@ def test_bad_target(bad, unchecked):
 def test_explosion_is_told():
     with pytest.raises(DivergedError, match="lower step_size"):
         flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(2, 1), step_size=1e30, num_steps=10)
+
+
+def test_a_result_is_shown_on_one_line():
+    result = flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(3, 1), step_size=1.0, num_steps=4)
+    assert repr(result) == "FlowResult([3, 1] particles, 4 steps, nfe 4, F 0.5 -> 0)"
+    bare = flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(3, 1), step_size=1.0, num_steps=4, evaluate=False)
+    assert repr(bare) == "FlowResult([3, 1] particles, 4 steps, nfe 4)"

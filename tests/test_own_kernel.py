@@ -244,6 +244,16 @@ def test_what_is_wrong_is_named(case, unchecked):
     assert "\n" not in str(caught.value)
 
 
+def test_a_gradient_that_fails_at_distance_0_is_named_though_no_point_is_in_both():
+    x = points(9, 2)
+    with pytest.raises(InputError, match=r"grad\(x, x\) holds 18 NaN .* x_i = y_j"):
+        check_kernel(altered(Plain, forward=lambda s, x, y: torch.exp(-flat_distance(x, y)))(), x, x + 3)
+
+
+def flat_distance(x, y):
+    return (x[:, None] - y[None]).square().sum(2).sqrt()
+
+
 def test_what_is_no_kernel(unchecked):
     with pytest.raises(InputError, match="kernel = 3.14.*: must be a Kernel"):
         check_kernel(math.pi, points(9, 2))

@@ -125,6 +125,11 @@ def test_a_file_that_holds_no_fields(text, tmp_path):
         read_yaml(tmp_path / "x.yaml")
 
 
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="x.yaml: no such file$"):
+        read_yaml(tmp_path / "x.yaml")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

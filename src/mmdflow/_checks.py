@@ -158,6 +158,6 @@ def _number(field: str, value: float, good: Callable[[float], bool], allowed: st
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{field} = {value!r}: must be {allowed}") from None
-    if isinstance(value, bool) or not math.isfinite(number) or not good(number):
+    if isinstance(value, bool | str) or not math.isfinite(number) or not good(number):
         raise InputError(f"{field} = {value!r}: must be {allowed}")
     return number

@@ -52,9 +52,9 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     names = [one.name for one in fields(settings)]
     for name, value in changes.items():
         if name not in names:
-            raise InputError(
-                f"{name} = {value!r}: no such setting{_checks.near(name, names)}; there are {', '.join(names)}"
-            )
+            shown = " ".join(repr(value).split())[:80]
+            hint = _checks.near(name, names) or f"; there are {', '.join(names)}"
+            raise InputError(f"{name} = {shown}: no such setting{hint}")
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         return replace(settings, **given)  # type: ignore[type-var]

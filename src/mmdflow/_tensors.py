@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmdflow.errors import InputError
+
 
 def flat(x: Tensor) -> Tensor:
     """Return x, [n, *event], as [n, d]."""
@@ -22,7 +24,14 @@ def along(t: Tensor, x: Tensor) -> Tensor:
 
 
 def device_of(generator: torch.Generator | None, default: torch.device | str = "cpu") -> torch.device | str:
-    """Return the device on which to draw: the generator's."""
+    """Return the device on which to draw: the generator's.
+
+    Raises:
+        InputError: for what is no generator, such as a seed.
+    """
+    given: object = generator
+    if given is not None and not isinstance(given, torch.Generator):
+        raise InputError(f"generator = {given!r}: must be a torch.Generator, such as torch.Generator().manual_seed(0)")
     return default if generator is None else generator.device
 
 

@@ -44,6 +44,13 @@ class FlowResult:
     weights: Float[Tensor, " n"] | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return a line."""
+        values = f", F {float(self.values[0]):.4g} -> {float(self.values[-1]):.4g}" if len(self.values) else ""
+        return (
+            f"FlowResult({list(self.particles.shape)} particles, {int(self.steps[-1])} steps, nfe {self.nfe}{values})"
+        )
+
 
 @dataclass(frozen=True)
 class SamplingMonitor:

@@ -143,7 +143,13 @@ class ValueWitness:
             return self.grad(self.points)
         with torch.enable_grad():
             x = self.points.clone().requires_grad_()
-            (slope,) = torch.autograd.grad(self.value(x, self.weights) + 0 * x.sum(), x)
+            value = self.value(x, self.weights)
+            if value.ndim:
+                name = type(self.value).__name__
+                raise InputError(
+                    f"{name}: forward returned shape {list(value.shape)}: must return F, a tensor of shape []"
+                )
+            (slope,) = torch.autograd.grad(value + 0 * x.sum(), x)
         return len(x) * slope if self.weights is None else slope / along(self.weights, slope)
 
 

@@ -141,11 +141,22 @@ def _begin(
 
 def _take_step(state: FlowState, step: int, step_size: float, moves: Sequence[Move]) -> None:
     state.begin(step, step_size)
+    shape = state.particles.shape
     for move in moves:
         move.before(state)
+        _check_shape(move, state, shape)
     state.advance()
     for move in moves:
         move.after(state)
+        _check_shape(move, state, shape)
+
+
+def _check_shape(move: Move, state: FlowState, shape: torch.Size) -> None:
+    """Raise InputError where a move changed the shape of the particles."""
+    if state.particles.shape != shape:
+        raise InputError(
+            f"moves: {type(move).__name__} set particles of shape {list(state.particles.shape)}: must be {list(shape)}"
+        )
 
 
 def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:

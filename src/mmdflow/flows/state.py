@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
 from mmdflow.divergences import Divergence, VelocityField
-from mmdflow.errors import DivergedError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows.integrators import Integrator
 from mmdflow.types import FlowResult
 
@@ -59,7 +59,17 @@ class FlowState:
         def gradient(x: Tensor) -> Tensor:
             return self.gradient(x, None if self.shift is None else x + self.shift)
 
-        self.particles, self.elapsed = self.integrator.step(gradient, self.particles, self.step_size, self.step)
+        made: object = self.integrator.step(gradient, self.particles, self.step_size, self.step)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise InputError(
+                f"integrator = {type(self.integrator).__name__}: step must return (particles, flow time that passed)"
+            )
+        if made[0].shape != self.particles.shape:
+            raise InputError(
+                f"integrator = {type(self.integrator).__name__}: step returned particles of shape {list(made[0].shape)}: must "
+                f"be {list(self.particles.shape)}"
+            )
+        self.particles, self.elapsed = made
         self.time += self.elapsed
 
     def gradient(self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None) -> Tensor:
@@ -73,7 +83,13 @@ class FlowState:
 
     def witness_values(self) -> Float[Tensor, " n"]:
         """Return the witness f at the particles, for moves with `needs_witness`."""
-        f: Tensor = self.field.witness(self.particles, self.weights)(self.particles)  # type: ignore[attr-defined]
+        witness = getattr(self.field, "witness", None)
+        if witness is None:
+            raise InputError(
+                f"state.witness_values() with field {type(self.field).__name__}: it has no witness; a move that needs one sets "
+                f"needs_witness = True"
+            )
+        f: Tensor = witness(self.particles, self.weights)(self.particles)
         return f
 
     def value(self, x: Float[Tensor, "n *event"]) -> float:

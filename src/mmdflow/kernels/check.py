@@ -38,6 +38,7 @@ def check_kernel(
     | shapes and dtypes of `forward`, `grad`, `diag` | [n, m], the shape of x, [n]; float64 |
     | `forward(x, y)` | `forward(y, x)` transposed |
     | `grad`, `mixed` (if `smooth`) | automatic differentiation of `forward` |
+    | `grad(x, x, weights)`, which a flow needs | NaN and infinite entries |
     | `diag` | the diagonal of `forward(x, x)` |
     | the eigenvalues of `forward(x, x)` (if `positive`) | 0, from below |
     | `embed` (if `finite`) | `forward` |
@@ -108,6 +109,8 @@ class _Check:
             expected = derivatives.grad(self.kernel, self.x, self.y, weights, again=False)
             self.finite("autograd of forward", expected)
             self.compare("grad", gradient, "autograd of forward", expected)
+        ones = self.weights.new_ones(1, len(self.x))  # a flow needs it at x_i = x_i, whatever y is
+        self.result("grad(x, x)", lambda: self.kernel.grad(self.x, self.x, ones), tuple(self.x.shape))
 
     def positivity(self) -> None:
         """Check that the Gram matrix has no negative eigenvalue, if the class says so."""

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, fields
 
 import pytest
+import torch
 
 from mmdflow import DMMDPipeline, InputError
 from mmdflow._settings import fields_of
@@ -57,13 +58,17 @@ def test_changes_of_a_call():
         assert settings.changed(sampler=name, final_steps=1).final_steps == 1
     with pytest.raises(InputError, match=r"num_level = 3: no such setting; did you mean 'num_levels'"):
         settings.changed(num_level=3)
+    with pytest.raises(InputError, match=r"^source = tensor\(.{,75}: no such setting; there are num_levels"):
+        settings.changed(source=torch.zeros(50, 8))
 
 
 def test_a_pipeline_takes_every_setting_and_no_other():
     pipeline = DMMDPipeline.from_pretrained("digits")
     assert pipeline.settings is type(pipeline.defaults) is SamplerSettings
     same = asdict(pipeline.defaults)
-    assert pipeline(2, **same).nfe == 52
+    out = pipeline(2, **same)
+    assert out.nfe == 52
+    assert repr(out) == "DMMDOutput([2, 1, 8, 8] particles, nfe 52)"
     with pytest.raises(InputError, match=r"steps = 3: no such setting"):
         pipeline(2, steps=3)
 
