@@ -44,6 +44,11 @@ class FlowResult:
     weights: Float[Tensor, " n"] | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return a line."""
+        value = f", F = {float(self.values[-1]):.4g}" if len(self.values) else ""
+        return f"FlowResult({list(self.particles.shape)}, {int(self.steps[-1])} steps, NFE {self.nfe}{value})"
+
 
 @dataclass(frozen=True)
 class SamplingMonitor:

@@ -34,6 +34,10 @@ class SampleOutput:
     nfe: int
     trajectory: Float[Tensor, "S n *event"] | None = None
 
+    def __repr__(self) -> str:
+        """Return a line."""
+        return f"{type(self).__name__}({list(self.particles.shape)}, NFE {self.nfe})"
+
     @property
     def images(self) -> list[Image.Image]:
         """The particles as PIL images (events [1 or 3, height, width])."""

@@ -39,7 +39,7 @@ from mmdflow.types import SamplingMonitor
 TARGETS: tuple[type[Target], ...] = (TargetMeans, TargetSamples, TargetWitness)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DMMDOutput(SampleOutput):
     """What a DMMD pipeline returns: `particles`, `nfe`, `trajectory`, `images`; NFE counts witness gradients.
 
