@@ -26,7 +26,7 @@ def announced(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 @cache
 def spare_amx() -> None:
-    """Limit oneDNN to AVX-512 where AMX is announced and does not run, and warn; to be called where bfloat16 is asked for.
+    """Limit oneDNN to AVX-512 where AMX is announced and does not run, and warn. Call it before computing in bfloat16.
 
     oneDNN reads the limit at its first use, so that this comes too late in a process that has convolved before. Costs the import
     of torch in another process (seconds), once, and only where AMX is announced.

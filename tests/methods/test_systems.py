@@ -32,7 +32,7 @@ from tests.methods.common import read
 
 pytest.importorskip("lightning")
 pytest.importorskip("diffusers")
-from mmdflow.runs import run
+from mmdflow.runs import train as run
 from mmdflow.training import LossModule
 from mmdflow.training.run import read_checkpoint
 

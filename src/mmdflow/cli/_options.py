@@ -123,7 +123,7 @@ class Parser:
         return self._read(given)
 
     def _read(self, given: argparse.Namespace) -> Options:
-        """Return the options whose words argparse has told apart."""
+        """Return the options that argparse found, their words read as their types."""
         options = Options(fields={}, **self._defaults)
         for name, text in vars(given).items():
             value = read_text(name, text, self._kinds[name]) if isinstance(text, str) else text

@@ -1,4 +1,4 @@
-"""Images kept as bytes, on disk where they are large, until a batch of them is asked for."""
+"""Images kept as bytes, on disk where they are large, until a batch needs them."""
 
 from __future__ import annotations
 

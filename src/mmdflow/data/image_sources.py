@@ -157,7 +157,7 @@ def _part(path: Path, split: str) -> Path:
     parts = [name for names in SPLITS.values() for name in names if (path / name).is_dir()]
     if parts or (split == "test" and not (path / "list_eval_partition.txt").is_file()):
         raise InputError(
-            f"{path}: holds no folder {split}/ (nor {split}.npz, {split}.npy), asked for by split = {split!r}"
+            f"{path}: holds no folder {split}/ (nor {split}.npz, {split}.npy), which split = {split!r} needs"
         )
     return path
 

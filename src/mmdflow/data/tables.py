@@ -48,7 +48,7 @@ def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) 
 
 
 def hub_pictures(name: str, split: str, splits: Mapping[str, Sequence[str]]) -> Encoded:
-    """Return the pictures of a split of hub:OWNER/NAME, streamed when they are decoded; nothing is asked of the hub before.
+    """Return the pictures of a split of hub:OWNER/NAME, streamed when they are decoded; the hub is not called before.
 
     OWNER/NAME may also be a folder that `datasets.load_dataset` reads.
 

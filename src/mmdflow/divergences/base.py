@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -86,6 +87,12 @@ class Divergence(nn.Module):
         for target in self.buffers(recurse=False):
             _checks.alike(field, x, target)
         return x
+
+
+def check_particles(field: VelocityField, x: Tensor, name: str = "particles") -> Tensor:
+    """Return x if it is finite, and what the field takes: by its own `check`, where it has one; else raise InputError."""
+    check: Callable[[Tensor, str], Tensor] | None = getattr(field, "check", None)
+    return _checks.points(name, x) if check is None else check(x, name)
 
 
 def uniform(x: Tensor, weights: Tensor | None = None) -> Tensor:

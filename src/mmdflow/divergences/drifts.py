@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along, flat
-from mmdflow.divergences.base import uniform
+from mmdflow.divergences.base import require_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
@@ -76,7 +76,7 @@ class Drift:
         self.target = _checks.points("target", target).detach()
         self.target_weights = _checks.weights("target_weights", target_weights, self.target)
         self.normalization = _checks.choice("normalization", normalization, NORMALIZATIONS)
-        self.kernel, self.companion = kernel, _companion(kernel)
+        self.kernel, self.companion = require_kernel(kernel), _companion(kernel)
         self.self_terms = normalization == "sinkhorn" if self_terms is None else self_terms
         self.num_iterations = _checks.count("num_iterations", num_iterations)
         self.event_shape = tuple(self.target.shape[1:])

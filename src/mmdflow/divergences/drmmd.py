@@ -47,6 +47,14 @@ class DrMMD(Divergence):
 
     Raises:
         InputError: for a bad target or regularisation, or a Gram matrix that is not positive definite in this precision.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import DrMMD, Gaussian, flow
+        >>> target = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> result = flow(DrMMD(target, Gaussian(1.0), 0.1), target + 1, step_size=0.05, num_steps=50)
+        >>> bool(result.values[-1] < 0.1 * result.values[0])
+        True
     """
 
     target: Tensor

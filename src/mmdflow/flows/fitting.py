@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from mmdflow import _checks
 from mmdflow._tensors import device_of, flat
 from mmdflow.divergences import VelocityField
+from mmdflow.divergences.base import check_particles
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.types import ScalarOrSchedule
 
@@ -126,14 +128,14 @@ def fit(
 
 
 def _backward(field: VelocityField, network: nn.Module, noise: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Add the gradient of the loss to the network's parameters; return the samples and the loss."""
+    """Add the gradient of the loss to the network's parameters; return the samples and the loss, NaN if they are not finite."""
     with torch.enable_grad():
         whole = network(noise) if size >= len(noise) else None
     with torch.no_grad():
         samples = whole.detach() if whole is not None else torch.cat([network(part) for part in noise.split(size)])
-        check = getattr(field, "check", None)
-        if check is not None:
-            check(samples, "samples of the network")
+        if not _checks.all_finite(samples):
+            return samples, samples.new_tensor(math.nan)
+        check_particles(field, samples, "samples of the network")
         velocity = field.velocity(samples)
         cotangent = -2 / len(samples) * velocity
     with torch.enable_grad():

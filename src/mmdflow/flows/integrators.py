@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Integrator(ABC):
     Attributes:
         name: the short form: `flow(integrator=name)`. A class that has one can be chosen by it as soon as it is defined, also in
             recipes and on the command line.
-        takes_momentum: whether the constructor's first argument is a momentum, which `flow(momentum=...)` then sets.
+        takes_momentum: whether the constructor's first argument is a momentum, which `flow(momentum=...)` sets. Its default is
+            the one that `mmdflow flow` takes.
         obeys_step_size: whether a step of size eta covers the flow time eta (up to momentum's 1 / (1 - momentum)). Samplers that
             walk down noise levels need that. Adam and Adaptive choose their own.
         per_particle: names of attributes that hold one row a particle, or None; they follow birth-death jumps.
@@ -69,6 +71,14 @@ class Integrator(ABC):
     @abstractmethod
     def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
         """Return the particles after step k = 0, 1, ..., and the flow time that passed."""
+
+    @classmethod
+    def usual_momentum(cls) -> float:
+        """Return the momentum of an object that is given none; 0 where the class has none."""
+        if not cls.takes_momentum:
+            return 0.0
+        default = next(iter(inspect.signature(cls).parameters.values())).default
+        return 0.0 if callable(default) else float(default)  # Parameter.empty is callable, too
 
     def select(self, index: Tensor) -> None:
         """Follow a birth-death step in which particle i was replaced by particle index[i]."""

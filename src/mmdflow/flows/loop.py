@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import _checks
 from mmdflow.divergences import Divergence, VelocityField
+from mmdflow.divergences.base import check_particles
 from mmdflow.errors import InputError
 from mmdflow.flows.callbacks import Callback, callback_moves
 from mmdflow.flows.integrators import Integrator, make_integrator
@@ -127,10 +128,7 @@ def _begin(
     generator: torch.Generator | None,
 ) -> FlowState:
     """Return the state before the first step, after checking what the flow is made of."""
-    if isinstance(field, Divergence):
-        field.check(particles)
-    else:
-        _checks.points("particles", particles)
+    check_particles(field, particles)
     _check_needs(field, moves)
     x, weighted = particles.detach().clone(), weights is not None or any(move.weighted for move in moves)
     state = FlowState(field, x, _checks.weights("weights", weights, x) if weighted else None, integrator, generator)

@@ -147,7 +147,15 @@ def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:
 
 
 class Mixture(Kernel):
-    """sum_l weights_l k_l; ``k1 + k2`` and ``2.0 * k`` build it. Weights default to 1 and may not be negative."""
+    """sum_l weights_l k_l; ``k1 + k2`` and ``2.0 * k`` build it. Weights default to 1 and may not be negative.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Gaussian, Mixture
+        >>> kernel = Gaussian(1.0) + 0.5 * Gaussian(4.0)
+        >>> isinstance(kernel, Mixture), kernel.diag(torch.zeros(1, 2))
+        (True, tensor([1.5000]))
+    """
 
     def __init__(self, kernels: Sequence[Kernel], weights: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -17,6 +17,13 @@ class Deep(Kernel):
     Args:
         base: the kernel on features.
         features: a module or function phi.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Deep, Linear
+        >>> kernel = Deep(Linear(), lambda x: x.square())  # phi of one's own; a module is trained with the kernel
+        >>> kernel(torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]))
+        tensor([[ 4., 36.]])
     """
 
     def __init__(self, base: Kernel, features: Callable[[Tensor], Tensor]) -> None:

@@ -10,7 +10,14 @@ from mmdflow.kernels.base import Kernel
 
 
 class Linear(Kernel):
-    r"""k(x, y) = <x, y>: the base kernel of DMMD (DMMD paper, eq. 11)."""
+    r"""k(x, y) = <x, y>: the base kernel of DMMD (DMMD paper, eq. 11).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Linear
+        >>> MMD(torch.tensor([[1.0], [3.0]]), Linear())(torch.zeros(1, 1))  # half the squared distance of the means
+        tensor(2.)
+    """
 
     any_dtype = True
     grows = True

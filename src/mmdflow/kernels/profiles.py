@@ -1,7 +1,7 @@
 """Radial kernels as a few numbers, which the compiled backends work on.
 
 A profile gives two functions of r2 = |x - y|^2, the kernel and its slope, each up to a factor: k = value_factor * value(r2) and
-grad_1 k = slope_factor * slope(r2) (x - y). A radial kernel tells its own by `Radial.compiled_profile`.
+grad_1 k = slope_factor * slope(r2) (x - y). A radial kernel gives its own in `Radial.compiled_profile`.
 """
 
 from __future__ import annotations

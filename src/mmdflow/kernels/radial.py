@@ -222,7 +222,14 @@ class Gaussian(Radial):
 
 
 class Laplace(Radial):
-    r"""k(x, y) = exp(-|x - y| / bandwidth)."""
+    r"""k(x, y) = exp(-|x - y| / bandwidth).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Laplace
+        >>> Laplace(2.0)(torch.tensor([[0.0]]), torch.tensor([[0.0], [2.0]]))
+        tensor([[1.0000, 0.3679]])
+    """
 
     bandwidth: Parameter
     smooth = False
@@ -265,6 +272,12 @@ class Matern(Radial):
     r"""The Matern kernel of smoothness ``nu`` in {1/2, 3/2, 5/2}; with a = sqrt(2 nu) |x - y| / bandwidth,
 
     exp(-a), (1 + a) exp(-a), (1 + a + a^2/3) exp(-a) (Rasmussen and Williams 2006, eq. 4.17).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Matern
+        >>> Matern(1.5, 1.0)(torch.tensor([[0.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[1.0000, 0.4834]])
     """
 
     bandwidth: Parameter
@@ -336,7 +349,14 @@ class Matern(Radial):
 
 
 class InverseMultiquadric(Radial):
-    r"""k(x, y) = (scale^2 + |x - y|^2)^(-1/2)."""
+    r"""k(x, y) = (scale^2 + |x - y|^2)^(-1/2).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import InverseMultiquadric
+        >>> InverseMultiquadric(1.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 2.0]]))
+        tensor([[0.3333]])
+    """
 
     scale: Parameter
 
@@ -366,7 +386,14 @@ class InverseMultiquadric(Radial):
 
 
 class RationalQuadratic(Radial):
-    r"""k(x, y) = (1 + |x - y|^2 / (2 alpha scale^2))^-alpha (Binkowski et al. 2018 mix several alpha; use ``+``)."""
+    r"""k(x, y) = (1 + |x - y|^2 / (2 alpha scale^2))^-alpha (Binkowski et al. 2018 mix several alpha; use ``+``).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import RationalQuadratic
+        >>> RationalQuadratic(1.0)(torch.tensor([[0.0]]), torch.tensor([[2.0]]))
+        tensor([[0.3333]])
+    """
 
     alpha: Parameter
     scale: Parameter
@@ -413,6 +440,12 @@ class Riesz(Radial):
     r"""k(x, y) = -|x - y|^exponent, exponent in (0, 2); conditionally positive definite. Exponent 1: the energy distance.
 
     The gradient at coinciding points is 0 (Hertrich et al. 2024).
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Riesz
+        >>> MMD(torch.tensor([[3.0, 4.0]]), Riesz())(torch.zeros(1, 2))  # the distance of two points
+        tensor(5.)
     """
 
     smooth = False

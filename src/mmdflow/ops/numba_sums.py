@@ -281,7 +281,7 @@ def direct(dim: int) -> Callable[..., None]:
     scope: dict[str, Callable[..., None]] = {}
     exec(
         compile("\n".join(lines), __file__, "exec"), globals(), scope
-    )  # numba keeps its cache beside the file it is told
+    )  # numba keeps its cache beside the file of that name
     return jit(scope[f"direct_{dim}"])
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from mmdflow import _checks
+from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
 from mmdflow.recipe.divergences import DIVERGENCES, KERNEL_FIELDS, KERNELS
 
@@ -35,6 +35,7 @@ class DivergenceSpec:
         ranks: of sliced with riesz: exact (default) or binned, which is quicker for many points.
     """
 
+    section: ClassVar[str] = "divergence."
     name: DivergenceName = "mmd"
     kernel: KernelName | None = None
     bandwidth: float | None = None
@@ -48,7 +49,9 @@ class DivergenceSpec:
     ranks: Literal["exact", "binned"] | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers, and that no field is given that the divergence does not use."""
+        """Check choices and numbers, and that no field is given that the divergence does not use."""
+        positive = ("bandwidth", "regularization", "alpha")
+        _settings.check(self, counts=["num_directions"], positive=positive)
         kernel, used = self.kernel_name, self.used
         for name, value in vars(self).items():
             if value is not None and name not in used:
@@ -56,13 +59,8 @@ class DivergenceSpec:
                 raise InputError(
                     f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {', '.join(used)}"
                 )
-        for name in ("bandwidth", "regularization"):
-            if getattr(self, name) is not None:
-                _checks.positive(f"divergence.{name}", getattr(self, name))
         if self.exponent is not None:
             _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
-        if self.num_directions is not None:
-            _checks.count("divergence.num_directions", self.num_directions)
         if self.name == "adaptive" and not KERNELS[kernel].unit_height:
             allowed = ", ".join(name for name, choice in KERNELS.items() if choice.unit_height)
             raise InputError(
@@ -73,8 +71,6 @@ class DivergenceSpec:
             raise InputError(
                 f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"
             )
-        if self.alpha is not None:
-            _checks.positive("divergence.alpha", self.alpha)
 
     @property
     def kernel_name(self) -> str:
@@ -100,7 +96,7 @@ class FlowSpec:
         num_targets: samples of the target that the flow uses; a file of points gives as many random rows.
         num_steps: steps.
         step_size: eta; by default one that suits the divergence's scale.
-        momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0.
+        momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0. Integrators that need one have their own.
         noise_injection: beta at the start; it falls linearly to 0 over the first four fifths of the steps.
         integrator: the name of an integrator of `mmdflow.flows`, such as heun, or of one's own.
         birth_death: rate of birth-death jumps.
@@ -130,12 +126,8 @@ class FlowSpec:
         """Check the numbers."""
         for name, minimum in (("num_particles", 1), ("num_targets", 2), ("num_steps", 1), ("frames", 1), ("seed", 0)):
             _checks.count(name, getattr(self, name), minimum)
-        if self.step_size is not None:
-            _checks.positive("step_size", self.step_size)
+        _settings.check(self, positive=["step_size"], non_negative=["noise_injection", "birth_death"])
         if self.momentum is not None:
             _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
-        _checks.non_negative("noise_injection", self.noise_injection)
-        if self.birth_death is not None:
-            _checks.non_negative("birth_death", self.birth_death)
         if self.stop_level is not None:
             _checks.interval("stop_level", self.stop_level, 0.0, 1.0, "()")

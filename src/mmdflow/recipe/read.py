@@ -188,9 +188,10 @@ def _built(kind: Any, values: Mapping[str, Any], path: str) -> Any:
     try:
         return kind(**built)
     except InputError as error:
-        first = re.match(r"\w*", str(error))
-        inside = path and first and first.group() in hints  # the dataclass is used outside of recipes too
-        raise (InputError(f"{path}{error}") if inside else error) from None
+        message, section = str(error), getattr(kind, "section", "")
+        field = message.removeprefix(section)  # the dataclass may stand elsewhere in a recipe, or outside of one
+        first = re.match(r"\w*", field)
+        raise (InputError(f"{path}{field}") if first and first.group() in hints else error) from None
 
 
 def _converted(value: Any, kind: Any) -> Any:

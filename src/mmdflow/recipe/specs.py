@@ -6,14 +6,16 @@ Every number that shapes a run is a field of a recipe and stands nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from mmdflow import _checks
+from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
 from mmdflow.training.settings import BatchTrainingSpec, LoopSpec
 
 __all__ = [
+    "IMAGE_SETS",
     "BaseSpec",
+    "BatchRecipe",
     "BatchTrainingSpec",
     "DataSpec",
     "EvaluationSpec",
@@ -90,6 +92,7 @@ class FeaturesSpec:
         groups: groups of the normalisation (unet).
     """
 
+    section: ClassVar[str] = "features."
     network: Literal["mlp", "conv", "unet"] = "mlp"
     head: Literal["squared_residual", "flat"] = "squared_residual"
     num_features: int = 4
@@ -105,11 +108,9 @@ class FeaturesSpec:
     groups: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        _checks.count("features.num_features", self.num_features)
-        for name in ("width", "depth", "blocks", "patch", "layers", "groups"):
-            if getattr(self, name) is not None:
-                _checks.count(f"features.{name}", getattr(self, name))
+        """Check choices and numbers."""
+        sizes = ("width", "depth", "blocks", "patch", "layers", "groups")
+        _settings.check(self, counts=["num_features", *sizes])
         for channels in self.channels or []:
             _checks.count("features.channels", channels)
 
@@ -136,6 +137,7 @@ class BaseSpec:
         linear: weight of a linear kernel that is added to the others.
     """
 
+    section: ClassVar[str] = "base."
     name: Literal["linear", "gaussian", "rational-quadratic"] = "linear"
     bandwidths: list[float] | None = None
     alphas: list[float] | None = None
@@ -143,7 +145,8 @@ class BaseSpec:
     linear: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the choice of kernel, and that its numbers belong to it."""
+        _settings.check(self, non_negative=["linear"])
         used = {"gaussian": ("bandwidths",), "rational-quadratic": ("alphas", "scale")}.get(self.name, ())
         for name in ("bandwidths", "alphas", "scale"):
             value = getattr(self, name)
@@ -156,7 +159,6 @@ class BaseSpec:
                 raise InputError(f"base.{name} = []: must hold at least one number")
             for number in values:
                 _checks.positive(f"base.{name}", number)
-        _checks.non_negative("base.linear", self.linear)
         if self.linear > 0 and self.name == "linear":
             raise InputError(f"base.linear = {self.linear!r}: is added to a base.name other than 'linear'")
 
@@ -184,14 +186,14 @@ class EvaluationSpec:
         seed: of the samples and the tests.
     """
 
+    section: ClassVar[str] = "evaluation."
     num_samples: int = 1436
     particles_per_run: int = 359
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        _checks.count("evaluation.num_samples", self.num_samples)
-        _checks.count("evaluation.particles_per_run", self.particles_per_run)
+        _settings.check(self, counts=["num_samples", "particles_per_run"])
         _checks.count("evaluation.seed", self.seed, 0)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.data import READ_POINT_FILES, TOYS, density_points, is_points_file, read_points, toy
 from mmdflow.errors import InputError
-from mmdflow.flows import BirthDeath, Callback, Euler, Integrator, flow, named_integrators
+from mmdflow.flows import BirthDeath, Callback, Integrator, flow, named_integrators
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
 from mmdflow.recipe.flow import FlowSpec
@@ -160,8 +160,8 @@ def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor
     raise AssertionError
 
 
-def _momentum(spec: FlowSpec, integrator: type[Integrator], default: float) -> float:
-    """Return the momentum that was given, or one that suits the integrator; `default` suits the divergence with Euler's steps."""
+def _momentum(spec: FlowSpec, integrator: type[Integrator], suited: float) -> float:
+    """Return the momentum that was given, or the integrator's usual one; where that is 0, the one that suits the divergence."""
     if spec.momentum is not None:
         return spec.momentum
-    return default if integrator is Euler else 0.9 if integrator.takes_momentum else 0.0
+    return integrator.usual_momentum() or (suited if integrator.takes_momentum else 0.0)

@@ -186,19 +186,6 @@ class CheckerboardWidths(Study):
             "discrepancy_like_interpolation": like_interpolation(discrepancies),
             "samples_best": samples_best(quality),
         }
-        shown = ", ".join(
-            f"{name} {100 * q['dark']:.0f} percent in the dark squares ({100 * q['outliers']:.1f} outliers), W_2 "
-            f"{q['sliced_w2']:.3f}"
-            for name, q in quality.items()
-        )
-        dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
-        finding = (
-            f"{criteria_sentence(criteria)} From t = 1 to {T_MIN:g} sigma(t) goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} "
-            f"({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the largest MMD^2 is at "
-            f"{best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan.widths):.2f} at most to "
-            f"{gan.widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
-            f"half of its range in {100 * shape['transition']:.0f} percent of that of t. Samples: {shown}."
-        )
         figures = {
             "criteria": criteria,
             "shape_of_width": shape,
@@ -213,7 +200,7 @@ class CheckerboardWidths(Study):
         return Outcome(
             CLAIM,
             all(criteria.values()),
-            finding,
+            finding(criteria, shape, curves, best_widths, gan.widths, quality),
             figures,
             lambda figure: _draw(figure, figures, samples, self.gan_steps),
         )
@@ -309,6 +296,39 @@ def samples_best(quality: dict[str, dict[str, float]]) -> bool:
     others = [q for name, q in quality.items() if name not in ("target", "DMMD", "DMMD, normalised")]
     dmmd = quality["DMMD"]
     return all(dmmd["sliced_w2"] < q["sliced_w2"] and dmmd["dark"] > q["dark"] for q in others)
+
+
+def finding(
+    criteria: dict[str, bool],
+    shape: dict[str, float],
+    curves: dict[str, list[float]],
+    best_widths: Sequence[float],
+    gan_widths: Sequence[float],
+    quality: dict[str, dict[str, float]],
+) -> str:
+    """Return in a few sentences how the widths run, and how good the samples are.
+
+    Args:
+        criteria: which hold.
+        shape: of DMMD's curve, see `shape_of_width`.
+        curves: width at each noise level, by name.
+        best_widths: width of the largest MMD^2 at each noise level.
+        gan_widths: MMD-GAN's width during training.
+        quality: figures of the samples, by name, see `judge`.
+    """
+    dmmd, normalised = curves["DMMD"], curves["DMMD, normalised"]
+    shown = ", ".join(
+        f"{name} {100 * q['dark']:.0f} percent in the dark squares ({100 * q['outliers']:.1f} outliers), W_2 "
+        f"{q['sliced_w2']:.3f}"
+        for name, q in quality.items()
+    )
+    return (
+        f"{criteria_sentence(criteria)} From t = 1 to {T_MIN:g} sigma(t) goes from {dmmd[-1]:.2f} to {dmmd[0]:.2f} "
+        f"({normalised[-1]:.2f} to {normalised[0]:.2f} with the MMD normalised; the largest MMD^2 is at "
+        f"{best_widths[-1]:.2f} and {best_widths[0]:.2f}); MMD-GAN's goes from {max(gan_widths):.2f} at most to "
+        f"{gan_widths[-1]:.2f}. sigma(t) has a rank correlation of {shape['rank_correlation']:.2f} with t and crosses "
+        f"half of its range in {100 * shape['transition']:.0f} percent of that of t. Samples: {shown}."
+    )
 
 
 def _constant(width: float, t: float) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from mmdflow import _checks
+from mmdflow import _checks, _settings
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class LoopSpec:
         channels_last: keep images and weights channels last, which some devices convolve faster.
     """
 
+    section: ClassVar[str] = "training."
     max_steps: int = 10_000
     max_seconds: float | None = None
     step_size: float = 2e-3
@@ -52,14 +53,15 @@ class LoopSpec:
     channels_last: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("max_steps", "log_every", "checkpoint_every"):
-            _checks.count(f"training.{name}", getattr(self, name))
+        """Check choices and numbers."""
+        _settings.check(
+            self,
+            counts=["max_steps", "log_every", "checkpoint_every"],
+            positive=["step_size", "gradient_clip", "max_seconds"],
+            non_negative=["weight_decay"],
+        )
         for name in ("warmup_steps", "seed", "sample_every"):
             _checks.count(f"training.{name}", getattr(self, name), 0)
-        _checks.non_negative("training.weight_decay", self.weight_decay)
-        for name in ("step_size", "gradient_clip", *(["max_seconds"] if self.max_seconds is not None else [])):
-            _checks.positive(f"training.{name}", getattr(self, name))
         for beta in (*self.betas, self.ema_decay):
             _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
 
@@ -77,4 +79,4 @@ class BatchTrainingSpec(LoopSpec):
     def __post_init__(self) -> None:
         """Check the numbers."""
         super().__post_init__()
-        _checks.count("training.batch_size", self.batch_size)
+        _settings.check(self, counts=["batch_size"])

@@ -27,15 +27,7 @@ from .penalty_points import (
 )
 from .pipeline import DMMDOutput as DMMDOutput, DMMDPipeline as DMMDPipeline
 from .sampler import check_integrator as check_integrator, sample as sample
-from .settings import (
-    NAMES as NAMES,
-    OBJECTIVES as OBJECTIVES,
-    PAIRINGS as PAIRINGS,
-    PENALTY_POINTS as PENALTY_POINTS,
-    SAMPLERS as SAMPLERS,
-    LossSettings as LossSettings,
-    SamplerSettings as SamplerSettings,
-)
+from .settings import NAMES as NAMES, LossSettings as LossSettings, SamplerSettings as SamplerSettings
 from .targets.base import (
     FlowKind as FlowKind,
     Target as Target,

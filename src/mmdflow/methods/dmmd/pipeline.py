@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,7 +56,7 @@ class DMMDPipeline(SavedPipeline):
 
     Attributes:
         kernel: the kernel; its features are one of `mmdflow.features.NETWORKS`, its base is linear or one of
-            `mmdflow.methods.dmmd.base_config`.
+            `mmdflow.kernels.base_config`.
         schedule: the forward diffusion, with its name in `schedule_name`.
         schedule_name: one of vp, ddpm, cosine, linear.
         target: what is known of the data: mean embeddings by noise level (linear base), samples (any base), or a learned
@@ -242,14 +242,10 @@ class DMMDPipeline(SavedPipeline):
 
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
-            "system": "dmmd",
             "base_kernel": base_config(self.kernel.base),
             "witness_norm": self.kernel.witness_norm,
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
-            "data_scale": self.data_scale,
-            "sampler": asdict(self.defaults),
-            "provenance": self.provenance,
         }
         files = {} if self.target is None else {self.target.file: self.target.tensors()}
         return self.features, config, files
@@ -265,9 +261,7 @@ class DMMDPipeline(SavedPipeline):
             schedule_name=config["schedule"],
             target=_load_target(folder, path_of_noise),
             second_moment=config["second_moment"],
-            data_scale=config["data_scale"],
-            defaults=SamplerSettings(**config["sampler"]),
-            provenance=config["provenance"],
+            **cls._common(config),
         )
 
 

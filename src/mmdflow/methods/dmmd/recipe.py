@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from mmdflow import _checks
+from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.settings import LossSettings, SamplerSettings
 from mmdflow.recipe.specs import BaseSpec, LoopSpec, Recipe
@@ -23,9 +23,8 @@ class LossSpec(LossSettings):
     section: ClassVar[str] = "loss."
 
     def __post_init__(self) -> None:
-        """Check the witness besides."""
+        """Check that only the MMD has a choice of witness."""
         super().__post_init__()
-        _checks.choice("loss.witness", self.witness, ("mmd2", "mmd"))
         if self.witness != "mmd2" and self.objective != "mmd":
             raise InputError(
                 f"loss.witness = {self.witness!r} with loss.objective = {self.objective!r}: must be left out"
@@ -72,12 +71,11 @@ class SamplingSpec(SamplerSettings):
         """Check the numbers besides those of the sampler."""
         super().__post_init__()
         _checks.count("sampling.mean_levels", self.mean_levels, 2)
-        for name in ("mean_noise_repeats", "mean_events", "num_references"):
-            self._optional(_checks.count, name)
+        _settings.check(self, counts=["mean_noise_repeats", "mean_events", "num_references"])
 
     def settings(self) -> SamplerSettings:
         """Return the sampler's part."""
-        return SamplerSettings(**{f.name: getattr(self, f.name) for f in fields(SamplerSettings)})
+        return _settings.part(SamplerSettings, self)
 
 
 @dataclass(frozen=True)

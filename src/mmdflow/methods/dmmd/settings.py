@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from mmdflow import _checks
-from mmdflow._settings import changed
+from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
 
-SAMPLERS = ("exact", "approximate")
 #: The paper's samplers (section 5): flow, flow of the final steps, number of final steps.
 NAMES: dict[str, tuple[str, str | None, int]] = {
     "dmmd": ("exact", None, 0),
@@ -19,9 +17,7 @@ NAMES: dict[str, tuple[str, str | None, int]] = {
     "a-dmmd-e": ("approximate", "exact", 2),
     "dmmd-e": ("exact", "exact", 2),
 }
-OBJECTIVES = ("mmd", "kl", "reverse-kl")
-PAIRINGS = ("disjoint", "paired", "shared")
-PENALTY_POINTS = ("path", "interpolate", "noisy", "ends")
+Sampler: TypeAlias = Literal["exact", "approximate"]
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,10 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        p = self.section
-        _checks.choice(f"{p}objective", self.objective, OBJECTIVES)
-        _checks.count(f"{p}num_levels", self.num_levels)
-        for name in ("ridge", "mmd_weight", "unit_weight", "displacement_weight", "l2_weight"):
-            _checks.non_negative(f"{p}{name}", getattr(self, name))
-        _checks.choice(f"{p}penalty_points", self.penalty_points, PENALTY_POINTS)
-        _checks.choice(f"{p}pairing", self.pairing, PAIRINGS)
-        _checks.interval(f"{p}t_min", self.t_min, 0.0, 1.0, "[)")
-        _checks.interval(f"{p}t_max", self.t_max, self.t_min, 1.0, "(]")
-        _checks.positive(f"{p}level_power", self.level_power)
+        weights = ("mmd_weight", "unit_weight", "displacement_weight", "l2_weight")
+        _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
+        _checks.interval(f"{self.section}t_min", self.t_min, 0.0, 1.0, "[)")
+        _checks.interval(f"{self.section}t_max", self.t_max, self.t_min, 1.0, "(]")
 
 
 @dataclass(frozen=True)
@@ -109,9 +99,9 @@ class SamplerSettings:
     steps_per_level: int = 1
     step_size: float | list[float] | None = None
     step_scale: float = 1.0
-    sampler: Literal["exact", "approximate"] = "exact"
+    sampler: Sampler = "exact"
     final_steps: int = 0
-    final_sampler: Literal["exact", "approximate"] | None = None
+    final_sampler: Sampler | None = None
     final_step_size: float | None = None
     final_level: float | None = None
     max_slope: float | None = None
@@ -131,24 +121,19 @@ class SamplerSettings:
         """Check every field but the integrator, whose names `check_integrator` knows."""
         p = self.section
         _checks.count(f"{p}final_steps", self.final_steps, 0)
-        for name in ("num_levels", "steps_per_level", "chunk_size"):
-            self._optional(_checks.count, name)
+        _settings.check(
+            self,
+            counts=["num_levels", "steps_per_level", "chunk_size"],
+            positive=["step_scale", "final_step_size", "max_slope", "whitening"],
+            non_negative=["guidance"],
+        )
         _checks.step_sizes(f"{p}step_size", self.step_size, self.num_levels)
-        for name in ("step_scale", "final_step_size", "max_slope", "whitening"):
-            self._optional(_checks.positive, name)
         for name in ("final_level", "t_min", "t_max"):
-            self._optional(_checks.interval, name, 0.0, 1.0)
+            if (t := getattr(self, name)) is not None:
+                _checks.interval(f"{p}{name}", t, 0.0, 1.0)
         if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
             raise InputError(f"{p}t_min = {self.t_min!r}: must not be above {p}t_max = {self.t_max!r}")
-        _checks.choice(f"{p}sampler", self.sampler, SAMPLERS)
-        self._optional(_checks.choice, "final_sampler", SAMPLERS)
         _checks.interval(f"{p}momentum", self.momentum, 0.0, 1.0, "[)")
-        _checks.non_negative(f"{p}guidance", self.guidance)
-
-    def _optional(self, check: Any, name: str, *allowed: Any) -> None:
-        """Check a field unless it is None."""
-        if (value := getattr(self, name)) is not None:
-            check(f"{self.section}{name}", value, *allowed)
 
     def changed(self, **changes: Any) -> SamplerSettings:
         """Return the settings with some fields replaced, as a call gives them.
@@ -176,9 +161,9 @@ class SamplerSettings:
             del given["sampler"]
             start = replace(self, sampler=flow, final_sampler=final, final_steps=steps)  # type: ignore[arg-type]
         elif "sampler" in given:
-            _checks.choice("sampler", given["sampler"], (*SAMPLERS, *NAMES))
+            _checks.choice("sampler", given["sampler"], (*get_args(Sampler), *NAMES))
         if isinstance(given.get("step_size"), tuple):
             given["step_size"] = list(given["step_size"])
         switched_off = {name: None for name in self.unbounded if given.get(name) == math.inf}
         given = {name: value for name, value in given.items() if name not in switched_off}
-        return replace(changed(start, given), **switched_off)  # type: ignore[arg-type]
+        return replace(_settings.changed(start, given), **switched_off)  # type: ignore[arg-type]

@@ -8,15 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow.errors import DivergedError
+from mmdflow.methods._shared.terms import StepTerms
 
 
 @dataclass(frozen=True)
-class LossTerms:
+class LossTerms(StepTerms):
     """The loss and its parts at each of the L noise levels of a step.
 
     Attributes:
-        total: the scalar to minimise.
         levels: the noise levels t, increasing, [L].
         mmd2: the unbiased MMD^2 between noisy and clean samples, or the KL bound; in units of the distance between them if
             normalised, [L].
@@ -28,7 +27,7 @@ class LossTerms:
         participation: participation ratio of the clean features' covariance, (tr C)^2 / tr C^2, between 1 (collapsed) and K.
     """
 
-    total: Float[Tensor, ""]
+    parts = ("mmd2", "unit", "displacement", "l2")
     levels: Float[Tensor, " L"]
     mmd2: Float[Tensor, " L"]
     unit: Float[Tensor, " L"]
@@ -47,17 +46,12 @@ class LossTerms:
             for name in ("mmd2", "slope")
             for end, i in (("low", 0), ("high", -1))
         }
-        return {"loss": float(self.total.detach()), **means, "participation": float(self.participation), **ends}
+        return super().scalars() | means | {"participation": float(self.participation)} | ends
 
-    def check_finite(self) -> None:
-        """Raise `DivergedError` naming the first part that is not finite and its noise level."""
-        if bool(torch.isfinite(self.total)):
-            return
-        for name in ("mmd2", "unit", "displacement", "l2"):
-            bad = ~torch.isfinite(getattr(self, name))
-            if bool(bad.any()):
-                raise DivergedError(f"loss term {name} became non-finite at noise level t = {self.levels[bad][0]:.4f}")
-        raise DivergedError("the loss became non-finite although every term is finite")
+    def message(self, part: str) -> str:
+        """Return which part is not finite, and the first noise level at which it is not."""
+        level = self.levels[~torch.isfinite(getattr(self, part))][0]
+        return f"{super().message(part)} at noise level t = {level:.4f}"
 
 
 def participation(phi: Float[Tensor, "L n K"]) -> Float[Tensor, ""]:
