@@ -189,9 +189,9 @@ def _built(kind: Any, values: Mapping[str, Any], path: str) -> Any:
         return kind(**built)
     except InputError as error:
         message, section = str(error), getattr(kind, "section", "")
-        field = message.removeprefix(section)  # the dataclass may stand elsewhere in a recipe, or outside of one
-        first = re.match(r"\w*", field)
-        raise (InputError(f"{path}{field}") if first and first.group() in hints else error) from None
+        complaint = message.removeprefix(section)  # the dataclass may stand elsewhere in a recipe, or outside of one
+        first = re.match(r"\w*", complaint)
+        raise (InputError(f"{path}{complaint}") if first and first.group() in hints else error) from None
 
 
 def _converted(value: Any, kind: Any) -> Any:
