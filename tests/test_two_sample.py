@@ -154,12 +154,12 @@ def test_a_second_flow_is_tested_anew(generator):
     [
         ({"weights": torch.ones(5)}, "weights with StopWhenIndistinguishable"),
         ({"particles": normal(1)}, "particles has 1 point"),
-        ({"particles": normal(5, 3), "divergence": MMD(normal(4, 3), Riesz())}, r"event shape \[3\]: must be \[2\]"),
+        ({"particles": normal(5, 3), "field": MMD(normal(4, 3), Riesz())}, r"event shape \[3\]: must be \[2\]"),
         ({"method": "wild-bootstrap"}, "5 particles and 8 held-out samples"),
     ],
 )
 def test_what_cannot_be_tested_is_told_before_the_flow(settings, message, unchecked):
-    settings = {"divergence": MMD(normal(8), Riesz()), "particles": normal(5), "method": "permutation"} | settings
+    settings = {"field": MMD(normal(8), Riesz()), "particles": normal(5), "method": "permutation"} | settings
     stop = StopWhenIndistinguishable(normal(8, seed=1), method=settings.pop("method"))
     with pytest.raises(InputError, match=message):
         flow(**settings, step_size=0.1, num_steps=1, callback=stop)

@@ -70,10 +70,13 @@ class Parser:
         self._defaults: dict[str, Any] = {}
         self._settings: set[str] = set()
         self._names: list[str] = ["help"]
+        self._positional: str | None = None
 
     def add_argument(self, *flags: str, type: Any = str, help: str = "", default: Any = None, **more: Any) -> None:
         """Add an option, or a positional argument, as argparse has it; `type` is a type hint, as `float | list[float]`."""
         name = _name(flags)
+        if not flags[0].startswith("-"):
+            self._positional = name
         self._add(self._parser, flags, type, help, **more)
         self._defaults[name] = False if more.get("action") == "store_true" else default
 
@@ -118,6 +121,8 @@ class Parser:
             name = word[2:].split("=", 1)[0]
             if word.startswith("--") and name:
                 raise InputError(f"--{name}: no such field{_checks.near(name, self._names)}")
+        if rest and self._positional is not None:
+            raise InputError(f"{self._positional} = {rest[0]!r}: a second one; must be one")
         if rest:
             raise InputError(f"{rest[0]!r}: one argument too many; there is no place for it")
         return self._read(given)

@@ -76,12 +76,13 @@ def mmd2_by_sums(
 
 def _mmd2(kernel: Kernel, x: Tensor, y: Tensor, unbiased: bool) -> Tensor:
     """Choose a form that keeps its digits."""
-    if kernel.finite:
-        return mmd2_of_features(kernel.embed(x), kernel.embed(y), unbiased=unbiased)
-    if kernel.grows and keeps_up(kernel, "sum_by_parts", "forward"):
+    if (kernel.finite or kernel.grows) and keeps_up(kernel, "sum_by_parts", "forward"):
+        # before the feature map of the whole, whose factors round features that lie far from the origin
         by_parts = kernel.sum_by_parts(lambda part, a, b: _mmd2(part, a, b, unbiased), x, y)
         if by_parts is not None:
             return by_parts
+    if kernel.finite:
+        return mmd2_of_features(kernel.embed(x), kernel.embed(y), unbiased=unbiased)
     if kernel.any_dtype:
         wide = torch.float64 if kernel.grows else torch.promote_types(x.dtype, torch.float32)
         x, y = x.to(wide), y.to(wide)
