@@ -161,7 +161,7 @@ def test_resume_a_finished_run(run_folder, capsys):
         (["sample", "digits", "-o", "x.png", "--seed=-1"], "seed = -1"),
         (["sample", "nowhere", "-o", "x.png"], "model = 'nowhere'"),
         (["sample", "digitz", "-o", "x.png"], "did you mean 'digits'"),
-        (["train", "dmmd-digits", "dmmd-mnist", "--output=x"], "'dmmd-mnist': one argument too many"),
+        (["train", "dmmd-digits", "dmmd-mnist", "--output=x"], "recipe = 'dmmd-mnist': a second one"),
         (["sample", "nowhere"], "output is missing"),
         (["sample", "nowhere", "-n", "-3", "-o", "x.png"], "num_samples = -3"),
         (["sample", "nowhere", "--save", "x.npy"], "must end in .npz"),
