@@ -34,9 +34,9 @@ def fields_of(kind: type) -> list[Field]:
             texts[parameter.arg_name] = " ".join((parameter.description or "").split())
     types = get_type_hints(kind)
     rows = []
-    for one in fields(kind):
-        default = one.default_factory() if one.default_factory is not MISSING else one.default
-        rows.append(Field(one.name, types[one.name], default, texts.get(one.name, "")))
+    for entry in fields(kind):
+        default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        rows.append(Field(entry.name, types[entry.name], default, texts.get(entry.name, "")))
     return rows
 
 
@@ -49,7 +49,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         InputError: for a field that there is not, or an impossible value.
     """
     assert is_dataclass(settings)
-    names = [one.name for one in fields(settings)]
+    names = [entry.name for entry in fields(settings)]
     for name, value in changes.items():
         if name not in names:
             shown = " ".join(repr(value).split())[:80]
@@ -65,7 +65,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 def part(kind: type[Settings], settings: Any) -> Settings:
     """Return the settings of one kind whose fields stand, under the same names, in larger settings."""
-    names = [one.name for one in fields(kind) if hasattr(settings, one.name)]  # type: ignore[arg-type]
+    names = [entry.name for entry in fields(kind) if hasattr(settings, entry.name)]  # type: ignore[arg-type]
     return kind(**{name: getattr(settings, name) for name in names})
 
 
