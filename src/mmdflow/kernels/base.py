@@ -139,11 +139,8 @@ def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:
     A subclass that changes the formula alone would otherwise keep its parent's fast path, and with it the parent's values.
     """
     owners = type(kernel).__mro__
-
-    def depth(name: str) -> int:
-        return next(place for place, owner in enumerate(owners) if name in vars(owner))
-
-    return all(depth(fast) <= depth(name) for name in plain)
+    depth = {name: next(i for i, owner in enumerate(owners) if name in vars(owner)) for name in (fast, *plain)}
+    return all(depth[fast] <= depth[name] for name in plain)
 
 
 class Mixture(Kernel):
