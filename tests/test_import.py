@@ -20,11 +20,10 @@ def test_public_names_load_nothing_heavy():
 
 
 def test_import_is_quick_beyond_torch():
-    """The budget is 0.3 s of the processor, or a fifth of what torch takes there: a busy machine is slower at both."""
-    start = "import time\nclock = time.process_time\nstart = clock()\nimport torch, numpy\nmiddle = clock()\nimport mmdflow\n"
-    runs = [python(f"{start}{TOUCH}print(middle - start, clock() - middle)") for _ in range(3)]
-    torch_seconds, seconds = (min(map(float, column)) for column in zip(*map(str.split, runs), strict=True))
-    assert seconds < max(0.3, torch_seconds / 5)
+    """The budget is 0.3 s of the processor; the least of three keeps a busy machine from failing it."""
+    start = "import torch, numpy, time\nstart = time.process_time()\nimport mmdflow\n"
+    seconds = [float(python(f"{start}{TOUCH}print(time.process_time() - start)")) for _ in range(3)]
+    assert min(seconds) < 0.3
 
 
 def test_flow_stays_the_function():
