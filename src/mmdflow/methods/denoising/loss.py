@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,15 +51,19 @@ class DenoisingLoss(nn.Module):
     * ``prediction="velocity"``: the aim is dx_t/dt = eps - x_0 on the straight path x_t = (1 - t) x_0 + t eps (Lipman et al.
       2023, eq. 23, with sigma_min = 0; Liu et al. 2023, eq. 1). Both papers let time run from noise to data, which only turns
       the sign; here t = 0 is clean as everywhere in this library.
+    * ``prediction="residual"``: the same aim, of the output u as sqrt(m + 1) (x_t - u), m the mean square of the data's entries.
+      sqrt(m + 1) is the root mean square of eps - x_0. DMMD's displacement penalty at x_t, with one feature whose gradient holds
+      u fixed, is this regression.
 
-    The prediction is the event-shaped output `network.outputs(x, t)[:, 0]`, so that any feature network serves, with one
+    The output is the event-shaped `network.outputs(x, t)[:, 0]`, so that any feature network serves, with one
     read-out in place of DMMD's K. Every event of a batch has its own noise level, drawn one in each of as many equal strata.
 
     Args:
         network: a feature network with the squared-residual head and num_features = 1.
         schedule: the forward diffusion.
         settings: which noise levels are drawn.
-        prediction: "noise" or "velocity".
+        prediction: "noise", "velocity" or "residual".
+        second_moment: m, of "residual".
 
     Raises:
         InputError: for a network whose output is not one event, or a prediction that the schedule does not allow.
@@ -78,8 +83,10 @@ class DenoisingLoss(nn.Module):
         settings: DDPMLossSettings | None = None,
         *,
         prediction: str = "noise",
+        second_moment: float = 1.0,
     ) -> None:
         super().__init__()
+        self.second_moment = _checks.positive("second_moment", second_moment)
         self.network, self.schedule = check_event_map(network), schedule
         self.settings = settings or DDPMLossSettings()
         self.prediction = check_prediction(prediction, schedule)
@@ -91,16 +98,24 @@ class DenoisingLoss(nn.Module):
         noise = normal_like(clean, generator)
         noisy = self.schedule.add_noise(clean, noise, levels)
         aim = noise if self.prediction == "noise" else noise - clean
-        errors = (self.network.outputs(noisy, levels)[:, 0] - aim).square().flatten(1).mean(1)
+        predicted = self.network.outputs(noisy, levels)[:, 0]
+        if self.prediction == "residual":
+            predicted = velocity_of_residual(noisy, predicted, self.second_moment)
+        errors = (predicted - aim).square().flatten(1).mean(1)
         return DenoisingTerms(errors.mean(), levels, errors.detach())
 
 
+def velocity_of_residual(
+    x: Float[Tensor, "n *event"], output: Float[Tensor, "n *event"], second_moment: float
+) -> Float[Tensor, "n *event"]:
+    """Return sqrt(m + 1) (x - u), the velocity that an output u stands for; m is the mean square of the data's entries."""
+    return math.sqrt(second_moment + 1) * (x - output)
+
+
 def check_prediction(prediction: str, schedule: Schedule) -> str:
-    """Return the prediction if it fits the schedule: noise needs one that preserves variance, velocity the straight path."""
+    """Return the prediction if it fits the schedule: noise needs one that preserves variance, others the straight path."""
     straight = isinstance(schedule, LinearSchedule)
-    if (_checks.choice("prediction", prediction, PREDICTIONS) == "velocity") != straight:
-        needs = (
-            "the linear schedule" if prediction == "velocity" else "a variance-preserving schedule (ddpm, vp, cosine)"
-        )
+    if (_checks.choice("prediction", prediction, PREDICTIONS) != "noise") != straight:
+        needs = "a variance-preserving schedule (ddpm, vp, cosine)" if prediction == "noise" else "the linear schedule"
         raise InputError(f"prediction = {prediction!r} with {type(schedule).__name__}: needs {needs}")
     return prediction

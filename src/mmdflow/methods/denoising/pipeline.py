@@ -17,10 +17,9 @@ from mmdflow.methods._shared.folder import load_network
 from mmdflow.methods._shared.networks import check_event_map
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import Steps
-from mmdflow.methods.denoising.loss import check_prediction
+from mmdflow.methods.denoising.loss import check_prediction, velocity_of_residual
 from mmdflow.methods.denoising.samplers import diffusion_states, ode_states
 from mmdflow.methods.denoising.settings import (
-    PREDICTION_OF,
     SETTINGS,
     DDPMSettings,
     DenoisingSettings,
@@ -36,12 +35,13 @@ class DenoisingPipeline(SavedPipeline):
     Attributes:
         network: the network whose event-shaped output is the prediction.
         schedule: the forward diffusion, with its name in `schedule_name`.
-        schedule_name: one of vp, ddpm, cosine (noise) or linear (velocity).
-        prediction: "noise" (DDPM) or "velocity" (flow matching).
-        defaults: the sampler's settings: `DDPMSettings` (noise) or `FlowMatchingSettings` (velocity).
+        schedule_name: one of vp, ddpm, cosine (DDPM) or linear (flow matching).
+        prediction: "noise" (DDPM), "velocity" or "residual" (flow matching); see `DenoisingLoss`.
+        defaults: the sampler's settings: `DDPMSettings` or `FlowMatchingSettings`.
         levels: the lowest and highest noise level that the network was trained at; levels outside are moved to these.
         data_scale: factor of the data inside the model; particles are given and returned in the data's own units.
         provenance: what made it: recipe, command, commit, seconds, versions.
+        second_moment: mean square of the data's entries, scaled; of "residual".
 
     Example:
         >>> from mmdflow import LinearSchedule
@@ -60,7 +60,8 @@ class DenoisingPipeline(SavedPipeline):
     levels: tuple[float, float] = (0.0, 1.0)
     data_scale: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
-    systems: ClassVar[tuple[str, ...]] = tuple(PREDICTION_OF)
+    second_moment: float = 1.0
+    systems: ClassVar[tuple[str, ...]] = ("ddpm", "flow-matching")
     settings: ClassVar[type] = DenoisingSettings
 
     def __post_init__(self) -> None:
@@ -73,11 +74,12 @@ class DenoisingPipeline(SavedPipeline):
                 f"defaults = {self.defaults!r} with prediction = {self.prediction!r}: must be {kind.__name__}"
             )
         _checks.positive("data_scale", self.data_scale)
+        _checks.positive("second_moment", self.second_moment)
 
     @property
     def system(self) -> str:
         """The system's name: ddpm or flow-matching."""
-        return next(name for name, prediction in PREDICTION_OF.items() if prediction == self.prediction)
+        return "ddpm" if self.prediction == "noise" else "flow-matching"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -87,7 +89,8 @@ class DenoisingPipeline(SavedPipeline):
     def predict(self, x: Float[Tensor, "n *event"], t: float) -> Float[Tensor, "n *event"]:
         """Return the noise in particles of level t, or their velocity; in the model's units."""
         level = min(max(t, self.levels[0]), self.levels[1])
-        return self.network.outputs(x, x.new_full((len(x),), level))[:, 0]
+        output = self.network.outputs(x, x.new_full((len(x),), level))[:, 0]
+        return velocity_of_residual(x, output, self.second_moment) if self.prediction == "residual" else output
 
     def _network(self) -> FeatureNetwork:
         return self.network
@@ -108,13 +111,16 @@ class DenoisingPipeline(SavedPipeline):
             "system": self.system,
             "schedule": self.schedule_name,
             "levels": list(self.levels),
+            "prediction": self.prediction,
+            "second_moment": self.second_moment,
         }
         return self.network, config, {}
 
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DenoisingPipeline:
         low, high = config["levels"]
-        prediction = PREDICTION_OF[config["system"]]
+        plain = "noise" if config["system"] == "ddpm" else "velocity"
+        prediction = _checks.choice("prediction", config.get("prediction", plain), SETTINGS)  # not in old folders
         kind = SETTINGS[prediction]
         sampler = {k: v for k, v in config["sampler"].items() if k != "clip" or kind is DDPMSettings}  # in old folders
         return cls(
@@ -126,4 +132,5 @@ class DenoisingPipeline(SavedPipeline):
             levels=(float(low), float(high)),
             data_scale=config["data_scale"],
             provenance=config["provenance"],
+            second_moment=config.get("second_moment", 1.0),
         )

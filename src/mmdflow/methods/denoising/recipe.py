@@ -30,10 +30,15 @@ class DDPMRecipe(EventRecipe):
     loss: DDPMLossSettings = field(default_factory=DDPMLossSettings)
     sampling: DDPMSettings = field(default_factory=DDPMSettings)
 
+    @property
+    def prediction(self) -> str:
+        """What the network's output stands for."""
+        return "noise"
+
 
 @dataclass(frozen=True)
 class FlowMatchingRecipe(EventRecipe):
-    """All of a run of flow matching; the network's output is the velocity.
+    """All of a run of flow matching; the network's output gives the velocity.
 
     Attributes:
         system: flow-matching.
@@ -46,3 +51,8 @@ class FlowMatchingRecipe(EventRecipe):
     schedule: Literal["linear"] = "linear"
     loss: FlowMatchingLossSettings = field(default_factory=FlowMatchingLossSettings)
     sampling: FlowMatchingSettings = field(default_factory=FlowMatchingSettings)
+
+    @property
+    def prediction(self) -> str:
+        """What the network's output stands for."""
+        return self.loss.output

@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
 
-#: What a method predicts, by the name that recipes and saved pipelines use.
-PREDICTION_OF = {"ddpm": "noise", "flow-matching": "velocity"}
-PREDICTIONS = tuple(PREDICTION_OF.values())
+#: What a network can predict; DDPM's the noise, flow matching's the velocity or what an event's residual to it says.
+PREDICTIONS = ("noise", "velocity", "residual")
 #: Steps of the discrete diffusion; its step i = 1, ..., 1000 is the noise level t = i / 1000.
 NUM_STEPS = 1000
 
@@ -39,9 +38,15 @@ class DDPMLossSettings:
 
 @dataclass(frozen=True)
 class FlowMatchingLossSettings(DDPMLossSettings):
-    """Which noise levels the loss draws, from t = 0."""
+    """Which noise levels the loss draws, from t = 0, and what the network's output u stands for.
+
+    Attributes:
+        output: velocity (v = u), or residual (v = sqrt(m + 1) (x - u), m the mean square of the data's entries), in which an
+            output of 0 already points from noise to the origin.
+    """
 
     t_min: float = 0.0
+    output: Literal["velocity", "residual"] = "velocity"
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,17 @@ class FlowMatchingSettings(DenoisingSettings):
 
     Attributes:
         num_levels: steps from noise to data.
-        sampler: euler, or heun, which evaluates the network twice a step.
+        sampler: euler; heun, of second order, which evaluates the network twice a step; or adams_bashforth, of second order for
+            one evaluation.
     """
 
     num_levels: int = 50
-    sampler: Literal["euler", "heun"] = "euler"
+    sampler: Literal["euler", "heun", "adams_bashforth"] = "euler"
 
 
 #: The sampler's settings, by what the network predicts.
-SETTINGS: dict[str, type[DenoisingSettings]] = {"noise": DDPMSettings, "velocity": FlowMatchingSettings}
+SETTINGS: dict[str, type[DenoisingSettings]] = {
+    "noise": DDPMSettings,
+    "velocity": FlowMatchingSettings,
+    "residual": FlowMatchingSettings,
+}

@@ -9,7 +9,6 @@ from mmdflow.methods.base import System, Trained, new_features
 from mmdflow.methods.denoising.loss import DenoisingLoss
 from mmdflow.methods.denoising.pipeline import DenoisingPipeline
 from mmdflow.methods.denoising.recipe import DDPMRecipe, FlowMatchingRecipe
-from mmdflow.methods.denoising.settings import PREDICTION_OF
 from mmdflow.noise import schedule
 from mmdflow.recipe.data import ImageData
 
@@ -24,7 +23,9 @@ class Denoising(System):
     def loss(self, recipe: DDPMRecipe | FlowMatchingRecipe, dataset: DataSet | ImageData) -> DenoisingLoss:
         """Return the regression of a new network."""
         network, path = new_features(recipe, dataset), schedule(recipe.schedule)
-        return DenoisingLoss(network, path, recipe.loss, prediction=PREDICTION_OF[recipe.system])
+        return DenoisingLoss(
+            network, path, recipe.loss, prediction=recipe.prediction, second_moment=dataset.second_moment
+        )
 
     def pipeline(self, trained: Trained) -> DenoisingPipeline:
         """Return the averaged network as a pipeline; a preview has 25 steps."""
@@ -38,4 +39,5 @@ class Denoising(System):
             (recipe.loss.t_min, recipe.loss.t_max),
             recipe.data.scale,
             trained.provenance,
+            loss.second_moment,
         )
