@@ -324,20 +324,16 @@ def test_memory_and_precision_options_train(tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_network_trains_the_same(tmp_path):
     """In processes of its own: the tests' run-time checks cannot be compiled."""
-    semi = [*QUICK, "--features.gradient=semi", "--loss.mmd_weight=0", "--loss.penalty_points=noisy"]
+    quick = ["--training.max_steps=3", "--training.batch_size=8", "--features.width=16", "--evaluation.num_samples=2"]
     samples = []
     for name in ("eager", "compiled"):
         run, file = str(tmp_path / name), str(tmp_path / f"{name}.npz")
         compiled = f"--training.compile={str(name == 'compiled').lower()}"
-        for arguments in (["train", "dmmd-digits", "-o", run, *semi, compiled], ["sample", run, "-n3", "--save", file]):
+        train = ["train", "flow-matching-digits", "-o", run, *quick, compiled]
+        for arguments in (train, ["sample", run, "-n3", "--num_levels=2", "--save", file]):
             subprocess.run([sys.executable, "-m", "mmdflow", *arguments], check=True, capture_output=True)
         samples.append(np.load(file)["samples"])
     np.testing.assert_allclose(*samples, atol=1e-3)
-
-
-def test_compiling_the_full_gradient_is_refused(tmp_path, capsys):
-    refused = ["train", "dmmd-digits", f"--output={tmp_path / 'full'}", *QUICK, "--training.compile=true"]
-    assert "training.compile = True with features.gradient = 'full': must be 'semi'" in complaint(capsys, refused)
 
 
 def test_training_by_time_ends_in_time_and_resumes_as_finished(tmp_path):

@@ -16,12 +16,12 @@ CASES = [
     (UNetFeatures, (3, 8, 8), {"channels": [8, 8], "groups": 4, "attention": [False, True], "layers": 2}),
 ]
 networks = pytest.mark.parametrize(("network", "event", "extra"), CASES)
-heads = pytest.mark.parametrize("head", ["flat", "squared_residual"])
+heads = pytest.mark.parametrize("head", ["flat", "squared_residual", "mixed"])
 
 
 def build(network, event, extra, head):
     torch.manual_seed(0)
-    return network(event, 3, head, **extra)
+    return network(event, 3, head, 2 if head == "mixed" else None, **extra)
 
 
 @networks
@@ -97,13 +97,28 @@ def test_squared_residual_is_its_formula(generator):
     torch.testing.assert_close(features(x, t), expected)
 
 
+@networks
+def test_mixed_features_are_squared_residuals_then_flat_ones(network, event, extra, generator):
+    features = build(network, event, extra, "mixed")
+    x, t = torch.randn(4, *event, generator=generator), torch.rand(4, generator=generator)
+    maps, flat = features.heads(x, t)
+    assert (maps.shape, flat.shape) == ((4, 2, *event), (4, 1))
+    squares = features.event_size**0.25 / 2 * (x[:, None] - maps).square().flatten(2).mean(2)
+    torch.testing.assert_close(features(x, t), torch.cat([squares, flat], 1))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: MLPFeatures((2,), 4, "mixed"),
+            "num_features = 4 with head = 'mixed': must be above num_residuals = 4",
+        ),
+        (lambda: MLPFeatures((2,), 4, "flat", 2), "num_residuals = 2 with head = 'flat': is for head = 'mixed'"),
         (lambda: MLPFeatures((1, 8, 8), 0), "num_features = 0"),
         (
             lambda: MLPFeatures((1, 8, 8), head="flt"),
-            "head = 'flt': must be one of flat, squared_residual; did you mean 'flat'",
+            "head = 'flt': must be one of flat, squared_residual, mixed; did you mean 'flat'",
         ),
         (lambda: ConvFeatures((1, 7, 7), channels=(8, 8)), "height and width must be divisible by 2"),
         (lambda: ConvFeatures((1, 8, 8), channels=()), "number of channels = 0"),

@@ -76,10 +76,6 @@ def test_noise_conditional_kernels(generator):
     torch.testing.assert_close(width.at(0.5)(x, x), Gaussian(0.3)(x, x))
     with pytest.raises(InputError, match="t = 1.5"):
         kernel.at(1.5)
-    with pytest.raises(InputError, match="witness_norm = 2 with base = Gaussian: must be None"):
-        NoiseConditionalKernel(base=Gaussian(1.0), witness_norm=2.0)
-    with pytest.raises(InputError, match="witness_norm = -1"):
-        NoiseConditionalKernel(witness_norm=-1.0)
 
 
 def test_unknown_schedule_suggests():

@@ -30,7 +30,7 @@ from mmdflow.training.run import fit, read_checkpoint, read_log
 RECIPE = DMMDRecipe(
     data=DataSpec("digits"),
     features=FeaturesSpec("mlp", width=16, depth=1, num_features=2),
-    loss=LossSpec(num_levels=4, displacement_weight=1.0),
+    loss=LossSpec(form="path", num_levels=4),
     training=TrainingSpec(max_steps=12, checkpoint_every=5, sample_every=4, log_every=2, accelerator="cpu"),
     sampling=SamplingSpec(mean_levels=3, mean_noise_repeats=1, num_levels=3),
     evaluation=EvaluationSpec(num_samples=8),

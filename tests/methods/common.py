@@ -26,7 +26,7 @@ BAD_FLOWS = [
 ]
 #: Networks and settings that no loss of such a flow takes.
 BAD_FLOW_LOSSES = [
-    ({"num_features": 2}, {}, "num_features = 2 and gradient = 'full': must be 1 and 'full'"),
+    ({"num_features": 2}, {}, "num_features = 2: must be 1, a function of one value"),
     ({}, {"num_steps": 0}, "num_steps = 0"),
     ({}, {"step_size": 0.0}, "step_size = 0.0"),
     ({}, {"noise": -1.0}, "noise = -1.0"),

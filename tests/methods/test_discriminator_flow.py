@@ -284,7 +284,6 @@ def test_bad_settings_of_sampling(change, message, unchecked):
     ("network", "settings", "message"),
     [
         *BAD_FLOW_LOSSES,
-        ({"head": "squared_residual", "gradient": "semi"}, {}, "gradient = 'semi': must be 1 and 'full'"),
         ({}, {"objective": "hing"}, "did you mean 'hinge'"),
         ({}, {"penalty_slope": -1.0}, "penalty_slope = -1.0"),
     ],

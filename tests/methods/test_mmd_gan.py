@@ -321,7 +321,6 @@ MADE_BY = {"features": 1, "head": "squared_residual"}
     ("made_by", "critic", "settings", "message"),
     [
         ({}, {}, {}, "generator has head = 'flat' and num_features = 4"),
-        (MADE_BY, {"head": "squared_residual", "gradient": "semi"}, {}, "critic has gradient = 'semi': must be 'full'"),
         (MADE_BY, {"event": (2,)}, {}, r"critic has event_shape = \[2\]: must be \[3\]"),
         (MADE_BY, {}, {"critic_steps": 0}, "critic_steps = 0"),
         (MADE_BY, {}, {"penalty_weight": -1.0}, "penalty_weight = -1.0"),
@@ -367,7 +366,7 @@ def test_references_of_another_critic(tmp_path, unchecked):
 def test_recipes_are_on_equal_terms(data):
     ours, ddpm, gan = read(f"dmmd-{data}"), read(f"ddpm-{data}"), read(f"mmd-gan-{data}")
     assert gan.features == ddpm.features
-    backbone = {"head": ours.features.head, "num_features": 1, "gradient": None}
+    backbone = {"head": ours.features.head, "num_features": 1, "num_residuals": None}
     assert dataclasses.replace(gan.critic, **backbone) == ddpm.features
     assert (gan.data, gan.evaluation, gan.batch_size) == (ours.data, ours.evaluation, ddpm.batch_size)
     assert (gan.training.precision, gan.training.gradient_clip) == (
@@ -387,12 +386,6 @@ def test_recipes_are_on_equal_terms(data):
         (MMDGANSamplingSettings, {"step_size": 0.0}, "sampling.step_size = 0.0"),
         (MMDGANSamplingSettings, {"num_references": 0}, "sampling.num_references = 0"),
         (MMDGANRecipe, {"features": FeaturesSpec()}, "features.num_features = 4: must be 1 for mmd-gan"),
-        (
-            MMDGANRecipe,
-            {"features": FeaturesSpec(num_features=1, gradient="semi")},
-            "features.gradient = 'semi': not a field",
-        ),
-        (MMDGANRecipe, {"critic": FeaturesSpec(gradient="semi")}, "critic.gradient = 'semi': not a field"),
     ],
 )
 def test_recipes_check_their_fields(spec, fields, message, unchecked):

@@ -97,7 +97,7 @@ def test_recipes_are_on_equal_terms(data):
         assert recipe.evaluation == ours.evaluation
         assert recipe.training.gradient_clip == ours.training.gradient_clip
         assert recipe.training.precision == ours.training.precision
-        head = {name: getattr(recipe.features, name) for name in ("head", "num_features", "gradient")}
+        head = {name: getattr(recipe.features, name) for name in ("head", "num_features", "num_residuals")}
         assert recipe.features in [dataclasses.replace(trunk, **head) for trunk in trunks]
         assert head["num_features"] == 1
     for system in DENOISERS if data in ("digits", "checkerboard") else ():
@@ -202,7 +202,8 @@ def test_help_is_of_the_recipe_s_system(capsys):
         (["ddpm-digits", "--sampling.sampler=heun"], "sampling.sampler = 'heun': must be one of 'ancestral', 'ddim'"),
         (["ddpm-digits", "--sampling.num_levels=30"], "sampling.num_levels = 30: must divide 1000"),
         (["ddpm-digits", "--features.num_features=4"], "features.num_features = 4: must be 1 for ddpm"),
-        (["ddpm-digits", "--features.gradient=semi"], "features.gradient = 'semi': not a field of ddpm"),
+        (["ddpm-digits", "--features.gradient=semi"], "--features.gradient: no such field"),
+        (["dmmd-digits", "--training.compile=true"], "training.compile = True: must be false for dmmd"),
         (["flow-matching-digits", "--features.head=flat"], "features.head = 'flat': must be 'squared_residual'"),
         (["flow-matching-digits", "--sampling.clip=true"], "--sampling.clip: no such field"),
         (["flow-matching-digits", "dmmd-digits"], "recipe = 'dmmd-digits': a second one"),
@@ -277,11 +278,6 @@ def test_pipelines_of_an_unknown_system_are_told(run_folder, tmp_path, unchecked
             DiscriminatorFlowRecipe,
             {"features": FeaturesSpec()},
             "features.num_features = 4: must be 1 for discriminator-flow",
-        ),
-        (
-            DensityRatioRecipe,
-            {"features": FeaturesSpec(num_features=1, gradient="semi")},
-            "features.gradient = 'semi': must be full for dggf-kl",
         ),
         (
             DiscriminatorFlowRecipe,

@@ -17,6 +17,7 @@ from mmdflow.data import images, load
 from mmdflow.errors import InputError
 from mmdflow.evaluation import distance
 from mmdflow.evaluation.distance import open_judge, open_judges
+from mmdflow.methods.dmmd import SamplerSettings
 from mmdflow.metrics import frechet_distance
 from mmdflow.metrics.extractors import ModuleExtractor
 from mmdflow.runs import cache as runs
@@ -28,6 +29,8 @@ from mmdflow.studies.ablation_particles import velocity_differences
 from mmdflow.studies.table2 import judged
 from tests.test_image_recipes import SMALL_UNET, stand_ins
 
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES |= {"celeba64": (3, 64, 64), "church64": (3, 64, 64)}
 FEW = {"features": "own", "num_samples": 20, "draws": 2, "particles": 10}
 TINY = {
     "table1": FEW | {"data": ["digits"], "seconds": 0.2},
@@ -273,11 +276,38 @@ def test_recipes_are_read_with_changes():
         read_recipe("dmmd-digit")
 
 
-def test_the_paper_s_recipe_is_one():
-    for data in ("digits", "cifar10"):
-        recipe = read_recipe(f"dmmd-{data}", _models.paper_recipe(3.0, 1e-3))
-        assert (recipe.features.head, recipe.loss.unit_weight, recipe.loss.displacement_weight) == ("flat", 3, 0)
-        assert recipe.base.name == "linear"
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "cifar10", "celeba64", "church64"])
+def test_the_paper_s_recipe_is_one(data):
+    """DMMD paper, Algorithms 1 and 2: flat features, unit penalty at interpolates, l2, T x N_s constant steps."""
+    recipe = read_recipe(f"dmmd-paper-{data}")
+    assert (recipe.schedule, recipe.base.name, recipe.features.head) == ("vp", "linear", "flat")
+    loss, sampling = recipe.loss, recipe.sampling
+    assert (loss.form, loss.penalty_points, loss.pairing, loss.normalize) == (
+        "penalty",
+        "interpolate",
+        "disjoint",
+        False,
+    )
+    assert loss.l2_weight > 0
+    assert loss.unit_weight >= math.sqrt(
+        math.prod(SHAPES[data])
+    )  # the slope's excess then falls as 1 / (2 d_t) at most
+    assert (sampling.num_levels, sampling.steps_per_level, sampling.sampler) == (10, 10, "exact")
+    assert isinstance(sampling.step_size, float)
+    assert sampling.final_steps == 0
+    assert recipe.evaluation.particles_per_run == 200
+
+
+def test_a_walk_over_other_levels_has_the_same_length():
+    own = SamplerSettings(num_levels=10, steps_per_level=10, step_size=0.4, final_steps=2)
+    assert _models.walk(own, 50, 1) == {"num_levels": 50, "steps_per_level": 1, "step_size": pytest.approx(0.8)}
+    assert _models.walk_of(own, 252) == {
+        "num_levels": 25,
+        "steps_per_level": 10,
+        "step_size": pytest.approx(0.16),
+    }
+    by_distance = SamplerSettings(num_levels=50, final_steps=2)
+    assert _models.walk_of(by_distance, 102) == {"num_levels": 100, "steps_per_level": 1}
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])

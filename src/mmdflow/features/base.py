@@ -1,4 +1,4 @@
-"""What every feature network shares: the two heads and the embedding of the noise level."""
+"""What every feature network shares: the heads and the embedding of the noise level."""
 
 from __future__ import annotations
 
@@ -14,36 +14,56 @@ from torch.utils.checkpoint import checkpoint
 from mmdflow import _checks
 from mmdflow.errors import InputError
 
-HEADS = ("flat", "squared_residual")
-GRADIENTS = ("full", "semi")
+HEADS = ("flat", "squared_residual", "mixed")
 
 
 class FeatureNetwork(nn.Module):
-    r"""phi(x, t) with one of two heads on a network that subclasses give as `outputs`.
+    r"""phi(x, t) with one of three heads on a network that subclasses give as `heads`, or as `outputs` for a head of one kind.
 
-    * ``"flat"``: the network's K numbers are the features.
+    * ``"flat"``: the network's K numbers are the features (the paper's).
     * ``"squared_residual"``: the network gives K event-shaped u_k and phi_k = D^(1/4) / 2 * mean over entries of
-      (x - u_k(x, t))^2, D the entries of an event. Its gradient x - u_k is a denoiser's residual, which a flat read-out of an
-      encoder is not. The factor makes |grad f| = 1 natural for the linear kernel's witness. Ours, not the paper's.
+      (x - u_k(x, t))^2, D the entries of an event. Its gradient (1 - J_k^T) (x - u_k) has a denoiser's residual in it, which a
+      flat read-out of an encoder has not. The factor makes |grad f| = 1 natural for the linear kernel's witness. Ours.
+    * ``"mixed"``: the first `num_residuals` features are squared residuals, the others flat, read off hidden activations. The
+      former point along the path; the latter differ between events, so that particles steer each other by them. Ours.
 
     Args:
         event_shape: the shape of an event.
         num_features: K.
         head: one of `HEADS`.
-        gradient: "full", or "semi" (squared residual only): the gradient in x holds u_k fixed, so that it is
-            D^(-3/4) (x - u_k) instead of D^(-3/4) (1 - J_k^T) (x - u_k). One forward of the network instead of a forward and a
-            backward, and no double backward in training; the velocity is then not the gradient of a function. Ours.
+        num_residuals: squared residuals among the features of the mixed head; 4 by default.
+
+    Raises:
+        InputError: for `num_residuals` with another head, or not below `num_features`.
     """
 
-    def __init__(self, event_shape: Sequence[int], num_features: int, head: str, gradient: str = "full") -> None:
+    def __init__(
+        self, event_shape: Sequence[int], num_features: int, head: str, num_residuals: int | None = None
+    ) -> None:
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
         self.num_features = _checks.count("num_features", num_features)
         self.checkpointing = False
         self.head = _checks.choice("head", head, HEADS)
-        self.gradient = _checks.choice("gradient", gradient, GRADIENTS)
-        if (head, gradient) == ("flat", "semi"):
-            raise InputError("gradient = 'semi' with head = 'flat': needs head = 'squared_residual'")
+        self.num_residuals = self._residuals(num_residuals)
+
+    def _residuals(self, given: int | None) -> int:
+        """Return how many features are squared residuals."""
+        if self.head != "mixed":
+            if given is not None:
+                raise InputError(f"num_residuals = {given!r} with head = {self.head!r}: is for head = 'mixed'")
+            return 0 if self.head == "flat" else self.num_features
+        count = _checks.count("num_residuals", 4 if given is None else given)
+        if count >= self.num_features:
+            raise InputError(
+                f"num_features = {self.num_features} with head = 'mixed': must be above num_residuals = {count}"
+            )
+        return count
+
+    @property
+    def num_flat(self) -> int:
+        """The number of flat features."""
+        return self.num_features - self.num_residuals
 
     @property
     def event_size(self) -> int:
@@ -55,11 +75,11 @@ class FeatureNetwork(nn.Module):
         self.checkpointing = True
 
     def enable_compilation(self) -> None:
-        """From now on evaluate `outputs` through torch.compile, which fuses what is between the products.
+        """From now on evaluate `heads` through torch.compile, which fuses what is between the products.
 
-        Compiled functions have no double backward: not for training with the full gradient.
+        Compiled functions have no double backward: not for losses that hold a gradient in x.
         """
-        self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
+        self.heads = torch.compile(self.heads)  # type: ignore[method-assign]
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
@@ -67,8 +87,7 @@ class FeatureNetwork(nn.Module):
             "event_shape": list(self.event_shape),
             "num_features": self.num_features,
             "head": self.head,
-            "gradient": self.gradient,
-        }
+        } | ({"num_residuals": self.num_residuals} if self.head == "mixed" else {})
 
     def checkpoint(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Return block(*inputs); while training with `checkpointing`, its activations are computed again when needed."""
@@ -77,16 +96,26 @@ class FeatureNetwork(nn.Module):
             return recomputed
         return block(*inputs)
 
+    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
+        out = self.outputs(x, t)
+        return (None, out) if self.head == "flat" else (out, None)
+
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
-        raise NotImplementedError
+        """Return u, [n, K, *event], of the squared-residual head; [n, K] of the flat one."""
+        maps, flat = self.heads(x, t)
+        out = flat if maps is None else maps
+        assert out is not None
+        return out
 
     def forward(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
         """Return phi(x_i, t_i)."""
-        out = self.outputs(x.detach() if self.gradient == "semi" else x, t).to(x.dtype)  # autocast may have lowered it
-        if self.head == "flat":
-            return out
-        return self.event_size**0.25 / 2 * (x.unsqueeze(1) - out).square().flatten(2).mean(2)
+        maps, flat = self.heads(x, t)
+        parts = [] if flat is None else [flat.to(x.dtype)]  # autocast may have lowered them
+        if maps is not None:
+            squares = (x.unsqueeze(1) - maps.to(x.dtype)).square().flatten(2).mean(2)
+            parts.insert(0, self.event_size**0.25 / 2 * squares)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def image_channels(event_shape: Sequence[int], channels: Sequence[int], patch: int = 1) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ class ConvFeatures(FeatureNetwork):
     Args:
         event_shape: (channels, height, width); height and width divisible by patch * 2^(len(channels) - 1).
         num_features: K.
-        head: "flat" (global mean of the coarsest maps, then linear) or "squared_residual".
+        head: "flat", "squared_residual" or "mixed"; flat features are read off the global mean of the coarsest maps.
+        num_residuals: of the mixed head.
         channels: channels of each resolution, finest first.
         blocks: residual blocks a resolution.
         patch: side of the square of pixels that becomes one position of the finest maps; costs fall with its square.
@@ -32,12 +33,12 @@ class ConvFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
-        gradient: str = "full",
+        num_residuals: int | None = None,
         channels: tuple[int, ...] | list[int] = (32, 64),
         blocks: int = 1,
         patch: int = 1,
     ) -> None:
-        super().__init__(event_shape, num_features, head, gradient)
+        super().__init__(event_shape, num_features, head, num_residuals)
         self.blocks, self.patch = _checks.count("blocks", blocks), _checks.count("patch", patch)
         self.channels = image_channels(self.event_shape, channels, self.patch)
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
@@ -50,17 +51,19 @@ class ConvFeatures(FeatureNetwork):
         coarse, fine = self.channels[-1], self.channels[0]
         if self.head == "flat":
             self.read_out: nn.Module = nn.Linear(coarse, num_features)
-        else:
-            below = list(reversed(self.channels))
-            self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
-            self.read_out = nn.Conv2d(fine, num_features * entries, 3, padding=1)
+            return
+        below = list(reversed(self.channels))
+        self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
+        self.read_out = nn.Conv2d(fine, self.num_residuals * entries, 3, padding=1)
+        if self.num_flat:
+            self.read_flat = nn.Linear(coarse, self.num_flat)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
         return {**super().config(), "channels": list(self.channels), "blocks": self.blocks, "patch": self.patch}
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
+    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         level = self.level(t)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []
@@ -70,13 +73,15 @@ class ConvFeatures(FeatureNetwork):
             for block in stage:
                 h = self.checkpoint(block, h, level)
             skips.append(h)
+        pooled = F.silu(h).mean((2, 3)) if self.num_flat else None
         if self.head == "flat":
-            return self.read_out(F.silu(h).mean((2, 3)))
+            return None, self.read_out(pooled)
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             joined = torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1)
             h = self.checkpoint(block, joined, level)
         maps = F.pixel_shuffle(self.read_out(F.silu(h)), self.patch)
-        return maps.view(len(x), self.num_features, *self.event_shape)
+        maps = maps.view(len(x), self.num_residuals, *self.event_shape)
+        return maps, None if pooled is None else self.read_flat(pooled)
 
 
 class _Block(nn.Module):

@@ -21,7 +21,8 @@ class MLPFeatures(FeatureNetwork):
     Args:
         event_shape: the shape of an event.
         num_features: K.
-        head: "flat" or "squared_residual".
+        head: "flat", "squared_residual" or "mixed"; flat features are read off the last hidden layer.
+        num_residuals: of the mixed head.
         width: units a layer.
         depth: residual blocks of two layers, at least 1.
         fourier: frequencies of sines and cosines of every entry that stand beside the event, geometric from pi to 8 pi;
@@ -35,12 +36,12 @@ class MLPFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
-        gradient: str = "full",
+        num_residuals: int | None = None,
         width: int = 256,
         depth: int = 2,
         fourier: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head, gradient)
+        super().__init__(event_shape, num_features, head, num_residuals)
         self.width, self.depth = _checks.count("width", width), _checks.count("depth", depth)
         self.embedding = LevelEmbedding(32)
         self.level = nn.Linear(32, width * (depth + 1))
@@ -49,8 +50,7 @@ class MLPFeatures(FeatureNetwork):
         self.stem = nn.Linear(self.event_size * (1 + 2 * fourier), width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        outputs = num_features * (1 if self.head == "flat" else self.event_size)
-        self.read_out = nn.Linear(width, outputs)
+        self.read_out = nn.Linear(width, self.num_flat + self.num_residuals * self.event_size)
         with torch.no_grad():
             for layer in self.second:  # blocks start near the identity
                 assert isinstance(layer, nn.Linear)
@@ -61,8 +61,8 @@ class MLPFeatures(FeatureNetwork):
         """Return the constructor's arguments, in plain types."""
         return {**super().config(), "width": self.width, "depth": self.depth, "fourier": self.fourier}
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
+    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         at_stem, *at_blocks = self.level(self.embedding(t)).chunk(self.depth + 1, 1)
         h = x.flatten(1)
         if self.fourier:
@@ -71,8 +71,9 @@ class MLPFeatures(FeatureNetwork):
         h = self.stem(h) + at_stem
         for first, second, level in zip(self.first, self.second, at_blocks, strict=True):
             h = self.checkpoint(partial(_residual, first, second), h, level)
-        out = self.read_out(F.silu(h))
-        return out if self.head == "flat" else out.view(len(x), self.num_features, *self.event_shape)
+        flat, maps = self.read_out(F.silu(h)).split([self.num_flat, self.num_residuals * self.event_size], 1)
+        maps = maps.reshape(len(x), self.num_residuals, *self.event_shape) if self.num_residuals else None
+        return maps, flat if self.num_flat else None
 
 
 def _residual(first: nn.Module, second: nn.Module, h: Tensor, level: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class UNetFeatures(FeatureNetwork):
     Args:
         event_shape: (channels, height, width).
         num_features: K.
-        head: "flat" (the output maps' spatial mean, then linear) or "squared_residual".
+        head: "flat", "squared_residual" or "mixed"; flat features are read off the spatial mean of output maps of their own.
+        num_residuals: of the mixed head.
         channels: channels of each resolution, finest first; each divisible by `groups`.
         attention: for each resolution, whether it has self-attention.
         layers: residual blocks a resolution.
@@ -33,13 +34,13 @@ class UNetFeatures(FeatureNetwork):
         event_shape: Sequence[int],
         num_features: int = 4,
         head: str = "squared_residual",
-        gradient: str = "full",
+        num_residuals: int | None = None,
         channels: tuple[int, ...] | list[int] = (32, 64),
         attention: tuple[bool, ...] | list[bool] | None = None,
         layers: int = 1,
         groups: int = 8,
     ) -> None:
-        super().__init__(event_shape, num_features, head, gradient)
+        super().__init__(event_shape, num_features, head, num_residuals)
         try:
             from diffusers import UNet2DModel
             from diffusers.models.attention_processor import AttnProcessor
@@ -54,10 +55,11 @@ class UNetFeatures(FeatureNetwork):
         self.layers, self.groups = _checks.count("layers", layers), _checks.count("groups", groups)
         if any(c % self.groups for c in self.channels):
             raise InputError(f"channels = {list(self.channels)}: each must be divisible by groups = {self.groups}")
-        maps = self.channels[0] if self.head == "flat" else num_features * self.event_shape[0]
+        self.maps = self.num_residuals * self.event_shape[0]
+        extra = self.channels[0] if self.num_flat else 0  # maps whose means the flat features are read off
         self.network = UNet2DModel(
             in_channels=self.event_shape[0],
-            out_channels=maps,
+            out_channels=self.maps + extra,
             block_out_channels=self.channels,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(self.attention)),
@@ -70,7 +72,7 @@ class UNetFeatures(FeatureNetwork):
         for module in self.network.modules():  # fused attention has no double backward on the CPU
             if hasattr(module, "set_processor"):
                 module.set_processor(AttnProcessor())
-        self.read_out = nn.Linear(maps, num_features) if self.head == "flat" else nn.Identity()
+        self.read_out = nn.Linear(extra, self.num_flat) if self.num_flat else nn.Identity()
 
     def enable_checkpointing(self) -> None:
         """Let diffusers compute the activations of its blocks again in the backward pass."""
@@ -86,9 +88,9 @@ class UNetFeatures(FeatureNetwork):
             "groups": self.groups,
         }
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return [n, K] for the flat head, [n, K, *event] for the squared residual."""
+    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000
-        if self.head == "flat":
-            return self.read_out(maps.mean((2, 3)))
-        return maps.reshape(len(x), self.num_features, *self.event_shape)
+        maps, extra = maps.tensor_split([self.maps], 1)
+        residuals = maps.reshape(len(x), self.num_residuals, *self.event_shape) if self.num_residuals else None
+        return residuals, self.read_out(extra.mean((2, 3))) if self.num_flat else None

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Gaussian, Kernel, Linear
 
 
@@ -21,9 +20,6 @@ class NoiseConditionalKernel(nn.Module):
     Args:
         features: phi(x, t) with x [n, *event] and t [n] -> [n, K]; the identity when None.
         base: the kernel on features; linear by default (DMMD paper, eq. 11). Override `base_at` where it depends on t.
-        witness_norm: the norm in the RKHS that the witness of noised against clean data is scaled to at every level; None
-            leaves it as it is, with norm MMD_t. The flow is then that of the MMD instead of its square. Needs a base with a
-            finite feature map. Ours.
 
     Example:
         >>> import torch
@@ -36,18 +32,10 @@ class NoiseConditionalKernel(nn.Module):
         self,
         features: Callable[[Tensor, Tensor], Tensor] | None = None,
         base: Kernel | None = None,
-        *,
-        witness_norm: float | None = None,
     ) -> None:
         super().__init__()
         self.features: Any = features if features is not None else _identity
         self.base = Linear() if base is None else base
-        self.witness_norm = None if witness_norm is None else _checks.positive("witness_norm", witness_norm)
-        if witness_norm is not None and not self.base.finite:
-            raise InputError(
-                f"witness_norm = {witness_norm:g} with base = {type(self.base).__name__}: must be None; the base has no finite "
-                "feature map"
-            )
 
     def base_at(self, t: Tensor) -> Kernel:
         """Return the kernel on features at noise level t, a scalar tensor."""

@@ -78,9 +78,9 @@ class FeaturesSpec:
 
     Attributes:
         network: mlp, conv or unet.
-        head: squared_residual (ours) or flat.
+        head: mixed or squared_residual (ours), or flat (the paper's).
         num_features: K.
-        gradient: full, or semi (squared_residual): u_k held fixed in the gradient, about a third of the cost.
+        num_residuals: squared residuals among them (mixed); 4 by default.
         width: units a layer (mlp).
         fourier: frequencies of sines of the entries beside the event (mlp).
         depth: hidden layers (mlp).
@@ -93,10 +93,12 @@ class FeaturesSpec:
     """
 
     section: ClassVar[str] = "features."
+    #: A field of older recipes; "semi" is a parametrisation of flow matching, see its `loss.output`.
+    RETIRED: ClassVar[dict[str, Any]] = {"gradient": None}
     network: Literal["mlp", "conv", "unet"] = "mlp"
-    head: Literal["squared_residual", "flat"] = "squared_residual"
+    head: Literal["squared_residual", "flat", "mixed"] = "squared_residual"
     num_features: int = 4
-    gradient: Literal["full", "semi"] | None = None
+    num_residuals: int | None = None
     width: int | None = None
     fourier: int | None = None
     depth: int | None = None
@@ -110,19 +112,17 @@ class FeaturesSpec:
     def __post_init__(self) -> None:
         """Check choices and numbers."""
         sizes = ("width", "depth", "blocks", "patch", "layers", "groups")
-        _settings.check(self, counts=["num_features", *sizes])
+        _settings.check(self, counts=["num_features", "num_residuals", *sizes])
         for channels in self.channels or []:
             _checks.count("features.channels", channels)
 
 
 def check_event_map(features: FeaturesSpec, system: str) -> None:
-    """Raise InputError unless the network maps an event to an event, and no field is given that only features have."""
+    """Raise InputError unless the network maps an event to an event."""
     for name, needed in (("num_features", 1), ("head", "squared_residual")):
         value = getattr(features, name)
         if value != needed:
             raise InputError(f"features.{name} = {value!r}: must be {needed!r} for {system}, whose output is an event")
-    if features.gradient is not None:
-        raise InputError(f"features.gradient = {features.gradient!r}: not a field of {system}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,34 @@ from mmdflow.evaluation import models
 from mmdflow.evaluation.distance import DistanceJudge
 from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import Pipeline
+from mmdflow.methods.dmmd import SamplerSettings
 from mmdflow.runs.cache import trained
 
 
-def paper_recipe(
-    unit_weight: float, step_size: float, features: Mapping[str, Any] | None = None, **training: Any
-) -> dict[str, Any]:
-    """Return the paper's recipe in our terms, as changes of ours; with those of its trunk and training that are given.
+def walk(own: SamplerSettings, num_levels: int, steps_per_level: int | None = None) -> dict[str, Any]:
+    """Return the sampler's settings of a DMMD's walk over other levels and steps than its own, of the same length.
 
-    Flat features, unit penalty at interpolates, VP path, plain MMD of disjoint halves, uniform levels, no final steps. The
-    weight of the penalty, the step size of the optimiser and the number of features are ours; the weight grows as the MMD^2 that
-    unit slope can reach, the root of the number of entries. So is the walk of the sampler: the distance schedule and the
-    recipe's bound on the slope, where the paper has a constant step size, which is not at hand for these data.
+    Constant steps are scaled by the evaluations, so that their sum stays; the distance schedule keeps its sum by itself.
+
+    Args:
+        own: the model's settings.
+        num_levels: T.
+        steps_per_level: N_s; the model's own when None.
     """
-    return {
-        "schedule": "vp",
-        "features": {"head": "flat", "num_features": 128, "gradient": "full", **(features or {})},
-        "loss": {
-            "witness": "mmd2",
-            "mmd_weight": 1.0,
-            "unit_weight": unit_weight,
-            "displacement_weight": 0.0,
-            "penalty_points": "interpolate",
-            "pairing": "disjoint",
-            "normalize": False,
-            "level_power": 1.0,
-        },
-        "training": {"step_size": step_size, **training},
-        "sampling": {"final_steps": 0, "final_sampler": None, "final_step_size": None, "final_level": None},
-    }
+    steps = own.steps_per_level if steps_per_level is None else steps_per_level
+    settings = {"num_levels": num_levels, "steps_per_level": steps}
+    if own.step_size is None:
+        return settings
+    if isinstance(own.step_size, list):
+        length = own.steps_per_level * sum(own.step_size)
+    else:
+        length = own.num_levels * own.steps_per_level * own.step_size
+    return settings | {"step_size": length / (num_levels * steps)}
+
+
+def walk_of(own: SamplerSettings, nfe: int) -> dict[str, Any]:
+    """Return the same for a number of evaluations a sample, final steps among them, with the model's steps a level."""
+    return walk(own, max(1, (nfe - own.final_steps) // own.steps_per_level))
 
 
 def own_or_shipped(

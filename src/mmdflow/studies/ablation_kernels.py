@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.evaluation.distance import DistanceJudge
-from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._models import Measured, lower, walk
 from mmdflow.studies._study import FULL_ABLATION, SMALL_ABLATION, AblationStudy, Results
 from mmdflow.studies._tables import NONE, bars, markdown, published, show_samples
 
@@ -94,7 +94,9 @@ class KernelsAblation(AblationStudy[Row]):
             pipeline = self.model(name, steps)
             steps[name] = pipeline.provenance["steps"]
             for sampler in SAMPLERS:
-                rows[name, sampler] = self.measure(pipeline, judge, sampler=sampler, num_levels=self.num_levels)
+                rows[name, sampler] = self.measure(
+                    pipeline, judge, sampler=sampler, **walk(pipeline.defaults, self.num_levels, 1)
+                )
         return rows, {"training_steps": steps}
 
     def criteria(self, results: Results[Row]) -> dict[str, bool]:

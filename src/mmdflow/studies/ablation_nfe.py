@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.evaluation.distance import DistanceJudge
-from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._models import Measured, lower, walk
 from mmdflow.studies._study import FULL_ABLATION, SMALL_ABLATION, AblationStudy, Results
 from mmdflow.studies._tables import NONE, distance_axis, markdown, published
 from mmdflow.studies.base import criteria_sentence
@@ -59,7 +59,7 @@ class NFEAblation(AblationStudy[Cell]):
         """Return the distances of all cells, and where the model is from."""
         pipeline, source = self.own_or_shipped(self.data)
         cells = {
-            (t, s): self.measure(pipeline, judge, sampler="exact", num_levels=t, steps_per_level=s)
+            (t, s): self.measure(pipeline, judge, sampler="exact", **walk(pipeline.defaults, t, s))
             for s in self.steps
             for t in self.levels
         }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmdflow.evaluation.distance import DistanceJudge
-from mmdflow.studies._models import Measured, lower
+from mmdflow.studies._models import Measured, lower, walk_of
 from mmdflow.studies._study import FULL, SMALL, Results, TableStudy
 from mmdflow.studies._tables import NONE, NOT_AT_HAND, markdown, show_samples
 
@@ -48,7 +48,7 @@ class Table3(TableStudy):
         """Return the distances of both models, and their seconds of training."""
         dmmd, ddpm = (self.trained(f"{system}-{name}", seconds=self.seconds) for system in ("dmmd", "ddpm"))
         rows = {
-            "DMMD": self.measure(dmmd, judge, sampler="exact", num_levels=100 - dmmd.defaults.final_steps),
+            "DMMD": self.measure(dmmd, judge, sampler="exact", **walk_of(dmmd.defaults, 102)),
             "DDPM": self.measure(ddpm, judge, num_levels=100),
         }
         seconds = {

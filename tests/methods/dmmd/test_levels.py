@@ -194,29 +194,6 @@ def test_whitening_in_closed_form():
     )
 
 
-@pytest.mark.parametrize("whitening", [math.inf, 0.5])
-@pytest.mark.parametrize("kind", ["exact", "approximate", "single"])
-def test_a_witness_norm_scales_the_flow_to_it(kind, whitening):
-    """f of noised against clean data has that norm in the RKHS, and all flows are scaled alike."""
-    torch.manual_seed(2)
-    clean, noisy = torch.randn(2, 4, dtype=torch.float64)
-    phi, covariance = torch.randn(6, 4, dtype=torch.float64), torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64))
-    plain = LevelMeans(Linear(), clean, noisy, covariance=covariance)
-    scaled = LevelMeans(Linear(), clean, noisy, covariance=covariance, witness_norm=2.0)
-    ridge = whitening * torch.tensor(2.5, dtype=torch.float64)
-    shrink = torch.ones(4, dtype=torch.float64) if math.isinf(whitening) else ridge / (covariance.diag() + ridge)
-    norm = (shrink * (noisy - clean).square()).sum().sqrt()
-    velocities = [here.field(FlowKind(kind), whitening=whitening).velocity(phi) for here in (scaled, plain)]
-    torch.testing.assert_close(velocities[0], velocities[1] * 2 / norm)
-
-
-def test_with_one_feature_the_approximate_flow_does_not_depend_on_the_means():
-    phi = torch.tensor([[0.3], [2.0]], dtype=torch.float64)
-    for noisy in (0.1, 7.0):
-        here = LevelMeans(Linear(), phi.new_zeros(1), phi.new_full((1,), noisy), witness_norm=1.5)
-        torch.testing.assert_close(here.field(FlowKind.APPROXIMATE).velocity(phi), phi.new_full((2, 1), -1.5))
-
-
 def test_monitor_is_what_it_says_and_costs_nothing():
     k, z = kernel(), data(30, seed=5)
     target = means(k)

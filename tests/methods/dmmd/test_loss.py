@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,9 +20,7 @@ from mmdflow import (
 )
 from mmdflow.divergences.functional import mmd2
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd import Ends, LossSettings
-from mmdflow.methods.dmmd.objectives import witness_weights
-from mmdflow.methods.dmmd.pairings import Shared
+from mmdflow.methods.dmmd import LossSettings, PenaltyPoints
 from mmdflow.noise import NoiseConditionalGaussian, NoiseConditionalWitness
 
 
@@ -35,13 +34,28 @@ class PairwiseLinear(Kernel):
         return Linear().diag(x)
 
 
-def make(features=None, *, base=None, schedule=None, **settings):
+class At(PenaltyPoints):
+    """x_0 + s (x_t - x_0), s the same for all events."""
+
+    name = "at"
+    holds_noisy = False
+
+    def __init__(self, position):
+        self.position = position
+
+    def draw(self, batch, generator=None):
+        return torch.lerp(batch.clean, batch.noisy, self.position).detach()
+
+
+def make(features=None, points=None, *, base=None, schedule=None, **settings):
     torch.manual_seed(0)
     features = MLPFeatures((3, 2), 5, "flat", width=16, depth=1).double() if features is None else features
     kernel = NoiseConditionalKernel(features, base)
     second_moment = settings.pop("second_moment", 1.0)
     settings = LossSettings(**{"num_levels": 4} | settings)
-    return DMMDLoss(kernel, schedule or LinearSchedule(), second_moment=second_moment, settings=settings)
+    return DMMDLoss(
+        kernel, schedule or LinearSchedule(), second_moment=second_moment, settings=settings, penalty_points=points
+    )
 
 
 def batch(n=48, seed=0):
@@ -52,13 +66,13 @@ def seeded(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
-POINTS = [("path", 1.0), ("noisy", 1.0), ("interpolate", 0.0)]
+POINTS = [("path", "path"), ("segment", "path"), ("segment", "penalty"), ("interpolate", "penalty")]
 
 
 @pytest.mark.parametrize("pairing", ["disjoint", "paired"])
-@pytest.mark.parametrize(("points", "displacement"), POINTS)
-def test_fast_path_equals_pairwise_path(points, displacement, pairing):
-    settings = {"penalty_points": points, "displacement_weight": displacement, "l2_weight": 0.1, "pairing": pairing}
+@pytest.mark.parametrize(("points", "form"), POINTS)
+def test_fast_path_equals_pairwise_path(points, form, pairing):
+    settings = {"penalty_points": points, "form": form, "l2_weight": 0.1, "pairing": pairing}
     fast, slow = make(**settings), make(base=PairwiseLinear(), **settings)
     a, b = fast(batch(), seeded()), slow(batch(), seeded())
     for name in ("total", "mmd2", "unit", "displacement", "l2", "slope"):
@@ -103,12 +117,12 @@ def test_paired_mmd_is_the_mean_over_pairs_of_different_events():
         torch.testing.assert_close(terms.mmd2[level], expected)
 
 
-@pytest.mark.parametrize("points", ["path", "noisy"])
-@pytest.mark.parametrize("head", ["flat", "squared_residual"])
-def test_shared_features_give_the_loss_that_features_of_their_own_give(points, head):
+@pytest.mark.parametrize("form", ["penalty", "path"])
+@pytest.mark.parametrize("head", ["flat", "squared_residual", "mixed"])
+def test_shared_features_give_the_loss_that_features_of_their_own_give(form, head):
     """Computed again with features evaluated apart: the noisy mean must not feel the gradient in the penalty's points."""
     features = MLPFeatures((3, 2), 5, head, width=16, depth=1).double()
-    loss = make(features, pairing="shared", penalty_points=points, displacement_weight=0.5, l2_weight=0.1)
+    loss = make(features, pairing="shared", form=form, mmd_weight=0.3, l2_weight=0.1)
     terms = loss(batch(), seeded())
     terms.total.backward()
     found = [p.grad.clone() for p in features.parameters()]
@@ -122,8 +136,7 @@ def test_shared_features_give_the_loss_that_features_of_their_own_give(points, h
     for i, (x, e) in enumerate(zip(clean.split(12), noise.split(12), strict=True)):
         t = levels[i].expand(12)
         noisy = LinearSchedule().add_noise(x, e, t)
-        w = torch.ones(12, dtype=x.dtype) if points == "noisy" else weight[12 * i : 12 * i + 12]
-        z = torch.lerp(x, noisy, w[:, None, None]).requires_grad_()
+        z = torch.lerp(x, noisy, weight[12 * i : 12 * i + 12, None, None]).requires_grad_()
         a, b = features(noisy[::2], t[::2]), features(x[::2], t[::2])
         (gradient,) = torch.autograd.grad((features(z, t) @ (a.mean(0) - b.mean(0))).sum(), z, create_graph=True)
         gradient = gradient.flatten(1)
@@ -133,7 +146,8 @@ def test_shared_features_give_the_loss_that_features_of_their_own_give(points, h
         torch.testing.assert_close(terms.mmd2[i], value.detach())
         unit = (gradient.norm(dim=1) - 1).square().mean()
         displacement = (gradient - (noisy - x).flatten(1) / distance).square().sum(1).mean()
-        total = total + (-value + unit + 0.5 * displacement + 0.1 * torch.cat([a, b]).square().mean()) / 4
+        penalty = unit if form == "penalty" else displacement
+        total = total + (-0.3 * value + penalty + 0.1 * torch.cat([a, b]).square().mean()) / 4
     torch.testing.assert_close(terms.total, total)
     total.backward()
     for p, expected in zip(features.parameters(), found, strict=True):
@@ -159,7 +173,7 @@ def test_penalties_vanish_for_the_right_witness():
     assert unit.slope.item() == pytest.approx(1.0)
 
 
-def test_displacement_penalty_vanishes_when_the_gradient_points_along_the_path():
+def test_path_form_compares_the_gradient_with_the_path():
     """A witness with gradient (x - x_0) / (sqrt(D) d_t) when all data is one point: phi = |x - x_0|^2, scaled."""
     point = torch.tensor([[1.0, -1.0], [0.5, 0.0], [0.0, 2.0]], dtype=torch.float64)
     second_moment = float(point.square().mean())
@@ -168,7 +182,7 @@ def test_displacement_penalty_vanishes_when_the_gradient_points_along_the_path()
         def forward(self, x, t):
             return (x - point).square().flatten(1).sum(1, keepdim=True) / 2
 
-    loss = make(Residual(), num_levels=2, second_moment=second_moment, displacement_weight=1.0, penalty_points="noisy")
+    loss = make(Residual(), At(1.0), num_levels=2, second_moment=second_moment, form="path")
     terms = loss(point.expand(32, 3, 2).clone(), seeded())
     # grad f = Delta (x - x_0), so at x_t it is parallel to n; its length is Delta sqrt(D) d_t times too long
     assert (terms.displacement > 0).all()
@@ -182,6 +196,42 @@ def test_displacement_penalty_vanishes_when_the_gradient_points_along_the_path()
     gap = phi[:, 8:].mean(1).repeat_interleave(16)
     gradient = gap[:, None] * (noisy - clean).flatten(1)
     torch.testing.assert_close(terms.displacement, (gradient - n).square().sum(1).view(2, 16).mean(1))
+
+
+@pytest.mark.parametrize("num_features", [1, 16, 128])
+@pytest.mark.parametrize("head", ["flat", "squared_residual", "mixed"])
+@pytest.mark.parametrize("path", [LinearSchedule(), VPSchedule()], ids=["linear", "vp"])
+def test_path_form_is_the_mmd_under_a_squared_gradient_penalty(head, num_features, path):
+    """E |grad f - n|^2 = E |n|^2 + E |grad f|^2 - 2 MMD^2 / norm, over points uniform on segments: here by quadrature."""
+    if (head, num_features) == ("mixed", 1):
+        num_features = 6
+    torch.manual_seed(3)
+    features = MLPFeatures((3, 2), num_features, head, width=16, depth=1).double()
+    settings = {"form": "path", "pairing": "paired", "num_levels": 2, "second_moment": 0.7}
+    nodes, node_weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(40))
+    clean, generator = batch(16), seeded()
+    levels = make(features, num_levels=2).draw_levels(clean, generator)
+    noisy = path.add_noise(
+        clean, torch.randn(clean.shape, dtype=clean.dtype, generator=generator), levels.repeat_interleave(8)
+    )
+    norm = math.sqrt(6) * path.displacement(levels, 0.7)
+    regression, squared_slope = torch.zeros(2, 2, dtype=torch.float64)
+    for node, weight in zip((nodes + 1) / 2, node_weights / 2, strict=True):
+        terms = make(features, At(float(node)), schedule=path, **settings)(clean, seeded())
+        torch.testing.assert_close(terms.total, terms.displacement.mean())
+        regression += weight * terms.displacement
+        for i in range(2):
+            rows, t = slice(8 * i, 8 * i + 8), levels[i].expand(8)
+            z = torch.lerp(clean[rows], noisy[rows], float(node)).requires_grad_()
+            delta = features(noisy[rows], t).mean(0) - features(clean[rows], t).mean(0)
+            (gradient,) = torch.autograd.grad((features(z, t) @ delta.detach()).sum(), z)
+            squared_slope[i] += weight * gradient.square().sum() / 8
+    for i in range(2):
+        rows, t = slice(8 * i, 8 * i + 8), levels[i].expand(8)
+        mmd2_biased = (features(noisy[rows], t).mean(0) - features(clean[rows], t).mean(0)).square().sum()
+        squared_n = ((noisy - clean)[rows].square().sum() / 8 / norm[i] ** 2).item()
+        expected = squared_n + squared_slope[i] - 2 * mmd2_biased / norm[i]
+        torch.testing.assert_close(regression[i], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_invariant_under_orthogonal_maps_of_the_features():
@@ -250,87 +300,19 @@ def test_kl_bound_tends_to_half_mmd_as_the_ridge_grows():
 
 def test_kl_bound_does_not_overflow():
     features = MLPFeatures((3, 2), 4, "flat", width=16, depth=1).double()
-    loss = kl_loss("reverse-kl", 0.0, lambda x, t: 1e4 * features(x, t), 4, displacement_weight=1.0)
+    loss = kl_loss("reverse-kl", 0.0, lambda x, t: 1e4 * features(x, t), 4)
     terms = loss(batch(), seeded())
     terms.total.backward()
     terms.check_finite()
     assert all(torch.isfinite(p.grad).all() for p in features.parameters())
 
 
-def test_semi_gradient_holds_the_residual_fixed():
-    features = MLPFeatures((3, 2), 3, "squared_residual", "semi", width=16, depth=1).double()
-    x, t = batch(5).requires_grad_(), torch.full((5,), 0.3, dtype=torch.float64)
-    weights = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((features(x, t) @ weights).sum(), x)
-    residual = x.unsqueeze(1) - features.outputs(x, t)
-    torch.testing.assert_close(gradient, 6**-0.75 * (residual * weights[:, None, None]).sum(1))
-
-
-def scaled(num_features, **settings):
-    """A loss whose witness has norm 2, of semi-gradient features of three by two entries."""
-    torch.manual_seed(0)
-    features = MLPFeatures((3, 2), num_features, "squared_residual", "semi", width=16, depth=1).double()
-    kernel = NoiseConditionalKernel(features, witness_norm=2.0)
-    settings = {"pairing": "shared", "penalty_points": "noisy", "mmd_weight": 0.0, "unit_weight": 0.0} | settings
-    settings = LossSettings(num_levels=4, displacement_weight=1.0, **settings)
-    return DMMDLoss(kernel, LinearSchedule(), second_moment=1.0, settings=settings)
-
-
-def test_with_one_feature_and_a_witness_norm_the_penalty_is_a_regression():
-    loss, clean = scaled(1), batch()
-    terms = loss(clean, seeded())
-    generator = seeded()
-    t = loss.draw_levels(clean, generator).repeat_interleave(12)
-    noisy = LinearSchedule().add_noise(clean, torch.randn(clean.shape, dtype=clean.dtype, generator=generator), t)
-    residual = noisy - loss.kernel.features.outputs(noisy, t)[:, 0]
-    distance = math.sqrt(6) * LinearSchedule().displacement(t, 1.0)[:, None, None]
-    error = 2 * 6**-0.75 * residual - (noisy - clean) / distance
-    torch.testing.assert_close(terms.total, error.square().flatten(1).sum(1).mean())
-
-
-@pytest.mark.parametrize(("events", "count"), [(16, 1), (32, 1), (96, 3)])
-def test_ends_are_noised_events_and_one_in_32_as_it_is(events, count):
-    clean, noisy = batch(events), batch(events, seed=5)
-    noised = Shared().batch(clean, noisy, torch.linspace(0.1, 1, 4, dtype=torch.float64))
-    drawn, generator = set(), seeded()
-    for _ in range(50):
-        points = Ends().draw(noised, generator)
-        as_they_are = (points == clean).flatten(1).all(1)
-        assert torch.equal(points[~as_they_are], noisy[~as_they_are])
-        assert as_they_are.sum() == count
-        drawn |= set(as_they_are.nonzero().flatten().tolist())
-    assert all(i % 2 for i in drawn)  # the others are the noisy sample of the MMD
-    assert len(drawn) > events // 4
-
-
-def test_a_witness_norm_weighs_the_features_that_grow_with_the_noise():
-    difference = torch.tensor([[3.0, 4.0], [-1.0, 5.0], [-1.0, -2.0]], dtype=torch.float64)
-    expected = [[1.2, 1.6], [0.0, 2.0], [math.sqrt(2), math.sqrt(2)]]
-    weights = witness_weights(difference, 2.0)
-    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64))
-    assert scaled(2, l2_weight=1e-3)(batch(), seeded()).total.requires_grad
-
-
-@pytest.mark.parametrize("num_features", [1, 3])
-def test_clean_features_without_gradients_change_nothing(num_features, monkeypatch):
-    """Under a witness norm nothing is learned from them, so that they need none."""
-    gradients = []
-    for learns in (False, True):
-        loss = scaled(num_features)
-        assert not loss.learns_from_clean
-        monkeypatch.setattr(DMMDLoss, "learns_from_clean", learns)
-        loss(batch(), seeded()).total.backward()
-        gradients.append([p.grad for p in loss.parameters()])
-        monkeypatch.undo()
-    for without, with_them in zip(*gradients, strict=True):
-        torch.testing.assert_close(without, with_them, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("head", ["flat", "squared_residual"])
-def test_parameter_gradient_equals_finite_differences(head):
+@pytest.mark.parametrize("form", ["penalty", "path"])
+@pytest.mark.parametrize("head", ["flat", "squared_residual", "mixed"])
+def test_parameter_gradient_equals_finite_differences(head, form):
     torch.manual_seed(1)
-    features = MLPFeatures((3, 2), 2, head, width=8, depth=1).double()
-    loss = make(features, displacement_weight=0.7, l2_weight=0.1, num_levels=2)
+    features = MLPFeatures((3, 2), 6, head, width=8, depth=1).double()
+    loss = make(features, form=form, l2_weight=0.1, num_levels=2)
     loss(batch(16), seeded()).total.backward()
     for parameter in features.parameters():
         index = tuple(0 for _ in parameter.shape)
@@ -391,11 +373,16 @@ def test_non_finite_term_is_named_with_its_level():
         ({"num_levels": 5}, "batch size 48: must be an even multiple of num_levels = 5"),
         ({"mmd_weight": -1.0}, "mmd_weight = -1.0"),
         ({"penalty_points": "paths"}, "did you mean 'path'"),
-        ({"penalty_points": "interpolate", "displacement_weight": 1.0}, "must be 'path', 'noisy' or 'ends'"),
+        (
+            {"penalty_points": "interpolate", "form": "path"},
+            "penalty_points = 'interpolate' with form = 'path': must be",
+        ),
+        ({"unit_weight": 3.0, "form": "path"}, "unit_weight = 3.0 with form = 'path': must be left out"),
+        ({"objective": "kl", "form": "path"}, "objective = 'kl' with form = 'path': must be left out"),
         ({"t_min": 0.5, "t_max": 0.4}, "t_max = 0.4"),
         ({"second_moment": 0.0}, "second_moment = 0.0"),
         ({"objective": "kl"}, "needs a NoiseConditionalWitness"),
-        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path', 'noisy' or 'ends'"),
+        ({"pairing": "shared", "penalty_points": "interpolate"}, "must be 'path'"),
         ({"pairing": "shared", "base": Gaussian(1.0)}, "use 'paired'"),
     ],
 )

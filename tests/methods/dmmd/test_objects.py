@@ -7,17 +7,16 @@ from mmdflow import DMMDLoss, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.features import MLPFeatures
 from mmdflow.methods.dmmd import (
     Disjoint,
-    Ends,
     Interpolate,
     KLBound,
     LossSettings,
     MMDObjective,
-    Noisy,
     Paired,
     Path,
     PenaltyPoints,
     PerClass,
     ReverseKLBound,
+    Segment,
     Shared,
 )
 from mmdflow.methods.dmmd.objectives import Gain, Objective
@@ -47,8 +46,7 @@ def make(*, witness=False, objects=None, **settings):
         ({"pairing": "paired"}, {"pairing": Paired()}),
         ({"pairing": "shared"}, {"pairing": Shared(), "objective": MMDObjective()}),
         ({"penalty_points": "path"}, {"penalty_points": Path()}),
-        ({"penalty_points": "noisy"}, {"penalty_points": Noisy()}),
-        ({"penalty_points": "ends"}, {"penalty_points": Ends(32)}),
+        ({"penalty_points": "segment"}, {"penalty_points": Segment()}),
         ({"penalty_points": "interpolate"}, {"penalty_points": Interpolate()}),
         ({"objective": "kl", "ridge": 0.3}, {"objective": KLBound(0.3)}),
         ({"objective": "reverse-kl", "ridge": 0.3}, {"objective": ReverseKLBound(0.3)}),
@@ -68,7 +66,7 @@ def test_penalty_points_of_ones_own():
         def draw(self, batch, generator=None):
             return (batch.clean + batch.noisy).detach() / 2
 
-    loss = make(objects={"penalty_points": Middle()}, displacement_weight=1.0)
+    loss = make(objects={"penalty_points": Middle()}, form="path")
     loss(batch(), seeded()).total.backward()
     assert all(torch.isfinite(p.grad).all() for p in loss.parameters())
     with pytest.raises(InputError, match="pairing = 'shared' with penalty_points = 'middle'"):
@@ -93,11 +91,14 @@ def test_an_objective_of_ones_own():
     torch.testing.assert_close(biased.unit, unbiased.unit)  # the witness is the same
 
 
-@pytest.mark.parametrize("one_in", [4, 8])
-def test_ends_puts_a_given_share_at_the_clean_events(one_in):
+def test_points_lie_on_the_segments_and_every_other_at_its_end():
     clean, noisy = batch(32), batch(32) + 5
-    points = Ends(one_in).draw(Shared().batch(clean, noisy, torch.tensor([0.3, 0.6]).double()), seeded())
-    assert (points == clean).all(1).sum() == 32 // one_in
+    noised = Shared().batch(clean, noisy, torch.tensor([0.3, 0.6]).double())
+    for points in (Segment(), Path()):
+        position = (points.draw(noised, seeded()) - clean) / 5
+        torch.testing.assert_close(position, position[:, :1].expand_as(position))
+        assert ((position[1::2] > 0) & (position[1::2] < 1)).all()
+        assert bool((position[::2] == 1).all()) == points.holds_noisy
 
 
 def test_classes_say_what_they_cannot_do():

@@ -126,6 +126,11 @@ def _arguments(network: nn.Module) -> dict[str, Any]:
 
 def _new_network(arguments: dict[str, Any]) -> FeatureNetwork:
     arguments = dict(arguments)
+    if (gradient := arguments.pop("gradient", "full")) != "full":  # a field of older folders
+        raise InputError(
+            f"{CONFIG}: features.gradient = {gradient!r}: is read no more; such a model is no gradient flow (with one feature it "
+            "is flow matching: train a flow-matching recipe with loss.output=residual)"
+        )
     return NETWORKS[_checks.choice("network", arguments.pop("network"), NETWORKS)](**arguments)
 
 

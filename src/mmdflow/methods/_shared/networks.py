@@ -32,10 +32,10 @@ def check_event_map(network: FeatureNetwork, name: str = "network") -> FeatureNe
 
 
 def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
-    """Return the network if it is a differentiable function of one value.
+    """Return the network if it is a function of one value.
 
     Raises:
-        InputError: if it has several features, or a gradient that is not its own.
+        InputError: if it has several features.
 
     Example:
         >>> import torch
@@ -43,10 +43,10 @@ def check_scalar(network: FeatureNetwork) -> FeatureNetwork:
         >>> check_scalar(MLPFeatures((2,), num_features=1, head="flat"))(torch.zeros(5, 2), torch.zeros(5)).shape
         torch.Size([5, 1])
     """
-    if network.num_features != 1 or network.gradient != "full":
+    if network.num_features != 1:
         raise InputError(
-            f"network has num_features = {network.num_features} and gradient = {network.gradient!r}: must be 1 and 'full', a "
-            "function of one value that moves particles along its gradient"
+            f"network has num_features = {network.num_features}: must be 1, a function of one value that moves particles along "
+            "its gradient"
         )
     return network
 

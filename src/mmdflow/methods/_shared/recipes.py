@@ -20,7 +20,7 @@ class EventRecipe(BatchRecipe):
     features: FeaturesSpec = field(default_factory=lambda: FeaturesSpec(num_features=1))
 
     def __post_init__(self) -> None:
-        """Check that the network has one event-shaped output, and nothing that only features have."""
+        """Check that the network has one event-shaped output."""
         check_event_map(self.features, self.system)
 
     def check_no_average(self, reason: str) -> None:
@@ -47,10 +47,6 @@ class ScalarRecipe(BatchRecipe):
         if features.num_features != 1:
             raise InputError(
                 f"features.num_features = {features.num_features}: must be 1 for {self.system}, a function of one value"
-            )
-        if features.gradient == "semi":
-            raise InputError(
-                f"features.gradient = 'semi': must be full for {self.system}, whose particles move along a gradient"
             )
         if self.training.compile:
             raise InputError(

@@ -18,12 +18,11 @@ from .pairings import (
     Shared as Shared,
 )
 from .penalty_points import (
-    Ends as Ends,
     Interpolate as Interpolate,
     NoisedBatch as NoisedBatch,
-    Noisy as Noisy,
     Path as Path,
     PenaltyPoints as PenaltyPoints,
+    Segment as Segment,
 )
 from .pipeline import DMMDOutput as DMMDOutput, DMMDPipeline as DMMDPipeline
 from .sampler import check_integrator as check_integrator, sample as sample

@@ -1,4 +1,4 @@
-"""The training loss of DMMD: unbiased MMD per noise level against gradient penalties (DMMD paper, Algorithm 1)."""
+"""The training loss of DMMD: the MMD per noise level against gradient penalties (DMMD paper, Algorithm 1), or its path form."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from mmdflow._tensors import normal_like
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.objectives import KLBound, MMDObjective, Objective, ReverseKLBound
 from mmdflow.methods.dmmd.pairings import BatchFeatures, Disjoint, Paired, Pairing, Shared
-from mmdflow.methods.dmmd.penalty_points import Ends, Interpolate, NoisedBatch, Noisy, Path, PenaltyPoints
+from mmdflow.methods.dmmd.penalty_points import Interpolate, NoisedBatch, Path, PenaltyPoints, Segment
 from mmdflow.methods.dmmd.settings import LossSettings
 from mmdflow.methods.dmmd.terms import LossTerms, participation
 from mmdflow.noise import NoiseConditionalKernel, Schedule, draw_levels
 
 _PAIRINGS: dict[str, type[Pairing]] = {kind.name: kind for kind in (Disjoint, Paired, Shared)}
-_POINTS: dict[str, type[PenaltyPoints]] = {kind.name: kind for kind in (Path, Interpolate, Noisy, Ends)}
+_POINTS: dict[str, type[PenaltyPoints]] = {kind.name: kind for kind in (Segment, Path, Interpolate)}
 
 
 class DMMDLoss(nn.Module):
     r"""The loss of DMMD: the MMD of learned features, maximised under gradient penalties (DMMD paper, eq. 8).
 
-    E_t [ -w_mmd MMD^2_u(P_t, P; t) / norm_t + w_unit L_unit + w_disp L_disp + w_l2 L_l2 ]
-
-    | part | formula |
+    | form | loss, a mean over noise levels t |
     |---|---|
-    | L_unit | mean (\|grad f\| - 1)^2, the paper's penalty |
-    | L_disp | mean \|grad f - n\|^2, n = (x_t - x_0) / (sqrt(D) d_t): where the gradient points, not only its length; ours |
-    | L_l2 | mean squared feature of clean and noised events |
-    | norm_t | sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach; d_t is the root mean square of x_t - x_0 |
+    | penalty (the paper's) | -w_mmd MMD^2_u(P_t, P; t) / norm_t + w_unit E (\|grad f(z)\| - 1)^2 + w_l2 L_l2 |
+    | path (ours) | -w_mmd MMD^2_u(P_t, P; t) / norm_t + E \|grad f(z) - n\|^2 + w_l2 L_l2 |
 
-    A batch of n * num_levels clean events gives every level its own n events. The witness of the penalties is
-    f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both means; see `MMDObjective`, and `KLBound` for
-    the bounds of a Kullback-Leibler divergence.
+    n = (x_t - x_0) / norm_t and norm_t = sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach; d_t is the root mean
+    square of x_t - x_0, L_l2 the mean squared feature of clean and noised events. A batch of n * num_levels clean events gives
+    every level its own n events. The witness is f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both
+    means; see `MMDObjective`, and `KLBound` for the bounds of a Kullback-Leibler divergence.
+
+    **The path form is MMD training.** Along the segment from x_0 to x_t, grad f integrates to f(x_t) - f(x_0), whose mean over
+    pairs is the MMD^2. For z uniform on the segment ("segment" points) therefore
+
+    E \|grad f(z) - n\|^2 = E \|n\|^2 + E \|grad f(z)\|^2 - 2 MMD^2(P_t, P; t) / norm_t:
+
+    the MMD^2, maximised under a penalty on the squared slope that is centred at zero (a Sobolev-regularised MMD; Mroueh et al.
+    2018). The left side has less variance: it regresses on pairs where the right one takes means. "path" points add as much
+    regression at x_t, where particles are. With "paired" pairing the MMD^2 is the biased one (V-statistic) of the step's pairs.
 
     `settings` name an objective, a pairing and penalty points. An object of one's own may stand in the place of each:
 
@@ -44,7 +50,7 @@ class DMMDLoss(nn.Module):
     |---|---|
     | `objective` | `MMDObjective()`, `KLBound(ridge)`, `ReverseKLBound(ridge)`, any `Objective` |
     | `pairing` | `Disjoint()`, `Paired()`, `Shared()`, any `Pairing` |
-    | `penalty_points` | `Path()`, `Interpolate()`, `Noisy()`, `Ends(one_in)`, any `PenaltyPoints` |
+    | `penalty_points` | `Segment()`, `Path()`, `Interpolate()`, any `PenaltyPoints` |
 
     Args:
         kernel: the noise-conditional kernel whose parameters are learned; a `NoiseConditionalWitness` for the KL bounds.
@@ -90,9 +96,9 @@ class DMMDLoss(nn.Module):
         self.penalty_points = penalty_points or _POINTS[self.settings.penalty_points]()
         self.objective.check(kernel)
         self.pairing.check(self.penalty_points)
-        if self.settings.displacement_weight > 0 and not self.penalty_points.on_own_path:
+        if self.settings.form == "path" and not self.penalty_points.on_own_path:
             raise InputError(
-                f"penalty_points = {self.penalty_points.name!r} with displacement_weight > 0: must be 'path', 'noisy' or 'ends'"
+                f"penalty_points = {self.penalty_points.name!r} with form = 'path': must be 'segment' or 'path'"
             )
 
     def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> LossTerms:
@@ -112,7 +118,7 @@ class DMMDLoss(nn.Module):
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
         batch = self.pairing.batch(clean, noisy, levels)
         points = self.penalty_points.draw(batch, generator).requires_grad_()
-        features = self.pairing.features(self.kernel, batch, points, learns_from_clean=self.learns_from_clean)
+        features = self.pairing.features(self.kernel, batch, points)
         with torch.autocast(clean.device.type, enabled=False):  # it is for the network alone
             return self._evaluate(batch, features, learning)
 
@@ -129,12 +135,8 @@ class DMMDLoss(nn.Module):
         displacement = (gradient - direction).square().sum(1).view(count, n).mean(1)
         l2 = torch.cat([features.clean, features.noisy], 1).square().mean((1, 2))
         gain = objective.gain / distance if settings.normalize else objective.gain
-        total = (
-            -settings.mmd_weight * gain
-            + settings.unit_weight * unit
-            + settings.displacement_weight * displacement
-            + settings.l2_weight * l2
-        ).mean()
+        penalty = displacement if settings.form == "path" else settings.unit_weight * unit
+        total = (penalty - settings.weight_of_mmd * gain + settings.l2_weight * l2).mean()
         difference = (features.noisy.mean(1) - features.clean.mean(1)).detach().square().sum(1)
         return LossTerms(
             total=total if learning else total.detach(),
@@ -147,11 +149,6 @@ class DMMDLoss(nn.Module):
             contrast=difference / (l2.detach() * features.clean.shape[2]).clamp_min(torch.finfo(l2.dtype).tiny),
             participation=participation(features.clean.detach()),
         )
-
-    @property
-    def learns_from_clean(self) -> bool:
-        """Whether anything is learned from the features of clean events."""
-        return self.kernel.witness_norm is None or self.settings.mmd_weight > 0 or self.settings.l2_weight > 0
 
     def draw_levels(self, like: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, " L"]:
         """Draw the increasing noise levels of a step, of the type and device of `like`."""

@@ -58,11 +58,7 @@ class Objective:
 
 
 class MMDObjective(Objective):
-    """The unbiased MMD^2 of noised and clean events, and f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z).
-
-    A kernel with a `witness_norm` has the witness scaled to that norm. The weights of the features are then held fixed, and at
-    least 0: features learn to grow with the noise.
-    """
+    """The unbiased MMD^2 of noised and clean events, and f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z)."""
 
     name = "mmd"
 
@@ -77,7 +73,7 @@ class MMDObjective(Objective):
         embedded = _embedded(kernel, torch.cat([features.clean, features.noisy, features.at_points], 1), levels)
         if embedded is not None:
             m = features.clean.shape[1]
-            return self._of_means(kernel, embedded[:, :m], embedded[:, m : 2 * m], embedded[:, 2 * m :], pairing)
+            return self._of_means(embedded[:, :m], embedded[:, m : 2 * m], embedded[:, 2 * m :], pairing)
         if pairing.shares_points:
             raise InputError(
                 f"pairing = {pairing.name!r}: needs a base kernel with finite features (linear); use 'paired'"
@@ -86,14 +82,13 @@ class MMDObjective(Objective):
 
     def _of_means(
         self,
-        kernel: NoiseConditionalKernel,
         clean: Float[Tensor, "L m K"],
         noisy: Float[Tensor, "L m K"],
         points: Float[Tensor, "L n K"],
         pairing: Pairing,
     ) -> Gain:
         m = clean.shape[1]
-        weights = witness_weights(noisy.mean(1) - clean.mean(1), kernel.witness_norm)
+        weights = noisy.mean(1) - clean.mean(1)
         cross = (clean.sum(1) * noisy.sum(1)).sum(1)
         if pairing.same_events:
             cross = (cross - (clean * noisy).sum((1, 2))) * m / (m - 1)
@@ -178,20 +173,6 @@ class ReverseKLBound(KLBound):
         """Return the bound and -e^h."""
         noisy, clean, points, norm = self._heights(kernel, features, levels)
         return Gain(self._bound(clean, noisy, norm), -clamped_exp(points), torch.ones_like(points))
-
-
-def witness_weights(difference: Float[Tensor, "L K"], witness_norm: float | None) -> Float[Tensor, "L K"]:
-    """Return the weights of the features in the witness.
-
-    Args:
-        difference: mean noisy minus mean clean feature of each level.
-        witness_norm: norm that they are scaled to, held fixed and at least 0; None leaves the difference as it is.
-    """
-    if witness_norm is None:
-        return difference
-    weights = difference.detach().clamp_min(0)
-    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
-    return witness_norm * weights / weights.norm(dim=1, keepdim=True)
 
 
 def mean_of_pairs(psi: Float[Tensor, "L n K"]) -> Float[Tensor, " L"]:

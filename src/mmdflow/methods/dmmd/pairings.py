@@ -55,8 +55,6 @@ class Pairing:
         kernel: NoiseConditionalKernel,
         batch: NoisedBatch,
         points: Float[Tensor, "B *event"],
-        *,
-        learns_from_clean: bool = True,
     ) -> BatchFeatures:
         """Return all features that the loss needs.
 
@@ -64,7 +62,6 @@ class Pairing:
             kernel: the kernel whose features these are.
             batch: the events of the step.
             points: where the penalties hold, with gradient.
-            learns_from_clean: whether the loss depends on the features of clean events; without, they are for monitors alone.
         """
         phi = kernel.features(
             torch.cat([batch.clean_sample, batch.noisy_sample], 1).flatten(0, 1),
@@ -114,9 +111,7 @@ class Shared(Pairing):
     def check(self, points: PenaltyPoints) -> None:
         """Raise InputError for points that do not hold x_t of every other event."""
         if not points.holds_noisy:
-            raise InputError(
-                f"pairing = 'shared' with penalty_points = {points.name!r}: must be 'path', 'noisy' or 'ends'"
-            )
+            raise InputError(f"pairing = 'shared' with penalty_points = {points.name!r}: must be 'path'")
 
     def batch(
         self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
@@ -129,20 +124,12 @@ class Shared(Pairing):
         kernel: NoiseConditionalKernel,
         batch: NoisedBatch,
         points: Float[Tensor, "B *event"],
-        *,
-        learns_from_clean: bool = True,
     ) -> BatchFeatures:
-        """Return features of the points, of which the noisy ones are a part, and of clean events.
-
-        Where nothing is learned from clean events they have no gradient. With one feature, whose weight in the witness is then
-        given, two or three a level suffice.
-        """
+        """Return features of the points, of which the noisy ones are a part, and of clean events."""
         phi = self._at_points(kernel, batch, points)
-        every = 2 if learns_from_clean or phi.shape[2] > 1 else batch.events_per_level // 4 * 2
-        some = _by_level(batch.clean, batch.levels)[:, ::every]
-        with torch.set_grad_enabled(learns_from_clean):
-            clean = kernel.features(some.flatten(0, 1), batch.event_levels(some.shape[1])).flatten(1)
-        return BatchFeatures(points, phi, _by_level(clean, batch.levels), phi[:, ::every])
+        some = batch.clean_sample
+        clean = kernel.features(some.flatten(0, 1), batch.event_levels(some.shape[1])).flatten(1)
+        return BatchFeatures(points, phi, _by_level(clean, batch.levels), phi[:, ::2])
 
 
 def _by_level(x: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]) -> Float[Tensor, "L m *event"]:

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
 from mmdflow._tensors import along, device_of
 
 
@@ -46,7 +45,7 @@ class PenaltyPoints:
 
     #: What `LossSettings.penalty_points` calls it.
     name: ClassVar[str]
-    #: Whether every point lies between x_0 and x_t of its own event, as the displacement penalty needs.
+    #: Whether every point lies between x_0 and x_t of its own event, as the path form needs.
     on_own_path: ClassVar[bool] = True
     #: Whether the point of every other event, from the first on, is its x_t, as shared pairing needs.
     holds_noisy: ClassVar[bool] = True
@@ -61,14 +60,15 @@ class PenaltyPoints:
         raise NotImplementedError
 
 
-class Noisy(PenaltyPoints):
-    """x_t itself. Training on these alone explodes when sampled, unless the features' gradient is "semi"."""
+class Segment(PenaltyPoints):
+    """A point uniform on the segment from x_0 to x_t, for every event."""
 
-    name = "noisy"
+    name = "segment"
+    holds_noisy = False
 
     def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
-        """Return x_t; nothing is random."""
-        return batch.noisy.detach().clone()
+        """Return one point an event, from one uniform number each."""
+        return _between(batch, _uniform(batch, generator))
 
 
 class Path(PenaltyPoints):
@@ -78,32 +78,9 @@ class Path(PenaltyPoints):
 
     def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
         """Return one point an event, from one uniform number each."""
-        weight = _uniform(batch, generator)
-        weight[::2] = 1
-        return torch.lerp(batch.clean, batch.noisy, along(weight, batch.clean)).detach()
-
-
-class Ends(PenaltyPoints):
-    """x_t, and x_0 for a few events drawn anew each step, so that features are learned where clean means are taken.
-
-    For events of many entries, whose x_0 does not look like a noised one.
-
-    Args:
-        one_in: one event in that many has x_0; at least one of a batch has.
-    """
-
-    name = "ends"
-
-    def __init__(self, one_in: int = 32) -> None:
-        self.one_in = _checks.count("one_in", one_in, 2)
-
-    def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
-        """Return one point an event; those at x_0 are among the odd rows."""
-        size, device = len(batch.clean), device_of(generator, batch.clean.device)
-        weight = torch.ones_like(_uniform(batch, generator))  # the draw keeps seeds comparable with the other points
-        odd = 2 * torch.randperm(size // 2, generator=generator, device=device) + 1
-        weight[odd[: max(1, size // self.one_in)].to(weight.device)] = 0
-        return torch.lerp(batch.clean, batch.noisy, along(weight, batch.clean)).detach()
+        position = _uniform(batch, generator)
+        position[::2] = 1
+        return _between(batch, position)
 
 
 class Interpolate(PenaltyPoints):
@@ -120,6 +97,11 @@ class Interpolate(PenaltyPoints):
         start = torch.cat([batch.clean_sample] * 2, 1)[:, :n].reshape(batch.clean.shape)
         end = torch.cat([batch.noisy_sample.flip(1)] * 2, 1)[:, :n].reshape(batch.clean.shape)
         return torch.lerp(start, end, along(weight, batch.clean)).detach()
+
+
+def _between(batch: NoisedBatch, position: Float[Tensor, " B"]) -> Float[Tensor, "B *event"]:
+    """Return x_0 + s (x_t - x_0), s the position of each event."""
+    return torch.lerp(batch.clean, batch.noisy, along(position, batch.clean)).detach()
 
 
 def _uniform(batch: NoisedBatch, generator: torch.Generator | None) -> Float[Tensor, " B"]:

@@ -20,7 +20,7 @@ from mmdflow._tensors import normal_like, out_of_memory
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_config, base_kernel
-from mmdflow.methods._shared.folder import load_network, load_tensors
+from mmdflow.methods._shared.folder import CONFIG, load_network, load_tensors
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput
 from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source
@@ -243,7 +243,6 @@ class DMMDPipeline(SavedPipeline):
     def _parts(self) -> tuple[FeatureNetwork, dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "base_kernel": base_config(self.kernel.base),
-            "witness_norm": self.kernel.witness_norm,
             "schedule": self.schedule_name,
             "second_moment": self.second_moment,
         }
@@ -253,10 +252,12 @@ class DMMDPipeline(SavedPipeline):
     @classmethod
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DMMDPipeline:
         path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
+        if config.get("witness_norm") is not None:  # of older folders
+            raise InputError(f"{CONFIG}: witness_norm = {config['witness_norm']!r}: is read no more; must be left out")
         base = config["base_kernel"]
         base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
         return cls(
-            kernel=NoiseConditionalKernel(load_network(folder, config), base, witness_norm=config.get("witness_norm")),
+            kernel=NoiseConditionalKernel(load_network(folder, config), base),
             schedule=path_of_noise,
             schedule_name=config["schedule"],
             target=_load_target(folder, path_of_noise),

@@ -13,22 +13,9 @@ from mmdflow.recipe.specs import BaseSpec, LoopSpec, Recipe
 
 @dataclass(frozen=True)
 class LossSpec(LossSettings):
-    """The loss, and whose gradient it penalises.
+    """The loss of a recipe."""
 
-    Attributes:
-        witness: whose gradient is penalised and followed: of mmd2 (the paper), or of mmd, which has the same norm at every level.
-    """
-
-    witness: Literal["mmd2", "mmd"] = "mmd2"
     section: ClassVar[str] = "loss."
-
-    def __post_init__(self) -> None:
-        """Check that only the MMD has a choice of witness."""
-        super().__post_init__()
-        if self.witness != "mmd2" and self.objective != "mmd":
-            raise InputError(
-                f"loss.witness = {self.witness!r} with loss.objective = {self.objective!r}: must be left out"
-            )
 
 
 @dataclass(frozen=True)
@@ -103,10 +90,6 @@ class DMMDRecipe(Recipe):
         for name in ("final_level", "t_min", "t_max"):
             if (t := getattr(self.sampling, name)) is not None:
                 _checks.interval(f"sampling.{name}", t, self.loss.t_min, self.loss.t_max)
-        if self.loss.witness == "mmd" and self.base.name != "linear":
-            raise InputError(
-                f"loss.witness = 'mmd' with base.name = {self.base.name!r}: must be mmd2, or base.name linear"
-            )
         if self.sampling.whitening is not None and self.base.name != "linear":
             raise InputError(
                 f"sampling.whitening = {self.sampling.whitening!r} with base.name = {self.base.name!r}: must be left out; only "

@@ -25,15 +25,17 @@ class LossSettings:
     """The loss of DMMD; see `mmdflow.DMMDLoss`.
 
     Attributes:
+        form: penalty (the paper's: an objective against penalties), or path (ours: the MMD under a squared gradient penalty along
+            the path from clean to noised events, as a regression).
         objective: mmd, or the lower bound kl (noised from clean) or reverse-kl (clean from noised).
         ridge: lambda of the KL bounds.
         num_levels: noise levels a step, drawn one in each of as many equal strata of [t_min, t_max].
-        mmd_weight: weight of the MMD, or of the bound.
-        unit_weight: weight of the unit-slope penalty mean (|grad f| - 1)^2 (the paper's).
-        displacement_weight: weight of mean |grad f - n|^2, n the unit step from clean to noised (ours).
+        mmd_weight: weight of the MMD, or of the bound: 1 by default; in the form path, which holds the MMD already, of what is
+            added of it, 0 by default.
+        unit_weight: weight of the unit-slope penalty mean (|grad f| - 1)^2; of the form penalty.
         l2_weight: weight of the mean squared features.
-        penalty_points: path (x_t, and points between x_0 and x_t), interpolate (between clean and noisy samples), noisy (x_t) or
-            ends (x_t, and x_0 for one event in 32).
+        penalty_points: where gradients are taken: segment (uniform from x_0 to x_t), path (x_t for every other event, segment
+            for the rest) or interpolate (between clean and noisy samples; of the form penalty).
         normalize: divide each level's MMD by its distance sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
         pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
         t_min: lowest noise level.
@@ -41,14 +43,14 @@ class LossSettings:
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
     """
 
+    form: Literal["penalty", "path"] = "penalty"
     objective: Literal["mmd", "kl", "reverse-kl"] = "mmd"
     ridge: float = 0.0
     num_levels: int = 16
-    mmd_weight: float = 1.0
+    mmd_weight: float | None = None
     unit_weight: float = 1.0
-    displacement_weight: float = 0.0
     l2_weight: float = 0.0
-    penalty_points: Literal["path", "interpolate", "noisy", "ends"] = "path"
+    penalty_points: Literal["segment", "path", "interpolate"] = "path"
     normalize: bool = True
     pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
     t_min: float = 0.02
@@ -56,13 +58,32 @@ class LossSettings:
     level_power: float = 1.0
     #: Stands before a field's name in messages.
     section: ClassVar[str] = ""
+    #: Fields of older recipes, with the values that mean what is done now.
+    RETIRED: ClassVar[dict[str, Any]] = {"displacement_weight": 0.0, "witness": "mmd2"}
 
     def __post_init__(self) -> None:
         """Check every field."""
-        weights = ("mmd_weight", "unit_weight", "displacement_weight", "l2_weight")
+        weights = ("mmd_weight", "unit_weight", "l2_weight")
         _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
+        if self.form == "path":
+            self._check_path()
         _checks.interval(f"{self.section}t_min", self.t_min, 0.0, 1.0, "[)")
         _checks.interval(f"{self.section}t_max", self.t_max, self.t_min, 1.0, "(]")
+
+    @property
+    def weight_of_mmd(self) -> float:
+        """`mmd_weight`, or what it is by default."""
+        return float(self.form == "penalty") if self.mmd_weight is None else self.mmd_weight
+
+    def _check_path(self) -> None:
+        """Raise InputError for what the path form has nothing for."""
+        p = self.section
+        for name in ("objective", "unit_weight"):
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value != default:
+                raise InputError(f"{p}{name} = {value!r} with {p}form = 'path': must be left out")
+        if self.penalty_points == "interpolate":
+            raise InputError(f"{p}penalty_points = 'interpolate' with {p}form = 'path': must be 'segment' or 'path'")
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,7 @@ class DMMD(System):
         """Return the loss around a new kernel, or around a learned witness for the KL bounds."""
         _check(recipe, dataset)
         features = new_features(recipe, dataset)
-        norm = features.event_size**0.25 if recipe.loss.witness == "mmd" else None
-        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()), witness_norm=norm)
+        kernel = NoiseConditionalKernel(features, base_kernel(recipe.base.config()))
         if recipe.loss.objective != "mmd":
             kernel = NoiseConditionalWitness(features, features.num_features)
         return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, settings=recipe.loss)
@@ -84,11 +83,8 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
 
 def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     """Raise InputError, before anything is trained, for parts of a recipe that do not fit each other or the data."""
-    if recipe.training.compile and recipe.features.gradient != "semi":
-        raise InputError(
-            f"training.compile = True with features.gradient = {recipe.features.gradient or 'full'!r}: must be 'semi'; "
-            "compiled networks have no double backward"
-        )
+    if recipe.training.compile:
+        raise InputError("training.compile = True: must be false for dmmd; compiled networks have no double backward")
     check_integrator(recipe.sampling)
     if recipe.loss.objective != "mmd":
         _check_learned_witness(recipe)

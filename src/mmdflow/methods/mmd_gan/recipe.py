@@ -36,8 +36,6 @@ class MMDGANRecipe(EventRecipe):
     def __post_init__(self) -> None:
         """Check that the generator's output is one event, and that the critic can have a penalty on its slope."""
         super().__post_init__()
-        if self.critic.gradient is not None:
-            raise InputError(f"critic.gradient = {self.critic.gradient!r}: not a field of mmd-gan")
         if self.training.compile:
             raise InputError(
                 "training.compile = True: must be false for mmd-gan; compiled critics have no double backward"

@@ -33,7 +33,6 @@ class LevelMeans:
         class_clean: the same of every class, [C, K], or None.
         class_noisy: the same of every class, [C, K], or None.
         covariance: of clean data's psi, [K, K], or None.
-        witness_norm: see `NoiseConditionalKernel`.
     """
 
     base: Kernel
@@ -42,7 +41,6 @@ class LevelMeans:
     class_clean: Float[Tensor, "C K"] | None = None
     class_noisy: Float[Tensor, "C K"] | None = None
     covariance: Float[Tensor, "K K"] | None = None
-    witness_norm: float | None = None
 
     def field(
         self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
@@ -50,12 +48,12 @@ class LevelMeans:
         """Return the divergence on features whose flow is of that kind.
 
         EXACT is 1/2 MMD^2 to the clean mean; APPROXIMATE is the potential <psi, noisy - clean>; SINGLE is 1/2 MMD^2 of a
-        particle on its own. `whitening` and `witness_norm` transform psi first.
+        particle on its own. `whitening` transforms psi first.
         """
         clean, noisy = self._means(shares)
         base = self.base
-        transform = self._transform(whitening)
-        if transform is not None:
+        if math.isfinite(whitening):
+            transform = self._whitener(whitening)
             base, clean, noisy = (
                 Deep(Linear(), lambda phi: self.base.embed(phi) @ transform),
                 clean @ transform,
@@ -82,15 +80,6 @@ class LevelMeans:
         assert self.class_noisy is not None
         shares = shares.to(self.clean)
         return shares @ self.class_clean, shares @ self.class_noisy
-
-    def _transform(self, whitening: float) -> Float[Tensor, "K K"] | None:
-        """Return what psi is multiplied by, for whitened witnesses and for those of a given norm."""
-        root = self._whitener(whitening) if math.isfinite(whitening) else None
-        if self.witness_norm is None:
-            return root
-        root = torch.eye(len(self.clean)).to(self.clean) if root is None else root
-        norm = ((self.noisy - self.clean) @ root).norm().clamp_min(torch.finfo(root.dtype).tiny)
-        return root * (self.witness_norm / norm).sqrt()
 
     def _whitener(self, whitening: float) -> Tensor:
         """Return the symmetric root of lambda s (C + lambda s I)^-1, s = tr C / K."""
@@ -180,7 +169,6 @@ class TargetMeans:
             between(self.class_clean, 1),
             between(self.class_noisy, 1),
             between(self.covariance, 0),
-            kernel.witness_norm,
         )
 
     def check(self, kernel: NoiseConditionalKernel) -> None:
