@@ -28,7 +28,7 @@ from mmdflow.studies.ablation_particles import velocity_differences
 from mmdflow.studies.table2 import judged
 from tests.test_image_recipes import SMALL_UNET, stand_ins
 
-FEW = {"features": "own", "num_samples": 20, "draws": 2, "particles": 10}
+FEW = {"features": "own", "num_samples": 10, "draws": 2, "particles": 10}
 TINY = {
     "table1": FEW | {"data": ["digits"], "seconds": 0.2},
     "table2": FEW | {"data": ["digits"]},
@@ -36,7 +36,7 @@ TINY = {
     "ablation-nfe": FEW | {"levels": [2, 100], "steps": [1, 2]},
     "ablation-particles": {
         "features": "own",
-        "num_samples": 8,
+        "num_samples": 3,
         "draws": 2,
         "particles": [1, 200],
         "rate_particles": [1, 16],
