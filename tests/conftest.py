@@ -42,5 +42,7 @@ def unchecked():
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory):
-    """Keep the users' cache out of the tests."""
-    os.environ["MMDFLOW_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep the users' cache out of the tests; the workers of one run share theirs, as processes of a user do."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["MMDFLOW_CACHE"] = str(run / "cache")

@@ -1,9 +1,23 @@
 import math
 
+import jaxtyping
 import pytest
 import torch
 
-from mmdflow import MMD, DivergedError, Gaussian, InputError, Laplace, Linear, PotentialEnergy, Riesz, flow
+from mmdflow import (
+    MMD,
+    AdaptiveMMD,
+    DivergedError,
+    DMMDPipeline,
+    Gaussian,
+    InputError,
+    Laplace,
+    Linear,
+    PotentialEnergy,
+    Riesz,
+    SlicedMMD,
+    flow,
+)
 from mmdflow.divergences.witness import KernelWitness
 
 
@@ -204,3 +218,31 @@ def test_a_result_is_shown_on_one_line():
     assert repr(result) == "FlowResult([3, 1] particles, 4 steps, nfe 4, F 0.5 -> 0)"
     bare = flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(3, 1), step_size=1.0, num_steps=4, evaluate=False)
     assert repr(bare) == "FlowResult([3, 1] particles, 4 steps, nfe 4)"
+
+
+@pytest.mark.parametrize("case", ["mmd", "sliced", "binned", "adaptive", "dmmd"])
+def test_a_step_defines_no_function(monkeypatch, generator, case):
+    """The type checks decorate what is defined, which takes longer than a step: as much for two steps as for six."""
+    dim = 64 if case == "binned" else 8
+    y, x = target(40, dim).float(), target(20, dim, seed=2).float()
+    divergence = {
+        "mmd": lambda: MMD(y, Gaussian(1.0)),
+        "sliced": lambda: SlicedMMD(y, 10, generator=generator),
+        "binned": lambda: SlicedMMD(y, 10, directions="structured", ranks="binned", generator=generator),
+        "adaptive": lambda: AdaptiveMMD(y, "gradient", kernel=Gaussian),
+    }
+    pipeline = DMMDPipeline.from_pretrained("digits") if case == "dmmd" else None
+    defined, decorate = [], jaxtyping.jaxtyped
+
+    def counted(*args, **kwargs):
+        defined[-1] += 1
+        return decorate(*args, **kwargs)
+
+    monkeypatch.setattr(jaxtyping, "jaxtyped", counted)
+    for steps in (1, 2, 6):  # the first one imports what loads late
+        defined.append(0)
+        if pipeline is None:
+            flow(divergence[case](), x, step_size=0.1, num_steps=steps)
+        else:
+            pipeline(3, num_levels=steps, generator=generator)
+    assert defined[1] == defined[2]

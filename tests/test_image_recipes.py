@@ -26,7 +26,13 @@ QUICK = [
     "--training.sample_every=0",
     "--training.accelerator=cpu",
 ]
-QUICK_DMMD = ["--loss.num_levels=2", "--sampling.mean_levels=2", "--sampling.mean_events=5", "--sampling.num_levels=2"]
+QUICK_DMMD = [
+    "--loss.num_levels=2",
+    "--training.events_per_level=4",
+    "--sampling.mean_levels=2",
+    "--sampling.mean_events=5",
+    "--sampling.num_levels=2",
+]
 QUICK_GS_MMD_RK = ["--flow.num_particles=6", "--flow.num_targets=8", "--flow.num_directions=4", "--flow.first_steps=1"]
 
 

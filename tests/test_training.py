@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmdflow import DivergedError, DMMDLoss, DMMDPipeline, InputError, data
+from mmdflow.cli import main
 from mmdflow.methods.dmmd.recipe import DMMDRecipe, LossSpec, SamplingSpec, TrainingSpec
 from mmdflow.recipe import DataSpec, EvaluationSpec, FeaturesSpec
 from mmdflow.training import StepBatches, step_generator
@@ -56,18 +57,31 @@ def assert_same(a, b):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_a_run_leaves_what_it_promises(tmp_path):
-    pipeline = train(tmp_path / "run")
-    files = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run and its pipeline, to be read only."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, train(folder)
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(whole[0], tmp_path / "finished")
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    folder, pipeline = whole
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert {"recipe.yaml", "checkpoints/last.ckpt", "logs/from-step-0/metrics.csv", "pipeline/config.json"} <= files
     assert {"samples/step-0000004.png", "samples/step-0000008.png"} <= files
     assert [f for f in files if f.startswith("tensorboard/from-step-0/events")]
     assert not [f for f in files if "tmp" in f]
     assert pipeline.provenance["steps"] == 12
     assert pipeline.provenance["train_seconds"] > 0
-    header = (tmp_path / "run/logs/from-step-0/metrics.csv").read_text().splitlines()[0].split(",")
+    header = (folder / "logs/from-step-0/metrics.csv").read_text().splitlines()[0].split(",")
     assert {"loss", "mmd2", "unit", "displacement", "slope", "participation"} <= set(header)
-    saved = DMMDPipeline.from_pretrained(tmp_path / "run")
+    saved = DMMDPipeline.from_pretrained(folder)
     for a, b in zip(saved.features.parameters(), pipeline.features.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -181,8 +195,8 @@ def crash():
 
 
 @pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (crash, 5)])
-def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypatch, how, saved):
-    whole = train(tmp_path / "whole")
+def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, monkeypatch, how, saved):
+    folder, pipeline = whole
     stop_at = {"step": 7}
     forward = DMMDLoss.forward
 
@@ -198,61 +212,65 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(tmp_path, monkeypa
     assert read_checkpoint(tmp_path / "parts")["global_step"] == saved
     monkeypatch.setattr(DMMDLoss, "forward", forward)
     resumed = train(tmp_path / "parts")
-    assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
-    optimisers = [read_checkpoint(tmp_path / name)["optimizer_states"][0]["state"] for name in ("whole", "parts")]
+    assert_same(weights(tmp_path / "parts"), weights(folder))
+    optimisers = [read_checkpoint(of)["optimizer_states"][0]["state"] for of in (folder, tmp_path / "parts")]
     for a, b in zip(*(o.values() for o in optimisers), strict=True):
         assert_same(a, b)
     generator = [torch.Generator().manual_seed(0) for _ in range(2)]
-    a, b = (p(4, generator=g).particles for p, g in zip((whole, resumed), generator, strict=True))
+    a, b = (p(4, generator=g).particles for p, g in zip((pipeline, resumed), generator, strict=True))
     assert torch.equal(a, b)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    first = train(tmp_path / "run")
-    before = weights(tmp_path / "run")
-    again = train(tmp_path / "run")
-    assert_same(weights(tmp_path / "run"), before)
-    assert again.provenance["train_seconds"] == pytest.approx(first.provenance["train_seconds"], abs=0.5)
+def test_a_finished_run_is_not_trained_again(whole, finished):
+    before = weights(finished)
+    again = train(finished)
+    assert_same(weights(finished), before)
+    assert again.provenance["train_seconds"] == pytest.approx(whole[1].provenance["train_seconds"], abs=0.5)
 
 
-def test_seeds_decide(tmp_path):
-    train(tmp_path / "a")
+def test_seeds_decide(whole, tmp_path):
     train(tmp_path / "b")
     train(tmp_path / "c", with_training(seed=1))
-    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert_same(weights(whole[0]), weights(tmp_path / "b"))
     assert not torch.equal(
-        weights(tmp_path / "a")["ema.module.features.stem.weight"],
+        weights(whole[0])["ema.module.features.stem.weight"],
         weights(tmp_path / "c")["ema.module.features.stem.weight"],
     )
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path, attempt):
+def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
+    """A process that stands still has left on disk what one killed at that moment leaves; the last moment is a kill."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "mmdflow", "train"]
     options = ["dmmd-digits", f"--output={folder}", "--training.max_steps=4000", "--training.checkpoint_every=1"]
     options += ["--features.width=16", "--training.sample_every=0", "--loss.num_levels=4", "--training.accelerator=cpu"]
     options += ["--sampling.mean_levels=3", "--sampling.final_steps=0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen([*command, *options], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
-    time.sleep(0.3 * attempt + 0.05)
+    moments = [folder]
+    for moment in range(2):
+        time.sleep(0.05 + 0.2 * moment)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        moments.append(shutil.copytree(folder, tmp_path / f"moment-{moment}"))
+        process.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert read_checkpoint(folder)["global_step"] >= 0
-    # the resume command that the documentation gives, cut short: a recipe on disk is what a resume follows
-    text = (
-        (folder / "recipe.yaml")
-        .read_text()
-        .replace("max_steps: 4000", f"max_steps: {read_checkpoint(folder)['global_step'] + 2}")
-    )
-    (folder / "recipe.yaml").write_text(text)
-    done = subprocess.run([*command, "--resume", str(folder)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert DMMDPipeline.from_pretrained(folder)(2).particles.shape == (2, 1, 8, 8)
+    assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    for left in moments:
+        steps = read_checkpoint(left)["global_step"]
+        assert steps >= 0
+        # the resume command that the documentation gives, cut short: a recipe on disk is what a resume follows
+        recipe = left / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace("max_steps: 4000", f"max_steps: {steps + 2}"))
+        assert main(["train", "--resume", str(left)]) == 0
+        pipeline = DMMDPipeline.from_pretrained(left)
+        assert pipeline.provenance["steps"] == steps + 2
+        assert pipeline(2).particles.shape == (2, 1, 8, 8)
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -277,21 +295,19 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monk
     assert all(torch.isfinite(v).all() for v in saved["state_dict"].values())
 
 
-def test_damaged_checkpoint_is_told(tmp_path):
-    train(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "pipeline")
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+def test_damaged_checkpoint_is_told(finished):
+    shutil.rmtree(finished / "pipeline")
+    path = finished / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="last.ckpt: damaged checkpoint"):
-        train(tmp_path / "run")
+        train(finished)
 
 
-def test_checkpoint_of_another_network_is_told(tmp_path):
-    train(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "pipeline")
+def test_checkpoint_of_another_network_is_told(finished):
+    shutil.rmtree(finished / "pipeline")
     other = dataclasses.replace(RECIPE, features=dataclasses.replace(RECIPE.features, width=8))
     with pytest.raises(InputError, match="does not fit this recipe's network"):
-        train(tmp_path / "run", other)
+        train(finished, other)
 
 
 def test_two_resumes_from_one_step_keep_both_logs(tmp_path, monkeypatch):
@@ -311,14 +327,13 @@ def test_a_picture_that_fails_does_not_stop_training(tmp_path, monkeypatch, capl
     assert "no picture of step 4: no matplotlib" in caplog.text
 
 
-def test_the_log_is_what_was_measured_and_survives_a_cut_line(tmp_path):
-    train(tmp_path / "run")
-    log = read_log(tmp_path / "run")
+def test_the_log_is_what_was_measured_and_survives_a_cut_line(finished):
+    log = read_log(finished)
     assert list(log["loss"]) == [1, 3, 5, 7, 9, 11]
     assert len(set(log["loss"].values())) == 6
-    with (tmp_path / "run/logs/from-step-0/metrics.csv").open("a") as file:
+    with (finished / "logs/from-step-0/metrics.csv").open("a") as file:
         file.write("0.5,")
-    assert read_log(tmp_path / "run") == log
+    assert read_log(finished) == log
 
 
 def test_the_clock_stands_still_before_training_and_in_pauses():
@@ -495,6 +510,15 @@ def test_fields_of_another_network_are_refused():
         build_features(FeaturesSpec("mlp", blocks=2), (1, 8, 8))
 
 
+def with_few_events(recipe):
+    """Return a recipe whose step takes four events, or four a level, and whose simulation takes two steps."""
+    per = "events_per_level" if hasattr(recipe.training, "events_per_level") else "batch_size"
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **{per: 4}))
+    if hasattr(recipe, "flow"):
+        recipe = dataclasses.replace(recipe, flow=dataclasses.replace(recipe.flow, first_steps=2))
+    return recipe
+
+
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
     from mmdflow.cli.train import recipe_from
@@ -513,7 +537,8 @@ def test_every_recipe_builds(monkeypatch):
         recipe = recipe_from(recipe_path(name))
         if recipe.data.name in IMAGE_SETS:  # tests/test_image_recipes.py trains them, shrunk
             continue
-        loss = run.build_loss(recipe, data.load(recipe.data.name))
-        loss(data.load(recipe.data.name).train[: recipe.batch_size]).total.backward()
+        few = with_few_events(recipe)
+        dataset = data.load(recipe.data.name)
+        run.build_loss(few, dataset)(dataset.train[: few.batch_size]).total.backward()
         assert recipe.description, name
         assert Path(recipe_path(name)).stem == name

@@ -29,11 +29,10 @@ def non_negative(field: str, value: float) -> float:
 
 def interval(field: str, value: float, low: float, high: float, brackets: str = "[]") -> float:
     """Return `value` if it lies between `low` and `high`; `brackets` says which ends are included."""
-
-    def inside(v: float) -> bool:
-        return (v >= low if brackets[0] == "[" else v > low) and (v <= high if brackets[1] == "]" else v < high)
-
-    return _number(field, value, inside, f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}")
+    above = operator.ge if brackets[0] == "[" else operator.gt
+    below = operator.le if brackets[1] == "]" else operator.lt
+    allowed = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+    return _number(field, value, lambda v: above(v, low) and below(v, high), allowed)
 
 
 def count(field: str, value: int, minimum: int = 1) -> int:

@@ -57,8 +57,8 @@ def test_one_target_point_draws_the_particles(rule):
 def test_adaptive_flow_arrives_from_where_a_fixed_bandwidth_sees_nothing():
     y = normal(100)
     source = 0.3 * normal(100, seed=1) + 12
-    fixed = flow(MMD(y, Gaussian(0.5, normalized=True)), source, step_size=0.5, num_steps=300).particles
-    adaptive = flow(AdaptiveMMD(y, "gradient", kernel=Gaussian), source, step_size=0.5, num_steps=700).particles
+    fixed = flow(MMD(y, Gaussian(0.5, normalized=True)), source, step_size=2.5, num_steps=60).particles
+    adaptive = flow(AdaptiveMMD(y, "gradient", kernel=Gaussian), source, step_size=2.5, num_steps=140).particles
     reached = [(particles - y.mean(0)).norm(dim=1).mean().item() for particles in (fixed, adaptive)]
     assert reached[0] > 10
     assert reached[1] < 6

@@ -31,7 +31,7 @@ from tests.test_image_recipes import SMALL_UNET, stand_ins
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
 SHAPES |= {"celeba64": (3, 64, 64), "church64": (3, 64, 64)}
-FEW = {"features": "own", "num_samples": 20, "draws": 2, "particles": 10}
+FEW = {"features": "own", "num_samples": 10, "draws": 2, "particles": 10}
 TINY = {
     "table1": FEW | {"data": ["digits"], "seconds": 0.2},
     "table2": FEW | {"data": ["digits"]},
@@ -39,7 +39,7 @@ TINY = {
     "ablation-nfe": FEW | {"levels": [2, 100], "steps": [1, 2]},
     "ablation-particles": {
         "features": "own",
-        "num_samples": 8,
+        "num_samples": 3,
         "draws": 2,
         "particles": [1, 200],
         "rate_particles": [1, 16],

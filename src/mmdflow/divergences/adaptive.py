@@ -129,13 +129,14 @@ class AdaptiveMMD(Divergence):
         if low == 0:
             return 0.0
         grid = torch.logspace(math.log10(low), math.log10(max(largest, 2 * low)), 24).tolist()
+        return max(grid, key=lambda bandwidth: _steepness(require_kernel(self.kernel(bandwidth)), particles, target))
 
-        def steepness(bandwidth: float) -> float:
-            pull = ops.kernel_sum_grad(self.kernel(bandwidth), particles, target, uniform(target))
-            size = float(pull.norm(dim=1).clamp_min(torch.finfo(pull.dtype).tiny).log().mean())
-            return size if math.isfinite(size) else -math.inf
 
-        return max(grid, key=steepness)
+def _steepness(kernel: Kernel, particles: Tensor, target: Tensor) -> float:
+    """Return the mean logarithm of the size of the target's pull on the particles; -inf where it is not finite."""
+    pull = ops.kernel_sum_grad(kernel, particles, target, uniform(target))
+    size = float(pull.norm(dim=1).clamp_min(torch.finfo(pull.dtype).tiny).log().mean())
+    return size if math.isfinite(size) else -math.inf
 
 
 def _normalized_gaussian(bandwidth: float) -> Kernel:

@@ -55,11 +55,7 @@ class FlowState:
 
     def advance(self) -> None:
         """Let the integrator take the step."""
-
-        def gradient(x: Tensor) -> Tensor:
-            return self.gradient(x, None if self.shift is None else x + self.shift)
-
-        made: object = self.integrator.step(gradient, self.particles, self.step_size, self.step)
+        made: object = self.integrator.step(self._shifted_gradient, self.particles, self.step_size, self.step)
         if not isinstance(made, tuple) or len(made) != 2:
             raise InputError(
                 f"integrator = {type(self.integrator).__name__}: step must return (particles, flow time that passed)"
@@ -76,6 +72,9 @@ class FlowState:
         """Return minus the velocity at `at` (default: at x), with the field frozen at x; counts one evaluation."""
         self.nfe += 1
         return -self.field.velocity(x, at, self.weights)
+
+    def _shifted_gradient(self, x: Tensor) -> Tensor:
+        return self.gradient(x, None if self.shift is None else x + self.shift)
 
     def normal(self) -> Float[Tensor, "n *event"]:
         """Draw standard normal noise, one event a particle."""

@@ -44,11 +44,7 @@ class NoiseConditionalKernel(nn.Module):
     def at(self, t: float | Tensor) -> Kernel:
         """Return the kernel of noise level t in [0, 1]."""
         level = _checks.interval("t", float(t), 0.0, 1.0)
-
-        def features(x: Tensor) -> Tensor:
-            return self.features(x, x.new_full((len(x),), level))
-
-        return Deep(self.base_at(torch.as_tensor(t)), features)
+        return Deep(self.base_at(torch.as_tensor(t)), lambda x: self.features(x, x.new_full((len(x),), level)))
 
 
 class NoiseConditionalGaussian(NoiseConditionalKernel):

@@ -39,11 +39,11 @@ def _directly(
 ) -> None:
     """Add the sums by exact differences."""
     fused, columns, w = numba_sums.direct(x.shape[1]), y.T.contiguous().numpy(), weights.numpy()
-
-    def task(part: slice) -> None:
-        fused(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part))
-
-    threads.over_rows(task, len(x), max(1, TASK // len(y)))
+    threads.over_rows(
+        lambda part: fused(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part)),
+        len(x),
+        max(1, TASK // len(y)),
+    )
 
 
 def _by_products(

@@ -51,11 +51,11 @@ def project(
     to = x.new_empty(len(scales), len(x)) if separate or out is None else out
     at = 0 if separate else column
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
-
-    def task(part: slice) -> None:
-        _project(x.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), to.numpy(), at)
-
-    threads.over_rows(task, len(x), max(1, TASK // signs[:, 0].numel()))
+    threads.over_rows(
+        lambda part: _project(x.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), to.numpy(), at),
+        len(x),
+        max(1, TASK // signs[:, 0].numel()),
+    )
     projections = to[:, at : at + n]
     return projections if out is None or to is out else out[:, column : column + n].copy_(projections)
 
@@ -79,12 +79,12 @@ def back(
         rows = torch.nn.functional.pad(rows[:, :n], (0, width - n))
     to = rows.new_empty(max(n, width), dim) if out is None or n < width else out
     s, by = signs.contiguous().numpy(), scales.contiguous().numpy()
-
-    def task(part: slice) -> None:
-        totals = np.empty_like(tiles)
-        _back(rows.numpy(), s, by, part.start, part.stop, np.empty_like(tiles), totals, to.numpy())
-
-    threads.over_rows(task, len(to), max(1, TASK // signs[:, 0].numel()))
+    new = np.empty_like
+    threads.over_rows(
+        lambda part: _back(rows.numpy(), s, by, part.start, part.stop, new(tiles), new(tiles), to.numpy()),
+        len(to),
+        max(1, TASK // signs[:, 0].numel()),
+    )
     return to[:n] if out is None or to is out else out.copy_(to[:n])
 
 

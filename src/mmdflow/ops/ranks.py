@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -79,31 +80,24 @@ def slopes(
         projected: the projections of the last part of the points, [P, m], where they are known.
         structure: the signs [blocks, 2, D] and scales [P] of structured directions, whose transforms take the place of products.
     """
-    split, (radius, scale) = points.parts[0].shape[1], _grid(points, 1.01 if half else 1.0)
+    split, grid = points.parts[0].shape[1], _grid(points, 1.01 if half else 1.0)
     total = torch.zeros_like(points.parts[0])
     if not math.isfinite(points.radius):
         return total.fill_(math.nan).T, math.nan
     bounds, works = np.zeros(len(xi)), _Works(points.size)
-    limit = points.limit
     if structure is not None and structure[0].shape[2] * points.size > STRUCTURED_BLOCK:
         structure = None
     for start, directions, block in _blocks(xi, points, half, projected, structure):
-        values = block.numpy()
-
-        def task(rows: slice, values: np.ndarray = values, start: int = start) -> None:
-            piece, bound = values[rows], bounds[start + rows.start : start + rows.stop]
-            if not binned or limit == 0:
-                with works.one() as work:
-                    numba_ranks.slopes(piece, split, points.weights, radius, scale, work)
-                return
-            count = slices.bins(sum(part.shape[1] for part in points.parts[-2:]))
-            numba_ranks.binned_slopes(piece, split, points.weights, limit, count, slices.TOLERANCE, bound)
-            for p in np.flatnonzero(bound > slices.TOLERANCE):
-                with works.one() as work:
-                    numba_ranks.slopes(piece[p : p + 1], split, points.weights, radius, scale, work)
-                bound[p] = 0
-
-        threads.over_rows(task, len(block), len(block))
+        write = partial(
+            _write_slopes,
+            values=block.numpy(),
+            bounds=bounds[start : start + len(block)],
+            points=points,
+            grid=grid,
+            works=works,
+            binned=binned and points.limit != 0,
+        )
+        threads.over_rows(write, len(block), len(block))
         if structure is not None:
             b = start // structure[0].shape[2]
             scales = structure[1][start : start + len(block)]
@@ -116,28 +110,54 @@ def slopes(
     return total.T, float(bounds.mean())
 
 
+def _write_slopes(
+    rows: slice,
+    values: np.ndarray,
+    bounds: np.ndarray,
+    points: Points,
+    grid: tuple[np.float32, np.float32],
+    works: _Works,
+    binned: bool,
+) -> None:
+    """Write slopes in the place of a block's projections; binned ones where their bound, which is kept, is small enough."""
+    split, piece, bound = points.parts[0].shape[1], values[rows], bounds[rows]
+    if not binned:
+        with works.one() as work:
+            numba_ranks.slopes(piece, split, points.weights, *grid, work)
+        return
+    count = slices.bins(sum(part.shape[1] for part in points.parts[-2:]))
+    numba_ranks.binned_slopes(piece, split, points.weights, points.limit, count, slices.TOLERANCE, bound)
+    for p in np.flatnonzero(bound > slices.TOLERANCE):
+        with works.one() as work:
+            numba_ranks.slopes(piece[p : p + 1], split, points.weights, *grid, work)
+        bound[p] = 0
+
+
 def potentials(xi: Tensor, points: Points) -> Tensor:
     """Return the sum over directions of the potential at all points, [N]."""
     size = points.size
     if not math.isfinite(points.radius):
         return xi.new_full((size,), math.nan)
-    weights, (radius, scale) = points.weights, _grid(points)
+    weights, grid = points.weights, _grid(points)
     if weights is None:
         n, m = (part.shape[1] for part in points.parts)
         weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
     total, works = np.zeros(size), _Works(size)
     for _, _, block in _blocks(xi, points):
-        values = block.numpy()
-
-        def task(rows: slice, values: np.ndarray = values) -> np.ndarray:
-            part = np.zeros(size)
-            with works.one() as work:
-                numba_ranks.potentials(values[rows], weights, radius, scale, part, work)
-            return part
-
-        for part in threads.over_rows(task, len(block), len(block)):
+        add = partial(_potentials, values=block.numpy(), weights=weights, grid=grid, works=works)
+        for part in threads.over_rows(add, len(block), len(block)):
             total += part
     return torch.from_numpy(total).to(xi.dtype)
+
+
+def _potentials(
+    rows: slice, values: np.ndarray, weights: np.ndarray, grid: tuple[np.float32, np.float32], works: _Works
+) -> np.ndarray:
+    """Return the sum of the potential over rows of projections."""
+    part = np.zeros(values.shape[1])
+    with works.one() as work:
+        numba_ranks.potentials(values[rows], weights, *grid, part, work)
+    return part
 
 
 class _Works:

@@ -143,20 +143,21 @@ def binned_slopes(z: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor],
     x and y are projections [P, m] and weights [m]. A slope is off by at most twice the mass, of either sign, in its bin.
     """
     count = bins(x[0].shape[1] + y[0].shape[1])
-
-    def places(t: Tensor) -> tuple[Tensor, Tensor]:
-        place = (t * (count / (2 * limit)) + count / 2).clamp(0, count)
-        return place, place.long().clamp_max(count - 1)
-
     signed, mass = z.new_zeros(len(z), count), z.new_zeros(len(z), count)
     for (points, weights), sign in ((x, 1), (y, -1)):
-        _, k = places(points)
+        _, k = _places(points, limit, count)
         signed.scatter_add_(1, k, (sign * weights).expand_as(points))
         mass.scatter_add_(1, k, weights.expand_as(points))
-    place, k = places(z)
+    place, k = _places(z, limit, count)
     below = signed.cumsum(1) - signed
     inside = (place - k) * signed.gather(1, k)
     return signed.sum(1, keepdim=True) - 2 * (below.gather(1, k) + inside), 2 * mass.amax(1)
+
+
+def _places(t: Tensor, limit: float, count: int) -> tuple[Tensor, Tensor]:
+    """Return where t lies among the bins of [-limit, limit], in bins from the left, and the bin."""
+    place = (t * (count / (2 * limit)) + count / 2).clamp(0, count)
+    return place, place.long().clamp_max(count - 1)
 
 
 def product(a: Tensor, b: Tensor, half: bool) -> Tensor:

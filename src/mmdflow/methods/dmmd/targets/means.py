@@ -156,19 +156,15 @@ class TargetMeans:
 
     def level(self, kernel: NoiseConditionalKernel, t: float, chunk_size: int | None = None) -> LevelMeans:
         """Return what is known at level t, through the kernel's base; `chunk_size` is for targets that embed samples."""
-        i, weight = grid_position(self.levels, t)
-
-        def between(x: Tensor | None, dim: int) -> Tensor | None:
-            return None if x is None else torch.lerp(x.select(dim, i), x.select(dim, i + 1), weight)
-
+        position = grid_position(self.levels, t)
         clean, noisy = self.at(t)
         return LevelMeans(
             kernel.base_at(torch.as_tensor(t)),
             clean,
             noisy,
-            between(self.class_clean, 1),
-            between(self.class_noisy, 1),
-            between(self.covariance, 0),
+            _between(self.class_clean, 1, *position),
+            _between(self.class_noisy, 1, *position),
+            _between(self.covariance, 0, *position),
         )
 
     def check(self, kernel: NoiseConditionalKernel) -> None:
@@ -269,6 +265,11 @@ def _sums(
     if covariances:
         sums["covariance"] = clean.T @ clean
     return sums
+
+
+def _between(x: Tensor | None, dim: int, i: int, weight: float) -> Tensor | None:
+    """Return what lies `weight` of the way from entry i to entry i + 1 of a dimension."""
+    return None if x is None else torch.lerp(x.select(dim, i), x.select(dim, i + 1), weight)
 
 
 def _embed(kernel: Kernel, x: Tensor) -> Tensor:
