@@ -333,7 +333,7 @@ def test_a_table_leaves_out_data_without_files_and_names_them(tmp_path, monkeypa
 def test_table3_is_not_seen_on_a_part_of_its_data(tmp_path, monkeypatch):
     monkeypatch.setenv("MMDFLOW_DATA", str(tmp_path))
     table = studies.module("table3")
-    model = SimpleNamespace(provenance={"train_seconds": 1}, defaults=SimpleNamespace(final_steps=0))
+    model = SimpleNamespace(provenance={"train_seconds": 1}, defaults=SamplerSettings())
     better = iter(range(9))
     monkeypatch.setattr(_study, "trained", lambda *_, **__: model)
     monkeypatch.setattr(
