@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow.features.base import FeatureNetwork, LevelEmbedding, image_channels
 
+#: Side of the grid of means that flat features of the mixed head are read off.
+_GRID = 4
+
 
 class ConvFeatures(FeatureNetwork):
     """Residual blocks at the finest resolution and at each halving; the squared-residual head climbs back up with skips.
@@ -21,7 +24,8 @@ class ConvFeatures(FeatureNetwork):
     Args:
         event_shape: (channels, height, width); height and width divisible by patch * 2^(len(channels) - 1).
         num_features: K.
-        head: "flat", "squared_residual" or "mixed"; flat features are read off the global mean of the coarsest maps.
+        head: "flat", "squared_residual" or "mixed"; flat features are read off means of the coarsest maps: one
+            mean a map for the flat head, those of a 4 x 4 grid for the mixed one.
         num_residuals: of the mixed head.
         channels: channels of each resolution, finest first.
         blocks: residual blocks a resolution.
@@ -56,7 +60,9 @@ class ConvFeatures(FeatureNetwork):
         self.up = nn.ModuleList(_Block(a + b, b) for a, b in itertools.pairwise(below))
         self.read_out = nn.Conv2d(fine, self.num_residuals * entries, 3, padding=1)
         if self.num_flat:
-            self.read_flat = nn.Linear(coarse, self.num_flat)
+            shrink = self.patch * 2 ** (len(self.channels) - 1)
+            self.grid = tuple(min(_GRID, size // shrink) for size in self.event_shape[1:])
+            self.read_flat = nn.Linear(coarse * math.prod(self.grid), self.num_flat)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
@@ -73,15 +79,17 @@ class ConvFeatures(FeatureNetwork):
             for block in stage:
                 h = self.checkpoint(block, h, level)
             skips.append(h)
-        pooled = F.silu(h).mean((2, 3)) if self.num_flat else None
         if self.head == "flat":
-            return None, self.read_out(pooled)
+            return None, self.read_out(F.silu(h).mean((2, 3)))
+        flat = None
+        if self.num_flat:
+            flat = self.read_flat(F.adaptive_avg_pool2d(F.silu(h), self.grid).flatten(1))
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             joined = torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1)
             h = self.checkpoint(block, joined, level)
         maps = F.pixel_shuffle(self.read_out(F.silu(h)), self.patch)
         maps = maps.view(len(x), self.num_residuals, *self.event_shape)
-        return maps, None if pooled is None else self.read_flat(pooled)
+        return maps, flat
 
 
 class _Block(nn.Module):

@@ -262,3 +262,29 @@ def test_base_kernels_are_stored_and_read():
 def test_bad_input(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", list(FlowKind))
+@pytest.mark.parametrize("head", ["flat", "squared_residual", "mixed"])
+def test_the_velocity_is_the_gradient_of_a_witness(head, kind):
+    """The Jacobian in all particles is symmetric; a semi-gradient's would not be."""
+    torch.manual_seed(0)
+    features = MLPFeatures((2,), 6, head, width=16, depth=1).double()
+    clean, noisy = torch.randn(2, 6, dtype=torch.float64)
+    field = LevelMeans(Linear(), clean, noisy).field(kind)
+    on_features = {
+        FlowKind.EXACT: lambda phi: (clean - phi.mean(0)).expand_as(phi),
+        FlowKind.APPROXIMATE: lambda phi: (clean - noisy).expand_as(phi),
+        FlowKind.SINGLE: lambda phi: clean - phi,
+    }[kind]
+
+    def velocity(z):
+        x = z.view(3, 2)
+        phi = features(x, torch.full((3,), 0.4, dtype=torch.float64))
+        return torch.autograd.grad(phi, x, on_features(phi), create_graph=True)[0].flatten()
+
+    z = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    level = LevelField(features_at(features, 0.4), field, interacting=kind.interacting)
+    torch.testing.assert_close(level.velocity(z.detach().view(3, 2)).flatten(), velocity(z).detach())
+    jacobian = torch.autograd.functional.jacobian(velocity, z.detach())
+    torch.testing.assert_close(jacobian, jacobian.T, rtol=1e-10, atol=1e-12)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
 from mmdflow.errors import InputError
+from mmdflow.features import FeatureNetwork
 from mmdflow.methods.dmmd.objectives import KLBound, MMDObjective, Objective, ReverseKLBound
 from mmdflow.methods.dmmd.pairings import BatchFeatures, Disjoint, Paired, Pairing, Shared
 from mmdflow.methods.dmmd.penalty_points import Interpolate, NoisedBatch, Path, PenaltyPoints, Segment
@@ -18,6 +19,8 @@ from mmdflow.methods.dmmd.settings import LossSettings
 from mmdflow.methods.dmmd.terms import LossTerms, participation
 from mmdflow.noise import NoiseConditionalKernel, Schedule, draw_levels
 
+#: Features below which asking for diversity makes no sense.
+_FEWEST = 16
 _PAIRINGS: dict[str, type[Pairing]] = {kind.name: kind for kind in (Disjoint, Paired, Shared)}
 _POINTS: dict[str, type[PenaltyPoints]] = {kind.name: kind for kind in (Segment, Path, Interpolate)}
 
@@ -34,6 +37,10 @@ class DMMDLoss(nn.Module):
     square of x_t - x_0, L_l2 the mean squared feature of clean and noised events. A batch of n * num_levels clean events gives
     every level its own n events. The witness is f(z) = mean_noisy k_t(., z) - mean_clean k_t(., z), with gradients through both
     means; see `MMDObjective`, and `KLBound` for the bounds of a Kullback-Leibler divergence.
+
+    `diversity_weight` adds tr C^2 / (tr C)^2 to either form, C the covariance of the clean features within the step's levels: 1
+    for features that vary in one direction, 1/K for those that vary alike in K. For one pair of distributions the best witness is
+    one function, so that features which only maximise the MMD have no reason to differ.
 
     **The path form is MMD training.** Along the segment from x_0 to x_t, grad f integrates to f(x_t) - f(x_0), whose mean over
     pairs is the MMD^2. For z uniform on the segment ("segment" points) therefore
@@ -96,6 +103,12 @@ class DMMDLoss(nn.Module):
         self.penalty_points = penalty_points or _POINTS[self.settings.penalty_points]()
         self.objective.check(kernel)
         self.pairing.check(self.penalty_points)
+        width = kernel.features.num_features if isinstance(kernel.features, FeatureNetwork) else _FEWEST
+        if self.settings.diversity_weight and width < _FEWEST:
+            raise InputError(
+                f"diversity_weight = {self.settings.diversity_weight:g} with num_features = {width}: needs at least {_FEWEST} "
+                f"features"
+            )
         if self.settings.form == "path" and not self.penalty_points.on_own_path:
             raise InputError(
                 f"penalty_points = {self.penalty_points.name!r} with form = 'path': must be 'segment' or 'path'"
@@ -137,6 +150,9 @@ class DMMDLoss(nn.Module):
         gain = objective.gain / distance if settings.normalize else objective.gain
         penalty = displacement if settings.form == "path" else settings.unit_weight * unit
         total = (penalty - settings.weight_of_mmd * gain + settings.l2_weight * l2).mean()
+        varied = participation(features.clean)
+        if settings.diversity_weight:
+            total = total + settings.diversity_weight / varied.clamp_min(1)
         difference = (features.noisy.mean(1) - features.clean.mean(1)).detach().square().sum(1)
         return LossTerms(
             total=total if learning else total.detach(),
@@ -147,7 +163,7 @@ class DMMDLoss(nn.Module):
             l2=l2.detach(),
             slope=slope.detach().view(count, n).mean(1),
             contrast=difference / (l2.detach() * features.clean.shape[2]).clamp_min(torch.finfo(l2.dtype).tiny),
-            participation=participation(features.clean.detach()),
+            participation=varied.detach(),
         )
 
     def draw_levels(self, like: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, " L"]:

@@ -34,6 +34,8 @@ class LossSettings:
             added of it, 0 by default.
         unit_weight: weight of the unit-slope penalty mean (|grad f| - 1)^2; of the form penalty.
         l2_weight: weight of the mean squared features.
+        diversity_weight: weight of 1 / participation ratio of the clean features within levels, so that they differ (ours);
+            for at least 16 features.
         penalty_points: where gradients are taken: segment (uniform from x_0 to x_t), path (x_t for every other event, segment
             for the rest) or interpolate (between clean and noisy samples; of the form penalty).
         normalize: divide each level's MMD by its distance sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
@@ -50,6 +52,7 @@ class LossSettings:
     mmd_weight: float | None = None
     unit_weight: float = 1.0
     l2_weight: float = 0.0
+    diversity_weight: float = 0.0
     penalty_points: Literal["segment", "path", "interpolate"] = "path"
     normalize: bool = True
     pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
@@ -63,7 +66,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        weights = ("mmd_weight", "unit_weight", "l2_weight")
+        weights = ("mmd_weight", "unit_weight", "l2_weight", "diversity_weight")
         _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
         if self.form == "path":
             self._check_path()

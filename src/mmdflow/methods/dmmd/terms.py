@@ -55,7 +55,10 @@ class LossTerms(StepTerms):
 
 
 def participation(phi: Float[Tensor, "L n K"]) -> Float[Tensor, ""]:
-    """Return (tr C)^2 / tr C^2 of the covariance of the features within levels; 0 where it vanishes."""
+    """Return (tr C)^2 / tr C^2 of the covariance of the features within levels; 0 where it vanishes.
+
+    Both traces are those of the events' Gram matrix, which is the smaller one in training.
+    """
     centred = (phi - phi.mean(1, keepdim=True)).flatten(0, 1)
-    covariance = centred.T @ centred
-    return covariance.trace().square() / covariance.square().sum().clamp_min(torch.finfo(phi.dtype).tiny)
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    return gram.trace().square() / gram.square().sum().clamp_min(torch.finfo(phi.dtype).tiny)
