@@ -358,6 +358,33 @@ def test_participation_ratio_tells_collapse():
     assert full.participation.item() > 5
 
 
+@pytest.mark.parametrize("form", ["penalty", "path"])
+def test_diversity_is_the_participation_ratio_s_reciprocal(form):
+    plain, asked = (make(wide(), form=form, diversity_weight=w)(batch(), seeded()) for w in (0.0, 0.5))
+    covariance = sum(torch.cov(part.T, correction=0) for part in clean_features(wide()))
+    reciprocal = covariance.square().sum() / covariance.trace().square()
+    torch.testing.assert_close(plain.participation, 1 / reciprocal)
+    torch.testing.assert_close(asked.total - plain.total.detach(), 0.5 * reciprocal)
+    asked.total.backward()  # it reaches the weights
+
+
+def test_features_that_do_not_vary_keep_the_loss_finite():
+    constant = make(lambda x, t: 0 * x.flatten(1) + 1, diversity_weight=0.5)(batch(), seeded())
+    assert constant.participation == 0
+    torch.testing.assert_close(constant.total, make(lambda x, t: 0 * x.flatten(1) + 1)(batch(), seeded()).total + 0.5)
+
+
+def wide():
+    torch.manual_seed(5)
+    return MLPFeatures((3, 2), 20, "mixed", width=16, depth=1).double()
+
+
+def clean_features(features):
+    """Those of the clean half of the events of each of four levels, which `make` draws."""
+    levels = make(features).draw_levels(batch(), seeded())
+    return [features(x[:6], t.expand(6)).detach() for x, t in zip(batch().view(4, 12, 3, 2), levels, strict=True)]
+
+
 def test_non_finite_term_is_named_with_its_level():
     def bad(x, t):
         return x.flatten(1) / (t > 0.5).to(x)[:, None]
@@ -378,6 +405,7 @@ def test_non_finite_term_is_named_with_its_level():
             "penalty_points = 'interpolate' with form = 'path': must be",
         ),
         ({"unit_weight": 3.0, "form": "path"}, "unit_weight = 3.0 with form = 'path': must be left out"),
+        ({"diversity_weight": 0.3}, "diversity_weight = 0.3 with num_features = 5: needs at least 16 features"),
         ({"objective": "kl", "form": "path"}, "objective = 'kl' with form = 'path': must be left out"),
         ({"t_min": 0.5, "t_max": 0.4}, "t_max = 0.4"),
         ({"second_moment": 0.0}, "second_moment = 0.0"),
