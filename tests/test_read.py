@@ -152,9 +152,15 @@ def test_python_and_the_command_line_read_alike():
     changes = {
         "training": {"step_size": 1e-3, "betas": [0.5, 0.9]},
         "base": {"name": "gaussian"},
-        "loss": {"witness": "mmd2"},
+        "loss": {"penalty_points": "segment"},
     }
-    options = ["--training.step_size=1e-3", "--training.betas=[0.5,0.9]", "--base=gaussian", "--loss.witness", "mmd2"]
+    options = [
+        "--training.step_size=1e-3",
+        "--training.betas=[0.5,0.9]",
+        "--base=gaussian",
+        "--loss.penalty_points",
+        "segment",
+    ]
     assert read_recipe("dmmd-digits", changes) == recipe_from("dmmd-digits", options)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmdflow.errors import InputError
 
@@ -131,15 +131,17 @@ def finite(field: str, value: float) -> float:
     return _number(field, value, math.isfinite, "a finite number")
 
 
-def step_sizes(field: str, value: float | Sequence[float] | None, num_levels: int) -> None:
-    """Raise InputError unless `value` is None, a positive number, or one for each noise level."""
+def step_sizes(field: str, value: Any, num_levels: int) -> None:
+    """Raise InputError unless `value` is "distance", a positive number, or one for each noise level."""
     if isinstance(value, list | tuple):
         for number in value:
             positive(field, number)
         if len(value) != num_levels:
             raise InputError(f"{field} has {len(value)} entries: must be a number, or one a level, {num_levels} here")
-    elif value is not None:
-        positive(field, value)  # type: ignore[arg-type]
+    elif isinstance(value, str):
+        choice(field, value, ("distance",))
+    else:
+        positive(field, value)
 
 
 def schedule(

@@ -74,18 +74,18 @@ def check(
 ) -> None:
     """Check fields of a settings dataclass by name: whole numbers from 1, numbers above 0, numbers from 0, and all choices.
 
-    Choices are the fields whose type is a `Literal`. A field that is None passes. Messages put the class's `section`, such as
-    "loss.", before the field.
+    Choices are the fields whose type is a `Literal`, and the words of a field that may be of other types too. A field that is
+    None passes. Messages put the class's `section`, such as "loss.", before the field.
 
     Raises:
         InputError: for an impossible value.
     """
     section = getattr(settings, "section", "")
     for name, kind in get_type_hints(type(settings)).items():
-        literal = (
-            kind if get_origin(kind) is Literal else next((k for k in get_args(kind) if get_origin(k) is Literal), None)
-        )
-        if literal is not None and (value := getattr(settings, name)) is not None:
+        kinds = [kind] if get_origin(kind) is Literal else [k for k in get_args(kind) if k is not type(None)]
+        literal = next((k for k in kinds if get_origin(k) is Literal), None)
+        value = None if literal is None else getattr(settings, name)
+        if value is not None and (len(kinds) == 1 or isinstance(value, str)):
             _checks.choice(f"{section}{name}", value, get_args(literal))
     rules: list[tuple[Callable[[str, Any], Any], Iterable[str]]] = [
         (_checks.count, counts),
@@ -134,5 +134,7 @@ def _type_text(annotation: Any) -> str:
     """Return a type in words: the choices of a Literal, the name of anything else."""
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    if any(get_origin(part) is Literal for part in get_args(annotation)):
+        return " or ".join(_type_text(part) for part in get_args(annotation) if part is not type(None))
     text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
     return text.replace("typing.", "").replace("NoneType", "None").replace(" | ", " or ")

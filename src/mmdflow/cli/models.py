@@ -41,10 +41,15 @@ def sampler_options() -> dict[str, Option]:
 
 
 def _option_types(kind: Any, unbounded: bool) -> Iterable[Any]:
-    """Return the types of an option for a field: any word for a choice, since models differ in what they have."""
-    for part in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
-        if part is not NoneType:
-            yield str if get_origin(part) is Literal else part
+    """Return the types of an option for a field: any word for a choice, since models differ in what they have.
+
+    A word that may stand for a number is kept as it is.
+    """
+    parts = [
+        part for part in (get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)) if part is not NoneType
+    ]
+    for part in parts:
+        yield str if get_origin(part) is Literal and len(parts) == 1 else part
     if unbounded:
         yield Literal["inf"]  # a plain `inf` is a word to YAML
 

@@ -33,7 +33,7 @@ def walk(own: SamplerSettings, num_levels: int, steps_per_level: int | None = No
     """
     steps = own.steps_per_level if steps_per_level is None else steps_per_level
     settings = {"num_levels": num_levels, "steps_per_level": steps}
-    if own.step_size is None:
+    if isinstance(own.step_size, str) or own.step_size is None:
         return settings
     if isinstance(own.step_size, list):
         length = own.steps_per_level * sum(own.step_size)

@@ -32,6 +32,12 @@ def test_recipes_extend_the_settings():
         (SamplerSettings, "", {"num_levels": 0}, "num_levels = 0: must be"),
         (SamplingSpec, "sampling.", {"num_levels": 0}, "sampling.num_levels = 0: must be"),
         (SamplingSpec, "sampling.", {"step_size": [0.1]}, "sampling.step_size has 1 entries"),
+        (
+            SamplingSpec,
+            "sampling.",
+            {"step_size": "distanc"},
+            "sampling.step_size = 'distanc': must be one of distance",
+        ),
         (SamplingSpec, "sampling.", {"t_min": 0.5, "t_max": 0.4}, "must not be above sampling.t_max = 0.4"),
         (SamplingSpec, "sampling.", {"final_sampler": "exac"}, "did you mean 'exact'"),
         (LossSettings, "", {"pairing": "nonsense"}, "pairing = 'nonsense': must be one of disjoint, paired, shared"),
@@ -52,6 +58,8 @@ def test_changes_of_a_call():
     plain = settings.changed(max_slope=math.inf, whitening=math.inf)
     assert (plain.max_slope, plain.whitening) == (None, None)
     assert settings.changed(step_size=(0.1,) * 50).step_size == [0.1] * 50
+    assert settings.changed(step_size=0.1).changed(step_size="distance").step_size == "distance"
+    assert SamplerSettings(step_size=None).step_size == "distance"  # as older folders have it
     for name, (flow, final, steps) in NAMES.items():
         changed = settings.changed(sampler=name.upper())
         assert (changed.sampler, changed.final_sampler, changed.final_steps) == (flow, final, steps)

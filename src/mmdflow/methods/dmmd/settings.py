@@ -96,8 +96,8 @@ class SamplerSettings:
     Attributes:
         num_levels: noise levels T, uniform from t_max to t_min.
         steps_per_level: flow steps at each level, N_s; T x N_s is the NFE of Euler steps.
-        step_size: a constant eta (the paper), a [list] of one a level, or none for the distance schedule (ours): one walk back
-            along the path.
+        step_size: a constant eta (the paper), a [list] of one a level, or distance, the distance schedule (ours): one walk back
+            along the path. None means distance, too.
         step_scale: factor of the distance schedule.
         sampler: exact (particles interact) or approximate (each on its own). In a call also a name of the paper, which sets the
             final steps too: dmmd, a-dmmd (none), a-dmmd-a, a-dmmd-e, dmmd-e (2 unless given).
@@ -121,7 +121,7 @@ class SamplerSettings:
 
     num_levels: int = 50
     steps_per_level: int = 1
-    step_size: float | list[float] | None = None
+    step_size: float | list[float] | Literal["distance"] | None = "distance"
     step_scale: float = 1.0
     sampler: Sampler = "exact"
     final_steps: int = 0
@@ -151,6 +151,8 @@ class SamplerSettings:
             positive=["step_scale", "final_step_size", "max_slope", "whitening"],
             non_negative=["guidance"],
         )
+        if self.step_size is None:  # in older folders
+            object.__setattr__(self, "step_size", "distance")
         _checks.step_sizes(f"{p}step_size", self.step_size, self.num_levels)
         for name in ("final_level", "t_min", "t_max"):
             if (t := getattr(self, name)) is not None:

@@ -74,7 +74,7 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
         mean_events=1000,
         class_means=False,
         num_levels=20,
-        step_size=None if isinstance(spec.step_size, list) else spec.step_size,
+        step_size="distance",
         steps_per_level=1,
         sampler="approximate",
         final_steps=0,

@@ -61,7 +61,7 @@ class Walk:
         """
         t_min, t_max = _ends(settings, t_range)
         levels = noise_levels(settings.num_levels, t_min, t_max)
-        if settings.step_size is None:
+        if isinstance(settings.step_size, str) or settings.step_size is None:
             distances = distance_steps(schedule, levels, second_moment, event_size, settings.step_scale)
             steps = [eta * (1 - settings.momentum) / settings.steps_per_level for eta in distances]
         elif isinstance(settings.step_size, int | float):
