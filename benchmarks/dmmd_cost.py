@@ -40,15 +40,11 @@ NETWORKS = {
     ),
     "U-Net with attention, 32x32": (UNetFeatures, (3, 32, 32), {"channels": [32, 64], "attention": [False, True]}, 16),
 }
-FULL = {"penalty_points": "path", "mmd_weight": 0.1}
-SEMI = {"penalty_points": "noisy", "mmd_weight": 0.0}
 STEPS = {
-    "full gradient, paired": ("full", {**FULL, "pairing": "paired"}, "float32", False),
-    "full gradient, shared": ("full", {**FULL, "pairing": "shared"}, "float32", False),
-    "full gradient, shared, checkpointed": ("full", {**FULL, "pairing": "shared"}, "float32", True),
-    "full gradient, shared, bfloat16": ("full", {**FULL, "pairing": "shared"}, "bfloat16", False),
-    "semi-gradient, shared": ("semi", {**SEMI, "pairing": "shared"}, "float32", False),
-    "semi-gradient, shared, bfloat16": ("semi", {**SEMI, "pairing": "shared"}, "bfloat16", False),
+    "paired": ("paired", "float32", False),
+    "shared": ("shared", "float32", False),
+    "shared, checkpointed": ("shared", "float32", True),
+    "shared, bfloat16": ("shared", "bfloat16", False),
 }
 
 
@@ -80,7 +76,7 @@ def nfe(network, x, t):
 def forward(network, x, t):
     def run():
         with torch.no_grad():
-            network.outputs(x, t)
+            network(x, t)
 
     return run
 
@@ -88,31 +84,29 @@ def forward(network, x, t):
 def measure(name, repeats):
     make, event, settings, batch = NETWORKS[name]
 
-    def network(features, gradient="full"):
+    def network(features, head="squared_residual"):
         torch.manual_seed(0)
-        return make(event, features, "squared_residual", gradient, **settings).to(DEVICE)
+        return make(event, features, head, **settings).to(DEVICE)
 
     x, t = torch.randn(batch, *event, device=DEVICE), torch.rand(batch, device=DEVICE)
     calls = {}
     for precision in ("float32", "bfloat16"):
         calls[f"DDPM, {precision}"] = step(DenoisingLoss(network(1), schedule("ddpm")), x, precision)
-    for row, (gradient, loss, precision, checkpointed) in STEPS.items():
-        features = network(4, gradient)
+    for row, (pairing, precision, checkpointed) in STEPS.items():
+        features = network(128, "mixed")
         if checkpointed:
             features.enable_checkpointing()
         kernel = NoiseConditionalKernel(features)
-        options = LossSettings(unit_weight=0.0, displacement_weight=1.0, num_levels=4, **loss)
+        options = LossSettings(form="path", mmd_weight=0.1, num_levels=4, pairing=pairing)
         calls[row] = step(DMMDLoss(kernel, schedule("linear"), second_moment=1.0, settings=options), x, precision)
-    calls["forward"] = forward(network(4), x, t)
-    calls["NFE, full gradient"] = nfe(network(4), x, t)
-    calls["NFE, semi-gradient"] = nfe(network(4, "semi"), x, t)
+    calls["forward"] = forward(network(128, "mixed"), x, t)
+    calls["NFE"] = nfe(network(128, "mixed"), x, t)
     times = {row: found["ms"] for row, found in interleaved(calls, repeats, 30.0, CLOCK).items()}
     ratios = {
-        row: times[row] / times["forward" if row.startswith("NFE") else f"DDPM, {STEPS[row][2]}"]
-        for row in (*STEPS, "NFE, full gradient", "NFE, semi-gradient")
+        row: times[row] / times["forward" if row == "NFE" else f"DDPM, {STEPS[row][1]}"] for row in (*STEPS, "NFE")
     }
-    rates = {row: 1000 * batch / times[row] / 52 for row in ("NFE, full gradient", "NFE, semi-gradient")}
-    return {"network": name, "batch": batch, "ms": times, "ratio": ratios, "images_a_second_at_52_nfe": rates}
+    rate = 1000 * batch / times["NFE"] / 52
+    return {"network": name, "batch": batch, "ms": times, "ratio": ratios, "images_a_second_at_52_nfe": rate}
 
 
 def main():

@@ -1,12 +1,13 @@
-"""DMMD against its own parts, the paper's recipe, DDPM and flow matching, at equal seconds of training, by one classifier.
+"""DMMD against its own parts, the paper's recipe, DDPM and flow matching, at equal seconds of training.
 
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 
-Suites: digits (rivals), digits-ablation, digits-stability, mnist, fashion, mnist-curve and fashion-curve (shorter and longer
-training). Every run is `mmdflow train RECIPE` with the options that its row names and `--training.max_seconds=S`: seconds of one
-core's own time, which other programs do not lengthen. It is judged by the same classifier with every sampler of its row.
-Finished runs are kept, so that an interrupted suite goes on, and a sampler that a row has gained is measured without training it
-anew; the report keeps the rows that it had, unless measured anew.
+Suites: digits, mnist and fashion (rivals), digits-parts. Every run is `mmdflow train RECIPE` with the options that its row names
+and `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every
+sampler of its row. Finished runs are kept, so that an interrupted suite goes on, and a sampler that a row has gained is measured
+without training it anew; the report keeps the rows that it had, unless measured anew.
+
+(Files results/dmmd-*.json are of version 0.1, whose rows "DMMD, ours" of 28x28 images are flow matching: docs/lab/names.md.)
 """
 
 import argparse
@@ -29,12 +30,13 @@ from mmdflow.studies.compare import num_parameters
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
 BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
-ADAMS = {"integrator": "adams_bashforth"}
-#: Euler's walk, which every row had before Adams's, and Adams's.
-WALKS = {
-    "exact": {**EXACT, "integrator": "euler"},
-    "exact, Adams": {**EXACT, **ADAMS},
-    "exact, Adams, 25 levels": {**EXACT, **ADAMS, "num_levels": 25},
+#: One pass down the levels, in place of the paper's constant steps.
+ONE_PASS = {"num_levels": 100, "steps_per_level": 1, "step_size": "distance"}
+OF_PAPER = {
+    "exact": EXACT,
+    "approximate": APPROXIMATE,
+    "exact, one pass": {**EXACT, **ONE_PASS},
+    "approximate, one pass": {**APPROXIMATE, **ONE_PASS},
 }
 KEYS = (
     "frechet_distance",
@@ -45,157 +47,40 @@ KEYS = (
     "class_confidence",
 )
 
-#: The paper's recipe in our terms: flat head, unit penalty on interpolates, VP path, plain MMD, disjoint halves. Its penalty
-#: weights are not at hand: 0.3 times the MMD^2 that unit slope can reach, sqrt(D) d_1, is what trained it best in earlier trials,
-#: where an l2 weight of 0.01 changed nothing and 0.1 made it slightly worse. It is also judged with our final steps.
-PAPER = [
-    "--features.head=flat",
-    "--features.num_features=128",
-    "--features.gradient=full",
-    "--loss.witness=mmd2",
-    "--loss.mmd_weight=1",
-    "--loss.unit_weight=3",
-    "--loss.displacement_weight=0",
-    "--loss.penalty_points=interpolate",
-    "--loss.pairing=disjoint",
-    "--loss.normalize=false",
-    "--loss.level_power=1",
-    "--schedule=vp",
-    "--sampling.final_steps=0",
-    "--sampling.integrator=euler",
-    "--training.step_size=0.001",
-]
-FOUR = ["--features.num_features=4", "--loss.witness=mmd2"]
-FULL = [*FOUR, "--features.gradient=full", "--loss.penalty_points=path", "--loss.mmd_weight=0.1"]
-SEMI = ["--features.gradient=semi", "--loss.penalty_points=noisy", "--loss.mmd_weight=0"]
 
-
-#: The trunk that DMMD's recipes of 28x28 images had before, and the paper's recipe has still: its double backward is dear.
-COARSE = [
-    "--features.channels=[96]",
-    "--features.blocks=3",
-    "--features.patch=4",
-    "--training.weight_decay=0.01",
-]
-#: What ours had with it.
-BEFORE = [*COARSE, "--training.step_size=0.002", "--sampling.integrator=euler"]
-
-
-#: What DDPM had before it got what a search on digits had found (docs/baselines.md).
-UNSEARCHED = [
-    "--schedule=ddpm",
-    "--training.weight_decay=0.01",
-    "--training.step_size=0.002",
-    "--training.batch_size=64",
-]
-#: What it had then, before the search on MNIST (benchmarks/search.py) found what its recipes have now.
-COSINE = ["--training.step_size=0.004", "--training.batch_size=64"]
-
-
-#: Quicker than bfloat16 by 1.4 on a core that refuses AMX (benchmarks/precision.py), as that of the runs that have it does.
-FLOAT32 = ["--training.precision=float32", "--training.channels_last=true"]
-
-
-#: With and without our final steps, whose level and size are the recipe's.
-OF_PAPER = {**BOTH, "approximate, 2 final steps": {**APPROXIMATE, "final_steps": 2}}
-
-
-def images(data: str) -> dict:
+def rivals(data: str) -> dict:
     return {
         "DMMD, ours": (f"dmmd-{data}", [], BOTH),
-        "DDPM": (f"ddpm-{data}", UNSEARCHED, {"ancestral 100": {}}),
-        "DMMD, the paper's recipe": (f"dmmd-{data}", [*PAPER, *COARSE, "--loss.unit_weight=9"], OF_PAPER),
-        "DDPM, cosine path, no weight decay": (f"ddpm-{data}", COSINE, {"ancestral 100": {}}),
-        "DDPM, small batches": (f"ddpm-{data}", [], {"ancestral 100": {}}),
-        "DMMD, coarse trunk": (f"dmmd-{data}", BEFORE, BOTH),
-        "DMMD, coarse trunk, four features, witness of MMD^2": (f"dmmd-{data}", [*BEFORE, *FOUR], BOTH),
-        "DMMD, the paper's recipe, fine trunk": (f"dmmd-{data}", [*PAPER, "--loss.unit_weight=9"], OF_PAPER),
-        "flow matching": (f"flow-matching-{data}", [], {"heun 50": {}}),
+        "DMMD, the paper's recipe": (f"dmmd-paper-{data}", [], OF_PAPER),
+        "flow matching": (f"flow-matching-{data}", [], {"its own": {}}),
+        "DDPM": (f"ddpm-{data}", [], {"ancestral 100": {}}),
     }
 
 
-def curve(data: str) -> dict:
-    """The same systems, each trained anew for a third and three times the seconds of `images`, or longer without AMX."""
-    systems = {
-        "DMMD, ours": (f"dmmd-{data}", [], {"exact": WALKS["exact"]}),
-        "DDPM": (f"ddpm-{data}", COSINE, {"ancestral 100": {}}),
-        "DDPM, small batches": (f"ddpm-{data}", [], {"ancestral 100": {}}),
-        "DMMD, the paper's recipe": (f"dmmd-{data}", [*PAPER, *COARSE, "--loss.unit_weight=9"], BOTH),
-        "DMMD, coarse trunk": (f"dmmd-{data}", BEFORE, {"exact": EXACT}),
-    }
-    rows = {f"{name}, {seconds} s": (*system, seconds) for seconds in (133, 1200) for name, system in systems.items()}
-    systems["DMMD, the paper's recipe, fine trunk"] = images(data)["DMMD, the paper's recipe, fine trunk"]
-    systems["DMMD, wider trunk"] = (f"dmmd-{data}", ["--features.channels=[48,96]"], {})
-    adams = {"exact, Adams": WALKS["exact, Adams"]}
-    without_amx: tuple[tuple[str, int, dict], ...] = (
-        ("DMMD, ours", 3000, WALKS),
-        ("DDPM, small batches", 3000, {"ancestral 100": {}}),
-        ("DMMD, the paper's recipe, fine trunk", 1200, OF_PAPER),
-        ("DMMD, the paper's recipe, fine trunk", 3000, OF_PAPER),
-        ("DMMD, ours", 5400, adams),
-        ("DMMD, wider trunk", 5400, adams),
-    )
-    for name, seconds, samplers in without_amx:
-        recipe, options, _ = systems[name]
-        rows[f"{name}, {seconds} s"] = (recipe, [*options, *FLOAT32], samplers, seconds)
-    return rows
+def part(*changes: str) -> tuple:
+    return ("dmmd-digits", [*changes], BOTH)
 
 
-def ablation(*changes: str) -> tuple:
-    return ("dmmd-digits", [*FULL, *changes], BOTH)
-
-
+ALONE = "--features.num_residuals=null"
 SUITES = {
-    "digits": {
-        "DMMD, ours": ("dmmd-digits", [], BOTH),
-        "DDPM": ("ddpm-digits", [], {"ancestral 100": {}}),
-        "flow matching": ("flow-matching-digits", [], {"heun 50": {}}),
-        "DMMD, the paper's recipe": ("dmmd-digits", PAPER, OF_PAPER),
-    },
-    "mnist": images("mnist"),
-    "fashion": images("fashion"),
-    "mnist-curve": curve("mnist"),
-    "fashion-curve": curve("fashion"),
-    "digits-ablation": {
-        "full gradient, displacement, straight path, MMD weight 0.1, K = 4": ablation(),
-        "semi-gradient, no MMD term": ("dmmd-digits", SEMI, BOTH),
-        "semi-gradient, K = 1, witness of the MMD": (
-            "dmmd-digits",
-            [*SEMI, "--features.num_features=1", "--loss.witness=mmd"],
-            BOTH,
-        ),
-        "head: flat, K = 128": ablation("--features.head=flat", "--features.num_features=128"),
-        "penalty: unit, MMD weight 1": ablation(
-            "--loss.unit_weight=1", "--loss.displacement_weight=0", "--loss.mmd_weight=1"
-        ),
-        "penalty: unit + 0.3 displacement, MMD weight 1": ablation(
-            "--loss.unit_weight=1", "--loss.displacement_weight=0.3", "--loss.mmd_weight=1"
-        ),
-        "path: VP": ablation("--schedule=vp"),
-        "MMD weight 1": ablation("--loss.mmd_weight=1"),
-        "MMD weight 0": ablation("--loss.mmd_weight=0"),
-        "heads: K = 1": ablation("--features.num_features=1"),
-        "heads: K = 16": ablation("--features.num_features=16"),
-        "no final steps": ablation("--sampling.final_steps=0"),
-        "the paper's recipe": ("dmmd-digits", PAPER, OF_PAPER),
-        "the paper's, squared-residual head, K = 4": (
-            "dmmd-digits",
-            [*PAPER, "--features.head=squared_residual", "--features.num_features=4"],
-            BOTH,
-        ),
-        "the paper's, straight path": ("dmmd-digits", [*PAPER, "--schedule=linear"], BOTH),
-        "the paper's, displacement penalty": (
-            "dmmd-digits",
-            [*PAPER, "--loss.unit_weight=0", "--loss.displacement_weight=1", "--loss.penalty_points=path"],
-            BOTH,
-        ),
-    },
-    "digits-stability": {
-        "full gradient, 20 000 steps": ("dmmd-digits", [*FULL, "--training.max_steps=20000"], BOTH),
-        "the recipe's defaults, 20 000 steps": ("dmmd-digits", ["--training.max_steps=20000"], BOTH),
+    "digits": rivals("digits"),
+    "mnist": rivals("mnist"),
+    "fashion": rivals("fashion"),
+    "digits-parts": {
+        "ours: 4 squared residuals, 124 flat features": part(),
+        "4 squared residuals alone": part("--features.head=squared_residual", "--features.num_features=4", ALONE),
+        "128 flat features alone": part("--features.head=flat", ALONE),
+        "4 and 12 features": part("--features.num_features=16"),
+        "1 squared residual": part("--features.num_residuals=1"),
+        "points uniform on segments": part("--loss.penalty_points=segment", "--loss.pairing=paired"),
+        "no MMD added": part("--loss.mmd_weight=0"),
+        "MMD weight 1": part("--loss.mmd_weight=1"),
+        "diversity weight 0.3": part("--loss.diversity_weight=0.3"),
+        "path: VP": part("--schedule=vp"),
+        "no final steps": part("--sampling.final_steps=0"),
     },
 }
-SECONDS = {"digits": 100.0, "digits-ablation": 40.0, "mnist": 400.0, "fashion": 400.0}
+SECONDS = {"digits": 120.0, "digits-parts": 40.0, "mnist": 3000.0, "fashion": 3000.0}
 
 
 def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
@@ -306,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(1)
     seconds = SECONDS.get(options.suite) if options.seconds is None else options.seconds
     runs = Path(options.runs or f"runs/{options.suite}")
-    output = Path(options.output or f"results/dmmd-{options.suite}.json")
+    output = Path(options.output or f"results/equal-{options.suite}.json")
     names = list(SUITES[options.suite])
     command = f"python benchmarks/generative.py {options.suite}"
     if seconds != SECONDS.get(options.suite):

@@ -44,26 +44,9 @@ QUICK = {
 #: The coarse trunk of recipes of 28x28 images, which DMMD's began with, and the fine one, which its rivals began with.
 COARSE = {"channels": [96], "blocks": 3, "patch": 4}
 FINE = {"channels": [32, 64], "blocks": 2, "patch": 2}
-#: DMMD's batches and step size on MNIST.
-SMALL = {"events_per_level": 8, "step_size": 0.002, "weight_decay": 0.01}
-#: DMMD's one feature, whose witness needs no mean difference.
-ONE = {"features": {"num_features": 1}, "loss": {"witness": "mmd"}}
-#: What DDPM and flow matching were searched for too.
-FREE = {"training": {"step_size": 0.004, "weight_decay": 0.0}}
-#: DMMD's checkerboard with the semi-gradient, which needs no double backward.
-SEMI = {
-    "features": {"gradient": "semi"},
-    "loss": {"mmd_weight": 0.0, "penalty_points": "noisy"},
-    "training": {"step_size": 0.002},
-}
 #: What the recipes had before the search, where candidates do not say it.
 BEFORE: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
-        "dmmd": {
-            "features": {**COARSE, "num_features": 4},
-            "loss": {"num_levels": 4, "witness": "mmd2", "penalty_points": "noisy"},
-            "training": SMALL,
-        },
         "mmd-gan": {"training": {"batch_size": 64, "step_size": 0.002}},
         "gs-mmd-rk": {"training": {"step_size": 0.002}},
         "jko-flow": {"training": {"batch_size": 64, "step_size": 0.001}},
@@ -71,17 +54,6 @@ BEFORE: dict[str, dict[str, dict[str, Any]]] = {
         "discriminator-flow": {"training": {"batch_size": 64}},
     },
     "checkerboard": {
-        "dmmd": {
-            "features": {"gradient": "full", "num_features": 4},
-            "loss": {
-                "witness": "mmd2",
-                "mmd_weight": 0.1,
-                "penalty_points": "path",
-                "pairing": "paired",
-                "level_power": 2.0,
-            },
-            "training": {"events_per_level": 128, "step_size": 0.002},
-        },
         "gs-mmd-rk": {"flow": {"momentum": 0.8}, "loss": {"num_networks": 4}, "training": {"step_size": 0.002}},
         "jko-flow": {"loss": {"num_stages": 4, "jko_step": 1.0, "penalty": 0.001}},
         "dggf-kl": {"loss": {"step_size": 0.001, "penalty_weight": 0.0002}, "training": {"step_size": 0.001}},
@@ -94,27 +66,13 @@ BEFORE: dict[str, dict[str, dict[str, Any]]] = {
 
 MNIST: dict[str, dict[str, dict[str, Any]]] = {
     "dmmd": {
-        "before": {},
-        "batches of 16": {"training": {"events_per_level": 4}},
+        "as it is": {},
         "step size 0.004": {"training": {"step_size": 0.004}},
-        "no weight decay": {"training": {"weight_decay": 0.0}},
-        "fine trunk": {"features": FINE},
-        "fine trunk, step size 0.004": {"features": FINE, "training": {"step_size": 0.004}},
-        "one feature, witness of the MMD": ONE,
-        "one feature, step size 0.004, no decay": whole(ONE, FREE),
-        "one feature, fine trunk, step size 0.004, no decay": whole(ONE, FREE, {"features": FINE}),
-        "one feature, fine, step size 0.002, no decay": whole(
-            ONE, FREE, {"features": FINE, "training": {"step_size": 0.002}}
-        ),
-        "one feature, fine, step size 0.008, no decay": whole(
-            ONE, FREE, {"features": FINE, "training": {"step_size": 0.008}}
-        ),
-        "one feature, fine, step size 0.004, no decay, batches of 16": whole(
-            ONE, FREE, {"features": FINE, "training": {"events_per_level": 4}}
-        ),
-        "one feature, fine, step size 0.004, no decay, also at x_0": whole(
-            ONE, FREE, {"features": FINE, "loss": {"penalty_points": "ends"}}
-        ),
+        "coarse trunk": {"features": COARSE},
+        "two levels of 16": {"loss": {"num_levels": 2}, "training": {"events_per_level": 16}},
+        "one squared residual": {"features": {"num_residuals": 1}},
+        "diversity weight 0.1": {"loss": {"diversity_weight": 0.1}},
+        "points uniform on segments": {"loss": {"penalty_points": "segment", "pairing": "paired"}},
     },
     "ddpm": {
         "before": {"features": FINE, "training": {"step_size": 0.004, "batch_size": 64}},
@@ -256,18 +214,10 @@ MNIST: dict[str, dict[str, dict[str, Any]]] = {
 
 CHECKERBOARD: dict[str, dict[str, dict[str, Any]]] = {
     "dmmd": {
-        "before": {},
-        "semi-gradient": SEMI,
-        "semi-gradient, step size 0.004": whole(SEMI, {"training": {"step_size": 0.004}}),
-        "semi-gradient, level power 1": whole(SEMI, {"loss": {"level_power": 1.0}}),
-        "semi-gradient, one feature, witness of the MMD": whole(
-            SEMI,
-            {
-                "loss": {"pairing": "shared", "witness": "mmd"},
-                "features": {"num_features": 1},
-                "training": {"step_size": 0.004},
-            },
-        ),
+        "as it is": {},
+        "step size 0.002": {"training": {"step_size": 0.002}},
+        "level power 1": {"loss": {"level_power": 1.0}},
+        "diversity weight 0.3": {"loss": {"diversity_weight": 0.3}},
     },
     "ddpm": {
         "before": {},
