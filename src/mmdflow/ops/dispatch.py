@@ -23,7 +23,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
-from mmdflow.kernels import Kernel, derivatives
+from mmdflow.kernels import EXACT_DIM, Kernel, Mixture, Radial, derivatives
 from mmdflow.kernels.base import keeps_up
 from mmdflow.kernels.profiles import Term
 from mmdflow.ops import fast, moments, reference
@@ -82,6 +82,19 @@ def within(tolerance: float | None) -> AbstractContextManager[FastSums | None]:
     return nullcontext() if tolerance is None else backend("fast", tolerance=tolerance)
 
 
+@contextmanager
+def tightened(tolerance: float) -> Iterator[None]:
+    """Compute sums inside the block to this tolerance where they would be to a larger one; exact sums stay exact."""
+    outside = _fast.get()
+    if outside is None or outside.tolerance <= tolerance:
+        yield
+        return
+    with backend("fast", tolerance=tolerance) as inside:
+        yield
+    if inside is not None:
+        outside.include(inside)
+
+
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
@@ -119,6 +132,31 @@ def kernel_sum_grad(
     if term is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
         return reference.kernel_sum_grad(kernel, z, points, weights)
     return sums(term, z, points, weights, values=False, slopes=True)[1]
+
+
+def tangent_sum(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
+) -> Float[Tensor, " n"]:
+    """Return sum_j <vectors_j, grad_2 k(z_i, points_j)>."""
+    return reference.tangent_sum(kernel, z, points, vectors)
+
+
+def tangent_sum_grad(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
+) -> Float[Tensor, "n *event"]:
+    """Return the gradient in z_i of `tangent_sum`; compiled for radial kernels in up to 16 dimensions on the CPU."""
+    if isinstance(kernel, Mixture) and keeps_up(kernel, "members", "forward", "tangent_grad"):
+        parts = [tangent_sum_grad(member, z, points, vectors) for member in kernel.members()]
+        return torch.stack([weight * part for weight, part in zip(kernel.weights, parts, strict=True)]).sum(0)
+    direct = isinstance(kernel, Radial) and keeps_up(kernel, "compiled_profile", "curvature", "tangent", "tangent_grad")
+    direct = direct and z[0].numel() <= EXACT_DIM and z.device.type == "cpu"
+    term = compiled(kernel, z, points) if direct else None
+    if term is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, vectors))):
+        return reference.tangent_sum_grad(kernel, z, points, vectors)
+    x, y, v = (flat(t.detach()).contiguous() for t in (z, points, vectors))
+    total = torch.zeros_like(x, dtype=torch.float64)
+    _module(z.device).add_tangents(term.profile, x, y, v, total)
+    return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
 
 
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:

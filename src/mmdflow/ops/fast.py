@@ -66,6 +66,12 @@ class FastSums:
     exact: int = 0
     reason: str = ""
 
+    def include(self, other: FastSums) -> None:
+        """Count what another block did as done here."""
+        self.error = max(self.error, other.error)
+        self.grids, self.exact = self.grids + other.grids, self.exact + other.exact
+        self.reason = other.reason or self.reason
+
 
 def check(kernel: Kernel, dim: int) -> None:
     """Raise InputError unless sums of this kernel are offered in this dimension. Kernels made of kernels are checked by parts."""
