@@ -166,15 +166,16 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
         return None
     if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
         return None  # for torch to refuse
+    term = kernel.compiled_term(z[0].numel(), z.dtype)
     if chosen == "fast":
-        fast.check(kernel, z[0].numel())
+        fast.check(kernel, term, z[0].numel())
     if chosen in ("auto", "fast") and len(z) * len(points) < SMALL:
         return None
     if z.device.type != "cpu" and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
         return None
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*kernel.parameters(), *kernel.buffers())):
         return None
-    return kernel.compiled_term(z[0].numel(), z.dtype)
+    return term
 
 
 def ranks_compiled(points: Tensor, projections: int) -> bool:
