@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -196,10 +197,10 @@ def lbfgs(problem: Problem, start: Tensor, tolerance: float, max_iterations: int
 
 
 def guided(
-    problem: Problem, start: Tensor, tolerance: float, max_iterations: int, model: Gram | None
+    problem: Problem, start: Tensor, tolerance: float, max_iterations: int, models: Sequence[Gram]
 ) -> tuple[State, int]:
-    """Return Newton's state and steps, begun at the solution of the same problem with the matrix of a model, if there is one."""
-    if model is not None:
+    """Return Newton's state and steps, begun where the same problem with a model's matrix ends, model after model."""
+    for model in models:
         begun, _ = newton(replace(problem, gram=model), start, tolerance, max_iterations)
         if math.isfinite(begun.gap):
             start = begun.weights

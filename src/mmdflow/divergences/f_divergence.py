@@ -149,11 +149,7 @@ class FDivergence(Divergence):
         if self.solver == "lbfgs":
             state, iterations = lbfgs(problem, problem.q, self.tolerance, self.max_iterations)
         else:
-            model = problem.gram.model if isinstance(problem.gram, SummedGram) else None
-            start = problem.q if self._last is None else self._last.to(problem.q)
-            state, iterations = guided(problem, start, self.tolerance, self.max_iterations, model)
-            if not problem.solved(state, self.tolerance) and self._last is not None:  # once more from a neutral start
-                state, iterations = guided(problem, problem.q, self.tolerance, self.max_iterations, model)
+            state, iterations = self._newton(problem)
         if not problem.solved(state, self.tolerance):
             raise DivergedError(
                 f"{type(self).__name__} did not converge in {iterations} {SOLVERS[self.solver][0]} steps (duality gap "
@@ -162,3 +158,13 @@ class FDivergence(Divergence):
             )
         self._last = state.weights
         return state, iterations
+
+    def _newton(self, problem: Problem) -> tuple[State, int]:
+        """Solve from the last solution, or else from a neutral start, and then by a coarse factor first."""
+        gram = problem.gram
+        models = [gram.coarse, gram.model] if isinstance(gram, SummedGram) else []
+        if self._last is not None:
+            warm = guided(problem, self._last.to(problem.q), self.tolerance, self.max_iterations, models[1:])
+            if problem.solved(warm[0], self.tolerance):
+                return warm
+        return guided(problem, problem.q, self.tolerance, self.max_iterations, models)
