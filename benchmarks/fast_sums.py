@@ -1,10 +1,14 @@
 """Sums in O(n log n) on the line and on grids, beside exact sums over pairs: times of the process, in turns, each with its error.
 
 python benchmarks/fast_sums.py [--scale full|small] [--repeats 5] [--seconds 20] [--output results]
+python benchmarks/fast_sums.py --solvers [--points 10000 100000] [--held 10000] [--output results]
 
-Writes bench-fast.json. The work is the velocity of the MMD of n particles and n target samples: a sum over n x 2n pairs. Sums
-over pairs are timed on some of the n rows, 2e8 pairs (plain torch 1e7), and their times scaled to n rows; the report says so.
-Plain torch is left out where that would be too few rows for its blocks.
+The second form writes bench-solvers.json: the first and a warm velocity of KALE, FDivergence, DrMMD and SobolevDescent on
+low-rank factors, with exact sums and with quick ones, beside the same divergence with its matrix held. Each is timed once.
+
+The first form writes bench-fast.json. The work is the velocity of the MMD of n particles and n target samples: a sum over n x 2n
+pairs. Sums over pairs are timed on some of the n rows, 2e8 pairs (plain torch 1e7), and their times scaled to n rows; the report
+says so. Plain torch is left out where that would be too few rows for its blocks.
 """
 
 import argparse
@@ -22,8 +26,21 @@ import torch
 from measure import Table, interleaved, points, provenance, relative_error
 from torch import Tensor
 
-from mmdflow import Gaussian, Kernel, Laplace, Matern, Riesz, ops
+from mmdflow import (
+    KALE,
+    Divergence,
+    DrMMD,
+    FDivergence,
+    Gaussian,
+    Kernel,
+    Laplace,
+    Matern,
+    Riesz,
+    SobolevDescent,
+    ops,
+)
 from mmdflow._files import make_folder, write_json
+from mmdflow.divergences import gram, sobolev
 from mmdflow.ops import reference, sorted_line
 
 TOLERANCE = 1e-4
@@ -147,18 +164,79 @@ def blocked(kernel: Kernel, x: Tensor, p: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
+#: Bandwidth and lambda of the solvers' rows, the tolerance of their quick sums, and how far particles move before the warm step.
+WIDTH, RIDGE, SUMS, MOVE = 0.7, 1e-2, 1e-9, 0.05
+SOLVERS: dict[str, Callable[[Tensor], Divergence]] = {
+    "kale": lambda y: KALE(y, Gaussian(WIDTH), RIDGE),
+    "f-divergence chi2": lambda y: FDivergence(y, Gaussian(WIDTH), RIDGE, "chi2"),
+    "drmmd": lambda y: DrMMD(y, Gaussian(WIDTH), RIDGE, num_landmarks=len(y)),
+    "sobolev": lambda y: SobolevDescent(y, Gaussian(WIDTH), RIDGE),
+}
+
+
+def solvers(options: Namespace) -> dict[str, Any]:
+    """Return rows of solvers: seconds of the set-up, the first and a warm step, the gap, errors against the held matrix."""
+    table = Table(divergence=18, n=7, method=12, setup=8, first=8, warm=8, gap=9, error=9)
+    rows = []
+    for n in options.points:
+        x, y = (t.double() for t in points(n, 2))
+        for name, make in SOLVERS.items():
+            methods: dict[str, dict[str, Any]] = {}
+            for method in ("held", "exact sums", "quick sums") if n <= options.held else ("quick sums",):
+                with held(method == "held"), ops.within(SUMS if method == "quick sums" else None):
+                    methods[method], velocity = steps(make, x, y)
+                if method == "held":
+                    truth = velocity
+                of = methods[method]
+                of["error"] = relative_error(velocity, truth) if n <= options.held else None
+                told = (f"{of[key]:.3g}" for key in ("setup_s", "first_s", "warm_s"))
+                table.row(
+                    name, n, method, *told, *(f"{of[k]:.0e}" if of[k] is not None else "" for k in ("gap", "error"))
+                )
+            rows.append({"divergence": name, "d": 2, "n": n, "m": n, "dtype": "float64", "methods": methods})
+    return {**provenance(), "clock": "time.process_time", "sum_tolerance": SUMS, "rows": rows}
+
+
+def steps(make: Callable[[Tensor], Divergence], x: Tensor, y: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """Return the times of a solver and the velocity of its warm step."""
+    start = time.process_time()
+    divergence = make(y)
+    made = time.process_time()
+    velocity = divergence.velocity(x)
+    first = time.process_time()
+    velocity = divergence.velocity(x + MOVE * RIDGE * velocity)
+    times = {"setup_s": made - start, "first_s": first - made, "warm_s": time.process_time() - first}
+    gap = divergence.solve(x).gap if isinstance(divergence, FDivergence) else None
+    return times | {"gap": gap}, velocity
+
+
+@contextmanager
+def held(always: bool) -> Iterator[None]:
+    """Hold matrices of any size, and factorise them, if `always`."""
+    before = gram.DENSE_POINTS, sobolev.DENSE_UNKNOWNS
+    if always:
+        gram.DENSE_POINTS = sobolev.DENSE_UNKNOWNS = sys.maxsize
+    try:
+        yield
+    finally:
+        gram.DENSE_POINTS, sobolev.DENSE_UNKNOWNS = before
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: to see that everything runs")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each, after one that is not timed")
     parser.add_argument("--seconds", type=int, default=20, help="fewer repeats, but 3, where they would last longer")
+    parser.add_argument("--solvers", action="store_true", help="measure the solvers instead")
+    parser.add_argument("--points", type=int, nargs="+", default=[10_000, 100_000], help="n = m of the solvers")
+    parser.add_argument("--held", type=int, default=10_000, help="n up to which their matrices are held for comparison")
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     make_folder(options.output)
     run = {"command": " ".join(["python", *sys.argv]), "scale": options.scale, "load_before": os.getloadavg()[0]}
-    path = options.output / "bench-fast.json"
-    write_json(path, run | report(options))
+    path = options.output / ("bench-solvers.json" if options.solvers else "bench-fast.json")
+    write_json(path, run | (solvers if options.solvers else report)(options))
     print(f"written: {path}", flush=True)
 
 

@@ -51,6 +51,39 @@ def test_every_kernel_flows(kernel, tmp_path, capsys):
         assert end < start
 
 
+def test_a_tolerance_makes_sums_quick_and_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmdflow.ops.dispatch.SMALL", 0)
+    monkeypatch.setattr("mmdflow.ops.fast.LEAST", 0)
+    arguments = [
+        "flow",
+        "--divergence.kernel=gaussian",
+        "--divergence.bandwidth=1",
+        "--num_particles=2500",
+        "--num_steps=3",
+    ]
+    arguments += ["--num_targets=2500", "--frames=1"]
+    for name, more in (("quick", ["--tolerance=1e-3"]), ("exact", [])):
+        assert main([*arguments, f"--save={tmp_path / name}.npy", *more]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"sums     [1-9]\d* quick, largest error \de-0[3-9]; \d+ exact", out)
+    quick, exact = (np.load(tmp_path / f"{name}.npy") for name in ("quick", "exact"))
+    assert 0 < np.abs(quick - exact).max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tolerance=0"], "tolerance = 0"),
+        (["--tolerance=1e-3", "--divergence.kernel=linear"], None),
+        (["--tolerance=1e-3"], "backend = 'fast' with kernel = Riesz in dimension 2: must be"),
+    ],
+)
+def test_tolerances_that_do_not_fit(arguments, message, tmp_path, capsys):
+    code = main(["flow", f"--save={tmp_path / 'p.npy'}", *QUICK, *arguments])
+    assert code == (0 if message is None else 2)
+    assert message is None or message in capsys.readouterr().err
+
+
 def test_pictures_and_animations(tmp_path):
     for ending in ("png", "gif"):
         assert main(["flow", "--target=moons", "-o", str(tmp_path / f"flow.{ending}"), *QUICK]) == 0

@@ -37,6 +37,57 @@ def test_aggregation_sees_differences_of_every_scale(generator):
     assert several < 0.05 < single
 
 
+methods = pytest.mark.parametrize("method", ["permutation", "wild-bootstrap"])
+
+
+@methods
+def test_blocks_keep_the_level(method, generator):
+    rejections = 0
+    for _ in range(200):
+        x, y = (torch.randn(30, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+        p_value = mmd_test(x, y, Gaussian(1.0), method=method, num_permutations=39, block_size=12, generator=generator)[
+            1
+        ]
+        rejections += p_value <= 0.1
+    assert 8 <= rejections <= 34  # 20 expected; about 3 standard deviations each way
+
+
+@methods
+def test_one_block_of_all_is_the_whole_test(method):
+    x, y = normal(20), normal(20, seed=1)
+    whole, block = (
+        mmd_test(x, y, method=method, block_size=size, generator=torch.Generator().manual_seed(0))
+        for size in (None, 40)
+    )
+    assert whole == block
+
+
+def test_blocks_lose_as_much_power_as_is_said(generator):
+    """The standard deviation of the statistic between samples that are alike, against that of the whole test."""
+    values = {None: [], 20: []}
+    for _ in range(150):
+        x, y = (torch.randn(80, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+        for size, found in values.items():
+            found.append(mmd_test(x, y, Gaussian(1.0), num_permutations=1, block_size=size, generator=generator)[0])
+    whole, blocks = (torch.tensor(found).std().item() for found in values.values())
+    assert blocks / whole == pytest.approx((160 / 20) ** 0.5, rel=0.3)
+
+
+def test_blocks_test_samples_whose_gram_matrix_fits_nowhere(generator, monkeypatch):
+    """Of different sizes, stored sorted, and aggregated."""
+    monkeypatch.setattr(two_sample, "memory_left", lambda device: 2**20)
+    x, y = normal(1500).sort(0).values, normal(900, seed=1).sort(0).values
+    settings = {"num_permutations": 39, "block_size": 100, "generator": generator}
+    assert mmd_test(x, y + 0.3, gaussian_scales(x, (0.5, 1.0)), **settings)[1] == 0.025
+    assert mmd_test(x, y, gaussian_scales(x, (0.5, 1.0)), **settings)[1] > 0.025
+
+
+@pytest.mark.parametrize("size", [3, 0, 2.5])
+def test_bad_block_sizes(size, unchecked):
+    with pytest.raises(InputError, match=f"block_size = {size}"):
+        mmd_test(normal(9), normal(9, seed=1), block_size=size)
+
+
 def test_one_kernel_in_a_list_is_that_kernel():
     x, y = normal(20), normal(25, seed=1)
     alone = mmd_test(x, y, Gaussian(1.0), generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from mmdflow import MMD, Deep, Gaussian, InputError, Linear, Polynomial, Riesz, ops
 from mmdflow.divergences.functional import mmd2
 from mmdflow.ops import dispatch, moments, numba_sums, reference, threads
-from tests.laws.strategies import RADIAL, samples, squares
+from tests.laws.strategies import KERNELS, RADIAL, samples, squares
 from tests.laws.test_kernels import CLUSTERS, far_clusters, relative_error
 
 #: The fused loop with one dimension, with some, and the product path; an event of images too.
@@ -36,6 +36,31 @@ def test_compiled_sums_are_those_of_the_reference(name, data, event):
         value32, slope32 = (sum_(kernel, *single) for sum_ in (ops.kernel_sum, ops.kernel_sum_grad))
     torch.testing.assert_close(value32.double(), value, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(slope32.double(), slope, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*(name for name in RADIAL if RADIAL[name].smooth), "mixture"])
+@given(data=st.data(), event=st.sampled_from([(3,), (1, 3)]))
+def test_compiled_mixed_derivatives_are_those_of_the_reference(name, data, event):
+    """At coinciding points too, of which some draws hold pairs."""
+    kernel, (z, points, _) = KERNELS[name], draw_sum(data, event)
+    vectors = torch.randn(points.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    expected = reference.tangent_sum_grad(kernel, z, points, vectors)
+    with ops.backend("compiled"):
+        result = ops.tangent_sum_grad(kernel, z, points, vectors)
+        single = ops.tangent_sum_grad(kernel, z.float(), points.float(), vectors.float())
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_changed_second_derivative_is_not_summed_by_the_parents_profile():
+    class Flat(Gaussian):
+        def curvature(self, r2):
+            return 0 * r2
+
+    z, vectors = torch.randn(5, 2), torch.ones(5, 2)
+    with ops.backend("compiled"):
+        result = ops.tangent_sum_grad(Flat(1.0), z, z, vectors)
+    torch.testing.assert_close(result, reference.tangent_sum_grad(Flat(1.0), z, z, vectors))
 
 
 @radial

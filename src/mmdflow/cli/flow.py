@@ -91,6 +91,9 @@ def _print(report: dict[str, Any], options: Options) -> None:
     print(
         f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
     )
+    if report["sums"] is not None:
+        sums = report["sums"]
+        print(f"sums     {sums['quick']} quick, largest error {sums['error']:.0e}; {sums['exact']} exact")
     if report["p_value"] is not None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,13 +12,17 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import device_of
+from mmdflow.divergences import gram
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
+from mmdflow.divergences.low_rank import Woodbury, precise
 from mmdflow.divergences.witness import KernelWitness, Witness
-from mmdflow.errors import InputError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.kernels import Kernel
 
 #: By default, targets of more points are projected on landmarks; and on how many.
 EXACT_POINTS, DEFAULT_LANDMARKS = 5000, 1000
+#: The relative residual at which conjugate gradients end.
+ACCURACY = 1e-12
 
 
 class DrMMD(Divergence):
@@ -25,7 +31,9 @@ class DrMMD(Divergence):
     With q the target's weights, delta(y) = mean_i k(y, x_i) - mean_j k(y, y_j), v = q^(1/2) delta(y), M = q^(1/2) K_yy q^(1/2):
     F = ((1 + lambda) / lambda) [ MMD^2 - v^T (M + lambda I)^-1 v ], and the witness is
     (2 (1 + lambda) / lambda) [ kbar_x(z) - kbar_y(z) - k(z, Y) q^(1/2) (M + lambda I)^-1 v ].
-    M + lambda I is factorised once by Cholesky, O(m^3); a velocity costs O((n + m)^2).
+    Up to 1000 points M + lambda I is factorised once by Cholesky, O(m^3). Above, systems are solved by conjugate gradients on
+    sums over pairs, in float64, with a low-rank factor of r <= 1000 rows as preconditioner: O(m r^2) once and O(m r) memory. A
+    velocity costs O((n + m)^2), and less inside ``ops.backend("fast", tolerance)``, where the kernel has such sums.
 
     With landmarks, Sigma_mu is replaced by its compression to the span of k(., landmarks) (Nystrom): the formulas then hold with
     the landmarks' features in place of the target's, F stays a squared norm, and the set-up costs O(m p^2). What of m_nu - m_mu
@@ -35,9 +43,10 @@ class DrMMD(Divergence):
     Args:
         target: samples y, [m, *event].
         kernel: the kernel k, positive definite.
-        regularization: lambda, positive. It may be set again later; the second time on an eigendecomposition is used, after which
-            every lambda costs O(m^2).
-        num_landmarks: p, random points of the target. By default all m up to 5000 points (exact), 1000 above.
+        regularization: lambda, positive. It may be set again later; of factorised matrices the second time on an
+            eigendecomposition is used, after which every lambda costs O(m^2).
+        num_landmarks: p, random points of the target. By default all m up to 5000 points (exact), 1000 above. m itself is exact
+            at any size.
         target_weights: of the target's samples, [m]; 1/m each by default.
         generator: of the choice of landmarks.
 
@@ -47,6 +56,7 @@ class DrMMD(Divergence):
 
     Raises:
         InputError: for a bad target or regularisation, or a Gram matrix that is not positive definite in this precision.
+        DivergedError: when conjugate gradients do not converge; says the residual and what to change.
 
     Example:
         >>> import torch
@@ -84,6 +94,7 @@ class DrMMD(Divergence):
         elif _checks.count("num_landmarks", num_landmarks) > len(target):
             raise InputError(f"num_landmarks = {num_landmarks}: must be at most the target's {len(target)} points")
         self.exact = num_landmarks == len(target)
+        self.by_sums = self.exact and len(target) > gram.DENSE_POINTS
         self.jitter = 0.0
         self.register_buffer("target", target)
         self.register_buffer("target_weights", weights)
@@ -96,9 +107,10 @@ class DrMMD(Divergence):
                 self.register_buffer("landmarks", target[order[:num_landmarks].to(target.device)])
                 root, self.jitter = _root(kernel(self.landmarks, self.landmarks))
                 self.register_buffer("root", root)
-            self.register_buffer("mean", ops.kernel_sum(kernel, self.landmarks, target, weights))
-            of_target = self.mean if self.exact else ops.kernel_sum(kernel, target, target, weights)
-            self.register_buffer("target_self", weights @ of_target)
+            self.register_buffer("mean", self._sum(self.landmarks, target, weights))
+            of_target = self.mean if self.exact else self._sum(target, target, weights)
+            self.register_buffer("target_self", weights.to(of_target) @ of_target)
+        self._gram, self._near = gram.GramOfTarget(kernel), _Preconditioners()
         self._spectrum: tuple[Tensor, Tensor] | None = None
         self._regularization = 0.0
         self.regularization = regularization
@@ -112,6 +124,9 @@ class DrMMD(Divergence):
     def regularization(self, value: float) -> None:
         first = self._regularization == 0
         self._regularization = _checks.positive("regularization", value)
+        if self.by_sums:
+            self._gram(self.target, value)
+            return
         with torch.no_grad():
             if first:
                 shifted = self._covariance()
@@ -137,18 +152,20 @@ class DrMMD(Divergence):
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x, differentiable in x and the weights."""
         weights = uniform(x, weights)
-        on_landmarks = ops.kernel_sum(self.kernel, self.landmarks, x, weights)
-        on_target = on_landmarks if self.exact else ops.kernel_sum(self.kernel, self.target, x, weights)
-        self_term = weights @ ops.kernel_sum(self.kernel, x, x, weights)
-        mmd2 = self_term - 2 * self.target_weights @ on_target + self.target_self
+        on_landmarks = self._sum(self.landmarks, x, weights)
+        on_target = on_landmarks if self.exact else self._sum(self.target, x, weights)
+        of_particles = self._sum(x, x, weights)
+        self_term = weights.to(of_particles) @ of_particles
+        mmd2 = self_term - 2 * self.target_weights.to(on_target) @ on_target + self.target_self
         gap = on_landmarks - self.mean
-        return (1 + self.regularization) / self.regularization * (mmd2 - gap @ self._correction(gap))
+        value = (1 + self.regularization) / self.regularization * (mmd2 - gap @ self._correction(gap))
+        return value.to(x.dtype)
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the first variation of F, frozen at the particles x."""
         with torch.no_grad():
             weights = uniform(x, weights)
-            correction = self._correction(ops.kernel_sum(self.kernel, self.landmarks, x, weights) - self.mean)
+            correction = self._correction(self._sum(self.landmarks, x, weights) - self.mean).to(weights)
             scale = 2 * (1 + self.regularization) / self.regularization
             if self.exact:
                 points, signed = [x, self.target], [weights, -self.target_weights - correction]
@@ -156,13 +173,36 @@ class DrMMD(Divergence):
                 points, signed = [x, self.target, self.landmarks], [weights, -self.target_weights, -correction]
             return KernelWitness(self.kernel, torch.cat(points), scale * torch.cat(signed))
 
+    def _sum(self, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_j weights_j k(z_i, points_j), in float64 where the systems are solved in it."""
+        if self.by_sums:
+            return gram.kernel_sum(self.kernel, z, points, weights)
+        with ops.tightened(gram.SUM_TOLERANCE):
+            return ops.kernel_sum(self.kernel, z, points, weights)
+
     def _correction(self, gap: Tensor) -> Tensor:
         """Return the weights on the landmarks that the covariance takes off the witness, given delta there."""
+        if self.by_sums:
+            corrected: Tensor = _Symmetric.apply(gap, self._by_conjugate_gradients)
+            return corrected
         if self.exact:
             return self.root * self._solve(self.root * gap)
         features = torch.linalg.solve_triangular(self.root, gap[:, None], upper=False)[:, 0]
         shrunk = features - self.regularization * self._solve(features)  # C (C + lambda I)^-1 features
         return torch.linalg.solve_triangular(self.root.T, shrunk[:, None], upper=True)[:, 0]
+
+    def _by_conjugate_gradients(self, gap: Tensor) -> Tensor:
+        """Return q^(1/2) (M + lambda I)^-1 q^(1/2) gap."""
+        matrix, scale = self._gram(self.target, self.regularization), math.sqrt(self.regularization)
+        assert isinstance(matrix, gram.SummedGram)
+        root = precise(self.target_weights).sqrt()
+        solution, relative = matrix.solve_by(self._near.of(matrix, root / scale), root * gap, ACCURACY)
+        if not relative <= math.sqrt(ACCURACY):
+            raise DivergedError(
+                f"DrMMD: conjugate gradients did not converge in {gram.MAX_STEPS} steps (relative residual {relative:.1e}): "
+                f"raise regularization ({self.regularization:g}), or give num_landmarks"
+            )
+        return root * solution / self.regularization
 
     def _solve(self, v: Tensor) -> Tensor:
         """Return (C + lambda I)^-1 v."""
@@ -172,18 +212,47 @@ class DrMMD(Divergence):
         return vectors @ ((vectors.T @ v) / (values + self.regularization))
 
 
-def _root(gram: Tensor) -> tuple[Tensor, float]:
+class _Symmetric(torch.autograd.Function):
+    """A symmetric linear map of a vector, which is its own derivative."""
+
+    @staticmethod
+    def forward(v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return function(v)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.function = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return _Symmetric.apply(upstream, ctx.function), None
+
+
+class _Preconditioners:
+    """The last preconditioner, which holds until the matrix or lambda change."""
+
+    def __init__(self) -> None:
+        self._last: tuple[gram.SummedGram, Woodbury] | None = None
+
+    def of(self, matrix: gram.SummedGram, root: Tensor) -> Woodbury:
+        """Return that of I + S K S with S = diag(root)."""
+        if self._last is None or self._last[0] is not matrix or not torch.equal(self._last[1].root, root):
+            self._last = matrix, Woodbury.of(matrix.model.factor, root)
+        return self._last[1]
+
+
+def _root(matrix: Tensor) -> tuple[Tensor, float]:
     """Return the Cholesky factor of a Gram matrix with as little jitter on its diagonal as it takes, and that jitter."""
-    jitter = 10 * torch.finfo(gram.dtype).eps * float(gram.diagonal().mean())
+    jitter = 10 * torch.finfo(matrix.dtype).eps * float(matrix.diagonal().mean())
     for _ in range(8):
         factor, info = torch.linalg.cholesky_ex(
-            gram + jitter * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            matrix + jitter * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
         )
         if not int(info):
             return factor, jitter
         jitter *= 10
     raise InputError(
-        f"num_landmarks = {len(gram)}: the landmarks' Gram matrix does not factorise in {gram.dtype}; use fewer, or float64"
+        f"num_landmarks = {len(matrix)}: the landmarks' Gram matrix does not factorise in {matrix.dtype}; use fewer, or float64"
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks, ops
+from mmdflow import _checks
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
-from mmdflow.divergences.entropy import Entropy, entropy
+from mmdflow.divergences.dual import Problem, State, guided, lbfgs
+from mmdflow.divergences.entropy import entropy
+from mmdflow.divergences.gram import DenseGram, GramOfTarget, SummedGram, kernel_sum
+from mmdflow.divergences.low_rank import precise
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
@@ -42,9 +44,14 @@ class FDivergence(Divergence):
     witness, and at the optimum sigma has density (f*)'(h). F tends to D_f as lambda -> 0 and lambda F to 1/2 MMD^2 as
     lambda -> inf.
 
-    The dual variables are found by damped Newton steps, O(m^3) each: on the weights of sigma, taken multiplicatively, where f is
-    steep at 0 (KL, reverse KL, Jeffreys, Tsallis with alpha < 1), and semi-smoothly on h where densities may vanish (chi^2,
-    Tsallis with alpha > 1); or by L-BFGS, O(m^2) a step. Both start from the last solution.
+    The dual variables are found by damped Newton steps: on the weights of sigma, taken multiplicatively, where f is steep at 0
+    (KL, reverse KL, Jeffreys, Tsallis with alpha < 1), and semi-smoothly on h where densities may vanish (chi^2, Tsallis with
+    alpha > 1). They start from the last solution and go on until nothing moves, so that results do not depend on it. Up to 1000
+    target points the Gram matrix is held, O(m^3) a step. Above, a low-rank factor of r <= 1000 rows stands for it, O(m r^2) a
+    step, and what it leaves is made up by conjugate gradients on sums over pairs: memory is O(m r), and the duality gap is that
+    of the true problem. Inside ``ops.backend("fast", tolerance)`` these sums are taken to 1e-11 in O(m log m), where the kernel
+    has such sums. Or the variables are found by L-BFGS from a neutral start, O(m^2) a step, whose results are within the
+    tolerance. Systems are solved in float64, whatever the points' type.
 
     Args:
         target: samples y, [m, *event].
@@ -54,7 +61,7 @@ class FDivergence(Divergence):
         alpha: of "tsallis", positive; 1 is KL, 2 is chi^2.
         target_weights: of the target's samples, [m]; 1/m each by default. Points of weight 0 are left out.
         solver: "newton" or "lbfgs".
-        tolerance: of the duality gap, relative to 1 + |F| (before a published scale) and above what rounding leaves of it,
+        tolerance: of the duality gap, relative to 1 + D_f(sigma | mu) and above what rounding leaves of it,
             8 eps |m_nu|^2 / lambda; by default 1e-10 for Newton and 1e-6 for L-BFGS in float64, 1e-4 in float32.
         max_iterations: steps at most; by default 100 for Newton, 5000 for L-BFGS.
 
@@ -65,7 +72,6 @@ class FDivergence(Divergence):
 
     target: Tensor
     target_weights: Tensor
-    gram: Tensor
 
     def __init__(
         self,
@@ -94,196 +100,71 @@ class FDivergence(Divergence):
         )
         self.register_buffer("target", target[weights > 0])
         self.register_buffer("target_weights", weights[weights > 0])
-        with torch.no_grad():
-            self.register_buffer("gram", kernel(self.target, self.target))
         self._last: Tensor | None = None
+        self._gram = GramOfTarget(kernel)
+        self._gram(self.target, self.regularization)
 
     @property
     def scale(self) -> float:
         """What the published divergence multiplies F by."""
         return 1.0
 
+    @property
+    def gram(self) -> DenseGram | SummedGram:
+        """The target's Gram matrix."""
+        return self._gram(self.target, self.regularization)
+
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x; its gradient is that with the optimal sigma held fixed (envelope theorem)."""
-        problem = _Problem.at(self, x, uniform(x, weights))
-        return self.scale * problem.primal(self._solve(problem).weights)
+        weights = uniform(x, weights)
+        problem = self._problem(x, weights)
+        self_term = precise(weights) @ kernel_sum(self.kernel, x, x, weights)
+        with torch.no_grad():
+            state, _ = self._solve(problem)
+            # K weights from K a
+            image = state.image if state.pulled is None else state.image - self.regularization * state.pulled
+        value = problem.primal(state.weights, image) + self_term / (2 * self.regularization)
+        return self.scale * value.to(x.dtype)
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the first variation h of F, frozen at the particles x."""
         with torch.no_grad():
             weights = uniform(x, weights)
-            signed = torch.cat([weights, -self.solve(x, weights).weights]) * (self.scale / self.regularization)
-            return KernelWitness(self.kernel, torch.cat([x, self.target]), signed)
+            state, _ = self._solve(self._problem(x, weights))
+            signed = torch.cat([precise(weights), -state.weights]) * (self.scale / self.regularization)
+            return KernelWitness(self.kernel, torch.cat([x, self.target]), signed.to(x.dtype))
 
     @torch.no_grad()
     def solve(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> DualSolution:
         """Solve the dual at the particles x."""
-        return self._solve(_Problem.at(self, x, uniform(x, weights)))
+        state, iterations = self._solve(self._problem(x, uniform(x, weights)))
+        return DualSolution(state.weights.to(self.target_weights), state.gap, iterations)
 
-    @torch.no_grad()
-    def _solve(self, problem: _Problem) -> DualSolution:
-        problem = replace(problem, towards=problem.towards.detach(), self_term=problem.self_term.detach())
-        start = self.target_weights if self._last is None else self._last.to(self.target_weights)
-        solve = _lbfgs if self.solver == "lbfgs" else _newton
-        solution = solve(problem, start.clone(), self.tolerance, self.max_iterations)
-        if not problem.solved(solution, self.tolerance) and self._last is not None:  # once more from a neutral start
-            solution = solve(problem, self.target_weights.clone(), self.tolerance, self.max_iterations)
-        if not problem.solved(solution, self.tolerance):
+    def _problem(self, x: Tensor, weights: Tensor) -> Problem:
+        towards = kernel_sum(self.kernel, self.target, x, weights)
+        return Problem(self.entropy, self.gram, precise(self.target_weights), towards, self.regularization)
+
+    def _solve(self, problem: Problem) -> tuple[State, int]:
+        problem = replace(problem, towards=problem.towards.detach())
+        if self.solver == "lbfgs":
+            state, iterations = lbfgs(problem, problem.q, self.tolerance, self.max_iterations)
+        else:
+            state, iterations = self._newton(problem)
+        if not problem.solved(state, self.tolerance):
             raise DivergedError(
-                f"{type(self).__name__} did not converge in {solution.iterations} {SOLVERS[self.solver][0]} steps (duality gap "
-                f"{solution.gap:.2e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), use "
+                f"{type(self).__name__} did not converge in {iterations} {SOLVERS[self.solver][0]} steps (duality gap "
+                f"{state.gap:.2e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), use "
                 f"float64, or raise max_iterations"
             )
-        self._last = solution.weights
-        return solution
+        self._last = state.weights
+        return state, iterations
 
-
-@dataclass(frozen=True)
-class _Problem:
-    """min over a >= 0 of sum q f(a/q) + 1/(2 lambda) (a^T K a - 2 a^T t + self_term), with t = m_nu on the target."""
-
-    entropy: Entropy
-    gram: Tensor
-    q: Tensor
-    towards: Tensor
-    self_term: Tensor
-    regularization: float
-
-    @staticmethod
-    def at(divergence: FDivergence, x: Tensor, weights: Tensor) -> _Problem:
-        towards = ops.kernel_sum(divergence.kernel, divergence.target, x, weights)
-        self_term = weights @ ops.kernel_sum(divergence.kernel, x, x, weights)
-        q = divergence.target_weights
-        return _Problem(divergence.entropy, divergence.gram, q, towards, self_term, divergence.regularization)
-
-    def primal(self, a: Tensor) -> Tensor:
-        distance = a @ (self.gram @ a) - 2 * a @ self.towards + self.self_term
-        return self.q @ self.entropy.value(a / self.q) + distance / (2 * self.regularization)
-
-    def witness(self, a: Tensor) -> Tensor:
-        """Return h on the target."""
-        return (self.towards - self.gram @ a) / self.regularization
-
-    def dual(self, a: Tensor) -> Tensor:
-        """Return the dual value of the h that a stands for: a lower bound of the optimum; -inf where h leaves its domain."""
-        norm = (self.self_term - a @ (self.gram @ a)) / (2 * self.regularization)
-        return norm - self.q @ self.entropy.conjugate(self.witness(a))
-
-    def allowed(self, a: Tensor, tolerance: float) -> float:
-        """Return the gap up to which a counts as the solution."""
-        rounding = 8 * torch.finfo(a.dtype).eps * float(self.self_term.abs()) / self.regularization
-        return tolerance * (1 + abs(float(self.primal(a)))) + rounding
-
-    def solved(self, solution: DualSolution, tolerance: float) -> bool:
-        """Whether the gap is small, and not below 0 by more than rounding (as with kernels that are not positive definite)."""
-        return math.isfinite(solution.gap) and abs(solution.gap) <= self.allowed(solution.weights, tolerance)
-
-    def exact(self, solution: DualSolution) -> bool:
-        """Whether the gap is what rounding alone leaves."""
-        return self.solved(solution, 16 * torch.finfo(solution.weights.dtype).eps)
-
-    def polished(self, a: Tensor) -> Tensor:
-        """Return the weights that optimality gives for the h of a."""
-        return self.q * self.entropy.density(self.witness(a))
-
-    def solution(self, a: Tensor, iterations: int) -> DualSolution:
-        """Return the weights that a stands for, with their gap to the h of a: a itself where f is steep, else polished."""
-        weights = a if self.entropy.steep else self.polished(a)
-        gap = float(self.primal(weights) - self.dual(a))
-        return DualSolution(weights, gap if math.isfinite(gap) else math.inf, iterations)
-
-    def newton_solve(self, root: Tensor, right: Tensor) -> Tensor:
-        """Return (I + S K S / lambda)^-1 right with S = diag(root)."""
-        inner = root[:, None] * self.gram * root[None, :] / self.regularization
-        inner.diagonal().add_(1)
-        return torch.linalg.solve(inner, right)
-
-
-def _newton(problem: _Problem, a: Tensor, tolerance: float, max_iterations: int) -> DualSolution:
-    """Newton steps until the duality gap is small, and one more: the gap is the square of the error in a."""
-    step = _multiplicative_step if problem.entropy.steep else _semismooth_step
-    solution = problem.solution(a, 0)
-    for iteration in range(1, max_iterations + 1):
-        if problem.solved(solution, tolerance):
-            break
-        a = step(problem, a)
-        solution = problem.solution(a, iteration)
-    if not problem.solved(solution, tolerance):
-        return solution
-    final = problem.solution(step(problem, a), solution.iterations + 1)
-    return final if abs(final.gap) <= abs(solution.gap) or problem.exact(final) else solution
-
-
-def _multiplicative_step(problem: _Problem, a: Tensor) -> Tensor:
-    """Return a after one damped Newton step that does not raise the primal.
-
-    The step is taken multiplicatively, a exp(step / a): to first order the same, always positive, and it reaches the tiny
-    weights exp(-|h|) of points that h drives far down at once instead of by a bounded factor a step.
-    """
-    f, q, value = problem.entropy, problem.q, problem.primal(a)
-    gradient = f.slope(a / q) - problem.witness(a)
-    # the Hessian diag(c) + K/lambda is S^-1 (I + S K S / lambda) S^-1 with S = diag(c^-1/2)
-    root = (f.curvature(a / q) / q).rsqrt()
-    step = -root * problem.newton_solve(root, root * gradient)
-    rate, tiny, size = step / a, 1e3 * torch.finfo(a.dtype).tiny, 1.0
-    slope = float(gradient @ step)
-    if -slope < math.sqrt(torch.finfo(a.dtype).eps) * (1 + abs(float(value))):
-        # the decrease is below what the value resolves; Newton converges quadratically here
-        return (a * torch.exp(rate)).clamp_min(tiny)
-    slack = 4 * torch.finfo(a.dtype).eps * abs(float(value))
-    for _ in range(40):
-        candidate = (a * torch.exp(size * rate)).clamp_min(tiny)
-        if float(problem.primal(candidate) - value) <= 1e-4 * size * slope + slack:
-            return candidate
-        size /= 2
-    return a
-
-
-def _semismooth_step(problem: _Problem, c: Tensor) -> Tensor:
-    """Return c, which stands for h, after one damped Newton step on c = q (f*)'(h_c) that does not lower the dual."""
-    f, value = problem.entropy, problem.dual(c)
-    h = problem.witness(c)
-    density = f.density(h)
-    residual = c - problem.q * density
-    active = density > 0
-    safe = torch.where(active, density, torch.ones_like(density))
-    root = torch.where(active, (problem.q / f.curvature(safe)).sqrt(), torch.zeros_like(density))
-    # (I + D K / lambda)^-1 = I - S (I + S K S / lambda)^-1 S K / lambda with S = D^1/2
-    pulled = problem.gram @ residual / problem.regularization
-    step = root * problem.newton_solve(root, root * pulled) - residual
-    slope = float(-(pulled @ step))
-    size, slack = 1.0, 8 * torch.finfo(c.dtype).eps * (1 + abs(float(value)))
-    for _ in range(40):
-        candidate = c + size * step
-        if float(value - problem.dual(candidate)) <= -1e-4 * size * slope + slack:
-            return candidate
-        size /= 2
-    return c
-
-
-def _lbfgs(problem: _Problem, start: Tensor, tolerance: float, max_iterations: int) -> DualSolution:
-    """L-BFGS on log(a / q) where f is steep, else on the dual; in rounds, until the duality gap is small."""
-    steep = problem.entropy.steep
-    z = torch.log(start / problem.q) if steep else start
-
-    def weights() -> Tensor:
-        return problem.q * torch.exp(z) if steep else z
-
-    def closure() -> float:
-        a = weights()
-        if steep:
-            z.grad = a * (problem.entropy.slope(a / problem.q) - problem.witness(a))
-            return float(problem.primal(a))
-        z.grad = problem.gram @ (a - problem.polished(a)) / problem.regularization
-        return float(-problem.dual(a))
-
-    for iteration in range(0, max_iterations, 25):
-        # a fresh optimiser a round: it stops by itself where its line search no longer resolves the value
-        optimizer = torch.optim.LBFGS(
-            [z], max_iter=25, history_size=25, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
-        )
-        optimizer.step(closure)
-        solution = problem.solution(weights(), iteration + 25)
-        if problem.solved(solution, tolerance):
-            break
-    return solution
+    def _newton(self, problem: Problem) -> tuple[State, int]:
+        """Solve from the last solution, or else from a neutral start, and then by a coarse factor first."""
+        gram = problem.gram
+        models = [gram.coarse, gram.model] if isinstance(gram, SummedGram) else []
+        if self._last is not None:
+            warm = guided(problem, self._last.to(problem.q), self.tolerance, self.max_iterations, models[1:])
+            if problem.solved(warm[0], self.tolerance):
+                return warm
+        return guided(problem, problem.q, self.tolerance, self.max_iterations, models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -11,12 +12,16 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
+from mmdflow.divergences.gram import LEFT, MOST_RANK, SUM_TOLERANCE, widened
+from mmdflow.divergences.low_rank import Woodbury, conjugate_gradients, pivoted_cholesky, precise
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import DivergedError
-from mmdflow.kernels import Kernel
+from mmdflow.kernels import EXACT_DIM, Kernel
 
 #: Up to this many unknowns (particles times dimensions) the system is factorised; above, conjugate gradients.
 DENSE_UNKNOWNS = 4096
+#: Particles whose second derivatives are looked at together.
+BLOCK, DIAGONAL_BLOCK = 2048, 16
 
 
 class SobolevDescent(Divergence):
@@ -30,7 +35,9 @@ class SobolevDescent(Divergence):
     dF/dx_i = w_i grad h(x_i) as for every divergence, but F along a mixture changes the metric too.
 
     With a finite feature map a K x K system is solved, O(K^3 + n d K^2). Any other smooth kernel goes through Woodbury's
-    identity: n d unknowns, directly up to 4096 of them, by conjugate gradients above.
+    identity: n d unknowns, directly up to 4096 of them, by conjugate gradients above, in float64. In up to 16 dimensions a
+    low-rank factor of r <= 1000 rows is their preconditioner, O(n d r^2) and O(n d r) memory, so that few steps are left, each a
+    sum over pairs.
 
     Args:
         target: samples y, [m, *event].
@@ -104,16 +111,16 @@ class SobolevDescent(Divergence):
         (G + lambda W^-1) beta = grad delta(x), with G the mixed second derivatives; symmetric with beta = W^1/2 gamma.
         """
         delta = KernelWitness(self.kernel, torch.cat([x, self.target]), torch.cat([weights, -self.target_weights]))
-        root = along(weights.sqrt(), x)
-        right = root * delta.grad(x)
         if x.numel() <= DENSE_UNKNOWNS:
+            root = along(weights.sqrt(), x)
+            right = root * delta.grad(x)
             matrix = self.kernel.mixed(x, x) * root.flatten()[:, None, None, None] * root.flatten()[:, None]
             matrix = matrix.reshape(x.numel(), x.numel())
             matrix.diagonal().add_(self.regularization)
             gamma = self._solve(matrix, right.flatten()).reshape(x.shape)
-        else:
-            gamma = self._conjugate_gradients(x, root, right)
-        return _SobolevWitness(delta, x, root * gamma, self.regularization)
+            return _SobolevWitness(delta, x, root * gamma, self.regularization)
+        beta = self._conjugate_gradients(x, weights)
+        return _SobolevWitness(delta, x, beta.to(x.dtype), self.regularization)
 
     def _solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         factor, info = torch.linalg.cholesky_ex(matrix)
@@ -124,26 +131,60 @@ class SobolevDescent(Divergence):
             )
         return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
-    def _conjugate_gradients(self, x: Tensor, root: Tensor, right: Tensor) -> Tensor:
-        solution, residual = torch.zeros_like(right), right
-        direction, size = residual, residual.square().sum()
-        goal = self.tolerance**2 * size
-        for _ in range(self.max_iterations):
-            if size <= goal:
-                return solution
-            image = root * ops.tangent_sum_grad(self.kernel, x, x, root * direction) + self.regularization * direction
-            rate = size / (direction * image).sum()
-            solution, residual = solution + rate * direction, residual - rate * image
-            size, before = residual.square().sum(), size
-            direction = residual + size / before * direction
-        if size <= goal:
-            return solution
-        relative = float((size / right.square().sum()).sqrt())
-        raise DivergedError(
-            f"SobolevDescent: conjugate gradients did not converge in {self.max_iterations} steps (relative residual "
-            f"{relative:.1e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), tolerance or "
-            f"max_iterations"
+    def _conjugate_gradients(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return beta."""
+        z, y = widened(self.kernel, x), widened(self.kernel, self.target)
+        weights, of_target = weights.to(z.dtype), self.target_weights.to(z.dtype)
+        with ops.tightened(SUM_TOLERANCE):
+            slope = ops.kernel_sum_grad(self.kernel, z, torch.cat([z, y]), torch.cat([weights, -of_target]))
+        root = along(weights.sqrt(), z).expand_as(z)
+        near = self._preconditioner(z, root / math.sqrt(self.regularization))
+
+        def product(v: Tensor) -> Tensor:
+            image = ops.tangent_sum_grad(self.kernel, z, z, root * v.reshape(z.shape))
+            return v + (root * image).flatten() / self.regularization
+
+        right = (root * slope).flatten() / self.regularization
+        solution, relative = conjugate_gradients(product, right, near, self.tolerance, self.max_iterations)
+        if not relative <= self.tolerance:
+            raise DivergedError(
+                f"SobolevDescent: conjugate gradients did not converge in {self.max_iterations} steps (relative residual "
+                f"{relative:.1e}, tolerance {self.tolerance:.0e}): raise regularization ({self.regularization:g}), tolerance or "
+                f"max_iterations"
+            )
+        return root * solution.reshape(z.shape)
+
+    def _preconditioner(self, z: Tensor, root: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a near inverse of I + S G S, S = diag(root), with G the mixed second derivatives at the points z."""
+        dim = z[0].numel()
+        if dim > EXACT_DIM:
+            return lambda right: right
+        diagonal = self._diagonal(z)
+        largest = float(diagonal.max())
+        tolerance = max(LEFT * min(self.regularization, largest), 16 * torch.finfo(z.dtype).eps * largest)
+        factor = pivoted_cholesky(
+            lambda rows, columns: self._mixed(z, rows, columns),
+            precise(diagonal),
+            tolerance,
+            min(MOST_RANK, z.numel() // 4),
         )
+        return Woodbury.of(factor, precise(root).flatten())
+
+    def _diagonal(self, z: Tensor) -> Tensor:
+        """Return d^2 k(z_i, z_i) / dz_ia dz'_ia, [n d]."""
+        blocks = (self.kernel.mixed(part, part) for part in z.split(DIAGONAL_BLOCK))
+        return torch.cat([block.flatten(2).flatten(0, 1).diagonal() for block in blocks])
+
+    def _mixed(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return entries [rows, columns] of the mixed second derivatives, whose unknowns are numbered particle by particle."""
+        dim = z[0].numel()
+        particles, of_rows = (rows // dim).unique(return_inverse=True)
+        parts = []
+        for part in columns.split(BLOCK * dim):
+            at, of_part = (part // dim).unique(return_inverse=True)
+            block = self.kernel.mixed(z[particles], z[at])[of_rows, rows % dim]
+            parts.append(precise(block[:, of_part, part % dim]))
+        return torch.cat(parts, 1)
 
 
 def _jacobian(kernel: Kernel, x: Tensor, width: int) -> Tensor:

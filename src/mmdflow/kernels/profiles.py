@@ -55,6 +55,8 @@ class Distance(NamedTuple):
 
 
 Profile: TypeAlias = Exponential | Decay | Power | InverseRoot | Distance
+#: Those that a sweep over sorted points sums on the line.
+Swept: TypeAlias = Decay | Distance
 
 
 class Term(NamedTuple):

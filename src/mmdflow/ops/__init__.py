@@ -1,7 +1,17 @@
 """Sums of kernels over weighted points, the one place where time is spent. `dispatch` picks how."""
 
-from mmdflow.ops.dispatch import backend, compiled, kernel_sum, kernel_sum_grad, ranks_compiled, sums, within
-from mmdflow.ops.reference import tangent_sum, tangent_sum_grad
+from mmdflow.ops.dispatch import (
+    backend,
+    compiled,
+    kernel_sum,
+    kernel_sum_grad,
+    ranks_compiled,
+    sums,
+    tangent_sum,
+    tangent_sum_grad,
+    tightened,
+    within,
+)
 
 __all__ = [
     "backend",
@@ -12,5 +22,6 @@ __all__ = [
     "sums",
     "tangent_sum",
     "tangent_sum_grad",
+    "tightened",
     "within",
 ]

@@ -29,9 +29,24 @@ def add(profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor 
     if x.shape[1] == 1 and sorted_line.pays(profile, x, y, weights):
         sorted_line.add(profile, x, y, weights, values, slopes)
         return
-    real: Any = np.float32 if x.dtype == torch.float32 else np.float64  # decides the type of the arithmetic
-    typed = type(profile)(*(real(number) for number in profile))
-    (_directly if x.shape[1] <= EXACT_DIM else _by_products)(typed, x, y, weights, values, slopes)
+    (_directly if x.shape[1] <= EXACT_DIM else _by_products)(_typed(profile, x), x, y, weights, values, slopes)
+
+
+def add_tangents(profile: Profile, x: Tensor, y: Tensor, vectors: Tensor, totals: Tensor) -> None:
+    """Add sum_j slope v_j + 2 d slope/d(r2) <x_i - y_j, v_j> (x_i - y_j) to `totals` [n, d] in float64, d at most 16."""
+    typed = _typed(profile, x)
+    fused, columns, v = numba_sums.tangent(x.shape[1]), y.T.contiguous().numpy(), vectors.T.contiguous().numpy()
+
+    def task(part: slice) -> None:
+        fused(typed, x[part].numpy(), columns, v, totals[part].numpy())
+
+    threads.over_rows(task, len(x), max(1, TASK // len(y)))
+
+
+def _typed(profile: Profile, x: Tensor) -> Profile:
+    """Return the profile in numbers of the points' type, which decides the type of the arithmetic."""
+    real: Any = np.float32 if x.dtype == torch.float32 else np.float64
+    return type(profile)(*(real(number) for number in profile))
 
 
 def _directly(

@@ -23,7 +23,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
-from mmdflow.kernels import Kernel, derivatives
+from mmdflow.kernels import EXACT_DIM, Kernel, Mixture, Radial, derivatives
 from mmdflow.kernels.base import keeps_up
 from mmdflow.kernels.profiles import Term
 from mmdflow.ops import fast, moments, reference
@@ -82,6 +82,19 @@ def within(tolerance: float | None) -> AbstractContextManager[FastSums | None]:
     return nullcontext() if tolerance is None else backend("fast", tolerance=tolerance)
 
 
+@contextmanager
+def tightened(tolerance: float) -> Iterator[None]:
+    """Compute sums inside the block to this tolerance where they would be to a larger one; exact sums stay exact."""
+    outside = _fast.get()
+    if outside is None or outside.tolerance <= tolerance:
+        yield
+        return
+    with backend("fast", tolerance=tolerance) as inside:
+        yield
+    if inside is not None:
+        outside.include(inside)
+
+
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
@@ -121,6 +134,31 @@ def kernel_sum_grad(
     return sums(term, z, points, weights, values=False, slopes=True)[1]
 
 
+def tangent_sum(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
+) -> Float[Tensor, " n"]:
+    """Return sum_j <vectors_j, grad_2 k(z_i, points_j)>."""
+    return reference.tangent_sum(kernel, z, points, vectors)
+
+
+def tangent_sum_grad(
+    kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
+) -> Float[Tensor, "n *event"]:
+    """Return the gradient in z_i of `tangent_sum`; compiled for radial kernels in up to 16 dimensions on the CPU."""
+    if isinstance(kernel, Mixture) and keeps_up(kernel, "members", "forward", "tangent_grad"):
+        parts = [tangent_sum_grad(member, z, points, vectors) for member in kernel.members()]
+        return torch.stack([weight * part for weight, part in zip(kernel.weights, parts, strict=True)]).sum(0)
+    direct = isinstance(kernel, Radial) and keeps_up(kernel, "compiled_profile", "curvature", "tangent", "tangent_grad")
+    direct = direct and z[0].numel() <= EXACT_DIM and z.device.type == "cpu"
+    term = compiled(kernel, z, points) if direct else None
+    if term is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, vectors))):
+        return reference.tangent_sum_grad(kernel, z, points, vectors)
+    x, y, v = (flat(t.detach()).contiguous() for t in (z, points, vectors))
+    total = torch.zeros_like(x, dtype=torch.float64)
+    _module(z.device).add_tangents(term.profile, x, y, v, total)
+    return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
+
+
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     """Return the kernel's term if a compiled backend takes its sums at such points, else None."""
     chosen = _backend.get()
@@ -128,15 +166,16 @@ def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
         return None
     if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
         return None  # for torch to refuse
+    term = kernel.compiled_term(z[0].numel(), z.dtype)
     if chosen == "fast":
-        fast.check(kernel, z[0].numel())
+        fast.check(kernel, term, z[0].numel())
     if chosen in ("auto", "fast") and len(z) * len(points) < SMALL:
         return None
     if z.device.type != "cpu" and not (z.device.type == "cuda" and importlib.util.find_spec("triton")):
         return None
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*kernel.parameters(), *kernel.buffers())):
         return None
-    return kernel.compiled_term(z[0].numel(), z.dtype)
+    return term
 
 
 def ranks_compiled(points: Tensor, projections: int) -> bool:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mmdflow.errors import InputError
-from mmdflow.kernels import Deep, Gaussian, Kernel, Laplace, Matern, Mixture, Polynomial, Riesz
-from mmdflow.kernels.profiles import LOG2E, Exponential, Profile
+from mmdflow.kernels import Kernel, Polynomial
+from mmdflow.kernels.profiles import LOG2E, Exponential, Profile, Swept, Term
 from mmdflow.ops import spline_grid
 from mmdflow.ops.spline_grid import Box, Grid
 
@@ -66,18 +66,27 @@ class FastSums:
     exact: int = 0
     reason: str = ""
 
+    def include(self, other: FastSums) -> None:
+        """Count what another block did as done here."""
+        self.error = max(self.error, other.error)
+        self.grids, self.exact = self.grids + other.grids, self.exact + other.exact
+        self.reason = other.reason or self.reason
 
-def check(kernel: Kernel, dim: int) -> None:
-    """Raise InputError unless sums of this kernel are offered in this dimension. Kernels made of kernels are checked by parts."""
-    if kernel.finite or isinstance(kernel, Mixture | Deep | Polynomial):
+
+def check(kernel: Kernel, term: Term | None, dim: int) -> None:
+    """Raise InputError unless sums of this kernel, of that compiled term, are offered in this dimension.
+
+    Kernels made of kernels are checked by parts, where these are summed.
+    """
+    if kernel.finite or isinstance(kernel, Polynomial) or type(kernel).sum_by_parts is not Kernel.sum_by_parts:
         return
     if dim > MOST_DIM:
         raise InputError(
             f"backend = 'fast' in dimension {dim}: must be 1 to {MOST_DIM}; in more take 'auto', whose sums are "
             f"exact, or SlicedMMD"
         )
-    on_line = isinstance(kernel, Laplace | Matern) or (isinstance(kernel, Riesz) and kernel.exponent == 1)
-    if not isinstance(kernel, Gaussian) and not (dim == 1 and on_line):
+    on_line = dim == 1 and term is not None and isinstance(term.profile, Swept)
+    if not on_line and (term is None or not isinstance(term.profile, Exponential)):
         allowed = "Gaussian, Laplace, Matern, Riesz(1)" if dim == 1 else "Gaussian"
         raise InputError(
             f"backend = 'fast' with kernel = {type(kernel).__name__} in dimension {dim}: must be {allowed} or a mixture; "

@@ -236,6 +236,54 @@ def _evaluate(r2, profile):
     return both
 
 
+@no_type_check
+def bend(r2, profile):
+    """Return (slope, 2 d slope / d r2) of a smooth profile at r2; finite at 0."""
+    raise NotImplementedError
+
+
+_LN2 = math.log(2)
+
+
+@_inlined(bend)
+@no_type_check
+def _bend(r2, profile):
+    far = _f4(1e37) if r2 == types.float32 else 1e300
+    two, three, ln2 = (_f4(2), _f4(3), _f4(_LN2)) if r2 == types.float32 else (2.0, 3.0, _LN2)
+    if profile.instance_class is Exponential:
+
+        def both(r2, profile):
+            slope = exp2(profile.rate * r2)
+            return slope, two * ln2 * profile.rate * slope
+
+    elif profile.instance_class is Decay:
+
+        def both(r2, profile):
+            r2 = far if r2 > far else r2
+            inverse = rsqrt(r2)
+            r, a = r2 * inverse, ln2 * profile.rate
+            decay = exp2(profile.rate * r)
+            slope = profile.q0 + r * profile.q1
+            return decay * slope, decay * ((profile.q1 + a * profile.q0) * inverse + a * profile.q1)
+
+    elif profile.instance_class is Power:
+
+        def both(r2, profile):
+            u = profile.base + profile.rate * r2
+            slope = exp2(profile.below * log2(u))
+            return slope, two * profile.below * profile.rate * slope / u
+
+    else:
+        assert profile.instance_class is InverseRoot
+
+        def both(r2, profile):
+            value = rsqrt(profile.base + r2)
+            cube = value * value * value
+            return cube, -three * cube * value * value
+
+    return both
+
+
 #: Points of a block: with their weights they stay in the first-level cache while all rows pass over them.
 CHUNK = 1024
 
@@ -272,17 +320,52 @@ def direct_NAME(profile, x, y, weights, values, slopes):
 """
 
 
-@functools.cache
+# The same of mixed second derivatives: sum_j slope v_j + bend <x_i - y_j, v_j> (x_i - y_j) is added to `totals` [n, d].
+_TANGENT = """
+def tangent_NAME(profile, x, y, vectors, totals):
+    use_widest_vectors()
+    zero = x.dtype.type(0)
+    n, m = x.shape[0], y.shape[1]
+    for start in range(0, m, CHUNK):
+        size = min(CHUNK, m - start)
+        y# = y[#, start : start + size]
+        v# = vectors[#, start : start + size]
+        for i in range(n):
+            x# = x[i, #]
+            s# = zero
+            for j in range(size):
+                r2 = zero
+                along = zero
+                t# = x# - y#[j]
+                r2 += t# * t#
+                along += t# * v#[j]
+                slope, curve = bend(r2, profile)
+                curve *= along
+                s# += slope * v#[j] + curve * t#
+            totals[i, #] += s#
+"""
+
+
 def direct(dim: int) -> Callable[..., None]:
     """Return the compiled sums in this dimension (compiled at the first call, kept on disk after that)."""
+    return _unrolled(_DIRECT, "direct", dim)
+
+
+def tangent(dim: int) -> Callable[..., None]:
+    """Return the compiled sums of mixed second derivatives in this dimension."""
+    return _unrolled(_TANGENT, "tangent", dim)
+
+
+@functools.cache
+def _unrolled(source: str, name: str, dim: int) -> Callable[..., None]:
     lines: list[str] = []
-    for line in _DIRECT.replace("NAME", str(dim)).splitlines():
+    for line in source.replace("NAME", str(dim)).splitlines():
         lines += [line.replace("#", str(k)) for k in range(dim)] if "#" in line else [line]
     scope: dict[str, Callable[..., None]] = {}
     exec(
         compile("\n".join(lines), __file__, "exec"), globals(), scope
     )  # numba keeps its cache beside the file of that name
-    return jit(scope[f"direct_{dim}"])
+    return jit(scope[f"{name}_{dim}"])
 
 
 #: Columns that are looked at for close pairs at a time.

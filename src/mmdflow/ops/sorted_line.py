@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Profile
+from mmdflow.kernels.profiles import LOG2E, Decay, Profile, Swept
 from mmdflow.ops.numba_sums import compiled
 
 #: Pairs below which the compiled sums over all pairs are quicker.
@@ -35,11 +35,7 @@ jit = compiled({"contract", "nsz"})  # no reordering: the sweeps' rounding error
 
 def pays(profile: Profile, x: Tensor, y: Tensor, weights: Tensor) -> bool:
     """Return whether the sums of this profile over such points, [n, 1] and [m, 1], are taken here, and quicker than by pairs."""
-    return (
-        isinstance(profile, Decay | Distance)
-        and len(x) * len(y) >= FEW
-        and all(_checks.all_finite(t) for t in (x, y, weights))
-    )
+    return isinstance(profile, Swept) and len(x) * len(y) >= FEW and all(_checks.all_finite(t) for t in (x, y, weights))
 
 
 def add(profile: Profile, x: Tensor, y: Tensor, weights: Tensor, values: Tensor | None, slopes: Tensor | None) -> None:

@@ -102,6 +102,8 @@ class FlowSpec:
         birth_death: rate of birth-death jumps.
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
+        tolerance: of every sum over pairs, relative: sums in O(n log n) for gaussian in up to three dimensions, where that is
+            quicker; by default they are exact.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.
@@ -118,6 +120,7 @@ class FlowSpec:
     integrator: str = "euler"
     birth_death: float | None = None
     stop_level: float | None = None
+    tolerance: float | None = None
     frames: int = 60
     seed: int = 0
     divergence: DivergenceSpec = field(default_factory=DivergenceSpec)
@@ -126,7 +129,7 @@ class FlowSpec:
         """Check the numbers."""
         for name, minimum in (("num_particles", 1), ("num_targets", 2), ("num_steps", 1), ("frames", 1), ("seed", 0)):
             _checks.count(name, getattr(self, name), minimum)
-        _settings.check(self, positive=["step_size"], non_negative=["noise_injection", "birth_death"])
+        _settings.check(self, positive=["step_size", "tolerance"], non_negative=["noise_injection", "birth_death"])
         if self.momentum is not None:
             _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
         if self.stop_level is not None:
