@@ -17,7 +17,7 @@ from mmdflow.metrics import (
     sliced_w2,
     train_classifier,
 )
-from mmdflow.metrics.classifier import VERSION
+from mmdflow.metrics.classifier import ConvolutionalClassifier
 
 
 def normal(n, d, seed=0):
@@ -137,7 +137,7 @@ def test_damaged_cache_is_rebuilt_and_said(digits, monkeypatch, tmp_path, caplog
     monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
     arguments = (digits.train[:64], digits.train_labels[:64], digits.test, digits.test_labels)
     first = train_classifier(*arguments, num_steps=5)
-    (file,) = (tmp_path / "classifiers").glob(f"v{VERSION}-*")
+    (file,) = (tmp_path / "classifiers").glob(f"v{ConvolutionalClassifier.version}-*")
     file.write_bytes(b"junk")
     again = train_classifier(*arguments, num_steps=5)
     assert "is damaged" in caplog.text

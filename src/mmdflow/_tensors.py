@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +50,14 @@ def to_bytes(images: Tensor) -> Tensor:
 def eight_bits(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Return images clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be."""
     return to_bytes(images).to(images) / 127.5 - 1
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Return the first 12 digits of the SHA-256 of the entries of tensors, one after another."""
+    digest = hashlib.sha256()
+    for value in tensors:
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def events_at_once(event_shape: Sequence[int]) -> int:

@@ -112,6 +112,34 @@ def test_a_method_that_diverges_is_a_row_and_not_the_end(tmp_path, monkeypatch):
     assert "| ddpm | diverged |" in page(result)
 
 
+def test_distances_by_the_report_judges_stand_beside_the_one_that_ranks(tmp_path, monkeypatch):
+    """With their spread over seeds; reports from before there were such judges are judged anew."""
+    judged = []
+
+    def evaluate(pipe, **how):
+        judged.append(how)
+        distances = {"report_distance": 5.0 + len(judged), "random_distance": 2.0, "random_distance_reference": 1.5}
+        names = {"frechet_distance": "a classifier", "report_distance": "another", "random_distance": "a random one"}
+        return REPORT | distances | {"judges": names}
+
+    monkeypatch.setattr(module, "METHODS", {"a": Method("dmmd")})
+    monkeypatch.setattr(module, "trained", lambda *a, **fields: Pipe())
+    monkeypatch.setattr(module, "num_parameters", lambda pipe: 1)
+    monkeypatch.setattr(models, "evaluate", lambda pipe, **how: dict(REPORT))
+    compare(ComparisonSettings("digits", 7.0, seeds=2), tmp_path)
+    monkeypatch.setattr(models, "evaluate", evaluate)
+    for _ in range(2):
+        result = compare(ComparisonSettings("digits", 7.0, seeds=2), tmp_path)
+    assert len(judged) == 2
+    row = result["rows"]["a"]
+    assert row["report_distance"] == {"values": [6.0, 7.0], "mean": 6.5, "spread": pytest.approx(0.5**0.5)}
+    text = (tmp_path / "compare.md").read_text()
+    assert "| method | Frechet distance | report distance | random distance |" in text
+    assert "| a | 3 ± 0 | 6.5 ± 0.71 | 2 ± 0 |" in text
+    assert "| held-out data | - | - | 1.5 |" in text
+    assert "report distance: another; random distance: a random one; no distance is an FID" in text
+
+
 def test_equal_terms(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "METHODS", {"a": Method("dmmd"), "b": Method("dmmd", {"sampler": "approximate"})})

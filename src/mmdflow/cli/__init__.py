@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from mmdflow import __version__, _checks
 from mmdflow.cli.evaluate import evaluate_command
 from mmdflow.cli.flow import flow_command
+from mmdflow.cli.judges import judges_command
 from mmdflow.cli.sample import sample_command
 from mmdflow.cli.studies import compare_command, reproduce_command
 from mmdflow.cli.train import recipes_command, train_command
@@ -25,6 +26,7 @@ commands:
   sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
   evaluate MODEL               judge a model's samples against its data: a table and JSON
   evaluate IMAGES --reference R   judge images of any program: Frechet, Inception, kernel distances, ...
+  judges --data D              a data set's own judges: trained, cached, and what they say of held-out data
   compare --data D             train every method for the same time: a table, a grid a method
   reproduce NAME               make a figure of the papers again, and say whether its claim was seen
   recipes                      the recipes and shipped models that there are
@@ -80,6 +82,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "flow": flow_command,
     "sample": sample_command,
     "evaluate": evaluate_command,
+    "judges": judges_command,
     "reproduce": reproduce_command,
     "compare": compare_command,
     "recipes": recipes_command,

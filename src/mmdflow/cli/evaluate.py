@@ -57,7 +57,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--protocol", type=str, help="reference, split and number of samples by name: cifar10, mnist, ..."
     )
-    parser.add_argument("--features", type=str, help="classifier, inception, inception:FILE or timm:MODEL")
+    parser.add_argument("--features", type=str, help="own, report, random, inception, inception:FILE or timm:MODEL")
     parser.add_argument(
         "--report", type=str, help="a folder for a page to look at: report.html, report.md and pictures"
     )
@@ -266,6 +266,7 @@ def _table(report: dict[str, Any]) -> str:
             label = "classes in percent" if name == "class_histogram" else "  held-out data"
             rows.append((label, " ".join(f"{100 * share:.1f}" for share in report[name]), ""))
     lines = [f"{a:<24} {b:>12} {c:>14}".rstrip() for a, b, c in rows]
-    if "frechet_distance" in report:
-        lines.append(f"features: {report['features']}; its Frechet distance is not an FID")
+    if report["judges"]:
+        lines.append("features (none of these Frechet distances is an FID):")
+        lines += [f"  {key:<22} {name}" for key, name in report["judges"].items()]
     return "\n".join(lines)

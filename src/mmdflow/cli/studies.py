@@ -21,8 +21,8 @@ def reproduce_command(arguments: list[str]) -> None:
     parser.add_argument(
         "--features",
         type=str,
-        help="what tables and ablations judge by: own (the data's own measure; small), inception (FID; full), inception:FILE or "
-        "timm:MODEL",
+        help="what tables and ablations judge by: own (the data's validation judge; small), report, random (those that settings "
+        "are not chosen by), inception (FID; full), inception:FILE or timm:MODEL",
     )
     parser.add_argument(
         "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"

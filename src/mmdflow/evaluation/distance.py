@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mmdflow import _checks
 from mmdflow._tensors import eight_bits
-from mmdflow.data import DataSet, ImageSet
+from mmdflow.data import ImageSet
 from mmdflow.errors import InputError
+from mmdflow.evaluation.data_judges import KINDS, REPORTS, VALIDATION, JudgeKind, kind_of, needs_images
 from mmdflow.evaluation.protocols import PROTOCOLS, as_images, open_images, other_part
 from mmdflow.evaluation.reference import ReferenceStatistics, feature_batches
-from mmdflow.metrics import Classifier, Moments, frechet_distance, sliced_w2, train_classifier
+from mmdflow.metrics import Classifier, Moments, frechet_distance, sliced_w2
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
 from mmdflow.metrics.frechet import warn_if_deficient
 from mmdflow.recipe import DataSpec
@@ -24,14 +28,7 @@ from mmdflow.recipe.data import JUDGED, judged_data
 log = logging.getLogger(__name__)
 
 #: The features that stand for a data set's own measure.
-OWN = "own"
-
-
-def classifier_of(dataset: DataSet) -> Classifier | None:
-    """Return the classifier of a data set with labels; None where there are none."""
-    if dataset.train_labels is None or dataset.test_labels is None:
-        return None
-    return train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
+OWN = VALIDATION.features
 
 
 class DistanceJudge(ABC):
@@ -61,35 +58,118 @@ class DistanceJudge(ABC):
 
 
 class DataJudge(DistanceJudge):
-    """The distance to training images by the data's own measure, which is not FID.
+    """The distance to training images by a judge that is the data's own, which is not FID.
 
-    With labels it is the Frechet distance (FD) in the features of the data's own classifier, without them the sliced W_2 of the
-    entries. Images of an image set are `mmdflow.recipe.data.JUDGED` at most, always the same.
+    It is the Frechet distance (FD) in the features of the judge; of the validation judge, where there are no labels, the sliced
+    W_2 of the entries. Images of an image set are `mmdflow.recipe.data.JUDGED` at most, always the same.
 
     Args:
         data: name of the data set.
+        kind: which of its judges.
+
+    Raises:
+        InputError: if the data set holds no images, or lacks the labels that a report judge needs.
     """
 
-    def __init__(self, data: str) -> None:
-        dataset = judged_data(DataSpec(data))
-        self.data, self._test, self._train = data, dataset.test, eight_bits(dataset.train)
-        self._classifier = classifier_of(dataset)
-        if self._classifier is None:
+    def __init__(self, data: str, kind: JudgeKind = VALIDATION) -> None:
+        dataset, asked = judged_data(DataSpec(data)), f"features = {kind.features!r} with data = {data!r}"
+        if lack := needs_images(dataset):
+            raise InputError(f"{asked}: {lack}")
+        self.data, self._test = data, dataset.test
+        if kind is VALIDATION and VALIDATION.lack(dataset) is not None:
+            self._extractor, self._train = None, eight_bits(dataset.train)
             self.unit, self.name = f"{data}, sliced W_2", "sliced W_2 of the entries"
-        else:
-            self._features = self._classifier.features(self._train)
-            self.unit, self.name = f"{data}, FD", self._classifier.name
+            return
+        self._extractor = kind.open(dataset, asked)
+        images = as_images(dataset.train, f"{dataset.source} (train)")
+        self._moments = ReferenceStatistics.of(images, self._extractor).moments
+        self.unit = f"{data}, FD" if kind is VALIDATION else f"{data}, FD in {kind.features}"
+        self.name = self._extractor.name
+
+    @property
+    def extractor(self) -> FeatureExtractor | None:
+        """The features; None where the entries are judged."""
+        return self._extractor
 
     def __call__(self, samples: Tensor) -> float:
         """Return the distance of samples."""
         x = eight_bits(samples.cpu())
-        if self._classifier is None:
+        if self._extractor is None:
             return sliced_w2(x, self._train, generator=torch.Generator().manual_seed(0))
-        return frechet_distance(self._classifier.features(x), self._features)
+        features = self._extractor.features(x)
+        warn_if_deficient(f"samples of {self.data}", *features.shape)
+        return frechet_distance(features, self._moments)
 
     def held_out(self, count: int) -> float:
         """Return the distance of as many held-out images, where there are so many."""
         return self(self._test[:count])
+
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """What is told of a judge of a data set.
+
+    Attributes:
+        features: its name, as `--features` takes it.
+        role: validation or report.
+        figure: key of its distance in reports.
+        name: what it is, with a hash of the weights.
+        accuracy: of a classifier on held-out images; None for others.
+        held_out: its distance of held-out images.
+    """
+
+    features: str
+    role: str
+    figure: str
+    name: str
+    accuracy: float | None
+    held_out: float
+
+
+@dataclass(frozen=True)
+class OwnJudges:
+    """The judges of a data set.
+
+    Attributes:
+        data: its name.
+        num_samples: held-out images that were judged.
+        num_train: training images that they were compared with.
+        judges: those that it has.
+        lacking: what it lacks for the others, by their names.
+    """
+
+    data: str
+    num_samples: int
+    num_train: int
+    judges: tuple[OwnJudge, ...]
+    lacking: dict[str, str]
+
+
+def own_judges(data: str, num_samples: int | None = None) -> OwnJudges:
+    """Return the judges that a data set has of its own, trained and cached, and their distances of held-out images.
+
+    Args:
+        data: its name.
+        num_samples: held-out images judged; all when None.
+
+    Raises:
+        InputError: if files of the data set are missing, it holds no images, or there are not so many held-out images.
+    """
+    dataset = judged_data(DataSpec(data))
+    most = len(dataset.test)
+    count = most if num_samples is None else _checks.count("num_samples", num_samples, 2)
+    if count > most:
+        raise InputError(f"num_samples = {count}: must be at most {most}, the held-out images of {data}")
+    lacking = {kind.features: lack for kind in REPORTS if (lack := kind.lack(dataset))}
+    judges = []
+    for kind in KINDS.values():
+        if kind.features not in lacking:
+            judge = DataJudge(data, kind)
+            accuracy = judge.extractor.accuracy if isinstance(judge.extractor, Classifier) else None
+            figure = kind.figure if judge.extractor is not None else "sliced_w2"
+            row = OwnJudge(kind.features, kind.role, figure, judge.name, accuracy, judge.held_out(count))
+            judges.append(row)
+    return OwnJudges(data, count, len(dataset.train), tuple(judges), lacking)
 
 
 class FeatureJudge(DistanceJudge):
@@ -139,16 +219,15 @@ def open_judge(data: str, features: str = OWN, *, progress: bool = False) -> Dis
 
     Args:
         data: its name.
-        features: "own", or a name that `feature_extractor` takes.
+        features: "own", the validation judge; "report" or "random", the report judges; or a name that `feature_extractor` takes.
         progress: show bars.
 
     Raises:
         ImportError: if the features need a package that is not installed.
-        InputError: if files of the data set or weights of the features are missing, or the features are unknown.
+        InputError: if files of the data set or weights of the features are missing, the data set lacks what a report judge needs,
+            or the features are unknown.
     """
-    if features == OWN:
-        return DataJudge(data)
-    return FeatureJudge(data, features, _extractor(features), progress=progress)
+    return _opener(features, progress)(data)
 
 
 def open_judges(
@@ -160,14 +239,12 @@ def open_judges(
         ImportError: if the features need a package that is not installed.
         InputError: if the files of all data sets are missing, or the weights of the features; if those are unknown.
     """
-    extractor = None if features == OWN else _extractor(features)
+    opener = _opener(features, progress)
     judges: dict[str, DistanceJudge] = {}
     missing: dict[str, str] = {}
     for name in data:
         try:
-            judges[name] = (
-                DataJudge(name) if extractor is None else FeatureJudge(name, features, extractor, progress=progress)
-            )
+            judges[name] = opener(name)
         except InputError as error:
             missing[name] = str(error)
     if not judges:
@@ -175,6 +252,14 @@ def open_judges(
     for name, reason in missing.items():
         log.warning("left out: %s: %s", name, reason)  # before hours of training, not after them
     return judges, f" Left out, their files are missing: {', '.join(missing)}." if missing else ""
+
+
+def _opener(features: str, progress: bool) -> Callable[[str], DistanceJudge]:
+    """Return what opens the judge of a data set by its name; networks that are no data set's own are read once, now."""
+    kind = kind_of(features)
+    if kind is not None:
+        return partial(DataJudge, kind=kind)
+    return partial(FeatureJudge, features=features, extractor=_extractor(features), progress=progress)
 
 
 def _extractor(features: str) -> FeatureExtractor:

@@ -55,6 +55,21 @@ FIGURES: tuple[Figure, ...] = (
         "lies closer than that.",
     ),
     Figure(
+        "report_distance",
+        "the Frechet distance in the features of the report judge, which had no part in choosing settings",
+        _FEATURES,
+        "lower",
+        "Of a model: the mean over disjoint subsets of the samples, of the held-out set's size. The judge is a residual "
+        "classifier; `mmdflow judges` says which. Only where the data have labels.",
+    ),
+    Figure(
+        "random_distance",
+        "the same in the features of an untrained network, standardised by the training images",
+        "deviations, squared",
+        "lower",
+        "As report_distance, of any images. It knows no classes, so it sees blur, noise and contrast better than what is drawn.",
+    ),
+    Figure(
         "frechet_interval",
         "where 95 percent of draws of as many samples lie",
         _FEATURES,

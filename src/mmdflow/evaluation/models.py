@@ -17,7 +17,7 @@ from mmdflow import _checks, plots
 from mmdflow._files import write_json
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
-from mmdflow.evaluation.distance import classifier_of
+from mmdflow.evaluation.data_judges import report_features, validation_features
 from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.methods.base import Pipeline
 from mmdflow.metrics import nearest_distances
@@ -81,8 +81,14 @@ def evaluate(
     start = clock()
     samples, nfe = draw_samples(pipeline, **drawing, progress=progress, **settings)
     seconds = clock() - start
-    classifier = classifier_of(dataset)
-    report = evaluate_samples(samples, dataset.train, dataset.test, extractor=classifier, seed=drawing["seed"])
+    report = evaluate_samples(
+        samples,
+        dataset.train,
+        dataset.test,
+        extractor=validation_features(dataset),
+        reports=report_features(dataset),
+        seed=drawing["seed"],
+    )
     defaults = asdict(pipeline.defaults)
     report |= {
         "data": dataset.source,

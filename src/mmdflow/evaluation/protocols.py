@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks, data, metrics
+from mmdflow import _checks, data
 from mmdflow._tensors import to_bytes
-from mmdflow.data import ImageSet
+from mmdflow.data import DataSet, ImageSet
 from mmdflow.data.image_sources import NAMED
 from mmdflow.errors import InputError
+from mmdflow.evaluation.data_judges import VALIDATION, kind_of
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
+from mmdflow.recipe import DataSpec
+from mmdflow.recipe.data import judged_data, judged_part
 
 log = logging.getLogger(__name__)
 
@@ -167,20 +170,27 @@ def open_samples(path: str, reference: ImageSet, count: int | None, seed: int) -
 
 
 def extractor_for(features: str | None, reference: str, device: str = "cpu") -> FeatureExtractor:
-    """Return the features to judge by: "classifier" (the data set's own), or what `feature_extractor` knows.
+    """Return the features to judge by: of a judge of the reference's own, or what `feature_extractor` knows.
 
-    By default the classifier of digits, mnist and fashion, and Inception for other references. Networks other than the small
-    classifiers compute on `device`.
+    Its own judges are "own" (validation), "report" and "random". By default it is the validation judge of digits, mnist and
+    fashion, and Inception for other references. Networks other than a data set's own compute on `device`.
 
     Raises:
-        InputError: for an unknown name, or a classifier of a reference that is none of these data sets.
+        InputError: for an unknown name, or a judge that needs labels of a reference that has none.
     """
-    name = features or ("classifier" if reference in _LABELLED else "inception")
-    if name != "classifier":
+    name = features or (VALIDATION.features if reference in _LABELLED else "inception")
+    kind = kind_of(name)
+    if kind is None:
         return feature_extractor(name, device)
-    if reference not in _LABELLED:
-        raise InputError(f"features = 'classifier' with reference = {reference!r}: is there for {', '.join(_LABELLED)}")
-    dataset = data.load(reference)
-    assert dataset.train_labels is not None
-    assert dataset.test_labels is not None
-    return metrics.train_classifier(dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
+    return kind.open(_judged_reference(reference), f"features = {name!r} with reference = {reference!r}")
+
+
+def _judged_reference(name_or_path: str) -> DataSet:
+    """Return both parts of a reference as the data set that its judges are made of."""
+    if name_or_path in _LABELLED or name_or_path in NAMED:
+        return judged_data(DataSpec(name_or_path))
+    images = open_images(name_or_path)
+    train, labels = judged_part(images)
+    other = other_part(name_or_path, "train", images)
+    test, test_labels = (train[:0], None) if other is None else judged_part(other)
+    return DataSet(name_or_path, train, test, labels, test_labels, images.source)

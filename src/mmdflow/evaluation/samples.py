@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import eight_bits
 from mmdflow.evaluation.figures import REFERENCE
+from mmdflow.evaluation.protocols import as_images
+from mmdflow.evaluation.reference import ReferenceStatistics
 from mmdflow.evaluation.statistics import class_figures, manifold_figures
 from mmdflow.metrics.extractors import FeatureExtractor
-from mmdflow.metrics.frechet import frechet_distance
+from mmdflow.metrics.frechet import frechet_distance, warn_if_deficient
 from mmdflow.metrics.neighbours import nearest_distances
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import mmd_test
@@ -45,6 +47,7 @@ def evaluate_samples(
     test: Float[Tensor, "k *event"],
     *,
     extractor: FeatureExtractor | None = None,
+    reports: Mapping[str, FeatureExtractor] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return the figures of a report, in plain types; their keys are those of `mmdflow.evaluation.figures`.
@@ -56,12 +59,14 @@ def evaluate_samples(
 
     Without an extractor there are sliced_w2, mmd2, mmd_p_value, nearest_distance, and the manifold scores of the entries; with
     one the manifold scores are of its features, and there are Frechet distances, and class figures where it has classes.
+    `judges` names the features of every Frechet distance.
 
     Args:
         samples: what is judged; images are clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be.
         train: the training set; images in [-1, 1].
         test: held-out samples.
         extractor: of features, such as the data set's classifier; the raw entries when None.
+        reports: features of further Frechet distances, of images, by the keys of these; such as those of the report judges.
         seed: of the random directions and permutations.
 
     Raises:
@@ -91,9 +96,23 @@ def evaluate_samples(
         f"nearest_distance{REFERENCE}": float(nearest_distances(test[:_MOST], train).median()),
         **_manifold(features, _seeded(seed)),
     }
-    if extractor is None:
-        return report
-    return {**report, **_frechet(features, size, generator), **_classes(features, extractor)}
+    judges = dict(reports or {})
+    if extractor is not None:
+        report |= {**_frechet(features, size, generator), **_classes(features, extractor)}
+        judges = {"frechet_distance": extractor, **judges}
+    for key, judge in (reports or {}).items():
+        report |= _report_distance(key, judge, entries)
+    return report | {"judges": {key: judge.name for key, judge in judges.items()}}
+
+
+def _report_distance(key: str, extractor: FeatureExtractor, parts: _Parts) -> dict[str, float]:
+    """Return the Frechet distance of samples to training images, and of held-out images, in the features of a report judge."""
+    moments = ReferenceStatistics.of(as_images(parts.train, "training images"), extractor).moments
+    warn_if_deficient("samples", len(parts.reference), len(moments.mean))
+    return {
+        key: _mean([frechet_distance(extractor.features(subset), moments) for subset in parts.subsets]),
+        f"{key}{REFERENCE}": frechet_distance(extractor.features(parts.reference), moments),
+    }
 
 
 def _manifold(parts: _Parts, generator: torch.Generator) -> dict[str, float]:

@@ -1,10 +1,13 @@
-"""A small classifier of an image data set, trained once and cached: its features stand in for Inception's on small data."""
+"""Small classifiers of an image data set, trained once and cached: their features stand in for Inception's on small data."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,24 +18,94 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._files import cache_folder, new_file
+from mmdflow._tensors import digest_of
 from mmdflow.errors import InputError
 
 log = logging.getLogger(__name__)
 
-#: Raised whenever the architecture or its training changes, so that no old weights are read.
-VERSION = 2
+#: Images of a step of the training.
+_BATCH = 64
 
 
-class Classifier(nn.Module):
-    """Three convolutions and two linear layers; `features` are the 64 activations before the last one.
+class Classifier(nn.Module, ABC):
+    """A classifier whose `features` are the activations before its last layer, `logits`.
+
+    A subclass says its architecture in `_hidden`, and its training in the class variables.
+
+    Attributes:
+        accuracy: on the test images, once it is trained.
+        version: raised whenever the architecture or its training changes, so that no old weights are read.
+        file_stem: how the names of its cached files begin.
+        title: how its name begins, with the version.
+        architecture: it in a few words.
+        seed: of weights, batches and dropout.
+        peak_rate: the largest learning rate.
+        num_steps: of the training, by default.
+        most_passes: over the training images; fewer steps are taken where there are so few images.
+    """
+
+    version: ClassVar[int]
+    file_stem: ClassVar[str]
+    title: ClassVar[str]
+    architecture: ClassVar[str]
+    seed: ClassVar[int] = 0
+    peak_rate: ClassVar[float] = 4e-3
+    num_steps: ClassVar[int] = 1500
+    most_passes: ClassVar[int | None] = None
+
+    def __init__(self, event_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.accuracy = 0.0
+
+    #: The last layer.
+    logits: nn.Linear
+
+    @classmethod
+    def steps_for(cls, num_images: int) -> int:
+        """Return the steps of the training on so many images."""
+        passes = cls.num_steps if cls.most_passes is None else cls.most_passes * math.ceil(num_images / _BATCH)
+        return min(cls.num_steps, passes)
+
+    @property
+    def name(self) -> str:
+        """How reports name it."""
+        says = f"{self.architecture}, {self.logits.in_features} features, test accuracy {self.accuracy:.4f}"
+        return f"mmdflow {self.title} {digest_of(self.state_dict().values())} ({says})"
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the logits."""
+        return self.logits(F.dropout(self._hidden(x), 0.3, self.training))
+
+    @abstractmethod
+    def _hidden(self, x: Tensor) -> Tensor:
+        """Return the activations before the last layer."""
+
+    @torch.no_grad()
+    def features(self, x: Float[Tensor, "n c h w"], *, block: int = 2048) -> Float[Tensor, "n K"]:
+        """Return the activations before the last layer."""
+        return torch.cat([self._hidden(rows) for rows in x.split(block)])
+
+    @torch.no_grad()
+    def probabilities(self, features: Float[Tensor, "n K"]) -> Float[Tensor, "n classes"]:
+        """Return class probabilities from features."""
+        return self.logits(features).softmax(1)
+
+
+class ConvolutionalClassifier(Classifier):
+    """Three convolutions with max pooling and two linear layers, 64 features: the validation judge.
 
     Args:
         event_shape: (channels, height, width).
         num_classes: number of classes.
     """
 
+    version = 2
+    file_stem = f"v{version}"
+    title = f"classifier v{version}"
+    architecture = "3 convolutions"
+
     def __init__(self, event_shape: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
+        super().__init__(event_shape, num_classes)
         channels, height, width = event_shape
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, 32, 3, padding=1),
@@ -48,34 +121,68 @@ class Classifier(nn.Module):
         )
         self.hidden = nn.Linear(64 * 9, 64)
         self.logits = nn.Linear(64, num_classes)
-        self.accuracy = 0.0
-
-    @property
-    def name(self) -> str:
-        """How reports name it."""
-        digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.state_dict().values())).hexdigest()[
-            :12
-        ]
-        return (
-            f"mmdflow classifier v{VERSION} {digest} (3 convolutions, 64 features, test accuracy {self.accuracy:.4f})"
-        )
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Return the logits."""
-        return self.logits(F.dropout(self._hidden(x), 0.3, self.training))
 
     def _hidden(self, x: Tensor) -> Tensor:
         return F.relu(self.hidden(self.convolutions(x)))
 
-    @torch.no_grad()
-    def features(self, x: Float[Tensor, "n c h w"], *, block: int = 2048) -> Float[Tensor, "n 64"]:
-        """Return the activations before the last layer."""
-        return torch.cat([self._hidden(rows) for rows in x.split(block)])
 
-    @torch.no_grad()
-    def probabilities(self, features: Float[Tensor, "n 64"]) -> Float[Tensor, "n classes"]:
-        """Return class probabilities from features."""
-        return self.logits(features).softmax(1)
+class ResidualClassifier(Classifier):
+    """Residual blocks with GELU and group norm, average pooling and a global mean, 128 features: a report judge.
+
+    It shares no layer, activation or pooling with `ConvolutionalClassifier`, so that what games the one need not game the other.
+
+    Args:
+        event_shape: (channels, height, width).
+        num_classes: number of classes.
+    """
+
+    version = 1
+    file_stem = f"residual-v{version}"
+    title = f"report classifier v{version}"
+    architecture = "residual"
+    seed = 1
+    most_passes = 25
+
+    def __init__(self, event_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__(event_shape, num_classes)
+        channels, height, width = event_shape
+        stride = 2 if min(height, width) >= 16 else 1
+        self.trunk = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, stride=stride, padding=2),
+            _Block(32),
+            nn.AvgPool2d(2),
+            nn.Conv2d(32, 64, 1),
+            _Block(64),
+            nn.Conv2d(64, 128, 1),
+            nn.GELU(),
+        )
+        self.logits = nn.Linear(128, num_classes)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.trunk(x)
+        return hidden.mean((2, 3))
+
+
+class _Block(nn.Module):
+    """x + convolution(GELU(norm(convolution(GELU(norm(x)))))), with groups of 8 channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.GroupNorm(channels // 8, channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(channels // 8, channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.residual(x)
+        return out
+
+
+AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
 
 
 def train_classifier(
@@ -84,12 +191,22 @@ def train_classifier(
     test: Float[Tensor, "m c h w"],
     test_labels: Int[Tensor, " m"],
     *,
-    num_steps: int = 1500,
+    kind: type[AnyClassifier] = ConvolutionalClassifier,  # type: ignore[assignment]
+    num_steps: int | None = None,
     cache: bool = True,
-) -> Classifier:
-    """Return the data set's classifier: from the cache, or trained now (Adam, seed 0, random shifts by a pixel) and cached.
+) -> AnyClassifier:
+    """Return a classifier of the data set: from the cache, or trained now (Adam, random shifts by a pixel) and cached.
 
     The name holds a hash of the trained weights: figures of the same name can be compared. Other machines may round otherwise.
+
+    Args:
+        train: training images in [-1, 1].
+        labels: their class indices.
+        test: held-out images, on which the accuracy is measured.
+        test_labels: their class indices.
+        kind: the architecture.
+        num_steps: of the training, 64 images each; those of `kind.steps_for` by default.
+        cache: read it from `MMDFLOW_CACHE`, and write it there.
 
     Raises:
         InputError: if images and labels do not belong together.
@@ -98,13 +215,14 @@ def train_classifier(
     _checks.points("test", test, train.shape[1:])
     if train.ndim != 4 or len(labels) != len(train) or len(test_labels) != len(test):
         raise InputError(f"train {list(train.shape)} with {len(labels)} labels: must be [n, c, h, w] with n labels")
+    steps = kind.steps_for(len(train)) if num_steps is None else _checks.count("num_steps", num_steps)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Classifier(tuple(train.shape[1:]), int(labels.max()) + 1)
-    key = _key(train, labels, test, test_labels, num_steps)
-    file = cache_folder() / "classifiers" / f"v{VERSION}-{key}.safetensors"
+        torch.manual_seed(kind.seed)
+        model = kind(tuple(train.shape[1:]), int(labels.max()) + 1)
+    key = _key(train, labels, test, test_labels, steps)
+    file = cache_folder() / "classifiers" / f"{kind.file_stem}-{key}.safetensors"
     if not (cache and _restore(model, file)):
-        _fit(model, train, labels, num_steps)
+        _fit(model, train, labels, steps)
         model.accuracy = float((model.probabilities(model.features(test)).argmax(1) == test_labels).double().mean())
         if cache:
             try:
@@ -116,15 +234,15 @@ def train_classifier(
 
 
 def _fit(model: Classifier, train: Tensor, labels: Tensor, num_steps: int) -> None:
-    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    generator, threads = torch.Generator().manual_seed(model.seed), torch.get_num_threads()
     torch.set_num_threads(1)  # the same weights whatever the number of threads
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of the dropout
-        optimiser = torch.optim.Adam(model.parameters(), 2e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, num_steps)
+        torch.manual_seed(model.seed)  # of the dropout
+        optimiser = torch.optim.Adam(model.parameters(), model.peak_rate / 2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, model.peak_rate, num_steps)
         model.train()
         for _ in range(num_steps):
-            rows = torch.randint(len(train), (64,), generator=generator)
+            rows = torch.randint(len(train), (_BATCH,), generator=generator)
             dy, dx = torch.randint(-1, 2, (2,), generator=generator).tolist()
             loss = F.cross_entropy(model(train[rows].roll((dy, dx), (2, 3))), labels[rows])
             optimiser.zero_grad()

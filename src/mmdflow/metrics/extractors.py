@@ -21,6 +21,8 @@ from mmdflow.errors import InputError
 
 #: Where the weights of the standard Inception may lie; else torch-fidelity's own place is looked at.
 INCEPTION_VARIABLE = "MMDFLOW_INCEPTION"
+#: Kinds of networks by name; more may follow a colon.
+NETWORKS = ("inception", "timm")
 _INCEPTION_FILE, _INCEPTION_HASH = "weights-inception-2015-12-05-6726825d.pth", "6726825d"
 
 
@@ -208,7 +210,7 @@ def feature_extractor(name: str, device: str = "cpu") -> FeatureExtractor:
         InputError: for another name.
     """
     kind, _, rest = name.partition(":")
-    _checks.choice("features", kind, ("inception", "timm"))
+    _checks.choice("features", kind, NETWORKS)
     if kind == "timm" and not rest:
         raise InputError("features = 'timm': must name a model, as timm:vit_small_patch14_dinov2.lvd142m")
     extractor = inception(rest or None) if kind == "inception" else timm_extractor(rest)

@@ -65,12 +65,12 @@ def judged_data(spec: DataSpec) -> DataSet:
     if spec.name not in IMAGE_SETS:
         return data.load(spec.name, spec.path)
     images = _images(spec, "train")
-    (train, train_labels), (test, test_labels) = _judged(images), _judged(_images(spec, "test"))
+    (train, train_labels), (test, test_labels) = judged_part(images), judged_part(_images(spec, "test"))
     return DataSet(spec.name, train, test, train_labels, test_labels, images.source)
 
 
-def _judged(images: ImageSet) -> tuple[Tensor, Tensor | None]:
-    """Return at most `JUDGED` images and their labels."""
+def judged_part(images: ImageSet) -> tuple[Tensor, Tensor | None]:
+    """Return at most `JUDGED` images, always the same, and their labels."""
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:JUDGED]
     return images[rows], None if images.labels is None else images.labels[rows]
 

@@ -19,6 +19,7 @@ from mmdflow import _checks, plots
 from mmdflow._files import commit, make_folder, new_file, write_json
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.evaluation import models
+from mmdflow.evaluation.data_judges import REPORTS
 from mmdflow.evaluation.figures import REFERENCE, read_report
 from mmdflow.methods import recipe_names
 from mmdflow.methods.base import Pipeline
@@ -55,7 +56,9 @@ METHODS: dict[str, Method] = {
 #: The papers' order on CIFAR-10, best first (DMMD paper, Table 1, and what it says of MMD-GAN-Flow).
 PUBLISHED = ("ddpm", "dmmd", "mmd-gan", "jko-flow", "dggf-kl", "gs-mmd-rk", "mmd-gan-flow")
 
-#: Figures of a report that the table shows beside the distance.
+#: Distances by the judges that no setting was chosen by: the table shows them beside that which ranks, with their spread.
+_REPORT_DISTANCES = tuple(kind.figure for kind in REPORTS)
+#: Figures of a report that the table shows beside the distances.
 _SHOWN = ("precision", "recall", "coverage", "nearest_distance")
 
 
@@ -192,7 +195,8 @@ def _report(settings: ComparisonSettings, name: str, seed: int, folder: Path, pr
     file = run_folder(recipe_name, recipe, folder / "runs") / f"{name}-{settings.num_samples or 'all'}.json"
     if file.exists():
         earlier: dict[str, Any] = read_report(file)
-        if earlier.get("sampler_settings") == method.sampler_settings:
+        whole = "diverged" in earlier or "judges" in earlier  # earlier reports lack the report judges
+        if whole and earlier.get("sampler_settings") == method.sampler_settings:
             return earlier
     report: dict[str, Any] = {}
     try:
@@ -236,13 +240,11 @@ def _summary(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"seeds": len(reports), "diverged": len(reports) - len(good)}
     if not good:
         return summary
-    values = [float(_distance(report)[1] or 0.0) for report in good]
     first = good[0]
     return summary | {
         "distance": _distance(first)[0],
-        "values": values,
-        "mean": statistics.fmean(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        **_of_seeds([float(_distance(report)[1] or 0.0) for report in good]),
+        **{key: _of_seeds([float(report[key]) for report in good]) for key in _REPORT_DISTANCES if key in first},
         **{key: statistics.fmean(report[key] for report in good) for key in _SHOWN if key in first},
         "nfe": first["nfe"],
         "parameters": first["parameters"],
@@ -252,6 +254,15 @@ def _summary(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             report["num_samples"] / max(report["sample_seconds"], 1e-9) for report in good
         ),
         "num_samples": first["num_samples"],
+    }
+
+
+def _of_seeds(values: list[float]) -> dict[str, Any]:
+    """Return a distance of every seed, their mean, and their standard deviation where there are two."""
+    return {
+        "values": values,
+        "mean": statistics.fmean(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
     }
 
 
@@ -279,7 +290,9 @@ def _table(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """Return the table: a method a row, held-out data last."""
     rows = result["rows"]
     key, shown = _distance(first)[0], [name for name in _SHOWN if name in first]
+    others = [name for name in _REPORT_DISTANCES if name in first]
     head = ["method", "Frechet distance" if key == "frechet_distance" else "sliced W_2"]
+    head += [name.replace("_", " ") for name in others]
     head += [name.replace("_", " ") for name in shown]
     head += ["NFE", "parameters", "training steps", "samples a second"]
     lines = []
@@ -288,13 +301,18 @@ def _table(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
         if "mean" not in row:
             lines.append([name, "diverged", *["-"] * (len(head) - 2)])
             continue
-        spread = "" if row["spread"] is None else f" ± {row['spread']:.2g}"
         lost = f" ({row['diverged']} of {row['seeds']} seeds diverged)" if row["diverged"] else ""
         costs = [row["nfe"], row["parameters"], row["steps"], shown_number(row["samples_a_second"])]
-        figures = [shown_number(row[k]) for k in shown]
-        lines.append([name, f"{shown_number(row['mean'])}{spread}{lost}", *figures, *map(str, costs)])
-    held_out = [shown_number(first.get(f"{k}{REFERENCE}")) for k in (key, *shown)]
+        figures = [*(_shown_seeds(row[k]) for k in others), *(shown_number(row[k]) for k in shown)]
+        lines.append([name, f"{_shown_seeds(row)}{lost}", *figures, *map(str, costs)])
+    held_out = [shown_number(first.get(f"{k}{REFERENCE}")) for k in (key, *others, *shown)]
     return markdown(head, [*lines, ["held-out data", *held_out, *["-"] * 4]])
+
+
+def _shown_seeds(distance: Mapping[str, Any]) -> str:
+    """Return a distance as `_of_seeds` has it: its mean, and its deviation where there is one."""
+    spread = "" if distance["spread"] is None else f" ± {distance['spread']:.2g}"
+    return f"{shown_number(distance['mean'])}{spread}"
 
 
 def _terms(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
@@ -303,11 +321,19 @@ def _terms(result: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     spread = ", mean ± standard deviation over them" if seeds > 1 else ""
     reasons = {name: [r["diverged"] for r in reports if "diverged" in r] for name, reports in result["reports"].items()}
     diverged = "; ".join(f"{name}: {' / '.join(messages)}" for name, messages in reasons.items() if messages)
-    features = f"Features: {first['features']}; the distance is not an FID. " if "frechet_distance" in first else ""
     return (
-        f"{seeds} seed{'s' if seeds > 1 else ''}{spread}. {features}{first.get('num_samples', 0)} samples a method."
+        f"{seeds} seed{'s' if seeds > 1 else ''}{spread}. {_judges(first)}{first.get('num_samples', 0)} samples a method."
         + (f" Diverged: {diverged}." if diverged else "")
     )
+
+
+def _judges(first: Mapping[str, Any]) -> str:
+    """Return whose features the distances are in; nothing where there are none."""
+    judges = first.get("judges") or ({"frechet_distance": first["features"]} if "frechet_distance" in first else {})
+    if len(judges) < 2:
+        return "".join(f"Features: {name}; the distance is not an FID. " for name in judges.values())
+    names = "; ".join(f"{key.replace('_', ' ')}: {name}" for key, name in judges.items())
+    return f"Features, {names}; no distance is an FID. "
 
 
 def _order_sentence(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
