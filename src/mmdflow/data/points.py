@@ -18,6 +18,7 @@ from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
 from mmdflow.data.point_tables import read_h5ad, read_parquet
 from mmdflow.errors import InputError, reason
+from mmdflow.types import ArrayLike
 
 _BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points that are read and written.
@@ -67,9 +68,10 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 
-def save_points(points: Float[Tensor, "n *event"], path: str | Path) -> None:
+def save_points(points: Float[Tensor, "n *event"] | ArrayLike, path: str | Path) -> None:
     """Save samples as .npy, .npz (key `samples`), .csv (a row each, events flattened) or .pt, whole or not at all."""
     path = check_points_file(path)
+    points = _checks.points("points", points)
     array = points.detach().cpu().numpy()
     with new_file(path) as aside:
         if path.suffix.lower() == ".npy":
