@@ -84,7 +84,7 @@ def _from_dlpack(value: Any) -> Callable[[Any], Any] | None:
 def _numbers(field: str, value: Any, floating: bool) -> np.ndarray[Any, np.dtype[Any]]:
     """Return a copy as a NumPy array of numbers that torch knows."""
     try:
-        array = np.array(value)
+        array = np.array(value, order="C")  # results depend on values, not on how they lie in memory
     except (TypeError, ValueError) as error:
         ragged = "inhomogeneous" in str(error)
         what = "rows of different lengths" if ragged else reason(error)

@@ -110,6 +110,7 @@ def flow(
         *_given_moves(moves),
         *callback_moves(callback),
     ]
+    _check_time(step_size, actions)
     with torch.inference_mode(False), torch.no_grad():
         state = _begin(field_at(0), x, weights, stepper, actions, generator)
         record.add(0, state)
@@ -165,6 +166,16 @@ def _check_shape(move: Move, state: FlowState, shape: torch.Size) -> None:
         raise InputError(
             f"moves: {type(move).__name__} set particles of shape {list(state.particles.shape)}: must be {list(shape)}"
         )
+
+
+def _check_time(step_size: ScalarOrSchedule, moves: Sequence[Move]) -> None:
+    """Raise InputError where a move acts by the time of a step, and steps take none."""
+    for move in moves:
+        if move.timed and not callable(step_size) and step_size == 0:
+            raise InputError(
+                f"step_size = 0 with {type(move).__name__}: it acts in proportion to step_size, and would do nothing; "
+                f"integrator=Rest() of mmdflow.flows keeps the particles in place while time passes"
+            )
 
 
 def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
