@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +133,26 @@ def _write(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
         plots.save_picture(last, options.output)
 
 
+def _concerns(run: ParticleRun, spec: FlowSpec) -> Iterator[str]:
+    """Yield what a flow that went wrong looks like, and what to change: F that rose, particles that did not move."""
+    start, end = run.report["value_start"], run.report["value_end"]
+    frames = run.result.trajectory
+    moved = float((frames[-1] - frames[0]).abs().max())
+    scale = float((run.target - run.target.mean(0)).square().mean().sqrt())
+    if end > 1.5 * start and moved > 0.1 * scale and spec.divergence.name != "adaptive":
+        yield f"F rose from {start:.3g} to {end:.3g}: the step is too large; try --step_size={run.step_size / 10:.2g}, a tenth"
+    if start > 0 and abs(end - start) < 1e-3 * start and moved < 1e-2 * scale:
+        yield (
+            f"the particles hardly moved ({moved:.1e}, the target's spread is {scale:.2g}): the kernel is too narrow, or the "
+            f"step too small; try a larger --divergence.bandwidth or --step_size, or --divergence.kernel=riesz"
+        )
+
+
 def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options) -> None:
     """Print what the flow reached, the verdict of the test, and the files."""
     report = run.report
+    for concern in _concerns(run, spec):
+        print(f"mmdflow: warning: {concern}", file=sys.stderr)
     print(
         f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
     )

@@ -58,6 +58,7 @@ class DivergenceSpec:
                 of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")
                 raise InputError(
                     f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {', '.join(used)}"
+                    f"{self._takers(name)}"
                 )
         if self.exponent is not None:
             _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
@@ -71,6 +72,13 @@ class DivergenceSpec:
             raise InputError(
                 f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"
             )
+
+    def _takers(self, name: str) -> str:
+        """Return a hint at the kernels that have a field, where the divergence would take them."""
+        if name not in KERNEL_FIELDS or "kernel" not in DIVERGENCES[self.name].fields:
+            return ""
+        kernels = [kernel for kernel, choice in KERNELS.items() if name in choice.fields]
+        return f"; divergence.kernel = {' or '.join(kernels[:2])} has {name}" if kernels else ""
 
     @property
     def kernel_name(self) -> str:

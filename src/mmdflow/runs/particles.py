@@ -46,12 +46,14 @@ class ParticleRun:
         result: of `flow`.
         target: the samples that the flow used, [m, *event].
         report: F before and after, p-value of the two-sample test against held-out samples where there are any, seconds, NFE.
+        step_size: that the flow took.
         applied: where the further rows of `apply` went.
     """
 
     result: FlowResult
     target: Tensor
     report: dict[str, Any]
+    step_size: float
     applied: Tensor | None = None
 
 
@@ -173,7 +175,7 @@ def run_flow(
         "seconds": time.perf_counter() - start,
         "p_value": _p_value(result.particles, points.test, generator),
     }
-    return ParticleRun(result, target, report, applied)
+    return ParticleRun(result, target, report, settings["step_size"], applied)
 
 
 def _names(given: str | list[str] | None) -> list[str] | None:
