@@ -147,6 +147,14 @@ def test_a_subset_of_rows_is_taken_on_demand_only(tables, capsys):
     assert taken == [name for name in order if name in taken]
 
 
+def test_a_file_that_holds_points_alone_says_what_it_leaves_out(tables, capsys):
+    assert run("--source=A.csv", "--target=B.csv", "--save=m.npy", steps=2) == 0
+    assert (
+        "leaves   2 columns (sample_id, note) out of m.npy: .csv, .tsv, .parquet keep them" in capsys.readouterr().out
+    )
+    assert read_points(tables / "m.npy").shape == (31, 2)
+
+
 def test_an_entry_of_an_archive_comes_back_among_the_others(tables):
     np.savez(tables / "s.npz", X=RNG.normal(size=(20, 3)), y=np.arange(20), names=np.array(list("ab")))
     np.savez(tables / "t.npz", X=RNG.normal(size=(30, 3)) + 2, samples=np.zeros((4, 3)))

@@ -88,17 +88,22 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
         go_on = f"go on with the same options and --source={options.save}"
         return f"Saved the particles of step {step} in {options.save}; {go_on}"
 
-    _announce(points, spec)
+    _announce(points, spec, options)
     with on_interrupt(save):
         return points, particles.run_flow(spec, prepared=points, watch=watch, progress=True)
 
 
-def _announce(points: Prepared, spec: FlowSpec) -> None:
+def _announce(points: Prepared, spec: FlowSpec, options: Options) -> None:
     """Say what moves, what is kept, and what a step costs where that is much."""
+    from mmdflow.data import TABLES
+
     source = points.source
     if source is not None and source.table is not None:
         print(f"moves    {_listed(source.moved)} of {len(source.points)} rows")
-        print(f"keeps    {_listed(source.kept)}")
+        if options.save is None or Path(options.save).suffix.lower() in TABLES:
+            print(f"keeps    {_listed(source.kept)}")
+        else:
+            print(f"leaves   {_listed(source.kept)} out of {options.save}: {', '.join(TABLES)} keep them")
     n, m = len(points.particles), len(points.target)
     if spec.divergence.name != "sliced" and n * (n + m) * points.target[0].numel() > _MUCH:
         print(
