@@ -15,7 +15,7 @@ from mmdflow.data import read_points
 from tests.test_cli import complaint
 
 pytest.importorskip("matplotlib")
-QUICK = ["--num_steps=6", "--num_particles=20", "--num_targets=25", "--frames=3"]
+QUICK = ["--num_steps=6", "--num_particles=20", "--num_targets=25", "--frames=3", "--overwrite"]
 NAMES = ("mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev", "adaptive")
 
 
@@ -149,7 +149,13 @@ def test_the_default_step_follows_the_scale_of_the_data(tmp_path, capsys):
         file = tmp_path / "rings.npy"
         np.save(file, scale * toy("rings", 200, torch.Generator().manual_seed(0)).double().numpy())
         for name in ("mmd", "sliced", "drmmd"):
-            arguments = ["--num_steps=60", "--num_particles=60", "--num_targets=100", f"--save={tmp_path / 'p.npy'}"]
+            arguments = [
+                "--num_steps=60",
+                "--num_particles=60",
+                "--num_targets=100",
+                f"--save={tmp_path / 'p.npy'}",
+                "--overwrite",
+            ]
             assert main(["flow", f"--target={file}", f"--divergence={name}", *arguments]) == 0
             start, end = (float(word) for word in re.findall(r"F +(\S+) -> (\S+) in", capsys.readouterr().out)[0])
             assert end < 0.6 * start

@@ -14,6 +14,11 @@ from .divergences import (
 from .divergences.drifts import Drift as Drift
 from .divergences.witness import KernelWitness as KernelWitness, ValueWitness as ValueWitness, Witness as Witness
 from .errors import DivergedError as DivergedError, InputError as InputError
+from .estimators import (
+    KernelTwoSampleTest as KernelTwoSampleTest,
+    MMDQuantizer as MMDQuantizer,
+    MMDTransport as MMDTransport,
+)
 from .flows import FitResult as FitResult, fit as fit, flow as flow
 from .flows.moves import DescentNoise as DescentNoise
 from .kernels import (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from mmdflow import _arrays
 from mmdflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def count(field: str, value: int, minimum: int = 1) -> int:
         number = minimum - 1
     if isinstance(value, bool) or not minimum <= number < 2**63:
         most = " and < 2^63" if number >= 2**63 else ""
-        raise InputError(f"{field} = {value!r}: must be an integer >= {minimum}{most}")
+        raise InputError(f"{field} = {shown(value)}: must be an integer >= {minimum}{most}")
     return number
 
 
@@ -51,8 +52,16 @@ def choice(field: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`; otherwise suggest the nearest."""
     allowed = list(allowed)
     if value not in allowed:
-        raise InputError(f"{field} = {value!r}: must be one of {', '.join(allowed)}{near(str(value), allowed)}")
+        raise InputError(f"{field} = {shown(value)}: must be one of {', '.join(allowed)}{near(str(value), allowed)}")
     return value
+
+
+def shown(value: object) -> str:
+    """Return a value on one line of at most 80 characters; an array by its shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__.lower()} {list(shape)}"
+    return " ".join(repr(value).split())[:80]
 
 
 def near(word: str, words: Iterable[str]) -> str:
@@ -61,12 +70,11 @@ def near(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None = None) -> Tensor:
-    """Return `value` if it is a finite floating tensor [n, *event] with n >= 1 (and of that event shape)."""
+def points(field: str, value: Any, event: torch.Size | tuple[int, ...] | None = None) -> Tensor:
+    """Return an array of any kind as a tensor, if it is finite and floating, [n, *event], n >= 1 (and of that event shape)."""
     import torch
 
-    if not isinstance(value, torch.Tensor):
-        raise InputError(f"{field}: must be a torch.Tensor [n, *event], got {type(value).__name__}")
+    value = _arrays.tensor(field, value)
     shape = tuple(value.shape)
     if value.ndim < 1 or 0 in shape:
         raise InputError(f"{field} has shape {list(shape)}: must be [n, *event] with n >= 1 and no empty dimension")
@@ -78,6 +86,24 @@ def points(field: str, value: Tensor, event: torch.Size | tuple[int, ...] | None
         count = int((~torch.isfinite(value)).sum())
         raise InputError(f"{field} holds {count} NaN or infinite entries: all must be finite")
     return value
+
+
+def samples(
+    first: str, x: Any, second: str, y: Any, event: torch.Size | tuple[int, ...] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return two samples of one event shape as tensors of one dtype, the wider one, and on one device; else raise InputError."""
+    import torch
+
+    made_y = points(second, y, event)
+    made_x = points(first, x, made_y.shape[1:])
+    if not isinstance(x, torch.Tensor):
+        made_x = made_x.to(made_y.device)
+    elif not isinstance(y, torch.Tensor):
+        made_y = made_y.to(made_x.device)
+    if made_x.device != made_y.device:
+        raise InputError(f"{first} is on {made_x.device} and {second} on {made_y.device}: must be on one device")
+    dtype = torch.promote_types(made_x.dtype, made_y.dtype)
+    return made_x.to(dtype), made_y.to(dtype)
 
 
 def all_finite(x: Tensor) -> bool:
@@ -99,16 +125,16 @@ def images(field: str, value: Tensor, event: tuple[int, ...]) -> Tensor:
     return value
 
 
-def weights(field: str, value: Tensor | None, points: Tensor) -> Tensor:
+def weights(field: str, value: Any, points: Tensor) -> Tensor:
     """Return one weight a point, non-negative with sum 1; uniform for None, and scaled to sum 1 otherwise."""
     import torch
 
     n = len(points)
     if value is None:
         return points.new_full((n,), 1 / n)
-    if not isinstance(value, torch.Tensor) or tuple(value.shape) != (n,):
-        shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise InputError(f"{field} has shape {shape}: must be a tensor [{n}], one weight a point")
+    value = _arrays.tensor(field, value)
+    if tuple(value.shape) != (n,):
+        raise InputError(f"{field} has shape {list(value.shape)}: must be a tensor [{n}], one weight a point")
     value = value.detach().to(points)
     bad = ~(torch.isfinite(value) & (value >= 0))
     if bool(bad.any()) or not bool(value.sum() > 0):
@@ -117,13 +143,19 @@ def weights(field: str, value: Tensor | None, points: Tensor) -> Tensor:
     return value / value.sum()
 
 
-def alike(field: str, value: Tensor, target: Tensor) -> None:
-    """Raise InputError if `value` is not of the target's dtype and on its device."""
-    for name in ("dtype", "device"):
-        if getattr(value, name) != getattr(target, name):
-            raise InputError(
-                f"{field} has {name} {getattr(value, name)}: must be {getattr(target, name)}, the target's"
-            )
+def alike(field: str, value: Tensor, target: Tensor) -> Tensor:
+    """Return `value` in the target's dtype if it is on the target's device; else raise InputError."""
+    if value.device != target.device:
+        raise InputError(f"{field} has device {value.device}: must be {target.device}, the target's")
+    return value.to(target.dtype)
+
+
+def placed(field: str, value: Any, event: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return an array of any kind as points like `like`: in its dtype, and on its device, where a tensor must be already."""
+    import torch
+
+    made = points(field, value, event)
+    return alike(field, made if isinstance(value, torch.Tensor) else made.to(like.device), like)
 
 
 def finite(field: str, value: float) -> float:
@@ -158,7 +190,7 @@ def _number(field: str, value: float, good: Callable[[float], bool], allowed: st
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{field} = {value!r}: must be {allowed}") from None
+        raise InputError(f"{field} = {shown(value)}: must be {allowed}") from None
     if isinstance(value, bool | str) or not math.isfinite(number) or not good(number):
-        raise InputError(f"{field} = {value!r}: must be {allowed}")
+        raise InputError(f"{field} = {shown(value)}: must be {allowed}")
     return number

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmdflow.plots import Animation
 
 #: Particles x.
 Particles: TypeAlias = Float[Tensor, "n *event"]
@@ -16,13 +22,27 @@ Particles: TypeAlias = Float[Tensor, "n *event"]
 Weights: TypeAlias = Float[Tensor, " n"]
 #: Points z at which something is evaluated.
 Points: TypeAlias = Float[Tensor, "k *event"]
+#: An array of any kind: a torch tensor, a NumPy array, a (nested) list, or anything else with DLPack or `__array__`.
+ArrayLike: TypeAlias = Any
 #: A number, or a function of the step index (0, 1, ...) that returns one.
 ScalarOrSchedule: TypeAlias = float | Callable[[int], float]
 
 
+class Step(NamedTuple):
+    """A step of a flow.
+
+    Attributes:
+        size: eta.
+        momentum: in [0, 1).
+    """
+
+    size: float
+    momentum: float = 0.0
+
+
 @dataclass(frozen=True)
 class FlowResult:
-    """What a flow returns.
+    """What a flow returns. Its arrays are of the kind that `flow` was given: tensors, NumPy arrays, JAX arrays, ...
 
     Attributes:
         particles: the particles after the last step, [n, *event].
@@ -35,13 +55,13 @@ class FlowResult:
         report: what callbacks and moves report (see their `report`), such as the p-value of a test.
     """
 
-    particles: Float[Tensor, "n *event"]
-    values: Float[Tensor, " V"]
-    trajectory: Float[Tensor, "S n *event"]
-    steps: Int[Tensor, " S"]
+    particles: Float[ArrayLike, "n *event"]
+    values: Float[ArrayLike, " V"]
+    trajectory: Float[ArrayLike, "S n *event"]
+    steps: Int[ArrayLike, " S"]
     nfe: int
-    times: Float[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
-    weights: Float[Tensor, " n"] | None = None
+    times: Float[ArrayLike, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    weights: Float[ArrayLike, " n"] | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -50,6 +70,52 @@ class FlowResult:
         return (
             f"FlowResult({list(self.particles.shape)} particles, {int(self.steps[-1])} steps, nfe {self.nfe}{values})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the line, for notebooks, over a picture of the last particles where there can be one."""
+        from mmdflow import plots
+
+        return plots.html(repr(self), self.plot)
+
+    def plot(self, target: Float[ArrayLike, "m *event"] | None = None) -> Image.Image:
+        """Return a picture of the last particles, over the target where it is given.
+
+        Points in the plane are scattered, on a line they are histograms; of more dimensions the first two principal axes are
+        shown. Events [1 or 3, h, w] in [-1, 1] are images.
+
+        Args:
+            target: its samples, [m, *event].
+
+        Raises:
+            ImportError: without matplotlib, unless the events are images.
+        """
+        from mmdflow import plots
+
+        return plots.flow_pictures(self.trajectory, self.steps, target)[-1]
+
+    def animate(
+        self,
+        target: Float[ArrayLike, "m *event"] | None = None,
+        *,
+        path: str | Path | None = None,
+        seconds: float = 4.0,
+    ) -> Animation:
+        """Return an animation of the recorded steps (`save_every` of `flow`), which notebooks show.
+
+        Args:
+            target: its samples, [m, *event].
+            path: also save it there, as .gif or .mp4.
+            seconds: that it takes.
+
+        Raises:
+            ImportError: without matplotlib, unless the events are images; for .mp4 without imageio-ffmpeg.
+        """
+        from mmdflow import plots
+
+        animation = plots.Animation(plots.flow_pictures(self.trajectory, self.steps, target), seconds)
+        if path is not None:
+            animation.save(path)
+        return animation
 
 
 @dataclass(frozen=True)

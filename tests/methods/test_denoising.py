@@ -410,7 +410,6 @@ def test_particles_that_are_not_finite_stop_at_their_level():
         ({"sampler": "dim"}, "sampler = 'dim': must be one of ancestral, ddim; did you mean 'ddim'"),
         ({"sampler": "heun"}, "sampler = 'heun': must be one of ancestral, ddim"),
         ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
-        ({"particles": torch.zeros(2, 1, 8, 8, dtype=torch.float64)}, r"particles has dtype torch.float64"),
     ],
 )
 def test_bad_settings(change, message, unchecked):

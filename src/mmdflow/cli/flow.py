@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,10 @@ from mmdflow.cli._options import Options, Parser, on_interrupt
 
 if TYPE_CHECKING:
     from mmdflow.recipe import FlowSpec
-    from mmdflow.runs.particles import ParticleRun
+    from mmdflow.runs.particles import ParticleRun, Prepared
+
+#: Differences of entries a step from which the command says what makes it quicker.
+_MUCH = 10**9
 
 
 def flow_command(arguments: list[str]) -> None:
@@ -25,7 +30,11 @@ def flow_command(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", action="append", default=[], help="a YAML file of fields; options go over it")
     parser.add_argument("-o", "--output", help="the last particles as a picture (.png, ...), or the flow (.gif, .mp4)")
-    parser.add_argument("--save", help="the last particles as .npy, .npz, .csv or .pt")
+    parser.add_argument(
+        "--save",
+        help="the last particles as .npy, .npz, .csv or .pt; a table, with its other columns, also as .tsv or .parquet",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     parser.add_settings(FlowSpec)
     options = parser.parse(arguments)
     if options.output is None and options.save is None:
@@ -34,22 +43,37 @@ def flow_command(arguments: list[str]) -> None:
         )
     files = [Source(read_yaml(Path(file)), file) for file in options.config]
     spec = read_settings(FlowSpec, *files, Source(options.fields))
-    run = _flow(spec, options)
-    _write(run, options)
-    _print(run.report, options)
+    if spec.apply is not None and options.save is None:
+        raise InputError(f"apply = {spec.apply!r} without --save: the further rows are saved beside it")
+    points, run = _flow(spec, options)
+    _write(points, run, spec, options)
+    _print(points, run, spec, options)
 
 
-def _flow(spec: FlowSpec, options: Options) -> ParticleRun:
+def _applied_file(spec: FlowSpec, options: Options) -> Path | None:
+    """Return where the further rows go: moved.csv and new.csv make moved-new.csv."""
+    if spec.apply is None:
+        return None
+    save = Path(options.save)
+    return save.with_name(f"{save.stem}-{Path(spec.apply.partition('#')[0]).stem}{save.suffix}")
+
+
+def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
     """Check that the files can be written, then run the flow; on Ctrl-C save the particles that it has reached."""
     from mmdflow import plots
-    from mmdflow.data import check_points_file, save_points
+    from mmdflow.data import TABLES, check_points_file
+    from mmdflow.errors import InputError
     from mmdflow.runs import particles
 
     if options.output is not None:
         plots.check_output(options.output)
         plots.check_matplotlib()
     if options.save is not None:
-        check_points_file(options.save)
+        check_points_file(options.save, table=Path(spec.source.partition("#")[0]).suffix.lower() in TABLES)
+    for file in (options.output, options.save, _applied_file(spec, options)):
+        if file is not None and not options.overwrite and Path(file).exists():
+            raise InputError(f"{file}: is there already; --overwrite replaces it")
+    points = particles.prepare_flow(spec)
     last: dict[int, Any] = {}
 
     def watch(step: int, x: Any) -> None:
@@ -60,22 +84,50 @@ def _flow(spec: FlowSpec, options: Options) -> ParticleRun:
         if options.save is None or not last:
             return "Nothing saved"
         ((step, x),) = last.items()
-        save_points(x, options.save)
+        points.save(x, options.save)
         go_on = f"go on with the same options and --source={options.save}"
         return f"Saved the particles of step {step} in {options.save}; {go_on}"
 
+    _announce(points, spec, options)
     with on_interrupt(save):
-        return particles.run_flow(spec, watch=watch, progress=True)
+        return points, particles.run_flow(spec, prepared=points, watch=watch, progress=True)
 
 
-def _write(run: ParticleRun, options: Options) -> None:
+def _announce(points: Prepared, spec: FlowSpec, options: Options) -> None:
+    """Say what moves, what is kept, and what a step costs where that is much."""
+    from mmdflow.data import TABLES
+
+    source = points.source
+    if source is not None and source.table is not None:
+        print(f"moves    {_listed(source.moved)} of {len(source.points)} rows")
+        if options.save is None or Path(options.save).suffix.lower() in TABLES:
+            print(f"keeps    {_listed(source.kept)}")
+        else:
+            print(f"leaves   {_listed(source.kept)} out of {options.save}: {', '.join(TABLES)} keep them")
+    n, m = len(points.particles), len(points.target)
+    if spec.divergence.name != "sliced" and n * (n + m) * points.target[0].numel() > _MUCH:
+        print(
+            f"large    {n} rows, {m} targets: fewer steps (--num_steps=100) often do, --num_targets=N takes N random rows, "
+            f"--divergence=sliced sorts instead of pairing; Ctrl-C saves what is reached"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "no other column"
+    few = ", ".join(names if len(names) <= 6 else [*names[:3], "...", names[-1]])
+    return f"{len(names)} column{'s' * (len(names) > 1)} ({few})"
+
+
+def _write(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options) -> None:
     """Save the last particles, and draw them or the flow."""
     from mmdflow import plots
-    from mmdflow.data import save_points
 
     result = run.result
     if options.save is not None:
-        save_points(result.particles, options.save)
+        points.save(result.particles, options.save)
+    if points.further is not None and run.applied is not None:
+        points.further.save(run.applied, str(_applied_file(spec, options)))
     if options.output is None:
         return
     titles = [f"step {step}" for step in result.steps.tolist()]
@@ -86,8 +138,26 @@ def _write(run: ParticleRun, options: Options) -> None:
         plots.save_picture(last, options.output)
 
 
-def _print(report: dict[str, Any], options: Options) -> None:
+def _concerns(run: ParticleRun, spec: FlowSpec) -> Iterator[str]:
+    """Yield what a flow that went wrong looks like, and what to change: F that rose, particles that did not move."""
+    start, end = run.report["value_start"], run.report["value_end"]
+    frames = run.result.trajectory
+    moved = float((frames[-1] - frames[0]).abs().max())
+    scale = float((run.target - run.target.mean(0)).square().mean().sqrt())
+    if end > 1.5 * start and moved > 0.1 * scale and spec.divergence.name != "adaptive":
+        yield f"F rose from {start:.3g} to {end:.3g}: the step is too large; try --step_size={run.step_size / 10:.2g}, a tenth"
+    if start > 0 and abs(end - start) < 1e-3 * start and moved < 1e-2 * scale:
+        yield (
+            f"the particles hardly moved ({moved:.1e}, the target's spread is {scale:.2g}): the kernel is too narrow, or the "
+            f"step too small; try a larger --divergence.bandwidth or --step_size, or --divergence.kernel=riesz"
+        )
+
+
+def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options) -> None:
     """Print what the flow reached, the verdict of the test, and the files."""
+    report = run.report
+    for concern in _concerns(run, spec):
+        print(f"mmdflow: warning: {concern}", file=sys.stderr)
     print(
         f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
     )
@@ -97,4 +167,9 @@ def _print(report: dict[str, Any], options: Options) -> None:
     if report["p_value"] is not None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")
-    print(f"written: {', '.join(name for name in (options.output, options.save) if name is not None)}")
+    elif points.test is None and spec.num_targets is None and spec.stop_level is None:
+        print(
+            f"no test: all {len(points.target)} rows of the target are used; --num_targets=N takes N and tests by others"
+        )
+    written = (options.output, options.save, _applied_file(spec, options))
+    print(f"written: {', '.join(str(name) for name in written if name is not None)}")

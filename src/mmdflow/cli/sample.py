@@ -120,18 +120,28 @@ def _conditions(options: Options, pipeline: Any) -> dict[str, Any]:
     """Return what a run takes beside noise, from the files and labels that the options name."""
     import torch
 
-    from mmdflow import data
-
     conditions: dict[str, Any] = {name: True for name in ("noise_source", "monitor") if options[name]}
     if options.source is not None:
         conditions["particles"] = _read_source(options, pipeline)
     if options.known is not None:
         conditions["known"] = _read_events(options.known, options, pipeline)
-        mask = _read_events(options.mask, options, pipeline)
-        conditions["mask"] = mask != 0 if data.is_points_file(options.mask) else mask > 0
+        conditions["mask"] = _read_mask(options, pipeline)
     if options.labels is not None:
         conditions["labels"] = torch.as_tensor(options.labels, device=options.device)
     return conditions
+
+
+def _read_mask(options: Options, pipeline: Any) -> Any:
+    """Return where events are known: an array's entries that are not 0, or a picture's white; colours are refused."""
+    from mmdflow import data
+    from mmdflow.errors import InputError
+
+    if data.is_points_file(options.mask):
+        return _read_events(options.mask, options, pipeline) != 0
+    pixels = data.read_images(options.mask, 3).to(options.device)
+    if bool((pixels.amax(1) - pixels.amin(1) > 0.1).any()):
+        raise InputError(f"mask = {options.mask!r}: is a colour picture: must be black and white, white where known")
+    return pixels[:, :1] > 0
 
 
 def _read_source(options: Options, pipeline: Any) -> Any:

@@ -14,6 +14,7 @@ from mmdflow.data.points import (
     read_points,
     save_points,
 )
+from mmdflow.data.rows import TABLES, Rows, read_rows
 from mmdflow.data.tables import HUB
 from mmdflow.data.toy import TOYS, toy
 
@@ -23,9 +24,11 @@ __all__ = [
     "NAMED",
     "POINT_FILES",
     "READ_POINT_FILES",
+    "TABLES",
     "TOYS",
     "DataSet",
     "ImageSet",
+    "Rows",
     "check_points_file",
     "density_points",
     "images",
@@ -34,6 +37,7 @@ __all__ = [
     "read_idx",
     "read_images",
     "read_points",
+    "read_rows",
     "read_samples",
     "save_points",
     "toy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,39 @@ from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
 from mmdflow.data.point_tables import read_h5ad, read_parquet
 from mmdflow.errors import InputError, reason
+from mmdflow.types import ArrayLike
 
 _BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points that are read and written.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
 #: Endings of files of points that are read.
-READ_POINT_FILES = (*POINT_FILES, ".parquet", ".h5ad")
+READ_POINT_FILES = (*POINT_FILES, ".parquet", ".h5ad", ".tsv")
 
 
 def is_points_file(path: str | Path) -> bool:
     """Whether a path is, by its ending, one that `read_points` reads."""
-    return _split_entry(path)[0].suffix.lower() in READ_POINT_FILES
+    return split_entry(path)[0].suffix.lower() in READ_POINT_FILES
 
 
 def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
     """Read samples [n, *event] from a file.
 
-    A .npy, .npz (its key `samples`, or its only array), .csv or .parquet (a row each), .pt, or .h5ad file (a cell each: X, or
-    the entry NAME of obsm as FILE.h5ad#NAME; with `anndata` installed). One-dimensional arrays become [n, 1]. A .csv may begin
-    with one line of column names. A .pt file is read without running code. Floating dtypes stay, others become float32.
+    A .npy, .npz (its key `samples`, its only array, or NAME as FILE.npz#NAME), .csv, .tsv or .parquet (a row each), .pt, or
+    .h5ad file (a cell each: X, or the entry NAME of obsm as FILE.h5ad#NAME; with `anndata` installed). One-dimensional arrays
+    become [n, 1]. A .csv may begin with one line of column names, and have any of , ; | and tabs between its entries. A .pt file
+    is read without running code. Floating dtypes stay, others become float32.
 
     Raises:
         InputError: for a file that is missing, of another kind, damaged, or without finite samples.
         ImportError: for a .parquet or .h5ad file without the package that reads it; says what to install.
     """
-    path, entry = _split_entry(path)
+    path, entry = split_entry(path)
     if path.suffix.lower() not in READ_POINT_FILES:
         raise InputError(f"{path}: must end in {', '.join(READ_POINT_FILES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        value = read_h5ad(path, entry) if path.suffix.lower() == ".h5ad" else _READERS[path.suffix.lower()](path)
+        value = _ENTRIES[path.suffix.lower()](path, entry) if path.suffix.lower() in _ENTRIES else _read(path)
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "fiub":
                 raise ValueError(f"dtype {value.dtype}: must be real numbers")
@@ -67,9 +69,10 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 
-def save_points(points: Float[Tensor, "n *event"], path: str | Path) -> None:
+def save_points(points: Float[Tensor, "n *event"] | ArrayLike, path: str | Path) -> None:
     """Save samples as .npy, .npz (key `samples`), .csv (a row each, events flattened) or .pt, whole or not at all."""
     path = check_points_file(path)
+    points = _checks.points("points", points)
     array = points.detach().cpu().numpy()
     with new_file(path) as aside:
         if path.suffix.lower() == ".npy":
@@ -82,19 +85,20 @@ def save_points(points: Float[Tensor, "n *event"], path: str | Path) -> None:
             torch.save(points.detach().cpu(), aside)
 
 
-def check_points_file(path: str | Path) -> Path:
-    """Return the path if points can be saved there; else raise InputError, before the work that makes them."""
+def check_points_file(path: str | Path, *, table: bool = False) -> Path:
+    """Return the path if points, or a table, can be saved there; else raise InputError, before the work that makes them."""
     path = Path(path)
-    if path.suffix.lower() not in POINT_FILES:
-        raise InputError(f"{path}: must end in {', '.join(POINT_FILES)}")
+    endings = (*POINT_FILES, ".tsv", ".parquet") if table else POINT_FILES
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path}: must end in {', '.join(endings)}")
     make_folder(path.parent)
     return path
 
 
-def _split_entry(path: str | Path) -> tuple[Path, str | None]:
-    """Return FILE.h5ad#NAME as its file and its entry; any other path as it is."""
+def split_entry(path: str | Path) -> tuple[Path, str | None]:
+    """Return FILE.h5ad#NAME or FILE.npz#NAME as its file and its entry; any other path as it is."""
     file, _, entry = str(path).rpartition("#")
-    return (Path(file), entry) if file.lower().endswith(".h5ad") else (Path(path), None)
+    return (Path(file), entry) if Path(file).suffix.lower() in _ENTRIES else (Path(path), None)
 
 
 def density_points(
@@ -134,29 +138,34 @@ def density_points(
     return centred * torch.tensor([1.0, -1.0]) * (4 / max(height, width))
 
 
-def _npz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _npz(path: Path, entry: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     with np.load(path) as arrays:
-        names = list(arrays)
-        if "samples" not in names and len(names) != 1:
-            raise ValueError(f"holds {', '.join(names) or 'nothing'}: must hold `samples`, or one array")
-        return arrays["samples" if "samples" in names else names[0]]
+        return arrays[read_npz_entry(arrays, entry)]
 
 
-def _csv(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if lines and not any(_is_number(entry) for entry in lines[0].split(",")):
-        lines = lines[1:]  # names of the columns
-    if not any(line.strip() for line in lines):
-        raise ValueError("holds no row of numbers")
-    return np.loadtxt(lines, delimiter=",", ndmin=2)
+def read_npz_entry(arrays: Iterable[str], entry: str | None) -> str:
+    """Return the name of the array of points in an .npz file: the given one, `samples`, or the only one."""
+    names = list(arrays)
+    if entry is not None:
+        if entry not in names:
+            raise ValueError(f"no array {entry}: must be one of {', '.join(names) or 'none'}")
+        return entry
+    if "samples" not in names and len(names) != 1:
+        raise ValueError(
+            f"holds {', '.join(names) or 'nothing'}: must hold `samples`, or one array; FILE.npz#NAME takes one"
+        )
+    return "samples" if "samples" in names else names[0]
 
 
-def _is_number(entry: str) -> bool:
-    try:
-        float(entry)
-    except ValueError:
-        return False
-    return True
+def _text(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    from mmdflow.data.rows import column_values, read_text_table
+
+    table = read_text_table(path)
+    columns = [column_values(table, i) for i in range(len(table.names))]
+    for name, (_, bad) in zip(table.names, columns, strict=True):
+        if bad is not None:
+            raise ValueError(f"column {name!r} has {bad[0]} entries that are no numbers, such as {bad[1]!r}")
+    return np.column_stack([values for values, _ in columns])
 
 
 def _pt(path: Path) -> Tensor:
@@ -171,8 +180,14 @@ def _pt(path: Path) -> Tensor:
 
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".npy": np.load,
-    ".npz": _npz,
-    ".csv": _csv,
+    ".csv": _text,
+    ".tsv": _text,
     ".pt": _pt,
     ".parquet": read_parquet,
 }
+#: Files whose entries have names.
+_ENTRIES: dict[str, Callable[[Path, str | None], Any]] = {".npz": _npz, ".h5ad": read_h5ad}
+
+
+def _read(path: Path) -> Any:
+    return _READERS[path.suffix.lower()](path)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import flat
-from mmdflow.divergences.base import Divergence, require_kernel, uniform
+from mmdflow.divergences.base import Divergence, require_kernel, spread_of, uniform
 from mmdflow.divergences.mmd import MMD
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, nearest_distance, optimal_bandwidth, squared_distances, thinned
+from mmdflow.types import ArrayLike, Step
 
 #: Names of the rules by which a bandwidth is chosen.
 RULES = ("optimal", "gradient", "median")
@@ -61,12 +62,12 @@ class AdaptiveMMD(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         bandwidth: str | Callable[[Tensor, Tensor], float] = "optimal",
         *,
         kernel: Callable[[float], Kernel] | None = None,
         minimum: float | None = None,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
     ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
@@ -87,6 +88,10 @@ class AdaptiveMMD(Divergence):
         self.register_buffer("target", target)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
         self.bandwidth = math.nan
+
+    def usual_step(self) -> Step | None:
+        """Return the mean square of the target about its mean; None with the normalised kernel: its height follows the width."""
+        return None if self.kernel is _normalized_gaussian else Step(spread_of(self.target) ** 2)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x and their bandwidth."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
 from mmdflow.divergences.witness import ValueWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
-from mmdflow.types import Particles, Points, Weights
+from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
 
 @runtime_checkable
@@ -64,6 +64,21 @@ class Divergence(nn.Module):
     #: The shape of an event of the target, or None where any shape will do.
     event_shape: tuple[int, ...] | None = None
 
+    def __call__(self, x: Float[Tensor, "n *event"] | ArrayLike, *rest: Any, **named: Any) -> Any:
+        """Return F as `forward` does, of particles of any kind and dtype, as a number of their kind.
+
+        Example:
+            >>> from mmdflow import MMD
+            >>> MMD([[0.0]])([[3.0]])
+            np.float64(3.0)
+        """
+        dtype = dtype_of(self)
+        if isinstance(x, Tensor) and dtype in (None, x.dtype):
+            return super().__call__(x, *rest, **named)
+        give_back, wide = _arrays.back(x), _arrays.tensor("particles", x)
+        value = super().__call__(self.check(wide), *rest, **named)
+        return give_back(value.to(torch.promote_types(value.dtype, wide.dtype)))
+
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x (V-statistic), differentiable in x and in the weights."""
         raise InputError(
@@ -81,16 +96,34 @@ class Divergence(nn.Module):
             return -witness.grad_at_particles()
         return -witness.grad(x if at is None else at)
 
-    def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x if it is finite, floating, and of this target's event shape, dtype and device; else raise InputError."""
-        _checks.points(field, x, self.event_shape)
+    def usual_step(self) -> Step | None:
+        """Return the step that `flow` takes where none is given; None where no rule is known."""
+        return None
+
+    def check(self, x: Float[Tensor, "n *event"] | ArrayLike, field: str = "particles") -> Tensor:
+        """Return x in the target's dtype if it is finite, floating, of its event shape and device; else raise InputError."""
+        made = _checks.points(field, x, self.event_shape)
         for target in self.buffers(recurse=False):
-            _checks.alike(field, x, target)
-        return x
+            made = _checks.alike(field, made if isinstance(x, Tensor) else made.to(target.device), target)
+        return made
+
+
+def dtype_of(field: object) -> torch.dtype | None:
+    """Return the dtype of a field's target, or its own `dtype`, in which it is evaluated; None where it has neither."""
+    own = getattr(field, "dtype", None)
+    if isinstance(own, torch.dtype):
+        return own
+    held = field.buffers(recurse=False) if isinstance(field, nn.Module) else [getattr(field, "target", None)]
+    return next((t.dtype for t in held if isinstance(t, Tensor) and t.is_floating_point()), None)
+
+
+def spread_of(target: Float[Tensor, "m *event"]) -> float:
+    """Return the root mean square of the entries about their means; 1 where all points are equal."""
+    return float((target - target.mean(0)).square().mean().sqrt()) or 1.0
 
 
 def check_particles(field: VelocityField, x: Tensor, name: str = "particles") -> Tensor:
-    """Return x if it is finite, and what the field takes: by its own `check`, where it has one; else raise InputError."""
+    """Return x as the field takes it, if it is finite: by the field's own `check`, where it has one; else raise InputError."""
     check: Callable[[Tensor, str], Tensor] | None = getattr(field, "check", None)
     return _checks.points(name, x) if check is None else check(x, name)
 
@@ -115,8 +148,12 @@ def check_solvable(target: Tensor) -> Tensor:
 
 def require_kernel(kernel: object, *, positive: bool = False, smooth: bool = False) -> Kernel:
     """Return the kernel if it is one, and has the properties that a divergence needs; else raise InputError."""
+    if isinstance(kernel, type) and issubclass(kernel, Kernel):
+        raise InputError(
+            f"kernel = {kernel.__name__}, the class: must be an object of it, such as {kernel.__name__}(...)"
+        )
     if not isinstance(kernel, Kernel):
-        raise InputError(f"kernel = {kernel!r}: must be a Kernel, such as Gaussian(1.0)")
+        raise InputError(f"kernel = {_checks.shown(kernel)}: must be a Kernel, such as Gaussian(1.0)")
     if positive and not kernel.positive:
         raise InputError(f"kernel = {type(kernel).__name__}: must be positive definite; Riesz and what holds it is not")
     if smooth and not kernel.smooth:

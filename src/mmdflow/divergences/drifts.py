@@ -18,7 +18,7 @@ from mmdflow.divergences.base import require_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
-from mmdflow.types import Particles, Points, Weights
+from mmdflow.types import ArrayLike, Particles, Points, Weights
 
 NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "sinkhorn")
 
@@ -65,11 +65,11 @@ class Drift:
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         kernel: Kernel,
         *,
         normalization: str = "none",
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         self_terms: bool | None = None,
         num_iterations: int = 50,
     ) -> None:
@@ -82,10 +82,8 @@ class Drift:
         self.event_shape = tuple(self.target.shape[1:])
 
     def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x if it is finite, floating, and of the target's event shape, dtype and device; else raise InputError."""
-        _checks.points(field, x, self.event_shape)
-        _checks.alike(field, x, self.target)
-        return x
+        """Return x if it is finite, floating, and of the target's event shape and device; else raise InputError."""
+        return _checks.alike(field, _checks.points(field, x, self.event_shape), self.target)
 
     @torch.no_grad()
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:

@@ -18,6 +18,7 @@ from mmdflow.divergences.low_rank import Woodbury, precise
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.kernels import Kernel
+from mmdflow.types import ArrayLike, Step
 
 #: By default, targets of more points are projected on landmarks; and on how many.
 EXACT_POINTS, DEFAULT_LANDMARKS = 5000, 1000
@@ -77,12 +78,12 @@ class DrMMD(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         kernel: Kernel,
         regularization: float,
         *,
         num_landmarks: int | None = None,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -148,6 +149,11 @@ class DrMMD(Divergence):
             return self.root[:, None] * self.kernel(self.target, self.target) * self.root
         features = torch.linalg.solve_triangular(self.root, self.kernel(self.landmarks, self.target), upper=False)
         return (features * self.target_weights) @ features.T
+
+    def usual_step(self) -> Step | None:
+        """Return width^2 lambda / (1 + lambda) / 2, half of that of KALE."""
+        width, ridge = self.kernel.width, self.regularization
+        return None if width is None else Step(width**2 * ridge / (1 + ridge) / 2)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x, differentiable in x and the weights."""

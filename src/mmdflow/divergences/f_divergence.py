@@ -17,6 +17,7 @@ from mmdflow.divergences.low_rank import precise
 from mmdflow.divergences.witness import KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import Kernel
+from mmdflow.types import ArrayLike, Step
 
 #: Solver -> its name in messages, iterations at most and tolerance in float64, by default.
 SOLVERS = {"newton": ("Newton", 100, 1e-10), "lbfgs": ("L-BFGS", 5000, 1e-6)}
@@ -75,13 +76,13 @@ class FDivergence(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         kernel: Kernel,
         regularization: float,
         divergence: str = "kl",
         *,
         alpha: float | None = None,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         solver: str = "newton",
         tolerance: float | None = None,
         max_iterations: int | None = None,
@@ -113,6 +114,11 @@ class FDivergence(Divergence):
     def gram(self) -> DenseGram | SummedGram:
         """The target's Gram matrix."""
         return self._gram(self.target, self.regularization)
+
+    def usual_step(self) -> Step | None:
+        """Return width^2 lambda."""
+        width = self.kernel.width
+        return None if width is None else Step(width**2 * self.regularization)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x; its gradient is that with the optimal sigma held fixed (envelope theorem)."""

@@ -6,15 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks, ops
+from mmdflow import _arrays, _checks, ops
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Riesz
 from mmdflow.kernels.base import keeps_up
+from mmdflow.types import ArrayLike
 
 
 def mmd2(
-    x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], kernel: Kernel, *, unbiased: bool = True
-) -> Float[Tensor, ""]:
+    x: Float[Tensor, "n *event"] | ArrayLike,
+    y: Float[Tensor, "m *event"] | ArrayLike,
+    kernel: Kernel,
+    *,
+    unbiased: bool = True,
+) -> Float[Tensor, ""] | ArrayLike:
     r"""Return an estimate of MMD^2 between two samples, differentiable in x, y and the kernel (Gretton et al. 2012).
 
     unbiased: sum_{i!=j} k(x_i,x_j)/(n(n-1)) + sum_{i!=j} k(y_i,y_j)/(m(m-1)) - 2 mean k(x,y) (U-statistic; may be negative);
@@ -31,19 +36,19 @@ def mmd2(
         >>> mmd2(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]), Linear(), unbiased=False)
         tensor(9.)
     """
-    _checks.points("y", y)
-    _checks.points("x", x, y.shape[1:])
+    give_back = _arrays.back(x, y)
+    x, y = _checks.samples("x", x, "y", y)
     if unbiased and min(len(x), len(y)) < 2:
         raise InputError(f"unbiased = True with samples of {len(x)} and {len(y)} points: each needs at least 2")
     value = _mmd2(kernel, x, y, unbiased)
     if not unbiased and (kernel.positive or isinstance(kernel, Riesz)):
         value = value - value.detach().clamp_max(0)  # rounding alone takes it below 0; the gradient stays
-    return value.to(x.dtype)
+    return give_back(value.to(x.dtype))
 
 
 def mmd2_of_features(
-    phi_x: Float[Tensor, "n K"], phi_y: Float[Tensor, "m K"], *, unbiased: bool = True
-) -> Float[Tensor, ""]:
+    phi_x: Float[Tensor, "n K"] | ArrayLike, phi_y: Float[Tensor, "m K"] | ArrayLike, *, unbiased: bool = True
+) -> Float[Tensor, ""] | ArrayLike:
     r"""Return MMD^2 of the linear kernel between two samples of features, in O(n + m), differentiable.
 
     The V-statistic is |mean phi_x - mean phi_y|^2. The U-statistic is that less tr S_x / n and tr S_y / m, with S the unbiased
@@ -55,6 +60,12 @@ def mmd2_of_features(
         >>> mmd2_of_features(x, y, unbiased=False), mmd2_of_features(x, y)
         (tensor(9.), tensor(7.))
     """
+    give_back = _arrays.back(phi_x, phi_y)
+    phi_x, phi_y = _checks.samples("phi_x", phi_x, "phi_y", phi_y)
+    return give_back(_of_features(phi_x, phi_y, unbiased).to(phi_x.dtype))
+
+
+def _of_features(phi_x: Tensor, phi_y: Tensor, unbiased: bool) -> Tensor:
     x, y = (phi.to(torch.promote_types(phi.dtype, torch.float32)) for phi in (phi_x, phi_y))
     shift = y.detach().mean(0)
     x, y = x - shift, y - shift
@@ -63,7 +74,7 @@ def mmd2_of_features(
     if unbiased:
         for features, mean in ((x, at_x), (y, at_y)):
             value = value - (features - mean).square().sum() / (len(features) * (len(features) - 1))
-    return value.to(phi_x.dtype)
+    return value
 
 
 def mmd2_by_sums(
@@ -82,7 +93,7 @@ def _mmd2(kernel: Kernel, x: Tensor, y: Tensor, unbiased: bool) -> Tensor:
         if by_parts is not None:
             return by_parts
     if kernel.finite:
-        return mmd2_of_features(kernel.embed(x), kernel.embed(y), unbiased=unbiased)
+        return _of_features(kernel.embed(x), kernel.embed(y), unbiased).to(x.dtype)
     if kernel.any_dtype:
         wide = torch.float64 if kernel.grows else torch.promote_types(x.dtype, torch.float32)
         x, y = x.to(wide), y.to(wide)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmdflow.divergences.f_divergence import FDivergence
 from mmdflow.kernels import Kernel
+from mmdflow.types import ArrayLike, Step
 
 
 class KALE(FDivergence):
@@ -33,11 +34,11 @@ class KALE(FDivergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         kernel: Kernel,
         regularization: float,
         *,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         solver: str = "newton",
         tolerance: float | None = None,
         max_iterations: int | None = None,
@@ -56,3 +57,8 @@ class KALE(FDivergence):
     def scale(self) -> float:
         """1 + lambda."""
         return 1 + self.regularization
+
+    def usual_step(self) -> Step | None:
+        """Return width^2 lambda / (1 + lambda)."""
+        width, ridge = self.kernel.width, self.regularization
+        return None if width is None else Step(width**2 * ridge / (1 + ridge))

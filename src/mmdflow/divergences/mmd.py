@@ -10,12 +10,12 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along
-from mmdflow.divergences.base import Divergence, require_kernel, uniform
+from mmdflow.divergences.base import Divergence, require_kernel, spread_of, uniform
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
-from mmdflow.kernels import Kernel
+from mmdflow.kernels import Kernel, Riesz
 from mmdflow.kernels.profiles import Term
-from mmdflow.types import Particles, Points, Weights
+from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
 
 class MMD(Divergence):
@@ -26,7 +26,7 @@ class MMD(Divergence):
 
     Args:
         target: samples y of mu, [m, *event], m >= 1.
-        kernel: the kernel k.
+        kernel: the kernel k; by default Riesz(), the energy distance, which has no bandwidth.
         target_weights: of the target's samples, [m], non-negative; scaled to sum 1. 1/m each by default.
         tolerance: of every sum over pairs, relative: Gaussian kernels in up to three dimensions then cost O((n + m) log(n + m)),
             where that is quicker (``ops.backend("fast", tolerance)`` says more). None, the default, sums exactly.
@@ -51,16 +51,16 @@ class MMD(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
-        kernel: Kernel,
+        target: Float[Tensor, "m *event"] | ArrayLike,
+        kernel: Kernel | None = None,
         *,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         tolerance: float | None = None,
     ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
         weights = _checks.weights("target_weights", target_weights, target)
-        self.kernel = require_kernel(kernel)
+        self.kernel = kernel = Riesz() if kernel is None else require_kernel(kernel)
         self.event_shape = tuple(target.shape[1:])
         self.tolerance = None if tolerance is None else _checks.positive("tolerance", tolerance)
         with torch.no_grad(), ops.within(self.tolerance):
@@ -82,6 +82,10 @@ class MMD(Divergence):
         self.kernel, self.event_shape = kernel, event_shape
         self.register_buffer("target_mean", mean.detach())
         return self
+
+    def usual_step(self) -> Step | None:
+        """Return the step that suits the kernel and the spread of the target; None where no rule is known."""
+        return self.kernel.usual_step(1.0 if self.target_mean is not None else spread_of(self.target))
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return 1/2 MMD^2 of the particles to the target, differentiable in x and the weights."""

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from mmdflow import _checks, ops
 from mmdflow._amx import spare_amx
 from mmdflow._tensors import along, flat
-from mmdflow.divergences.base import Divergence, uniform
+from mmdflow.divergences.base import Divergence, spread_of, uniform
 from mmdflow.divergences.directions import (
     DIRECTIONS,
     draw_directions,
@@ -26,11 +26,11 @@ from mmdflow.divergences.directions import (
     structured_scales,
 )
 from mmdflow.errors import InputError
-from mmdflow.kernels import Radial
+from mmdflow.kernels import Radial, Riesz
 from mmdflow.kernels.distances import EXACT_DIM
 from mmdflow.ops import slices
 from mmdflow.ops.slices import Ordered, Sum
-from mmdflow.types import Particles, Points, Weights
+from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
 #: Numbers that a block of slices may hold at a time.
 BLOCK = 2**24
@@ -92,7 +92,7 @@ class SlicedMMD(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         num_directions: int,
         exponent: float = 1.0,
         directions: str = "orthogonal",
@@ -103,7 +103,7 @@ class SlicedMMD(Divergence):
         precision: str = "full",
         patch: int | None = None,
         kernel: Radial | None = None,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
     ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
@@ -151,6 +151,13 @@ class SlicedMMD(Divergence):
     def target(self) -> Float[Tensor, "m *event"]:
         """The target's samples."""
         return (self.centred + self.centre).reshape(len(self.centred), *self.event_shape)
+
+    def usual_step(self) -> Step | None:
+        """Return the step of the MMD with the same kernel, half of it where the kernel is bounded."""
+        if self.kernel is None:
+            return Riesz(self.exponent).usual_step(spread_of(self.target))
+        step = self.kernel.usual_step(1.0)
+        return None if step is None else Step(step.size / 2, step.momentum)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F with the directions of the last draw; differentiable once in x and the weights."""

@@ -17,6 +17,7 @@ from mmdflow.divergences.low_rank import Woodbury, conjugate_gradients, pivoted_
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import DivergedError
 from mmdflow.kernels import EXACT_DIM, Kernel
+from mmdflow.types import ArrayLike, Step
 
 #: Up to this many unknowns (particles times dimensions) the system is factorised; above, conjugate gradients.
 DENSE_UNKNOWNS = 4096
@@ -58,11 +59,11 @@ class SobolevDescent(Divergence):
 
     def __init__(
         self,
-        target: Float[Tensor, "m *event"],
+        target: Float[Tensor, "m *event"] | ArrayLike,
         kernel: Kernel,
         regularization: float,
         *,
-        target_weights: Float[Tensor, " m"] | None = None,
+        target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
         tolerance: float | None = None,
         max_iterations: int = 1000,
     ) -> None:
@@ -78,6 +79,10 @@ class SobolevDescent(Divergence):
         self.register_buffer("target_weights", weights)
         with torch.no_grad():
             self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)
+
+    def usual_step(self) -> Step | None:
+        """Return 0.1: the preconditioner has the scale in it."""
+        return Step(0.1)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x, differentiable in x and the weights with the metric held fixed."""

@@ -9,6 +9,7 @@ from .integrators import (
     Heun as Heun,
     Integrator as Integrator,
     Nesterov as Nesterov,
+    Rest as Rest,
     named_integrators as named_integrators,
 )
 from .loop import FieldOrSchedule as FieldOrSchedule, flow as flow
@@ -22,4 +23,5 @@ from .moves import (
     jumps as jumps,
     reweighted as reweighted,
 )
+from .replay import Recording as Recording, Replay as Replay
 from .state import FlowState as FlowState

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
+from mmdflow import _arrays
 from mmdflow.errors import InputError
 from mmdflow.flows.moves import Move
 from mmdflow.flows.state import FlowState
@@ -48,7 +49,8 @@ class CallbackMove(Move):
     def after(self, state: FlowState) -> None:
         """Call it: a tensor replaces the particles, any other truth ends the flow."""
         answer = self.callback(state.step + 1, state.particles)
-        if isinstance(answer, Tensor):
+        if getattr(answer, "shape", ()):
+            answer = _arrays.tensor("what callback returned", answer)
             if answer.shape != state.particles.shape:
                 raise InputError(f"callback returned shape {list(answer.shape)}: must be {list(state.particles.shape)}")
             state.particles = answer.detach().to(state.particles)

@@ -135,8 +135,8 @@ def _backward(field: VelocityField, network: nn.Module, noise: Tensor, size: int
         samples = whole.detach() if whole is not None else torch.cat([network(part) for part in noise.split(size)])
         if not _checks.all_finite(samples):
             return samples, samples.new_tensor(math.nan)
-        check_particles(field, samples, "samples of the network")
-        velocity = field.velocity(samples)
+        seen = check_particles(field, samples, "samples of the network")
+        velocity = field.velocity(seen).to(samples.dtype)
         cotangent = -2 / len(samples) * velocity
     with torch.enable_grad():
         if whole is not None:

@@ -254,6 +254,25 @@ class Adaptive(Integrator):
         return f"Adaptive(tolerance={self.tolerance!r})"
 
 
+class Rest(Integrator):
+    """The particles stay where they are while time passes: for flows of the weights alone, by `Reweighting`.
+
+    Example:
+        >>> from mmdflow import MMD, Gaussian, flow
+        >>> from mmdflow.flows import Reweighting
+        >>> result = flow(MMD([[0.0], [1.0], [1.0]], Gaussian(0.1)), [[0.0], [1.0]], step_size=1.0, num_steps=100,
+        ...               integrator=Rest(), moves=Reweighting(1.0))
+        >>> result.particles.tolist(), result.weights.round(2)
+        ([[0.0], [1.0]], array([0.33, 0.67]))
+    """
+
+    name = "rest"
+
+    def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
+        """Return the particles as they are, and the size of the step; no evaluation."""
+        return x, step_size
+
+
 def named_integrators() -> dict[str, type[Integrator]]:
     """Return the integrators that can be chosen by name: the library's, and those of every module that is imported."""
     return dict(_NAMED)

@@ -10,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import check_particles
 from mmdflow.errors import InputError
 from mmdflow.flows.callbacks import Callback, callback_moves
-from mmdflow.flows.integrators import Integrator, make_integrator
+from mmdflow.flows.integrators import Integrator, make_integrator, named_integrators
 from mmdflow.flows.moves import Diffusion, Move, NoiseInjection
 from mmdflow.flows.state import FlowState, Record
-from mmdflow.types import FlowResult, ScalarOrSchedule
+from mmdflow.types import ArrayLike, FlowResult, ScalarOrSchedule, Step
 
 #: A velocity field, or a function of the step index (0, 1, ...) that returns one.
 FieldOrSchedule: TypeAlias = VelocityField | Callable[[int], VelocityField]
@@ -26,16 +26,16 @@ FieldOrSchedule: TypeAlias = VelocityField | Callable[[int], VelocityField]
 
 def flow(
     field: FieldOrSchedule,
-    particles: Float[Tensor, "n *event"],
+    particles: Float[Tensor, "n *event"] | ArrayLike,
     *,
-    step_size: ScalarOrSchedule,
     num_steps: int,
+    step_size: ScalarOrSchedule | None = None,
     integrator: str | Integrator = "euler",
-    momentum: ScalarOrSchedule = 0.0,
+    momentum: ScalarOrSchedule | None = None,
     noise_injection: ScalarOrSchedule | Move | None = None,
     diffusion: ScalarOrSchedule | Move | None = None,
     moves: Move | Sequence[Move] = (),
-    weights: Float[Tensor, " n"] | None = None,
+    weights: Float[Tensor, " n"] | ArrayLike | None = None,
     save_every: int | Sequence[int] | None = None,
     evaluate: bool = True,
     callback: Callback | Sequence[Callback] | None = None,
@@ -50,13 +50,16 @@ def flow(
     Args:
         field: what moves the particles: a `Divergence` F with its target, any other `VelocityField`, or a function of the step
             index 0, 1, ... that returns one; it is called once a step. F is evaluated where the field is a divergence.
-        particles: the source, [n, *event], n >= 1; never modified.
-        step_size: eta, a number or a function of the step index.
+        particles: the source, [n, *event], n >= 1; never modified. A tensor, a NumPy array, a list, or an array with DLPack, such
+            as JAX's; the result holds arrays of the same kind (NumPy's for lists). The flow runs in the wider of the dtypes of
+            particles and target; a target of fewer digits limits the velocity to its own.
         num_steps: steps to make, at least 0.
+        step_size: eta, a number or a function of the step index. By default `field.usual_step()`, the rule of `mmdflow flow`: it
+            follows the kernel's width or the target's spread, and brings its momentum along where none is given.
         integrator: what takes a step: an `Integrator` of `mmdflow.flows`, such as Heun() or Adaptive(tolerance=1e-3), which is
             not changed; or the name of one, such as "heun".
         momentum: short form, for integrators that are given by name and have one: in [0, 1), a number or a function of the step.
-            "nesterov" needs one; for "adam" it is beta_1.
+            "nesterov" needs one; for "adam" it is beta_1. 0 by default, unless the step is chosen, too.
         noise_injection: short form of `NoiseInjection(beta)`: the gradient is taken at x + beta u, off the support. It is not
             Langevin diffusion. A `DescentNoise` chooses beta by its descent condition.
         diffusion: short form of `Diffusion(scale)`: x receives scale u after the step (Langevin-like).
@@ -78,8 +81,8 @@ def flow(
         A `FlowResult`.
 
     Raises:
-        InputError: for NaN or infinite particles, mismatched shapes, impossible settings, or a move that needs more of the field
-            than it has.
+        InputError: for NaN or infinite particles, mismatched shapes, impossible settings, a move that needs more of the field
+            than it has, or a field without a usual step where none is given.
         DivergedError: when particles become non-finite; lower step_size.
 
     Example:
@@ -89,11 +92,17 @@ def flow(
         >>> result = flow(MMD(target, Gaussian(1.0)), target + 1, step_size=1.0, num_steps=100)
         >>> bool(result.values[-1] < 0.1 * result.values[0])
         True
+        >>> moved = flow(MMD([[1.0], [2.0]]), [[0.0], [5.0]], num_steps=200).particles  # kernel and step are chosen
+        >>> type(moved).__name__, sorted(moved.ravel().round(1).tolist())
+        ('ndarray', [1.0, 2.0])
     """
     field_at = _field_schedule(field, particles)
     _checks.count("num_steps", num_steps, 0)
+    give_back, x = _arrays.back(particles), _arrays.tensor("particles", particles)
+    if step_size is None:
+        step_size, momentum = usual_step(field, integrator, momentum)
     eta = _checks.schedule("step_size", step_size, _checks.non_negative)
-    stepper = make_integrator(integrator, momentum)
+    stepper = make_integrator(integrator, 0.0 if momentum is None else momentum)
     record = Record(_due(save_every), evaluate)
     actions = [
         *_short_form("noise_injection", noise_injection, NoiseInjection),
@@ -101,8 +110,9 @@ def flow(
         *_given_moves(moves),
         *callback_moves(callback),
     ]
+    _check_time(step_size, actions)
     with torch.inference_mode(False), torch.no_grad():
-        state = _begin(field_at(0), particles, weights, stepper, actions, generator)
+        state = _begin(field_at(0), x, weights, stepper, actions, generator)
         record.add(0, state)
         for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
             if step > 0:
@@ -116,21 +126,22 @@ def flow(
         report: dict[str, object] = {}
         for move in actions:
             report |= move.report()
-        return record.result(state, report)
+        return record.result(state, report, give_back)
 
 
 def _begin(
     field: VelocityField,
     particles: Tensor,
-    weights: Tensor | None,
+    weights: ArrayLike | None,
     integrator: Integrator,
     moves: Sequence[Move],
     generator: torch.Generator | None,
 ) -> FlowState:
     """Return the state before the first step, after checking what the flow is made of."""
-    check_particles(field, particles)
+    seen = check_particles(field, particles)
     _check_needs(field, moves)
-    x, weighted = particles.detach().clone(), weights is not None or any(move.weighted for move in moves)
+    x = particles.detach().to(torch.promote_types(particles.dtype, seen.dtype), copy=True)
+    weighted = weights is not None or any(move.weighted for move in moves)
     state = FlowState(field, x, _checks.weights("weights", weights, x) if weighted else None, integrator, generator)
     for move in moves:
         move.start(state)
@@ -157,6 +168,16 @@ def _check_shape(move: Move, state: FlowState, shape: torch.Size) -> None:
         )
 
 
+def _check_time(step_size: ScalarOrSchedule, moves: Sequence[Move]) -> None:
+    """Raise InputError where a move acts by the time of a step, and steps take none."""
+    for move in moves:
+        if move.timed and not callable(step_size) and step_size == 0:
+            raise InputError(
+                f"step_size = 0 with {type(move).__name__}: it acts in proportion to step_size, and would do nothing; "
+                f"integrator=Rest() of mmdflow.flows keeps the particles in place while time passes"
+            )
+
+
 def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
     """Raise InputError where a move needs more of the field than it has."""
     for move in moves:
@@ -173,28 +194,48 @@ def _field_schedule(field: FieldOrSchedule, particles: object) -> Callable[[int]
     given: object = field
     if isinstance(field, VelocityField):
         return lambda step: field
-    if isinstance(given, Tensor) and isinstance(particles, VelocityField):
+    if isinstance(particles, VelocityField):
         raise InputError(
-            "field is a tensor and particles is a velocity field: the field comes first, flow(field, particles)"
+            f"field is a {type(given).__name__.lower()} and particles a velocity field: the field comes first, flow(field, "
+            f"particles)"
         )
     if not callable(given):
         raise InputError(
-            f"field = {_short(given)}: must be a Divergence, such as MMD(target, Riesz()), another VelocityField, or a function "
-            f"of the step that returns one"
+            f"field = {_checks.shown(given)}: must be a Divergence, such as MMD(target, Riesz()), another VelocityField, or a "
+            f"function of the step that returns one"
         )
 
     def field_at(step: int) -> VelocityField:
         chosen = field(step)
         if not isinstance(chosen, VelocityField):
-            raise InputError(f"field({step}) = {_short(chosen)}: must be a VelocityField, such as MMD(target, Riesz())")
+            raise InputError(
+                f"field({step}) = {_checks.shown(chosen)}: must be a VelocityField, such as MMD(target, Riesz())"
+            )
         return chosen
 
     return field_at
 
 
-def _short(value: object) -> str:
-    """Return a value on one line; a tensor by its shape."""
-    return f"tensor {list(value.shape)}" if isinstance(value, Tensor) else " ".join(repr(value).split())[:80]
+def usual_step(
+    field: FieldOrSchedule, integrator: str | Integrator, momentum: ScalarOrSchedule | None = None
+) -> tuple[float, ScalarOrSchedule | None]:
+    """Return the step size that suits a field, and the momentum: the given one, or else the integrator's or the field's own.
+
+    Raises:
+        InputError: where the field has no rule for its step.
+    """
+    rule: Callable[[], Step | None] | None = getattr(field, "usual_step", None)
+    step = None if rule is None else rule()
+    if step is None:
+        kernel = getattr(field, "kernel", None)
+        of = "" if kernel is None else f" with kernel {type(kernel).__name__}"
+        raise InputError(
+            f"step_size is missing: no rule is known for {type(field).__name__}{of}; give a number, such as step_size=0.1"
+        )
+    if momentum is None and isinstance(integrator, str):
+        kind = named_integrators()[_checks.choice("integrator", integrator, named_integrators())]
+        momentum = kind.usual_momentum() or (step.momentum if kind.takes_momentum else None)
+    return step.size, momentum
 
 
 def _short_form(
@@ -210,7 +251,7 @@ def _given_moves(moves: Move | Sequence[Move]) -> list[Move]:
     several = list(moves) if isinstance(moves, Iterable) else [moves]
     for move in several:
         if not isinstance(move, Move):
-            raise InputError(f"moves = {_short(move)}: must be Move objects, such as BirthDeath(0.5)")
+            raise InputError(f"moves = {_checks.shown(move)}: must be Move objects, such as BirthDeath(0.5)")
     return several
 
 

@@ -26,6 +26,7 @@ class Move:
         needs_witness: whether the move needs the witness f, `state.witness_values()`; `flow` then refuses fields without one.
         needs_value: whether it needs F, `state.value(x)`; likewise.
         weighted: whether the particles carry weights of their own: 1/n each at the start, unless `flow` was given others.
+        timed: whether it acts in proportion to the time of a step, so that steps of size 0 leave it nothing to do.
 
     Example:
         >>> import torch
@@ -42,6 +43,7 @@ class Move:
     needs_witness: ClassVar[bool] = False
     needs_value: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     def start(self, state: FlowState) -> None:
         """Begin a flow: forget the last one, and check that the move makes sense in this one."""
@@ -103,6 +105,7 @@ class Reweighting(Move):
 
     needs_witness = True
     weighted = True
+    timed = True
 
     def __init__(self, rate: ScalarOrSchedule) -> None:
         self.rate_at = _checks.schedule("rate", rate, _checks.non_negative)
@@ -125,6 +128,7 @@ class BirthDeath(Move):
     """
 
     needs_witness = True
+    timed = True
 
     def __init__(self, rate: ScalarOrSchedule) -> None:
         self.rate_at = _checks.schedule("rate", rate, _checks.non_negative)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,9 +13,10 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import normal_like
 from mmdflow.divergences import Divergence, VelocityField
+from mmdflow.divergences.base import dtype_of
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows.integrators import Integrator
-from mmdflow.types import FlowResult
+from mmdflow.types import ArrayLike, FlowResult
 
 
 @dataclass
@@ -71,7 +73,13 @@ class FlowState:
     def gradient(self, x: Float[Tensor, "n *event"], at: Float[Tensor, "k *event"] | None = None) -> Tensor:
         """Return minus the velocity at `at` (default: at x), with the field frozen at x; counts one evaluation."""
         self.nfe += 1
-        return -self.field.velocity(x, at, self.weights)
+        velocity = self.field.velocity(self._seen(x), None if at is None else self._seen(at), self._seen(self.weights))
+        return -velocity.to(x.dtype)
+
+    def _seen(self, x: Any) -> Any:
+        """Return a tensor, or None, as the field takes it: in the dtype of its target."""
+        dtype = dtype_of(self.field)
+        return x if x is None or dtype is None else x.to(dtype)
 
     def _shifted_gradient(self, x: Tensor) -> Tensor:
         return self.gradient(x, None if self.shift is None else x + self.shift)
@@ -88,13 +96,20 @@ class FlowState:
                 f"state.witness_values() with field {type(self.field).__name__}: it has no witness; a move that needs one sets "
                 f"needs_witness = True"
             )
-        f: Tensor = witness(self.particles, self.weights)(self.particles)
-        return f
+        x = self._seen(self.particles)
+        f: Tensor = witness(x, self._seen(self.weights))(x)
+        return f.to(self.particles.dtype)
+
+    def divergence(self) -> Float[Tensor, ""]:
+        """Return F at the particles, of a field that is a `Divergence`."""
+        assert isinstance(self.field, Divergence)
+        value: Tensor = self.field(self._seen(self.particles), self._seen(self.weights))
+        return value.to(self.particles.dtype)
 
     def value(self, x: Float[Tensor, "n *event"]) -> float:
         """Return F at particles x, for moves with `needs_value`."""
         assert isinstance(self.field, Divergence)
-        return float(self.field(x, self.weights))
+        return float(self.field(self._seen(x), self._seen(self.weights)))
 
     def select(self, index: Tensor) -> None:
         """Replace every particle i by particle index[i], with what the integrator carries on for it."""
@@ -132,17 +147,19 @@ class Record:
         self.times.append(state.time)
         self.snapshots.append(state.particles)
         if self.evaluate and isinstance(state.field, Divergence):
-            self.values.append(state.field(state.particles, state.weights))
+            self.values.append(state.divergence())
 
-    def result(self, state: FlowState, report: dict[str, object]) -> FlowResult:
-        """Return what the flow returns."""
+    def result(
+        self, state: FlowState, report: dict[str, object], give_back: Callable[[Tensor], ArrayLike]
+    ) -> FlowResult:
+        """Return what the flow returns, as arrays of the kind that it was given."""
         return FlowResult(
-            particles=state.particles,
-            values=torch.stack(self.values) if self.values else state.particles.new_empty(0),
-            trajectory=torch.stack(self.snapshots),
-            steps=torch.tensor(self.steps),
+            particles=give_back(state.particles),
+            values=give_back(torch.stack(self.values) if self.values else state.particles.new_empty(0)),
+            trajectory=give_back(torch.stack(self.snapshots)),
+            steps=give_back(torch.tensor(self.steps)),
             nfe=state.nfe,
-            times=torch.tensor(self.times, dtype=torch.float64),
-            weights=state.weights,
+            times=give_back(torch.tensor(self.times, dtype=torch.float64)),
+            weights=None if state.weights is None else give_back(state.weights),
             report=report,
         )

@@ -11,7 +11,7 @@ sum over particles O(n). Kernels compose with ``+``, ``*`` and ``scalar *``; ``D
 `check_kernel` verifies a kernel of one's own.
 """
 
-from mmdflow.kernels.bandwidth import median_bandwidth, nearest_distance, optimal_bandwidth, thinned
+from mmdflow.kernels.bandwidth import default_bandwidth, median_bandwidth, nearest_distance, optimal_bandwidth, thinned
 from mmdflow.kernels.base import Kernel, Mixture, Product
 from mmdflow.kernels.check import check_kernel
 from mmdflow.kernels.config import BASES, base_config, base_kernel
@@ -49,6 +49,7 @@ __all__ = [
     "base_config",
     "base_kernel",
     "check_kernel",
+    "default_bandwidth",
     "median_bandwidth",
     "nearest_distance",
     "optimal_bandwidth",

@@ -12,6 +12,7 @@ from mmdflow import _checks
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.distances import squared_distances
+from mmdflow.types import ArrayLike
 
 #: Multipliers of the hash of a row: any large odd numbers.
 _MIX, _SEED = 0x2545F4914F6CDD1D, 0
@@ -41,7 +42,7 @@ def _hashes(x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     return torch.cat(hashes)
 
 
-def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
+def median_bandwidth(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int = 1000) -> float:
     """Return the median heuristic: the median of |x_i - x_j|, i < j, or of those above 0 where half of the pairs coincide.
 
     At most `max_points` rows of x are looked at (`thinned`); their order has no say.
@@ -64,7 +65,7 @@ def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
     return _checks.positive("median distance of x (are most points equal?)", median)
 
 
-def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
+def nearest_distance(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int = 1000) -> float:
     """Return the median distance of points to the nearest that differs, over at most `max_points` rows of x (`thinned`)."""
     few = thinned(flat(_checks.points("x", x)), max_points)
     r2 = squared_distances(few, few)
@@ -75,6 +76,19 @@ def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
             "x holds one distinct point: the distance to the nearest other needs at least 2; give a bandwidth"
         )
     return median
+
+
+def default_bandwidth(target: Float[Tensor, "m *event"] | ArrayLike) -> float:
+    """Return a width between the scale of the whole and that of the gaps: sqrt(median distance * median nearest distance).
+
+    Args:
+        target: samples [m, *event], m >= 2.
+
+    Raises:
+        InputError: if all samples are equal.
+    """
+    target = _checks.points("target", target)
+    return math.sqrt(median_bandwidth(target) * nearest_distance(target))
 
 
 def optimal_bandwidth(mean_norm: float, dim: int, sigma: float) -> float:

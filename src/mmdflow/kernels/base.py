@@ -14,6 +14,7 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.kernels import derivatives
 from mmdflow.kernels.profiles import Term
+from mmdflow.types import Step
 
 #: A function of a kernel, z [n, *event] and points [m, *event] that sums the kernel, or its gradient, over the points at every z.
 PartSum: TypeAlias = Callable[["Kernel", Tensor, Tensor], Tensor]
@@ -105,6 +106,24 @@ class Kernel(nn.Module):
             "RationalQuadratic with alpha > 1, and mixtures of them"
         )
 
+    @property
+    def width(self) -> float | None:
+        """The distance over which the kernel varies; None where it has none, or it is not known."""
+        return None
+
+    def usual_step(self, spread: float) -> Step | None:
+        """Return the step that suits the MMD flow with this kernel; None where no rule is known.
+
+        Args:
+            spread: root mean square of the target's entries about their means.
+
+        Example:
+            >>> from mmdflow import Gaussian, Riesz
+            >>> Gaussian(0.5).usual_step(1.0), Riesz().usual_step(2.0)
+            (Step(size=0.5, momentum=0.0), Step(size=0.6, momentum=0.9))
+        """
+        return None
+
     def log(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return log k(x_i, y_j) of a kernel with positive values, also where k itself underflows if the kernel knows how."""
         return self(x, y).log()
@@ -191,6 +210,15 @@ class Mixture(Kernel):
     def companion(self) -> Mixture:
         """Return the mixture of the members' companions."""
         return Mixture([member.companion() for member in self.members()], self.weights)
+
+    def usual_step(self, spread: float) -> Step | None:
+        """Return the step whose inverse is the weighted sum of the inverse of the members' steps, with their least momentum."""
+        steps = [member.usual_step(spread) for member in self.members()]
+        parts = [(step, weight) for step, weight in zip(steps, self.weights, strict=True) if weight > 0]
+        known = [(step, weight) for step, weight in parts if step is not None]
+        if not known or len(known) < len(parts):
+            return None
+        return Step(1 / sum(weight / step.size for step, weight in known), min(step.momentum for step, _ in known))
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """Return log sum_l weights_l k_l by its members' logarithms."""

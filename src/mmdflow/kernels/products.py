@@ -7,6 +7,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow._tensors import flat
 from mmdflow.kernels.base import Kernel
+from mmdflow.types import Step
 
 
 class Linear(Kernel):
@@ -33,6 +34,15 @@ class Linear(Kernel):
     def diag(self, x: Tensor) -> Tensor:
         """Return |x_i|^2, [n]."""
         return flat(x).square().sum(1)
+
+    @property
+    def width(self) -> float:
+        """1: it has no scale of its own."""
+        return 1.0
+
+    def usual_step(self, spread: float) -> Step:
+        """Return 0.5: the curvature of F with this kernel is 1."""
+        return Step(0.5)
 
     @property
     def finite(self) -> bool:

@@ -18,6 +18,7 @@ from mmdflow.errors import InputError
 from mmdflow.kernels.base import Kernel, Mixture, keeps_up
 from mmdflow.kernels.distances import Differences, squared_distances
 from mmdflow.kernels.profiles import LOG2E, Decay, Distance, Exponential, InverseRoot, Power, Term
+from mmdflow.types import Step
 
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
 Parameter: TypeAlias = float | Tensor
@@ -62,6 +63,16 @@ class Radial(Kernel):
         except (ZeroDivisionError, OverflowError):
             return None
         return term if term is not None and term.fits(dtype) else None
+
+    @property
+    def width(self) -> float | None:
+        """The bandwidth, or the scale; None for a kernel that has neither."""
+        value = getattr(self, "bandwidth", getattr(self, "scale", None))
+        return None if value is None else float(value)
+
+    def usual_step(self, spread: float) -> Step | None:
+        """Return 2 width^2: the curvature of F with a bounded kernel is about 1 / width^2."""
+        return None if self.width is None or getattr(self, "normalized", False) else Step(2 * self.width**2)
 
     def log_profile(self, r2: Tensor) -> Tensor:
         """Return log k as a function of the squared distance; kernels of one exponential know it where k underflows."""
@@ -125,7 +136,8 @@ class Radial(Kernel):
         """Keep a positive parameter: a number as it is (no rounding to float32), a tensor as buffer or parameter."""
         if isinstance(value, Tensor):
             if value.numel() != 1 or not bool(((value > 0) & torch.isfinite(value)).all()):
-                raise InputError(f"{name} = {value.tolist()}: must be one finite number > 0")
+                shown = value.item() if value.numel() == 1 else _checks.shown(value)
+                raise InputError(f"{name} = {shown}: must be one finite number > 0")
             if isinstance(value, nn.Parameter):
                 setattr(self, name, value)
             else:
@@ -462,6 +474,10 @@ class Riesz(Radial):
     def slope(self, r2: Tensor) -> Tensor:
         """Return -exponent r^(exponent - 2); 0 at r = 0."""
         return -self.exponent * _where_positive(r2, lambda s: s ** (self.exponent / 2 - 1), 0.0)
+
+    def usual_step(self, spread: float) -> Step:
+        """Return 0.3 spread^(2 - exponent), with momentum 0.9: it moves particles alike at every scale of the data."""
+        return Step(0.3 * spread ** (2 - self.exponent), 0.9)
 
     def compiled_profile(self) -> Term:
         """Return a `Distance` for exponent 1, else a `Power`."""

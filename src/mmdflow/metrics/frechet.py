@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.metrics.moments import Moments
+from mmdflow.types import ArrayLike
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 _CANCELS = 1e-3
 
 
-def frechet_distance(features_a: Float[Tensor, "n K"] | Moments, features_b: Float[Tensor, "m K"] | Moments) -> float:
+def frechet_distance(
+    features_a: Float[Tensor, "n K"] | Moments | ArrayLike, features_b: Float[Tensor, "m K"] | Moments | ArrayLike
+) -> float:
     r"""Return |mu_a - mu_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64, covariances with n - 1.
 
     The trace of the square root is taken from the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), so that singular
@@ -69,9 +72,9 @@ def warn_if_deficient(name: str, count: int, size: int) -> None:
         )
 
 
-def _moments(field: str, value: Tensor | Moments) -> Moments:
-    if isinstance(value, Tensor):
-        _checks.points(field, value)
+def _moments(field: str, value: ArrayLike | Moments) -> Moments:
+    if not isinstance(value, Moments):
+        value = _checks.points(field, value)
         if value.ndim != 2 or len(value) < 2:
             raise InputError(f"{field} has shape {list(value.shape)}: must be [n, K] with n >= 2")
         return Moments.of(value)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.kernels import squared_distances
+from mmdflow.types import ArrayLike
 
 #: The default k, that of Naeem et al.
 NEIGHBOURS = 5
@@ -34,7 +35,11 @@ class ManifoldScores:
 
 
 def manifold_scores(
-    features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], *, neighbours: int = NEIGHBOURS, block: int = 512
+    features: Float[Tensor, "n d"] | ArrayLike,
+    reference: Float[Tensor, "m d"] | ArrayLike,
+    *,
+    neighbours: int = NEIGHBOURS,
+    block: int = 512,
 ) -> ManifoldScores:
     """Return precision and recall (Kynkaanniemi et al. 2019, eq. 1-2), density and coverage (Naeem et al. 2020, eq. 4-5).
 
@@ -57,8 +62,7 @@ def manifold_scores(
         >>> manifold_scores(points[:6], points, neighbours=1)
         ManifoldScores(precision=1.0, recall=0.875, density=2.8333333333333335, coverage=0.875)
     """
-    _checks.points("reference", reference)
-    _checks.points("features", features, reference.shape[1:])
+    features, reference = _checks.samples("features", features, "reference", reference)
     k = _checks.count("neighbours", neighbours)
     for name, points in (("features", features), ("reference", reference)):
         if len(points) <= k:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow.types import ArrayLike
 
 #: Share of held-out images that count as close to the training set.
 CLOSE = 0.05
@@ -29,7 +30,7 @@ class Memorisation:
     close_share: float
 
 
-def memorisation(distances: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> Memorisation:
+def memorisation(distances: Float[Tensor, " n"] | ArrayLike, held_out: Float[Tensor, " m"] | ArrayLike) -> Memorisation:
     r"""Compare distances to the nearest training image: of samples, and of images that were held out of the training.
 
     copying_z is Z_U of Meehan, Chaudhuri and Dasgupta 2020 (their C_T with a single cell), the Mann-Whitney statistic
@@ -55,8 +56,7 @@ def memorisation(distances: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) 
         >>> memorisation(held_out, held_out)
         Memorisation(copying_z=0.0, close_share=0.05)
     """
-    _checks.points("held_out", held_out)
-    _checks.points("distances", distances, ())
+    distances, held_out = _checks.samples("distances", distances, "held_out", held_out, ())
     n, m = len(distances), len(held_out)
     of_samples, of_held_out = distances.double(), held_out.double()
     _, ties = torch.cat([of_samples, of_held_out]).unique(return_counts=True)

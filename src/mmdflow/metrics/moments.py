@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow.errors import InputError
+from mmdflow.types import ArrayLike
 
 #: Rows that are held in float64 at once.
 _BLOCK = 4096
@@ -31,7 +32,7 @@ class Moments:
     scatter: Float[Tensor, "K K"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "n K"], times: Int[Tensor, " n"] | None = None) -> Moments:
+    def of(cls, features: Float[Tensor, "n K"] | ArrayLike, times: Int[Tensor, " n"] | None = None) -> Moments:
         """Return the moments of features.
 
         Args:
@@ -41,7 +42,7 @@ class Moments:
         Raises:
             InputError: for features that are not a matrix, or not finite; times of another number, negative, or all 0.
         """
-        _checks.points("features", features)
+        features = _checks.points("features", features)
         if features.ndim != 2:
             raise InputError(f"features has shape {list(features.shape)}: must be [n, K]")
         if times is None:

@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
 from mmdflow.kernels import squared_distances
+from mmdflow.types import ArrayLike
 
 
 def nearest_distances(
-    x: Float[Tensor, "n *event"], reference: Float[Tensor, "m *event"], *, block: int = 256
-) -> Float[Tensor, " n"]:
+    x: Float[Tensor, "n *event"] | ArrayLike, reference: Float[Tensor, "m *event"] | ArrayLike, *, block: int = 256
+) -> Float[Tensor, " n"] | ArrayLike:
     """Return min_j |x_i - reference_j|, in blocks of rows; exactly 0 for copies.
 
     Example:
@@ -20,7 +21,8 @@ def nearest_distances(
         >>> nearest_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
         tensor([5.])
     """
-    _checks.points("reference", reference)
-    _checks.points("x", x, reference.shape[1:])
+    give_back = _arrays.back(x, reference)
+    x, reference = _checks.samples("x", x, "reference", reference)
     flat = reference.flatten(1)
-    return torch.cat([squared_distances(rows, flat).min(1).values.sqrt() for rows in x.flatten(1).split(block)])
+    nearest = torch.cat([squared_distances(rows, flat).min(1).values.sqrt() for rows in x.flatten(1).split(block)])
+    return give_back(nearest)

@@ -12,6 +12,7 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.metrics.frechet import frechet_distance
 from mmdflow.metrics.moments import Moments
+from mmdflow.types import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Estimate:
         return {"mean": self.mean} | ({"std": self.std} if self.std > 0 else {})
 
 
-def inception_score(probabilities: Float[Tensor, "n C"], *, splits: int = 10) -> Estimate:
+def inception_score(probabilities: Float[Tensor, "n C"] | ArrayLike, *, splits: int = 10) -> Estimate:
     """Return exp E_x KL(p(y|x) || p(y)), mean and deviation over consecutive splits (Salimans et al. 2016), in float64.
 
     It is 1 where every prediction is the same, and C where predictions are certain and all classes equally frequent. The splits
@@ -46,7 +47,7 @@ def inception_score(probabilities: Float[Tensor, "n C"], *, splits: int = 10) ->
         >>> round(inception_score(torch.eye(10).repeat(5, 1), splits=5).mean, 6)
         10.0
     """
-    _checks.points("probabilities", probabilities)
+    probabilities = _checks.points("probabilities", probabilities)
     if probabilities.ndim != 2 or bool((probabilities < 0).any()):
         raise InputError(f"probabilities has shape {list(probabilities.shape)}: must be [n, C], none negative")
     p = probabilities.double()
@@ -64,8 +65,8 @@ def inception_score(probabilities: Float[Tensor, "n C"], *, splits: int = 10) ->
 
 
 def kernel_distance(
-    features: Float[Tensor, "n K"],
-    reference: Float[Tensor, "m K"],
+    features: Float[Tensor, "n K"] | ArrayLike,
+    reference: Float[Tensor, "m K"] | ArrayLike,
     *,
     num_subsets: int = 100,
     subset_size: int = 1000,
@@ -86,8 +87,7 @@ def kernel_distance(
     Raises:
         InputError: for mismatched features, or subsets that are larger than the sets.
     """
-    _checks.points("reference", reference)
-    _checks.points("features", features, reference.shape[1:])
+    features, reference = _checks.samples("features", features, "reference", reference)
     _checks.count("num_subsets", num_subsets)
     size = _checks.count("subset_size", subset_size, 2)
     if size > min(len(features), len(reference)):
@@ -106,8 +106,8 @@ def kernel_distance(
 
 
 def frechet_interval(
-    features: Float[Tensor, "n K"],
-    reference: Float[Tensor, "m K"] | Moments,
+    features: Float[Tensor, "n K"] | ArrayLike,
+    reference: Float[Tensor, "m K"] | Moments | ArrayLike,
     *,
     level: float = 0.95,
     repeats: int = 100,
@@ -127,7 +127,8 @@ def frechet_interval(
         generator: draws them.
     """
     _checks.interval("level", level, 0.0, 1.0, "()")
-    against = Moments.of(reference) if isinstance(reference, Tensor) else reference
+    features = _checks.points("features", features)
+    against = reference if isinstance(reference, Moments) else Moments.of(reference)
     estimate, count = frechet_distance(features, against), len(features)
     resampled = torch.empty(_checks.count("repeats", repeats, 2), dtype=torch.float64)
     for i in range(repeats):
@@ -141,8 +142,8 @@ def frechet_interval(
 
 
 def frechet_at_infinity(
-    features: Float[Tensor, "n K"],
-    reference: Float[Tensor, "m K"] | Moments,
+    features: Float[Tensor, "n K"] | ArrayLike,
+    reference: Float[Tensor, "m K"] | Moments | ArrayLike,
     *,
     num_sizes: int = 15,
     generator: torch.Generator | None = None,
@@ -162,10 +163,11 @@ def frechet_at_infinity(
     Raises:
         InputError: for fewer than 4 K samples.
     """
+    features = _checks.points("features", features)
     count, width = features.shape
     if count < 4 * width:
         raise InputError(f"features has {count} samples of {width}: must have at least {4 * width} to extrapolate")
-    against = Moments.of(reference) if isinstance(reference, Tensor) else reference
+    against = reference if isinstance(reference, Moments) else Moments.of(reference)
     sizes = torch.linspace(max(count / 10, 2 * width), count, _checks.count("num_sizes", num_sizes, 2)).long()
     values = []
     for size in sizes.tolist():

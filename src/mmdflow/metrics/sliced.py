@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow.types import ArrayLike
 
 
 def sliced_w2(
-    x: Float[Tensor, "n *event"],
-    y: Float[Tensor, "m *event"],
+    x: Float[Tensor, "n *event"] | ArrayLike,
+    y: Float[Tensor, "m *event"] | ArrayLike,
     *,
     num_directions: int = 500,
     generator: torch.Generator | None = None,
@@ -27,8 +28,7 @@ def sliced_w2(
         >>> round(sliced_w2(torch.zeros(5, 1), torch.ones(3, 1)), 6)
         1.0
     """
-    _checks.points("y", y)
-    _checks.points("x", x, y.shape[1:])
+    x, y = _checks.samples("x", x, "y", y)
     _checks.count("num_directions", num_directions)
     x, y = x.flatten(1).double(), y.flatten(1).double()
     directions = F.normalize(torch.randn(x.shape[1], num_directions, dtype=x.dtype, generator=generator), dim=0)

@@ -13,14 +13,15 @@ from mmdflow import _checks
 from mmdflow._tensors import device_of, flat, memory_left
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, median_bandwidth, squared_distances
+from mmdflow.types import ArrayLike
 
 #: Rows at most whose distances the bandwidth of tied data is taken from.
 _BANDWIDTH_ROWS = 1000
 
 
 def mmd_test(
-    x: Float[Tensor, "n *event"],
-    y: Float[Tensor, "m *event"],
+    x: Float[Tensor, "n *event"] | ArrayLike,
+    y: Float[Tensor, "m *event"] | ArrayLike,
     kernel: Kernel | Sequence[Kernel] | None = None,
     *,
     method: str = "permutation",
@@ -70,8 +71,7 @@ def mmd_test(
         >>> mmd_test(x, y + 1, generator=generator)[1] < 0.05 < mmd_test(x, y, gaussian_scales(x), generator=generator)[1]
         True
     """
-    _checks.points("y", y)
-    _checks.points("x", x, y.shape[1:])
+    x, y = _checks.samples("x", x, "y", y)
     _checks.count("num_permutations", num_permutations)
     _checks.choice("method", method, METHODS)
     n, m = len(x), len(y)
@@ -136,19 +136,18 @@ def _shuffled(count: int, generator: torch.Generator | None, like: Tensor) -> Te
 
 
 def gaussian_scales(
-    x: Float[Tensor, "n *event"], factors: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0)
+    x: Float[Tensor, "n *event"] | ArrayLike, factors: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0)
 ) -> list[Kernel]:
     """Return Gaussian kernels whose bandwidths are the median distance of x times each factor.
 
     Where the median distance is 0, because most points are equal, the median of the positive distances takes its place.
     """
-    typical = _typical_distance(x)
+    typical = _typical_distance(_checks.points("x", x))
     return [Gaussian(typical * _checks.positive("factors", factor)) for factor in factors]
 
 
 def _typical_distance(x: Float[Tensor, "n *event"]) -> float:
     """Return the median distance of x, or that of its positive distances where it is 0; 1 where all points are equal."""
-    _checks.points("x", x)
     try:
         return median_bandwidth(x)
     except InputError:
@@ -242,7 +241,7 @@ class StopWhenIndistinguishable:
 
     def __init__(
         self,
-        held_out: Float[Tensor, "m *event"],
+        held_out: Float[Tensor, "m *event"] | ArrayLike,
         *,
         level: float = 0.05,
         every: int = 50,
@@ -252,11 +251,11 @@ class StopWhenIndistinguishable:
         generator: torch.Generator | None = None,
     ) -> None:
         self.held_out = _checks.points("held_out", held_out)
-        if len(held_out) < 2:
+        if len(self.held_out) < 2:
             raise InputError("held_out has 1 point: must have at least 2")
         self.level = _checks.interval("level", level, 0.0, 1.0, "()")
         self.every = _checks.count("every", every)
-        self.kernel = gaussian_scales(held_out) if kernel is None else kernel
+        self.kernel = gaussian_scales(self.held_out) if kernel is None else kernel
         self.method = _checks.choice("method", method, METHODS)
         self.num_permutations = _checks.count("num_permutations", num_permutations)
         self.generator = generator

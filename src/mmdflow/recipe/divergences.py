@@ -6,10 +6,9 @@ classes are taken from `mmdflow`, which loads them when they are built, so that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import mmdflow
 from mmdflow.errors import InputError
@@ -21,18 +20,7 @@ if TYPE_CHECKING:
     from mmdflow.divergences import Divergence
     from mmdflow.kernels import Kernel
     from mmdflow.recipe.flow import DivergenceSpec
-
-
-class Step(NamedTuple):
-    """A step of a flow.
-
-    Attributes:
-        size: eta.
-        momentum: in [0, 1).
-    """
-
-    size: float
-    momentum: float = 0.0
+    from mmdflow.types import Step
 
 
 @dataclass(frozen=True)
@@ -45,6 +33,7 @@ class Parts:
         width: bandwidth of the kernel; 1 where it has none.
         spread: root mean square of the target's entries about their means; 1 where that is 0.
         generator: draws the directions of slices.
+        given: a kernel that takes the place of the named one.
     """
 
     spec: DivergenceSpec
@@ -52,6 +41,7 @@ class Parts:
     width: float
     spread: float
     generator: torch.Generator
+    given: Kernel | None = None
 
     @property
     def exponent(self) -> float:
@@ -65,23 +55,8 @@ class Parts:
 
     @property
     def kernel(self) -> Kernel:
-        """The kernel of that name and width."""
-        return KERNELS[self.spec.kernel_name].build(self.width, self.exponent)
-
-    @property
-    def kernel_step(self) -> Step:
-        """The step of the MMD flow with that kernel."""
-        return KERNELS[self.spec.kernel_name].step(self)
-
-
-def _bounded_step(parts: Parts) -> Step:
-    """Return 2 width^2: the curvature of F with a bounded kernel is about 1 / width^2."""
-    return Step(2 * parts.width**2)
-
-
-def _riesz_step(parts: Parts) -> Step:
-    """Return 0.3 spread^(2 - exponent): it moves particles alike at every scale of the data."""
-    return Step(0.3 * parts.spread ** (2 - parts.exponent), 0.9)
+        """The kernel that was given, or else of that name and width."""
+        return self.given or KERNELS[self.spec.kernel_name].build(self.width, self.exponent)
 
 
 @dataclass(frozen=True)
@@ -91,28 +66,23 @@ class KernelChoice:
     Attributes:
         build: makes it of a width and an exponent.
         fields: which fields of `DivergenceSpec` shape it.
-        step: the step of the MMD flow with it.
         unit_height: whether k(x, x) = 1 at every width, so that the width may follow the particles.
     """
 
     build: Callable[[float, float], Kernel]
     fields: tuple[str, ...] = ("bandwidth",)
-    step: Callable[[Parts], Step] = _bounded_step
     unit_height: bool = True
 
 
 KERNELS: Mapping[str, KernelChoice] = {
-    "riesz": KernelChoice(
-        lambda width, exponent: mmdflow.Riesz(exponent), ("exponent", "ranks"), _riesz_step, unit_height=False
-    ),
+    "riesz": KernelChoice(lambda width, exponent: mmdflow.Riesz(exponent), ("exponent", "ranks"), unit_height=False),
     "gaussian": KernelChoice(lambda width, exponent: mmdflow.Gaussian(width)),
     "laplace": KernelChoice(lambda width, exponent: mmdflow.Laplace(width)),
     "matern-3/2": KernelChoice(lambda width, exponent: mmdflow.Matern(1.5, width)),
     "matern-5/2": KernelChoice(lambda width, exponent: mmdflow.Matern(2.5, width)),
     "inverse-multiquadric": KernelChoice(lambda width, exponent: mmdflow.InverseMultiquadric(width), unit_height=False),
     "rational-quadratic": KernelChoice(lambda width, exponent: mmdflow.RationalQuadratic(1.0, width)),
-    # the curvature of F with the linear kernel is 1
-    "linear": KernelChoice(lambda width, exponent: mmdflow.Linear(), (), lambda parts: Step(0.5), unit_height=False),
+    "linear": KernelChoice(lambda width, exponent: mmdflow.Linear(), (), unit_height=False),
 }
 #: Fields that belong to a kernel, and to no other that does not name them.
 KERNEL_FIELDS = frozenset(field for kernel in KERNELS.values() for field in kernel.fields)
@@ -124,14 +94,14 @@ class DivergenceChoice:
 
     Attributes:
         build: makes it of its parts.
-        step: the step of its flow.
+        step: the step of its flow; by default the divergence's own `usual_step`.
         fields: which fields of `DivergenceSpec` it has beside its name; of those that shape a kernel, the kernel must have them
             too.
         kernel: its kernel when none is given.
     """
 
     build: Callable[[Parts], Divergence]
-    step: Callable[[Parts], Step]
+    step: Callable[[Parts], Step] | None
     fields: tuple[str, ...]
     kernel: str = "gaussian"
 
@@ -141,19 +111,14 @@ def _sliced(parts: Parts) -> Divergence:
 
     spec, kernel = parts.spec, parts.kernel
     slices, directions = spec.num_directions or 50, spec.directions or "orthogonal"
-    if spec.kernel_name == "riesz":
+    if spec.kernel_name == "riesz" and parts.given is None:
         ranks = spec.ranks or "exact"
         return mmdflow.SlicedMMD(parts.target, slices, parts.exponent, directions, ranks, parts.generator)
     if not isinstance(kernel, Radial):
         raise InputError(
-            f"divergence.kernel = {spec.kernel_name!r} with divergence.name = 'sliced': must be a radial kernel"
+            f"divergence.kernel = {type(kernel).__name__.lower()!r} with divergence.name = 'sliced': must be a radial kernel"
         )
     return mmdflow.SlicedMMD(parts.target, slices, directions=directions, generator=parts.generator, kernel=kernel)
-
-
-def _sliced_step(parts: Parts) -> Step:
-    size, momentum = parts.kernel_step
-    return Step(size if parts.spec.kernel_name == "riesz" else size / 2, momentum)
 
 
 def _f_divergence(parts: Parts) -> Divergence:
@@ -162,6 +127,10 @@ def _f_divergence(parts: Parts) -> Divergence:
 
 
 def _adaptive(parts: Parts) -> Divergence:
+    if parts.given is not None:
+        raise InputError(
+            "kernel with divergence = 'adaptive': must be the name of one, whose bandwidth follows the particles"
+        )
     build = KERNELS[parts.spec.kernel_name].build
     rule = parts.spec.rule or "gradient"
     return mmdflow.AdaptiveMMD(parts.target, rule, kernel=lambda width: build(width, parts.exponent))
@@ -170,58 +139,31 @@ def _adaptive(parts: Parts) -> Divergence:
 _RIDGE = ("kernel", "bandwidth", "regularization")
 DIVERGENCES: Mapping[str, DivergenceChoice] = {
     "mmd": DivergenceChoice(
-        lambda parts: mmdflow.MMD(parts.target, parts.kernel),
-        lambda parts: parts.kernel_step,
-        ("kernel", "bandwidth", "exponent"),
-        "riesz",
+        lambda parts: mmdflow.MMD(parts.target, parts.kernel), None, ("kernel", "bandwidth", "exponent"), "riesz"
     ),
     "sliced": DivergenceChoice(
-        _sliced,
-        _sliced_step,
-        ("kernel", "bandwidth", "exponent", "num_directions", "directions", "ranks"),
-        "riesz",
+        _sliced, None, ("kernel", "bandwidth", "exponent", "num_directions", "directions", "ranks"), "riesz"
     ),
-    "kale": DivergenceChoice(
-        lambda parts: mmdflow.KALE(parts.target, parts.kernel, parts.ridge),
-        lambda parts: Step(parts.width**2 * parts.ridge / (1 + parts.ridge)),
-        _RIDGE,
-    ),
-    "drmmd": DivergenceChoice(
-        lambda parts: mmdflow.DrMMD(parts.target, parts.kernel, parts.ridge),
-        lambda parts: Step(parts.width**2 * parts.ridge / (1 + parts.ridge) / 2),
-        _RIDGE,
-    ),
-    "f-divergence": DivergenceChoice(
-        _f_divergence, lambda parts: Step(parts.width**2 * parts.ridge), (*_RIDGE, "entropy", "alpha")
-    ),
+    "kale": DivergenceChoice(lambda parts: mmdflow.KALE(parts.target, parts.kernel, parts.ridge), None, _RIDGE),
+    "drmmd": DivergenceChoice(lambda parts: mmdflow.DrMMD(parts.target, parts.kernel, parts.ridge), None, _RIDGE),
+    "f-divergence": DivergenceChoice(_f_divergence, None, (*_RIDGE, "entropy", "alpha")),
     "sobolev": DivergenceChoice(
-        lambda parts: mmdflow.SobolevDescent(parts.target, parts.kernel, parts.ridge), lambda parts: Step(0.1), _RIDGE
+        lambda parts: mmdflow.SobolevDescent(parts.target, parts.kernel, parts.ridge), None, _RIDGE
     ),
-    "adaptive": DivergenceChoice(_adaptive, lambda parts: Step(parts.spread**2), ("kernel", "rule")),
+    "adaptive": DivergenceChoice(_adaptive, None, ("kernel", "rule")),
 }
 
 
-def default_bandwidth(target: Tensor) -> float:
-    """Return a width between the scale of the whole and that of the gaps: sqrt(median distance * median nearest distance).
-
-    Args:
-        target: samples [m, *event], m >= 2.
-
-    Raises:
-        InputError: if all samples are equal.
-    """
-    from mmdflow.kernels import median_bandwidth, nearest_distance
-
-    return math.sqrt(median_bandwidth(target) * nearest_distance(target))
-
-
-def build_divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, Step]:
+def build_divergence(
+    spec: DivergenceSpec, target: Tensor, generator: torch.Generator, *, kernel: Kernel | None = None
+) -> tuple[Divergence, Step]:
     """Return the divergence from a target that the fields describe, and the step that suits its flow.
 
     Args:
         spec: the fields; what is not given follows the target's scale.
         target: samples [m, *event].
         generator: draws the directions of slices.
+        kernel: takes the place of the one that the fields name.
 
     Raises:
         InputError: for settings that do not belong together, or a target whose samples are all equal.
@@ -234,14 +176,21 @@ def build_divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Gene
         >>> type(divergence).__name__, step
         ('MMD', Step(size=0.5, momentum=0.0))
     """
+    from mmdflow.divergences.base import spread_of
+    from mmdflow.kernels import default_bandwidth
+
     width = spec.bandwidth or 1.0
-    if spec.bandwidth is None and "bandwidth" in spec.used:
+    if spec.bandwidth is None and "bandwidth" in spec.used and kernel is None:
         try:
             width = default_bandwidth(target)
         except InputError as error:
             raise InputError(
                 f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
             ) from None
-    spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
-    parts, choice = Parts(spec, target, width, spread, generator), DIVERGENCES[spec.name]
-    return choice.build(parts), choice.step(parts)
+    choice = DIVERGENCES[spec.name]
+    parts = Parts(spec, target, width, spread_of(target), generator, kernel)
+    divergence = choice.build(parts)
+    step = divergence.usual_step() if choice.step is None else choice.step(parts)
+    if step is None:
+        raise InputError(f"divergence.name = {spec.name!r}: no rule for its step is known; give step_size")
+    return divergence, step

@@ -58,6 +58,7 @@ class DivergenceSpec:
                 of = f"divergence.name = {self.name!r}" + (f" and kernel {kernel}" if "kernel" in used else "")
                 raise InputError(
                     f"divergence.{name} = {value!r} with {of}: must not be given; its fields are {', '.join(used)}"
+                    f"{self._takers(name)}"
                 )
         if self.exponent is not None:
             _checks.interval("divergence.exponent", self.exponent, 0.0, 2.0, "()")
@@ -71,6 +72,13 @@ class DivergenceSpec:
             raise InputError(
                 f"divergence.alpha = {self.alpha!r} with divergence.entropy = {self.entropy!r}: tsallis and only it needs one"
             )
+
+    def _takers(self, name: str) -> str:
+        """Return a hint at the kernels that have a field, where the divergence would take them."""
+        if name not in KERNEL_FIELDS or "kernel" not in DIVERGENCES[self.name].fields:
+            return ""
+        kernels = [kernel for kernel, choice in KERNELS.items() if name in choice.fields]
+        return f"; divergence.kernel = {' or '.join(kernels[:2])} has {name}" if kernels else ""
 
     @property
     def kernel_name(self) -> str:
@@ -89,11 +97,17 @@ class FlowSpec:
     """A particle flow.
 
     Attributes:
-        target: a toy distribution, a file of points (.npy, .npz, .csv, .pt, .parquet, .h5ad or, of its obsm, .h5ad#NAME), or a
-            picture whose darkness is a density.
+        target: a toy distribution, a file of points (.npy, .npz, .csv, .tsv, .pt, .parquet, .h5ad; FILE.npz#NAME, and
+            FILE.h5ad#NAME for an entry of obsm), or a picture whose darkness is a density.
         source: gaussian (around the target's mean, a third as wide), a toy distribution, a file of points, or a picture.
-        num_particles: drawn from the source; a file of points gives as many random rows.
-        num_targets: samples of the target that the flow uses; a file of points gives as many random rows.
+        num_particles: drawn from the source, 500 by default; of a file of points as many random rows, and by default all, in
+            their order.
+        num_targets: samples of the target that the flow uses, 500 by default; a file of points gives as many random rows, and by
+            default all (500 with stop_level). The test at the end needs rows that the flow does not use.
+        columns: of a table, those that move, separated by commas; by default all numbers but those that `id` names or that are
+            called id, sample_id, index, ... Other columns are kept as they are. The target must have the same columns.
+        id: of a table, columns to keep as they are, separated by commas.
+        apply: a file of further rows, with the columns of the source, that follow the same flow.
         num_steps: steps.
         step_size: eta; by default one that suits the divergence's scale.
         momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0. Integrators that need one have their own.
@@ -111,8 +125,8 @@ class FlowSpec:
 
     target: str = "rings"
     source: str = "gaussian"
-    num_particles: int = 500
-    num_targets: int = 500
+    num_particles: int | None = None
+    num_targets: int | None = None
     num_steps: int = 500
     step_size: float | None = None
     momentum: float | None = None
@@ -121,6 +135,9 @@ class FlowSpec:
     birth_death: float | None = None
     stop_level: float | None = None
     tolerance: float | None = None
+    columns: str | list[str] | None = None
+    id: str | list[str] | None = None
+    apply: str | None = None
     frames: int = 60
     seed: int = 0
     divergence: DivergenceSpec = field(default_factory=DivergenceSpec)
@@ -128,9 +145,15 @@ class FlowSpec:
     def __post_init__(self) -> None:
         """Check the numbers."""
         for name, minimum in (("num_particles", 1), ("num_targets", 2), ("num_steps", 1), ("frames", 1), ("seed", 0)):
-            _checks.count(name, getattr(self, name), minimum)
+            if getattr(self, name) is not None:
+                _checks.count(name, getattr(self, name), minimum)
         _settings.check(self, positive=["step_size", "tolerance"], non_negative=["noise_injection", "birth_death"])
         if self.momentum is not None:
             _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
+        if self.apply is not None and (self.birth_death is not None or self.integrator == "adaptive"):
+            raise InputError(
+                f"apply = {self.apply!r} with birth_death or integrator = 'adaptive': must be left out; further rows follow by "
+                f"steps that do not depend on the others"
+            )
         if self.stop_level is not None:
             _checks.interval("stop_level", self.stop_level, 0.0, 1.0, "()")

@@ -45,7 +45,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
+        there = [str(other) for ending in ("*.yaml", "*.yml") for other in file.parent.glob(ending)]
+        raise InputError(f"{file}: no such file{_checks.near(str(file), there)}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file}: not readable YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(content, dict):

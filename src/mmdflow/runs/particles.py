@@ -13,9 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow.data import READ_POINT_FILES, TOYS, density_points, is_points_file, read_points, toy
+from mmdflow.data import (
+    READ_POINT_FILES,
+    TOYS,
+    Rows,
+    density_points,
+    is_points_file,
+    read_rows,
+    save_points,
+    toy,
+)
 from mmdflow.errors import InputError
-from mmdflow.flows import BirthDeath, Callback, Integrator, flow, named_integrators
+from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, flow, named_integrators
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
 from mmdflow.recipe.flow import FlowSpec
@@ -23,6 +32,10 @@ from mmdflow.types import FlowResult
 
 #: Points of each sample that the two-sample test looks at, at most.
 _MAX_TESTED = 2000
+
+
+#: Points of a toy distribution or a picture that are drawn by default.
+_DRAWN = 500
 
 
 @dataclass(frozen=True)
@@ -34,18 +47,89 @@ class ParticleRun:
         target: the samples that the flow used, [m, *event].
         report: F before and after, p-value of the two-sample test against held-out samples where there are any, seconds, NFE;
             with a tolerance, how many sums were quick and how many exact, and the largest error that was measured.
+        step_size: that the flow took.
+        applied: where the further rows of `apply` went.
     """
 
     result: FlowResult
     target: Tensor
     report: dict[str, Any]
+    step_size: float
+    applied: Tensor | None = None
 
 
-def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = False) -> ParticleRun:
+@dataclass(frozen=True)
+class Prepared:
+    """The points of a flow by settings, read and drawn before it begins.
+
+    Attributes:
+        generator: of all that follows.
+        particles: where the flow starts, [n, *event].
+        target: the samples that it uses.
+        test: samples for the test at the end, where there are any.
+        stopping: samples to stop by, where that is asked and there are any.
+        source: the rows of the source, where it is a file.
+        further: the rows of `apply`.
+    """
+
+    generator: torch.Generator
+    particles: Tensor
+    target: Tensor
+    test: Tensor | None
+    stopping: Tensor | None
+    source: Rows | None
+    further: Rows | None
+
+    def save(self, particles: Tensor, path: str | Path) -> None:
+        """Write particles: into the table that they came from, where they came from one."""
+        if self.source is None:
+            save_points(particles, path)
+        else:
+            self.source.save(particles, path)
+
+
+def prepare_flow(spec: FlowSpec) -> Prepared:
+    """Read and draw the points of a flow.
+
+    Raises:
+        InputError: for points, fields or files that do not fit each other.
+    """
+    integrators = named_integrators()
+    _checks.choice("integrator", spec.integrator, integrators)
+    generator = torch.Generator().manual_seed(spec.seed)
+    rows = None
+    if is_points_file(spec.source):
+        rows = read_rows(spec.source, _names(spec.columns), _names(spec.id) or [])
+        if spec.num_particles is not None and spec.num_particles < len(rows.points):
+            chosen = torch.randperm(len(rows.points), generator=generator)[: spec.num_particles]
+            rows = rows.take(chosen.sort().values)
+    elif (spec.columns or spec.id) and not is_points_file(spec.target):
+        raise InputError(f"columns and id with source = {spec.source!r}, target = {spec.target!r}: are for tables")
+    target, test, stopping = _split_target(spec, rows, generator)
+    particles = _source(spec, rows, target, generator)
+    if particles.shape[1:] != target.shape[1:]:
+        raise InputError(
+            f"source = {spec.source!r} has event shape {list(particles.shape[1:])}: must be {list(target.shape[1:])}, the "
+            f"target's"
+        )
+    further = None
+    if spec.apply is not None:
+        if rows is None:
+            raise InputError(
+                f"apply = {spec.apply!r} with source = {spec.source!r}: is for a source that is a file of points"
+            )
+        further = read_rows(spec.apply, rows.moved or None, _names(spec.id) or [], like=rows)
+    return Prepared(generator, particles, target, test, stopping, rows, further)
+
+
+def run_flow(
+    spec: FlowSpec, *, prepared: Prepared | None = None, watch: Callback | None = None, progress: bool = False
+) -> ParticleRun:
     """Run the flow that the fields describe.
 
     Args:
         spec: the fields; what is not given suits the target, see `mmdflow.recipe.divergences`.
+        prepared: its points, of `prepare_flow`.
         watch: called with step and particles after every step.
         progress: show a bar.
 
@@ -57,43 +141,49 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
         >>> run.result.particles.shape, run.report["steps"]
         (torch.Size([20, 2]), 5)
     """
-    integrators = named_integrators()
-    integrator = integrators[_checks.choice("integrator", spec.integrator, integrators)]
-    generator = torch.Generator().manual_seed(spec.seed)
-    target, test, stopping = _split_target(spec, generator)
-    particles = _source(spec, target, generator)
-    if particles.shape[1:] != target.shape[1:]:
-        raise InputError(
-            f"source = {spec.source!r} has event shape {list(particles.shape[1:])}: must be {list(target.shape[1:])}, the "
-            f"target's"
-        )
+    points = prepare_flow(spec) if prepared is None else prepared
+    generator, target = points.generator, points.target
     start = time.perf_counter()
     with ops.within(spec.tolerance) as sums:
         divergence, step = build_divergence(spec.divergence, target, generator)
+        settings: dict[str, Any] = {
+            "step_size": step.size if spec.step_size is None else spec.step_size,
+            "momentum": _momentum(spec, named_integrators()[spec.integrator], step.momentum),
+            "noise_injection": _falling_noise(spec),
+            "integrator": spec.integrator,
+        }
+        recording = None if points.further is None else Recording(divergence)
         result = flow(
-            divergence,
-            particles,
-            step_size=step.size if spec.step_size is None else spec.step_size,
+            divergence if recording is None else recording,
+            points.particles,
             num_steps=spec.num_steps,
-            momentum=_momentum(spec, integrator, step.momentum),
-            noise_injection=_falling_noise(spec),
-            integrator=spec.integrator,
             moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
             save_every=max(1, spec.num_steps // spec.frames),
-            callback=[*([] if watch is None else [watch]), *_stops(spec, stopping, generator)],
+            callback=[*([] if watch is None else [watch]), *_stops(spec, points.stopping, generator)],
             progress=progress,
             generator=generator,
+            **settings,
         )
+        steps, applied, values = int(result.steps[-1]), None, result.values
+        if recording is not None and points.further is not None:
+            values = torch.stack([divergence(result.trajectory[0]), divergence(result.particles)])
+            start_of_new = points.further.points.to(target.dtype)
+            applied = flow(recording.replay(), start_of_new, num_steps=steps, generator=generator, **settings).particles
     report: dict[str, Any] = {
-        "value_start": float(result.values[0]),
-        "value_end": float(result.values[-1]),
-        "steps": int(result.steps[-1]),
+        "value_start": float(values[0]),
+        "value_end": float(values[-1]),
+        "steps": steps,
         "nfe": result.nfe,
         "seconds": time.perf_counter() - start,
-        "p_value": _p_value(result.particles, test, generator),
+        "p_value": _p_value(result.particles, points.test, generator),
         "sums": None if sums is None else {"error": sums.error, "quick": sums.grids, "exact": sums.exact},
     }
-    return ParticleRun(result, target, report)
+    return ParticleRun(result, target, report, settings["step_size"], applied)
+
+
+def _names(given: str | list[str] | None) -> list[str] | None:
+    """Return names that were given as a list, or separated by commas."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
 
 def _stops(spec: FlowSpec, stopping: Tensor | None, generator: torch.Generator) -> list[Callback]:
@@ -124,35 +214,44 @@ def _p_value(particles: Tensor, test: Tensor | None, generator: torch.Generator)
     return mmd_test(particles[:_MAX_TESTED], few, gaussian_scales(few), generator=generator)[1]
 
 
-def _split_target(spec: FlowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _split_target(
+    spec: FlowSpec, source: Rows | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Split rows into target, test and stopping sets.
 
     The stopping set is there only where `stop_level` is given. A file with too few rows for all of them leaves what it has after
     the target to both, or None for a set of less than two rows.
     """
-    count, stops = spec.num_targets, spec.stop_level is not None
-    rows = _points("target", spec.target, (3 if stops else 2) * count, generator)
+    count, stops = spec.num_targets or _DRAWN, spec.stop_level is not None
+    if is_points_file(spec.target):
+        rows = read_rows(spec.target, _names(spec.columns), _names(spec.id) or [], like=source).points
+        rows = rows[torch.randperm(len(rows), generator=generator)]  # the file's order may mean something
+        if spec.num_targets is None and not stops:
+            return rows, None, None
+        rows = rows[: (3 if stops else 2) * count]
+    else:
+        rows = _drawn("target", spec.target, (3 if stops else 2) * count, generator)
     target, rest = rows[:count], rows[count:]
     half = (len(rest) + 1) // 2 if stops else 0
     stopping, test = rest[:half], rest[half:]
     return target, test if len(test) > 1 else None, stopping if len(stopping) > 1 else None
 
 
-def _source(spec: FlowSpec, target: Tensor, generator: torch.Generator) -> Tensor:
+def _source(spec: FlowSpec, rows: Rows | None, target: Tensor, generator: torch.Generator) -> Tensor:
     """Return the particles to start from."""
+    if rows is not None:
+        return rows.points.to(target.dtype)
+    count = spec.num_particles or _DRAWN
     if spec.source == "gaussian":
-        noise = torch.randn(spec.num_particles, *target.shape[1:], dtype=target.dtype, generator=generator)
+        noise = torch.randn(count, *target.shape[1:], dtype=target.dtype, generator=generator)
         return target.mean(0) + noise * (target - target.mean(0)).square().mean().sqrt() / 3
-    return _points("source", spec.source, spec.num_particles, generator).to(target.dtype)
+    return _drawn("source", spec.source, count, generator).to(target.dtype)
 
 
-def _points(field: str, name: str, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n points of a toy distribution or picture, or read up to n from a file."""
+def _drawn(field: str, name: str, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n points of a toy distribution or picture."""
     if name in TOYS:
         return toy(name, n, generator)
-    if is_points_file(name):
-        points = read_points(name)
-        return points[torch.randperm(len(points), generator=generator)[:n]]  # the file's order may mean something
     if Path(name).suffix.lower() in Image.registered_extensions():
         return density_points(name, n, generator)
     extra = ["gaussian"] if field == "source" else []

@@ -115,7 +115,7 @@ def test_distance_schedule_is_split_among_the_steps_of_a_level(pipeline):
         ({"particles": torch.full((2, 1, 8, 8), 255.0)}, r"range \[255, 255\]: must be \[n, 1, 8, 8\], in \[-10, 10\]"),
         ({"particles": torch.full((2, 1, 8, 8), 1.5), "noise_source": True}, r"range \[1.5, 1.5\]: .*in \[-1, 1\]"),
         ({"particles": torch.full((2, 1, 8, 8), float("nan"))}, r"range \[nan, nan\]"),
-        ({"particles": torch.zeros(2, 1, 8, 8, dtype=torch.float64)}, "particles are torch.float64"),
+        ({"particles": torch.zeros(2, 1, 8, 8, dtype=torch.long)}, "particles have dtype torch.int64"),
         ({"labels": 1}, "train with --sampling.class_means=true"),
         ({"known": torch.zeros(1, 8, 8)}, "mask is missing"),
         ({"known": torch.zeros(1, 8, 8), "mask": torch.ones(1, 8, 8)}, "mask has dtype torch.float32"),

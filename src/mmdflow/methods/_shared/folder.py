@@ -35,6 +35,10 @@ def find_folder(path: str | Path) -> Path:
     folder = _folder_of(path)
     if folder is None:
         names = shipped_models()
+        if (Path(path) / _run_folder.RECIPE).is_file():
+            raise InputError(
+                f"model = {str(path)!r}: is an unfinished run; `mmdflow train --resume {path}` finishes it"
+            )
         raise InputError(
             f"model = {str(path)!r}: must be a pipeline folder, a run folder with a finished pipeline, or one of "
             f"{', '.join(names)}{_checks.near(str(path), names)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from mmdflow._settings import changed
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.folder import find_folder, open_config, save_pipeline
-from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect, draw_source
+from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect, draw_source, given_back
+from mmdflow.types import ArrayLike
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +48,7 @@ class SavedPipeline:
         num_particles: int = 64,
         *,
         generator: torch.Generator | None = None,
-        particles: Float[Tensor, "n *event"] | None = None,
+        particles: Float[Tensor, "n *event"] | ArrayLike | None = None,
         return_trajectory: bool = False,
         progress: bool = False,
         **settings: Any,
@@ -56,7 +58,8 @@ class SavedPipeline:
         Args:
             num_particles: samples.
             generator: of everything that is drawn.
-            particles: where to start instead of the source, [n, *event]; then num_particles is not used.
+            particles: where to start instead of the source, [n, *event]; then num_particles is not used. The output is of
+                the same kind of array.
             return_trajectory: keep the particles after every step.
             progress: show a bar over the steps.
             settings: fields of the sampler's settings, the class attribute `settings`; None, or a field that is left out, is
@@ -69,14 +72,42 @@ class SavedPipeline:
         chosen = self._settings(settings)
         source = self._start(num_particles, particles, generator, chosen)
         steps = self._steps(source, chosen, generator)
-        return collect(steps, scale=self.data_scale, return_trajectory=return_trajectory, progress=progress)
+        output = collect(steps, scale=self.data_scale, return_trajectory=return_trajectory, progress=progress)
+        return given_back(output, particles)
+
+    def __repr__(self) -> str:
+        """Return a few lines: the event, the weights, the settings of a call, and what made it."""
+        return f"{type(self).__name__}(\n" + "".join(f"  {name}: {text}\n" for name, text in self._summary()) + ")"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in self._summary())
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """Return what a reader wants to know at first sight, a line each."""
+        networks = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        tensors = [tensor for network in networks for tensor in network.parameters()]
+        changed_settings = {
+            entry.name: getattr(self.defaults, entry.name)
+            for entry in fields(self.defaults)
+            if getattr(self.defaults, entry.name) is not None
+        }
+        made = self.provenance.get("command") or self.provenance.get("recipe", {})
+        shape = getattr(self, "event_shape", ())
+        lines = [
+            ("event", str(list(shape))),
+            ("weights", f"{sum(tensor.numel() for tensor in tensors):,} on {tensors[0].device}"),
+            ("settings", ", ".join(f"{name}={value!r}" for name, value in changed_settings.items())[:300]),
+        ]
+        return [*lines, ("made by", str(made)[:200])] if made else lines
 
     def _settings(self, changes: dict[str, Any]) -> Any:
         """Return the settings of a run."""
         return changed(self.defaults, changes)
 
     def _start(
-        self, num_particles: int, particles: Tensor | None, generator: torch.Generator | None, settings: Any
+        self, num_particles: int, particles: ArrayLike | None, generator: torch.Generator | None, settings: Any
     ) -> Tensor:
         """Return the particles that a run starts from, in the model's units: the given ones, or draws from N(0, I)."""
         return draw_source(self._network(), num_particles, particles, generator, scale=self.data_scale)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
 from mmdflow._tensors import normal_like, to_bytes
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
+from mmdflow.types import ArrayLike
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from mmdflow.plots import Animation
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,49 @@ class SampleOutput:
     """What a pipeline returns.
 
     Attributes:
-        particles: [n, *event]; images lie in [-1, 1].
+        particles: [n, *event]; images lie in [-1, 1]. A tensor, or the kind of array that the pipeline was given.
         nfe: evaluations of the network per particle that were made.
         trajectory: the particles at the start and after every step, [S, n, *event], if `return_trajectory`.
     """
 
-    particles: Float[Tensor, "n *event"]
+    particles: Float[ArrayLike, "n *event"]
     nfe: int
-    trajectory: Float[Tensor, "S n *event"] | None = None
+    trajectory: Float[ArrayLike, "S n *event"] | None = None
 
     def __repr__(self) -> str:
         """Return a line."""
         return f"{type(self).__name__}({list(self.particles.shape)} particles, nfe {self.nfe})"
+
+    def _repr_html_(self) -> str:
+        """Return the line, for notebooks, over a picture of the particles where there can be one."""
+        from mmdflow import plots
+
+        return plots.html(repr(self), self.plot)
+
+    def plot(self) -> Image.Image:
+        """Return a picture of the particles: a grid of images, or points as `FlowResult.plot` shows them.
+
+        Raises:
+            ImportError: without matplotlib, unless the events are images.
+        """
+        from mmdflow import plots
+
+        return plots.flow_pictures(self.particles[None], [self.nfe])[0]
+
+    def animate(self, *, path: str | Path | None = None, seconds: float = 4.0) -> Animation:
+        """Return an animation of the trajectory, which notebooks show; with `path` also save it, as .gif or .mp4.
+
+        Raises:
+            InputError: without `return_trajectory=True` in the call that made it.
+        """
+        from mmdflow import plots
+
+        if self.trajectory is None:
+            raise InputError("trajectory is missing: call the pipeline with return_trajectory=True to animate it")
+        animation = plots.Animation(plots.flow_pictures(self.trajectory, range(len(self.trajectory))), seconds)
+        if path is not None:
+            animation.save(path)
+        return animation
 
     @property
     def images(self) -> list[Image.Image]:
@@ -45,8 +80,18 @@ class SampleOutput:
 
         if self.particles.ndim != 4 or self.particles.shape[1] not in (1, 3):
             raise InputError(f"particles have event shape {list(self.particles.shape[1:])}: images are [1 or 3, h, w]")
-        pixels = to_bytes(self.particles).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = to_bytes(_arrays.tensor("particles", self.particles)).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
+
+
+Output = TypeVar("Output", bound=SampleOutput)
+
+
+def given_back(output: Output, *given: ArrayLike) -> Output:
+    """Return an output whose arrays are of the kind that a pipeline was given; see `mmdflow._arrays.back`."""
+    back = _arrays.back(*given)
+    trajectory = None if output.trajectory is None else back(output.trajectory)
+    return replace(output, particles=back(output.particles), trajectory=trajectory)
 
 
 @dataclass(frozen=True)
@@ -69,7 +114,7 @@ class Steps:
 def draw_source(
     network: FeatureNetwork,
     num_particles: int,
-    particles: Float[Tensor, "n *event"] | None = None,
+    particles: Float[Tensor, "n *event"] | ArrayLike | None = None,
     generator: torch.Generator | None = None,
     *,
     scale: float = 1.0,
@@ -77,7 +122,7 @@ def draw_source(
     """Return N(0, I) particles for a network, or the given ones times `scale`, checked.
 
     Raises:
-        InputError: for a count below 1, or particles of another shape, type or device than the network's.
+        InputError: for a count below 1, or particles of another shape or device than the network's.
 
     Example:
         >>> from mmdflow.features import MLPFeatures
@@ -86,9 +131,7 @@ def draw_source(
     """
     like = next(network.parameters())
     if particles is not None:
-        _checks.points("particles", particles, network.event_shape)
-        _checks.alike("particles", particles, like)
-        return particles * scale
+        return _checks.placed("particles", particles, network.event_shape, like) * scale
     return normal_like(like.new_empty(_checks.count("num_particles", num_particles), *network.event_shape), generator)
 
 

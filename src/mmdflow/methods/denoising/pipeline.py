@@ -28,7 +28,7 @@ from mmdflow.methods.denoising.settings import (
 from mmdflow.noise import SCHEDULES, Schedule, schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DenoisingPipeline(SavedPipeline):
     """A trained denoiser with all that sampling needs.
 

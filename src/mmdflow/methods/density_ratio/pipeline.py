@@ -17,11 +17,12 @@ from mmdflow.methods._shared.gradient_flow import FlowPipeline, FlowStep
 from mmdflow.methods.density_ratio.flow import ratio_step
 from mmdflow.methods.density_ratio.prior import GaussianPrior
 from mmdflow.methods.density_ratio.settings import RatioFlow
+from mmdflow.types import ArrayLike
 
 PRIOR = "prior.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DensityRatioPipeline(FlowPipeline):
     """A trained density ratio with all that sampling needs.
 
@@ -61,7 +62,7 @@ class DensityRatioPipeline(FlowPipeline):
         return settings
 
     def _start(
-        self, num_particles: int, particles: Tensor | None, generator: torch.Generator | None, settings: RatioFlow
+        self, num_particles: int, particles: ArrayLike | None, generator: torch.Generator | None, settings: RatioFlow
     ) -> Tensor:
         if particles is not None:
             return super()._start(num_particles, particles, generator, settings)

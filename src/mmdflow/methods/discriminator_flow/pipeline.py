@@ -15,7 +15,7 @@ from mmdflow.methods.discriminator_flow.flow import discriminator_step
 from mmdflow.methods.discriminator_flow.settings import DiscriminatorFlow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DiscriminatorFlowPipeline(FlowPipeline):
     """A trained discriminator with all that sampling needs.
 

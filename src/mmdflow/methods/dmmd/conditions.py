@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmdflow import _arrays
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.targets.base import Target
 from mmdflow.noise import Schedule
+from mmdflow.types import ArrayLike
 
 #: Noise has no entry beyond this many standard deviations; a source that has is in other units.
 _FAR = 10.0
@@ -44,17 +46,20 @@ class FixedEntries:
 
 
 def check_source(
-    particles: Tensor, event_shape: tuple[int, ...], like: Tensor, data_scale: float, *, clean: bool
+    particles: ArrayLike, event_shape: tuple[int, ...], like: Tensor, data_scale: float, *, clean: bool
 ) -> Tensor:
-    """Return particles if they can start a run: of the event's shape, finite; images in [-1, 1] if clean, else not far off."""
+    """Return particles, in the model's dtype, if they can start a run: of its event shape, and finite.
+
+    Images lie in [-1, 1] if clean, else not far off.
+    """
     expected = ["n", *event_shape]
     shown = f"[{', '.join(map(str, expected))}]"
-    if not isinstance(particles, Tensor):
-        raise InputError(f"particles: must be a torch.Tensor {shown}, got {type(particles).__name__}")
-    if particles.dtype != like.dtype or particles.device != like.device:
-        raise InputError(
-            f"particles are {particles.dtype} on {particles.device}: must be {like.dtype} on {like.device}, the model's"
-        )
+    given, particles = particles, _arrays.tensor("particles", particles)
+    if not particles.is_floating_point():
+        raise InputError(f"particles have dtype {particles.dtype}: must be a floating dtype")
+    if particles.device != like.device and given is particles:
+        raise InputError(f"particles are on {particles.device}: must be on {like.device}, as the model")
+    particles = particles.to(like)
     images = len(event_shape) == 3
     limit = 1.0 if clean else max(1.0, _FAR / data_scale)
     allowed = f"must be {shown}" + (f", in [-{limit:g}, {limit:g}]" if images else " and finite")
@@ -67,14 +72,16 @@ def check_source(
     return particles
 
 
-def check_labels(labels: Int[Tensor, " n"] | int, n: int, target: Target, device: torch.device) -> Int[Tensor, " n"]:
+def check_labels(
+    labels: Int[Tensor, " n"] | int | ArrayLike, n: int, target: Target, device: torch.device
+) -> Int[Tensor, " n"]:
     """Return one class a particle, of those that the target knows apart."""
     if target.num_classes == 0:
         raise InputError(
             "labels: the model holds no target means of classes; train with --sampling.class_means=true, or give "
             "target_means(..., labels=...)"
         )
-    classes = torch.as_tensor(labels, device=device)
+    classes = _arrays.tensor("labels", labels, floating=False).to(device)
     if classes.is_floating_point() or classes.dtype == torch.bool:
         raise InputError(f"labels have dtype {classes.dtype}: must be integers")
     if classes.ndim == 0:
@@ -88,7 +95,7 @@ def check_labels(labels: Int[Tensor, " n"] | int, n: int, target: Target, device
 
 
 def check_known(
-    known: Tensor | None, mask: Tensor | None, n: int, event_shape: tuple[int, ...], like: Tensor
+    known: ArrayLike | None, mask: ArrayLike | None, n: int, event_shape: tuple[int, ...], like: Tensor
 ) -> tuple[Tensor, Tensor] | None:
     """Return known values and their mask, both [n, *event]; None where neither is given."""
     if known is None and mask is None:
@@ -97,9 +104,7 @@ def check_known(
         missing = "known" if known is None else "mask"
         raise InputError(f"{missing} is missing: known values and their mask (True = known) go together")
     whole = (n, *event_shape)
-    for name, value in (("known", known), ("mask", mask)):
-        if not isinstance(value, Tensor):
-            raise InputError(f"{name}: must be a torch.Tensor, got {type(value).__name__}")
+    known, mask = _arrays.tensor("known", known), _arrays.tensor("mask", mask, floating=False)
     if mask.dtype != torch.bool:
         raise InputError(f"mask has dtype {mask.dtype}: must be torch.bool, True where known")
     if tuple(known.shape) not in (whole, event_shape, (1, *event_shape)):

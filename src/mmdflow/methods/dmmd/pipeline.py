@@ -22,7 +22,7 @@ from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_config, base_kernel
 from mmdflow.methods._shared.folder import CONFIG, load_network, load_tensors
 from mmdflow.methods._shared.pretrained import SavedPipeline
-from mmdflow.methods._shared.sampling import SampleOutput
+from mmdflow.methods._shared.sampling import SampleOutput, given_back
 from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.sampler import sample
@@ -33,7 +33,7 @@ from mmdflow.methods.dmmd.targets.samples import TargetSamples
 from mmdflow.methods.dmmd.targets.witness import TargetWitness
 from mmdflow.methods.dmmd.walk import Walk
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
-from mmdflow.types import SamplingMonitor
+from mmdflow.types import ArrayLike, SamplingMonitor
 
 #: What a folder may hold of its target.
 TARGETS: tuple[type[Target], ...] = (TargetMeans, TargetSamples, TargetWitness)
@@ -50,7 +50,7 @@ class DMMDOutput(SampleOutput):
     monitor: SamplingMonitor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DMMDPipeline(SavedPipeline):
     """A trained noise-conditional kernel with all that sampling needs.
 
@@ -115,10 +115,10 @@ class DMMDPipeline(SavedPipeline):
         num_particles: int = 64,
         *,
         generator: torch.Generator | None = None,
-        particles: Float[Tensor, "n *event"] | None = None,
-        labels: Int[Tensor, " n"] | int | None = None,
-        known: Float[Tensor, "*any"] | None = None,
-        mask: Bool[Tensor, "*part"] | None = None,
+        particles: Float[Tensor, "n *event"] | ArrayLike | None = None,
+        labels: Int[Tensor, " n"] | int | ArrayLike | None = None,
+        known: Float[Tensor, "*any"] | ArrayLike | None = None,
+        mask: Bool[Tensor, "*part"] | ArrayLike | None = None,
         noise_source: bool = False,
         monitor: bool = False,
         return_trajectory: bool = False,
@@ -130,7 +130,8 @@ class DMMDPipeline(SavedPipeline):
         Args:
             num_particles: N_p; with the exact sampler the particles interact (the paper uses 200).
             generator: of the initial noise, and of a source's or known entries' noise.
-            particles: the source instead of N(0, I), [n, *event]; then num_particles is not used.
+            particles: the source instead of N(0, I), [n, *event]; then num_particles is not used. This and what
+                follows may be arrays of any kind; the output is of the kind of the first that is given.
             labels: the class of every particle, [n], or of all; needs target means of classes.
             known: values of known entries, [*event] or [n, *event]; they come back as they are.
             mask: True where known; broadcasts to [n, *event].
@@ -195,7 +196,8 @@ class DMMDPipeline(SavedPipeline):
         if inpainting is not None:  # to the last bit
             x = torch.where(where, values, x)
         trajectory = torch.stack(frames) / self.data_scale if return_trajectory else None
-        return DMMDOutput(x, nfe, trajectory, None if recorder is None else recorder.result())
+        output = DMMDOutput(x, nfe, trajectory, None if recorder is None else recorder.result())
+        return given_back(output, particles, known, mask)
 
     def _checked_target(self) -> Target:
         if self.target is None:
@@ -208,7 +210,7 @@ class DMMDPipeline(SavedPipeline):
     def _source(
         self,
         count: int,
-        particles: Tensor | None,
+        particles: ArrayLike | None,
         noise_source: bool,
         t_max: float,
         generator: torch.Generator | None,
@@ -219,8 +221,8 @@ class DMMDPipeline(SavedPipeline):
                 raise InputError("noise_source = True without particles: give the source, particles=[n, *event]")
             _checks.count("num_particles", count)
             return normal_like(like.new_empty(count, *self.event_shape), generator)
-        check_source(particles, self.event_shape, like, self.data_scale, clean=noise_source)
-        x = particles.detach() * self.data_scale
+        given = check_source(particles, self.event_shape, like, self.data_scale, clean=noise_source)
+        x = given.detach() * self.data_scale
         if not noise_source:
             return x
         return self.schedule.add_noise(x, normal_like(x, generator), x.new_full((len(x),), t_max))

@@ -21,7 +21,7 @@ from mmdflow.methods.jko.chain import push
 from mmdflow.methods.jko.settings import JKOSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JKOPipeline(SavedPipeline):
     """A trained chain of maps with all that sampling needs.
 

@@ -25,7 +25,7 @@ from mmdflow.methods.mmd_gan.settings import MMDGANSettings
 _REFERENCES = "references.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MMDGANPipeline(SavedPipeline):
     """A trained MMD-GAN with all that sampling needs.
 

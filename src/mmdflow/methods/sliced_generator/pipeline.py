@@ -18,9 +18,10 @@ from mmdflow.methods._shared.sampling import Steps
 from mmdflow.methods.sliced_generator.chain import Source, advance, enlarge
 from mmdflow.methods.sliced_generator.loss import check_chain
 from mmdflow.methods.sliced_generator.settings import SlicedGeneratorSettings
+from mmdflow.types import ArrayLike
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlicedGeneratorPipeline(SavedPipeline):
     """A trained chain with all that sampling needs.
 
@@ -73,7 +74,7 @@ class SlicedGeneratorPipeline(SavedPipeline):
     def _start(
         self,
         num_particles: int,
-        particles: Tensor | None,
+        particles: ArrayLike | None,
         generator: torch.Generator | None,
         settings: SlicedGeneratorSettings,
     ) -> Tensor:

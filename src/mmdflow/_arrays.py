@@ -1,0 +1,106 @@
+"""Arrays of any library become tensors where they come in, and go back as what they were. Nothing else converts arrays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmdflow.errors import InputError, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KINDS = "a torch tensor, a NumPy array, a list of numbers, or an array with DLPack"
+
+
+def tensor(field: str, value: Any, *, floating: bool = True) -> Tensor:
+    """Return a tensor as it is, and a copy of any other array: NumPy, lists, tables with `__array__`, JAX, CuPy (DLPack).
+
+    The copy matters: DLPack shares memory, and what is recorded of a flow must not change when its owner goes on.
+
+    Args:
+        field: what messages call it.
+        value: the array.
+        floating: whether numbers of other types, in what is no tensor, become float64, as NumPy's own arithmetic has it.
+
+    Raises:
+        InputError: for what is no array of numbers.
+
+    Example:
+        >>> tensor("x", [[1, 2], [3, 4]])
+        tensor([[1., 2.],
+                [3., 4.]], dtype=torch.float64)
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+        try:
+            made: Tensor = torch.utils.dlpack.from_dlpack(value).clone()
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{field}: no tensor can be made of a {_name(value)} ({reason(error)})") from None
+        return made.double() if floating and not made.is_floating_point() and not made.is_complex() else made
+    return torch.from_numpy(_numbers(field, value, floating))
+
+
+def back(*values: Any) -> Callable[[Tensor], Any]:
+    """Return what turns a result into the kind of array that was given.
+
+    Of several, a tensor decides, else the first that is not None. Arrays with DLPack go back to their library; lists and tables
+    give NumPy arrays, and single numbers NumPy's.
+
+    Example:
+        >>> import torch
+        >>> back([[1.0]])(torch.ones(2)), back(None)(torch.ones(2))
+        (array([1., 1.], dtype=float32), tensor([1., 1.]))
+    """
+    import torch
+
+    given = [value for value in values if value is not None]
+    if not given or any(isinstance(value, torch.Tensor) for value in given):
+        return lambda result: result
+    from_dlpack = _from_dlpack(given[0])
+    if from_dlpack is None:
+        return lambda result: result.detach().cpu().numpy()[()]
+    return lambda result: from_dlpack(result.detach())
+
+
+def _from_dlpack(value: Any) -> Callable[[Any], Any] | None:
+    """Return what makes an array of a value's own library from another's; None for NumPy, lists and tables."""
+    if isinstance(value, np.ndarray | np.generic) or not hasattr(value, "__dlpack__"):
+        return None
+    if hasattr(value, "__array_namespace__"):
+        library = value.__array_namespace__()
+    else:
+        library = sys.modules.get(type(value).__module__.partition(".")[0])
+    made: Callable[[Any], Any] | None = getattr(library, "from_dlpack", None)
+    return made
+
+
+def _numbers(field: str, value: Any, floating: bool) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a copy as a NumPy array of numbers that torch knows."""
+    try:
+        array = np.array(value, order="C")  # results depend on values, not on how they lie in memory
+    except (TypeError, ValueError) as error:
+        ragged = "inhomogeneous" in str(error)
+        what = "rows of different lengths" if ragged else reason(error)
+        raise InputError(f"{field}: a {_name(value)} with {what}: must be {KINDS}") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{field}: must be {KINDS}, got a {_name(value)} of {_content(array)}")
+    if array.dtype.kind == "f":
+        return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
+    return array.astype(np.float64) if floating else array
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def _content(array: np.ndarray[Any, np.dtype[Any]]) -> str:
+    return {"U": "text", "S": "text", "O": "objects", "c": "complex numbers", "M": "dates", "m": "durations"}.get(
+        array.dtype.kind, str(array.dtype)
+    )

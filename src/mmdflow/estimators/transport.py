@@ -1,0 +1,175 @@
+"""Moving one sample onto another, and new points along the same flow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from mmdflow import _arrays, _checks
+from mmdflow.divergences import Divergence, VelocityField
+from mmdflow.errors import InputError
+from mmdflow.flows import Adaptive, Integrator, Recording, flow
+from mmdflow.flows.loop import usual_step
+from mmdflow.kernels import Kernel
+from mmdflow.recipe import DivergenceSpec
+from mmdflow.recipe.divergences import DIVERGENCES, KERNELS, build_divergence
+
+_DTYPES = (np.float64, np.float32)
+#: Points at least that a standard normal target has.
+_NORMAL = 1000
+
+
+class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    r"""Move the rows of X onto a target sample along the gradient flow of a divergence, and new rows along the same flow.
+
+    `fit` runs the flow x <- x + eta v_t(x) and keeps its particles. `transform` gives a fitted row the place that it reached.
+    A new row z follows the recorded velocities, momentum included: z <- z + eta v_t(z). It feels the fitted particles. New rows
+    do not feel each other, so that each may come alone.
+
+    Args:
+        divergence: whose flow: "mmd", "sliced", "kale", "drmmd", "f-divergence", "sobolev" or "adaptive"; or a function that
+            makes a velocity field of the target [m, d], a tensor, such as ``lambda y: Drift(y, Gaussian(1.0))``.
+        kernel: a `Kernel`, or the name of one ("riesz", "gaussian", ...), whose bandwidth then follows the target. By default
+            riesz for mmd and sliced, else gaussian.
+        target: samples [m, d], if they do not come with `fit`; or "normal", draws from N(0, I), which makes a normaliser.
+        num_steps: steps of the flow.
+        step_size: eta; by default the one that suits the divergence (`usual_step`).
+        momentum: in [0, 1); by default the one that suits the divergence, where the step is chosen, too; else 0.
+        integrator: the name of one of `mmdflow.flows`, or an object. "adaptive" is refused: its steps depend on all rows.
+        random_state: seed of the normal target and of slices.
+
+    Attributes:
+        moved_: where the rows of X ended, [n, d].
+        divergence_: the field that moved them.
+        values_: F before and after, for a divergence that has F.
+        n_features_in_: d.
+
+    Memory is that of num_steps copies of X (twice that for Heun's steps).
+
+    Example:
+        >>> import numpy as np
+        >>> from mmdflow import MMDTransport
+        >>> rng = np.random.default_rng(0)
+        >>> source, target = rng.normal(size=(100, 2)), rng.normal(size=(200, 2)) + 3
+        >>> transport = MMDTransport(num_steps=300).fit(source, target)
+        >>> transport.transform(source).mean(0).round(0), transport.transform([[0.0, 0.0]]).round(0)
+        (array([3., 3.]), array([[3., 3.]]))
+    """
+
+    def __init__(
+        self,
+        divergence: str | Callable[[torch.Tensor], VelocityField] = "mmd",
+        kernel: str | Kernel | None = None,
+        *,
+        target: Any = "normal",
+        num_steps: int = 200,
+        step_size: float | None = None,
+        momentum: float | None = None,
+        integrator: str | Integrator = "euler",
+        random_state: Any = None,
+    ) -> None:
+        self.divergence = divergence
+        self.kernel = kernel
+        self.target = target
+        self.num_steps = num_steps
+        self.step_size = step_size
+        self.momentum = momentum
+        self.integrator = integrator
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> MMDTransport:
+        """Run the flow.
+
+        Args:
+            X: the rows to move, [n, d], an array or a data frame.
+            y: the target, [m, d], with X's columns. None takes `target`; so does a vector, the labels that pipelines hand on.
+
+        Raises:
+            InputError: for a target of other columns, or impossible settings.
+        """
+        X = validate_data(self, X, dtype=_DTYPES, order="C")
+        if isinstance(self.integrator, Adaptive) or self.integrator == "adaptive":
+            raise InputError("integrator = 'adaptive': its steps depend on all rows; new rows could not follow alone")
+        random = check_random_state(self.random_state)
+        target = self._target(X, y, random)
+        generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
+        field = self._field(_arrays.tensor("target", target), generator)
+        self._recording = Recording(field)
+        self._step = self._settings(field)
+        self.moved_ = flow(self._recording, X, **self._step).particles
+        self.divergence_ = field
+        if isinstance(field, Divergence):
+            self.values_ = np.array([float(field(X)), float(field(self.moved_))])
+        self._places: dict[bytes, list[int]] = defaultdict(list)
+        for i, row in enumerate(_keys(X)):
+            self._places[row].append(i)
+        self._places.default_factory = None
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Return where the rows of X go, [k, d]: fitted rows to where they ended, new ones along the recorded flow."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=_DTYPES, order="C", reset=False)
+        moved = np.empty(X.shape, self.moved_.dtype)
+        new: list[int] = []
+        seen: dict[bytes, int] = defaultdict(int)
+        for i, row in enumerate(_keys(X.astype(self.moved_.dtype, copy=False))):
+            places = self._places.get(row)
+            if places is None:
+                new.append(i)
+            else:  # equal rows take the places of equal rows in turn
+                moved[i] = self.moved_[places[min(seen[row], len(places) - 1)]]
+                seen[row] += 1
+        if new:
+            rows = np.ascontiguousarray(X[new], self.moved_.dtype)
+            moved[new] = flow(self._recording.replay(), rows, **self._step).particles
+        return moved.astype(X.dtype, copy=False)
+
+    def _target(self, X: Any, y: Any, random: np.random.RandomState) -> Any:
+        if y is not None and np.asarray(y).ndim == 2:
+            return validate_data(self, y, dtype=X.dtype, order="C", reset=False)
+        if isinstance(self.target, str):
+            _checks.choice("target", self.target, ("normal",))
+            return random.standard_normal((max(_NORMAL, len(X)), X.shape[1])).astype(X.dtype)
+        return validate_data(self, self.target, dtype=X.dtype, order="C", reset=False)
+
+    def _field(self, target: torch.Tensor, generator: torch.Generator) -> VelocityField:
+        if not isinstance(self.divergence, str):
+            if not callable(self.divergence) or self.kernel is not None:
+                raise InputError(
+                    f"divergence = {_checks.shown(self.divergence)}, kernel = {_checks.shown(self.kernel)}: must be a name, or a "
+                    f"function of the target, which then comes without kernel"
+                )
+            return self.divergence(target)
+        _checks.choice("divergence", self.divergence, DIVERGENCES)
+        if isinstance(self.kernel, Kernel):
+            return build_divergence(DivergenceSpec(self.divergence), target, generator, kernel=self.kernel)[0]
+        if self.kernel is not None:
+            _checks.choice("kernel", self.kernel, KERNELS)
+        return build_divergence(DivergenceSpec(self.divergence, self.kernel), target, generator)[0]
+
+    def _settings(self, field: VelocityField) -> dict[str, Any]:
+        """Return what the flow is called with."""
+        size: Any = self.step_size
+        momentum: Any = self.momentum
+        if size is None:
+            size, momentum = usual_step(field, self.integrator, momentum)
+        steps = {"num_steps": _checks.count("num_steps", self.num_steps), "integrator": self.integrator}
+        return {"step_size": size, "momentum": momentum, **steps}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _keys(rows: np.ndarray[Any, np.dtype[Any]]) -> list[bytes]:
+    """Return the bytes of each row; those of 0 and -0 agree."""
+    return [row.tobytes() for row in np.ascontiguousarray(rows + 0.0)]
