@@ -88,9 +88,9 @@ def _write(run: ParticleRun, options: Options) -> None:
 
 def _print(report: dict[str, Any], options: Options) -> None:
     """Print what the flow reached, the verdict of the test, and the files."""
-    print(
-        f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
-    )
+    start, end = report["value_start"], report["value_end"]
+    value = "none" if start is None else f"{start:.4g} -> {end:.4g}"
+    print(f"F        {value} in {report['steps']} steps, {report['seconds']:.1f} s")
     if report["p_value"] is not None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mmdflow.divergences import Divergence
+    from mmdflow.divergences import VelocityField
+    from mmdflow.flows.loop import FieldOrSchedule
     from mmdflow.kernels import Kernel
     from mmdflow.recipe.flow import DivergenceSpec
 
@@ -45,6 +46,7 @@ class Parts:
         width: bandwidth of the kernel; 1 where it has none.
         spread: root mean square of the target's entries about their means; 1 where that is 0.
         generator: draws the directions of slices.
+        num_steps: of the flow, over which a bandwidth falls.
     """
 
     spec: DivergenceSpec
@@ -52,6 +54,7 @@ class Parts:
     width: float
     spread: float
     generator: torch.Generator
+    num_steps: int = 1
 
     @property
     def exponent(self) -> float:
@@ -93,21 +96,23 @@ class KernelChoice:
         fields: which fields of `DivergenceSpec` shape it.
         step: the step of the MMD flow with it.
         unit_height: whether k(x, x) = 1 at every width, so that the width may follow the particles.
+        companion: whether a drift can be made of it.
     """
 
     build: Callable[[float, float], Kernel]
     fields: tuple[str, ...] = ("bandwidth",)
     step: Callable[[Parts], Step] = _bounded_step
     unit_height: bool = True
+    companion: bool = False
 
 
 KERNELS: Mapping[str, KernelChoice] = {
     "riesz": KernelChoice(
         lambda width, exponent: mmdflow.Riesz(exponent), ("exponent", "ranks"), _riesz_step, unit_height=False
     ),
-    "gaussian": KernelChoice(lambda width, exponent: mmdflow.Gaussian(width)),
-    "laplace": KernelChoice(lambda width, exponent: mmdflow.Laplace(width)),
-    "matern-3/2": KernelChoice(lambda width, exponent: mmdflow.Matern(1.5, width)),
+    "gaussian": KernelChoice(lambda width, exponent: mmdflow.Gaussian(width), companion=True),
+    "laplace": KernelChoice(lambda width, exponent: mmdflow.Laplace(width), companion=True),
+    "matern-3/2": KernelChoice(lambda width, exponent: mmdflow.Matern(1.5, width), companion=True),
     "matern-5/2": KernelChoice(lambda width, exponent: mmdflow.Matern(2.5, width)),
     "inverse-multiquadric": KernelChoice(lambda width, exponent: mmdflow.InverseMultiquadric(width), unit_height=False),
     "rational-quadratic": KernelChoice(lambda width, exponent: mmdflow.RationalQuadratic(1.0, width)),
@@ -120,23 +125,23 @@ KERNEL_FIELDS = frozenset(field for kernel in KERNELS.values() for field in kern
 
 @dataclass(frozen=True)
 class DivergenceChoice:
-    """A divergence.
+    """A divergence, or a velocity field that is none.
 
     Attributes:
-        build: makes it of its parts.
+        build: makes it of its parts, or a function of the step that makes it.
         step: the step of its flow.
         fields: which fields of `DivergenceSpec` it has beside its name; of those that shape a kernel, the kernel must have them
             too.
         kernel: its kernel when none is given.
     """
 
-    build: Callable[[Parts], Divergence]
+    build: Callable[[Parts], FieldOrSchedule]
     step: Callable[[Parts], Step]
     fields: tuple[str, ...]
     kernel: str = "gaussian"
 
 
-def _sliced(parts: Parts) -> Divergence:
+def _sliced(parts: Parts) -> VelocityField:
     from mmdflow.kernels import Radial
 
     spec, kernel = parts.spec, parts.kernel
@@ -156,12 +161,30 @@ def _sliced_step(parts: Parts) -> Step:
     return Step(size if parts.spec.kernel_name == "riesz" else size / 2, momentum)
 
 
-def _f_divergence(parts: Parts) -> Divergence:
+def _f_divergence(parts: Parts) -> VelocityField:
     entropy = parts.spec.entropy or "kl"
     return mmdflow.FDivergence(parts.target, parts.kernel, parts.ridge, entropy, alpha=parts.spec.alpha)
 
 
-def _adaptive(parts: Parts) -> Divergence:
+def _drift(parts: Parts) -> FieldOrSchedule:
+    spec, build = parts.spec, KERNELS[parts.spec.kernel_name].build
+
+    def drift(width: float) -> VelocityField:
+        kernel, normalization = build(width, parts.exponent), spec.normalization or "mean-shift"
+        return mmdflow.Drift(parts.target, kernel, normalization=normalization)
+
+    if spec.final_bandwidth is None:
+        return drift(parts.width)
+    return mmdflow.annealed(drift, parts.width, spec.final_bandwidth, parts.num_steps)
+
+
+def _drift_step(parts: Parts) -> Step:
+    """Return half the way to the mean of the neighbours; in the units of each form, at the narrowest bandwidth."""
+    narrow = min(parts.width, parts.spec.final_bandwidth or parts.width)
+    return Step({"none": 2.0, "batch": 2.0, "sharp": 0.5 * narrow**2}.get(parts.spec.normalization or "", 0.5))
+
+
+def _adaptive(parts: Parts) -> VelocityField:
     build = KERNELS[parts.spec.kernel_name].build
     rule = parts.spec.rule or "gradient"
     return mmdflow.AdaptiveMMD(parts.target, rule, kernel=lambda width: build(width, parts.exponent))
@@ -198,6 +221,7 @@ DIVERGENCES: Mapping[str, DivergenceChoice] = {
         lambda parts: mmdflow.SobolevDescent(parts.target, parts.kernel, parts.ridge), lambda parts: Step(0.1), _RIDGE
     ),
     "adaptive": DivergenceChoice(_adaptive, lambda parts: Step(parts.spread**2), ("kernel", "rule")),
+    "drift": DivergenceChoice(_drift, _drift_step, ("kernel", "bandwidth", "normalization", "final_bandwidth")),
 }
 
 
@@ -215,13 +239,16 @@ def default_bandwidth(target: Tensor) -> float:
     return math.sqrt(median_bandwidth(target) * nearest_distance(target))
 
 
-def build_divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Generator) -> tuple[Divergence, Step]:
-    """Return the divergence from a target that the fields describe, and the step that suits its flow.
+def build_divergence(
+    spec: DivergenceSpec, target: Tensor, generator: torch.Generator, num_steps: int = 1
+) -> tuple[FieldOrSchedule, Step]:
+    """Return the divergence from a target that the fields describe, or a drift, and the step that suits its flow.
 
     Args:
         spec: the fields; what is not given follows the target's scale.
         target: samples [m, *event].
         generator: draws the directions of slices.
+        num_steps: of the flow, over which a bandwidth falls.
 
     Raises:
         InputError: for settings that do not belong together, or a target whose samples are all equal.
@@ -243,5 +270,5 @@ def build_divergence(spec: DivergenceSpec, target: Tensor, generator: torch.Gene
                 f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
             ) from None
     spread = float((target - target.mean(0)).square().mean().sqrt()) or 1.0
-    parts, choice = Parts(spec, target, width, spread, generator), DIVERGENCES[spec.name]
+    parts, choice = Parts(spec, target, width, spread, generator, num_steps), DIVERGENCES[spec.name]
     return choice.build(parts), choice.step(parts)

@@ -32,7 +32,8 @@ class ParticleRun:
     Attributes:
         result: of `flow`.
         target: the samples that the flow used, [m, *event].
-        report: F before and after, p-value of the two-sample test against held-out samples where there are any, seconds, NFE.
+        report: F before and after, None where the field has none; p-value of the two-sample test against held-out samples where
+            there are any, seconds, NFE.
     """
 
     result: FlowResult
@@ -66,7 +67,7 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
             f"source = {spec.source!r} has event shape {list(particles.shape[1:])}: must be {list(target.shape[1:])}, the "
             f"target's"
         )
-    divergence, step = build_divergence(spec.divergence, target, generator)
+    divergence, step = build_divergence(spec.divergence, target, generator, spec.num_steps)
     start = time.perf_counter()
     result = flow(
         divergence,
@@ -83,8 +84,8 @@ def run_flow(spec: FlowSpec, *, watch: Callback | None = None, progress: bool = 
         generator=generator,
     )
     report: dict[str, Any] = {
-        "value_start": float(result.values[0]),
-        "value_end": float(result.values[-1]),
+        "value_start": float(result.values[0]) if len(result.values) else None,
+        "value_end": float(result.values[-1]) if len(result.values) else None,
         "steps": int(result.steps[-1]),
         "nfe": result.nfe,
         "seconds": time.perf_counter() - start,
