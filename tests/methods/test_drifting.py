@@ -480,6 +480,15 @@ def test_recipes_are_on_equal_terms(data):
         assert recipe.bounded == (data != "checkerboard")
 
 
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion"])
+def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data):
+    recipe, plain = read(f"dmmd-onestep-{data}"), read(f"drifting-{data}")
+    assert recipe.spaces.model == data
+    assert recipe.spaces.hidden
+    changed = {"description": "", "spaces": SpacesSettings()}
+    assert dataclasses.replace(recipe, **changed) == dataclasses.replace(plain, **changed)
+
+
 @pytest.mark.parametrize(
     ("spec", "fields", "message"),
     [
