@@ -20,7 +20,7 @@ from mmdflow.methods.drifting.spaces import Pixels, Space, dmmd_spaces
 from mmdflow.recipe.data import ImageData
 
 #: Events of the data by which distances are measured.
-_MEASURED = 1000
+_MEASURED = 500
 
 
 class Drifting(System):
