@@ -84,6 +84,40 @@ def test_tolerances_that_do_not_fit(arguments, message, tmp_path, capsys):
     assert message is None or message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", ["mean-shift", "none", "sharp", "batch", "sinkhorn"])
+def test_every_drift_flows_and_shows_no_value(options, tmp_path, capsys):
+    save, drift = tmp_path / "p.npy", ["--divergence.name=drift", f"--divergence.normalization={options}"]
+    assert main(["flow", "--target=rings", *drift, f"--save={save}", *QUICK]) == 0
+    assert read_points(save).shape == (20, 2)
+    assert "F        none in 6 steps" in capsys.readouterr().out
+
+
+def test_a_drift_brings_particles_to_the_target(tmp_path, capsys):
+    """The bandwidth falls over the steps; in the end a two-sample test cannot tell the particles from held-out samples."""
+    drift = ["--divergence.name=drift", "--divergence.bandwidth=1", "--divergence.final_bandwidth=0.1"]
+    arguments = ["--target=rings", *drift, "--num_particles=200", "--num_targets=400", "--num_steps=150"]
+    assert main(["flow", *arguments, f"--save={tmp_path / 'p.npy'}"]) == 0
+    assert "cannot be told" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--divergence.kernel=riesz"],
+            "divergence.kernel = 'riesz' with divergence.name = 'drift': must have a companion",
+        ),
+        (["--divergence.final_bandwidth=0"], "divergence.final_bandwidth = 0.0: must be a finite number > 0"),
+        (["--divergence.normalization=soft"], "divergence.normalization = 'soft': must be one of 'none', 'mean-shift'"),
+        (["--birth_death=1"], "BirthDeath with field Drift: the field must have a witness"),
+        (["--divergence.regularization=1"], "must not be given; its fields are name, kernel, bandwidth, normalization"),
+    ],
+)
+def test_bad_drifts(arguments, message, tmp_path, capsys, unchecked):
+    assert main(["flow", "--divergence.name=drift", *arguments, f"--save={tmp_path / 'p.npy'}", *QUICK]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_pictures_and_animations(tmp_path):
     for ending in ("png", "gif"):
         assert main(["flow", "--target=moons", "-o", str(tmp_path / f"flow.{ending}"), *QUICK]) == 0

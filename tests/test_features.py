@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmdflow import InputError
-from mmdflow.features import NETWORKS, ConvFeatures, MLPFeatures, UNetFeatures
+from mmdflow.features import NETWORKS, ConvFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
 
 pytest.importorskip("diffusers")
 CASES = [
@@ -86,6 +86,30 @@ def test_autocast_gives_features_of_the_events_type(network, event, extra, gener
         grad.square().sum().backward()
     assert phi.dtype == grad.dtype == torch.float32
     torch.testing.assert_close(phi, features(x, t), rtol=0.05, atol=0.05)
+
+
+@networks
+@heads
+def test_activations_are_phi_and_states_that_depend_on_all(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    x, t = torch.randn(5, *event, generator=generator, requires_grad=True), torch.full((5,), 0.3)
+    phi, *states = features.activations(x, t)
+    torch.testing.assert_close(phi, features(x, t))
+    assert len(states) >= 1
+    for state in states:
+        assert state.ndim == 2
+        assert state.shape[1] <= 16 * 64
+        (slope,) = torch.autograd.grad(state.sum(), x, retain_graph=True)
+        assert bool((slope.flatten(1).abs().amax(1) > 0).all())
+
+
+def test_a_network_of_ones_own_needs_no_hidden_states(unchecked):
+    class Own(FeatureNetwork):
+        def outputs(self, x, t):
+            return x
+
+    with pytest.raises(InputError, match="network = Own: gives no hidden states"):
+        Own((2,), 2, "flat").activations(torch.zeros(1, 2), torch.zeros(1))
 
 
 def test_squared_residual_is_its_formula(generator):

@@ -69,6 +69,29 @@ def test_full_scale_recipes_run_from_images_to_samples(tmp_path, system, data):
     assert provenance["steps"] == 2
 
 
+@pytest.mark.parametrize("family", ["drifting", "mmd-generator", "sinkhorn-drift"])
+def test_full_scale_one_step_generators_run_from_images_to_samples(tmp_path, family):
+    """The recipe, shrunk: landmarks from images that are decoded by the batch, chunks smaller than the population."""
+    pytest.importorskip("lightning")
+    pytest.importorskip("diffusers")
+    path, run, saved = stand_ins(tmp_path / "images", 32), tmp_path / "run", tmp_path / "s.npz"
+    small = ["--training.batch_size=6", "--loss.chunk_size=4"]
+    small += ["--loss.landmarks=5"] if family == "mmd-generator" else []
+    assert main(["train", f"{family}-cifar10", f"--output={run}", f"--data.path={path}", *QUICK, *small]) == 0
+    assert main(["sample", str(run), "-n", "4", f"--save={saved}"]) == 0
+    samples = np.load(saved)["samples"]
+    assert samples.shape == (4, 3, 32, 32)
+    assert np.isfinite(samples).all()
+    classes = ["--loss.classes=2", "--loss.max_guidance=2", "--sampling.guidance=1.5"]
+    if family == "drifting":
+        run = tmp_path / "by-class"
+        assert (
+            main(["train", f"{family}-cifar10", f"--output={run}", f"--data.path={path}", *QUICK, *small, *classes])
+            == 0
+        )
+        assert main(["sample", str(run), "-n", "4", f"--save={saved}", "--labels=1"]) == 0
+
+
 def test_a_chain_of_networks_climbs_a_pyramid_of_images(tmp_path):
     pytest.importorskip("lightning")
     pytest.importorskip("diffusers")

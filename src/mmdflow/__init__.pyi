@@ -11,7 +11,7 @@ from .divergences import (
     SobolevDescent as SobolevDescent,
     VelocityField as VelocityField,
 )
-from .divergences.drifts import Drift as Drift
+from .divergences.drifts import Drift as Drift, FieldSum as FieldSum, annealed as annealed
 from .divergences.witness import KernelWitness as KernelWitness, ValueWitness as ValueWitness, Witness as Witness
 from .errors import DivergedError as DivergedError, InputError as InputError
 from .estimators import (

@@ -14,6 +14,7 @@ from mmdflow import (
     InputError,
     InverseMultiquadric,
     Laplace,
+    Linear,
     Matern,
     RationalQuadratic,
     Riesz,
@@ -355,3 +356,43 @@ def test_ranks_by_neighbours_equal_searched_ones(ties, repeats, monkeypatch):
         line = SlicedMMD(y[:, :1], 1, redraw=False, **settings)
         exact = MMD(y[:, :1], Riesz(), **settings)
         torch.testing.assert_close(line.velocity(x[:, :1]), exact.velocity(x[:, :1]))
+
+
+@pytest.mark.parametrize("kernel", [Laplace(0.7), Gaussian(0.4), Matern(1.5, 0.5) + 0.5 * Laplace(2.0)])
+def test_all_samples_as_landmarks_give_the_exact_divergence(kernel):
+    x, y = normal(8, 3) + 0.5, normal(20, 3, 1)
+    nystrom, exact = MMD.from_landmarks(y, y, kernel, ridge=1e-14), MMD(y, kernel)
+    torch.testing.assert_close(nystrom.velocity(x), exact.velocity(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(nystrom(x), exact(x), rtol=1e-10, atol=1e-10)
+
+
+def test_landmarks_keep_the_mean_embedding_where_they_are():
+    """The projection on their kernels agrees with E_mu k(., y) at every landmark; batches of the target add up."""
+    y, kernel = normal(300, 2), Laplace(0.8)
+    nystrom = MMD.from_landmarks(y[:30], y.split(70), kernel, ridge=1e-14)
+    interpolated = kernel(y[:30], nystrom.target) @ nystrom.target_weights
+    torch.testing.assert_close(interpolated, kernel(y[:30], y).mean(1), rtol=1e-10, atol=1e-10)
+    x = normal(9, 2, 2)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(nystrom(x), x)
+    torch.testing.assert_close(nystrom.velocity(x.detach()), -9 * slope, rtol=1e-10, atol=1e-12)  # the law
+
+
+def test_landmarks_in_single_precision_and_of_finite_kernels():
+    y = normal(50, 2)
+    assert MMD.from_landmarks(y[:5].float(), y.float(), Gaussian(0.8))(y.float()).dtype == torch.float32
+    linear = MMD.from_landmarks(y[:5], y, Linear())
+    torch.testing.assert_close(linear.velocity(y), MMD(y, Linear()).velocity(y), rtol=1e-4, atol=1e-5)
+
+
+def test_bad_landmarks(unchecked):
+    y = normal(5, 2)
+    for arguments, message in (
+        ((y, normal(5, 3)), r"target has event shape \[3\]: must be \[2\]"),
+        ((y, []), r"target = \[\]: must hold at least one sample"),
+        ((y[:0], y), "landmarks"),
+    ):
+        with pytest.raises(InputError, match=message):
+            MMD.from_landmarks(*arguments, Gaussian(1.0))
+    with pytest.raises(InputError, match="ridge = 0"):
+        MMD.from_landmarks(y, y, Gaussian(1.0), ridge=0.0)

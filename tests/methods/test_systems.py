@@ -21,6 +21,8 @@ from mmdflow.methods.density_ratio import DensityRatioLossSettings
 from mmdflow.methods.density_ratio.recipe import DensityRatioRecipe
 from mmdflow.methods.discriminator_flow import DiscriminatorFlowLossSettings
 from mmdflow.methods.discriminator_flow.recipe import DiscriminatorFlowRecipe
+from mmdflow.methods.drifting import DriftingLossSettings
+from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.methods.jko import JKOLossSettings
 from mmdflow.methods.jko.recipe import JKOFlowRecipe
 from mmdflow.methods.mmd_gan import MMDGANLossSettings
@@ -67,6 +69,11 @@ SMALL = {
         features=SCALAR, training=TRAINING, loss=DiscriminatorFlowLossSettings(num_steps=5, noise=0.1)
     ),
     "dggf-kl": DensityRatioRecipe(features=SCALAR, training=TRAINING, loss=DensityRatioLossSettings(num_steps=5)),
+    "drifting": DriftingRecipe(
+        features=FEATURES,
+        training=TRAINING,
+        loss=DriftingLossSettings(classes=4, max_guidance=2.0, second=True, chunk_size=5),
+    ),
 }
 DENOISERS = ["ddpm", "flow-matching"]
 FLOWS = ["discriminator-flow", "dggf-kl"]  # along the gradient of one learned function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,9 @@ def _write(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
 
 def _concerns(run: ParticleRun, spec: FlowSpec) -> Iterator[str]:
     """Yield what a flow that went wrong looks like, and what to change: F that rose, particles that did not move."""
-    start, end = run.report["value_start"], run.report["value_end"]
+    start, end = (
+        math.nan if run.report[f"value_{at}"] is None else run.report[f"value_{at}"] for at in ("start", "end")
+    )
     frames = run.result.trajectory
     moved = float((frames[-1] - frames[0]).abs().max())
     scale = float((run.target - run.target.mean(0)).square().mean().sqrt())
@@ -158,9 +161,9 @@ def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
     report = run.report
     for concern in _concerns(run, spec):
         print(f"mmdflow: warning: {concern}", file=sys.stderr)
-    print(
-        f"F        {report['value_start']:.4g} -> {report['value_end']:.4g} in {report['steps']} steps, {report['seconds']:.1f} s"
-    )
+    start, end = report["value_start"], report["value_end"]
+    value = "none" if start is None else f"{start:.4g} -> {end:.4g}"
+    print(f"F        {value} in {report['steps']} steps, {report['seconds']:.1f} s")
     if report["sums"] is not None:
         sums = report["sums"]
         print(f"sums     {sums['quick']} quick, largest error {sums['error']:.0e}; {sums['exact']} exact")

@@ -7,6 +7,8 @@ What the normalisation D is decides the method.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,17 +16,28 @@ from torch import Tensor
 
 from mmdflow import _checks, ops
 from mmdflow._tensors import along, flat
-from mmdflow.divergences.base import require_kernel, uniform
+from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
+from mmdflow.ops.reference import BLOCK
 from mmdflow.types import ArrayLike, Particles, Points, Weights
 
 NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "sinkhorn")
+#: Those whose pull and push are quotients of two sums over samples.
+RATIOS = ("mean-shift", "sharp")
+
+
+class _Cloud(NamedTuple):
+    """Weighted points of sum 1; the first `masked` of them are the points of evaluation, which do not see themselves."""
+
+    points: Tensor
+    weights: Tensor
+    masked: int = 0
 
 
 class Drift:
-    r"""A drift towards a target: a velocity field for `flow`, with no divergence F and no witness behind it.
+    r"""A drift towards a target: a velocity field for `flow` and `fit`, with no divergence F and no witness behind it.
 
     | normalization | D(x) | what it is |
     |---|---|---|
@@ -39,19 +52,31 @@ class Drift:
 
     A particle does not push itself off: its self term is left out by its index, unless `self_terms`. With the self terms the
     drift is 0 where the clouds are equal. The sinkhorn form keeps them by default: without them both marginals make the particle
-    next to an outlier transport its mass there, and its drift is as long as the outlier is far. The first three forms take
-    O((n + m) d) memory, the others O(n (n + m)).
+    next to an outlier transport its mass there, and its drift is as long as the outlier is far. A `second` batch of particles
+    needs no self terms at all. The first three forms take O((n + m) d) memory, the others O(n (n + m)).
+
+    Guidance (Deng et al.): with real samples of all classes as `negatives`, whose weights sum to alpha - 1, particles of one
+    class settle at q = alpha p - (alpha - 1) p_all.
 
     Args:
         target: samples y of the data, [m, *event].
         kernel: k, with positive values: Gaussian, Laplace, Matern 1/2 or 3/2, RationalQuadratic with alpha > 1, or a mixture.
+            For several bandwidths, each a field of its own, see `FieldSum`.
         normalization: one of the table.
         target_weights: of the samples, [m], non-negative; scaled to sum 1. 1/m each by default.
+        negatives: further samples that particles are pushed off, [k, *event].
+        negative_weights: theirs, [k], non-negative, in units of the weight of all particles; 1/n each by default, as much as one
+            of n particles has.
+        second: other samples of the particles' own distribution, [l, *event]: they push in place of the particles.
         self_terms: whether particles count among their own neighbours; by default in the sinkhorn form only.
+        unbiased: take the bias of order 1/n off the quotients of mean-shift and sharp (the second-order correction of ratio
+            estimates, Tin 1965): N / D becomes N / D + sum_j a_j (b_j (y_j - x) - a_j N / D) with a_j and b_j the shares of
+            sample j in D and N. One more pass over all pairs, in plain torch.
         num_iterations: of Sinkhorn's algorithm.
 
     Raises:
-        InputError: for a kernel without positive values or without a companion, or an unknown normalization.
+        InputError: for a kernel without positive values or without a companion, an unknown normalization, samples of another
+            shape, or settings that do not belong together.
 
     Example:
         >>> import torch
@@ -70,16 +95,28 @@ class Drift:
         *,
         normalization: str = "none",
         target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
+        negatives: Float[Tensor, "k *event"] | None = None,
+        negative_weights: Float[Tensor, " k"] | None = None,
+        second: Float[Tensor, "l *event"] | None = None,
         self_terms: bool | None = None,
+        unbiased: bool = False,
         num_iterations: int = 50,
     ) -> None:
         self.target = _checks.points("target", target).detach()
+        self.event_shape = tuple(self.target.shape[1:])
         self.target_weights = _checks.weights("target_weights", target_weights, self.target)
         self.normalization = _checks.choice("normalization", normalization, NORMALIZATIONS)
         self.kernel, self.companion = require_kernel(kernel), _companion(kernel)
+        self.negatives = None if negatives is None else self.check(negatives, "negatives").detach()
+        self.negative_weights = self._weights_of_negatives(negative_weights)
+        self.second = None if second is None else self.check(second, "second").detach()
+        if second is not None and self_terms is not None:
+            raise InputError(f"self_terms = {self_terms} with second: a second batch has none")
         self.self_terms = normalization == "sinkhorn" if self_terms is None else self_terms
+        if unbiased and normalization not in RATIOS:
+            raise InputError(f"unbiased = True with normalization = {normalization!r}: is for {' and '.join(RATIOS)}")
+        self.unbiased = unbiased
         self.num_iterations = _checks.count("num_iterations", num_iterations)
-        self.event_shape = tuple(self.target.shape[1:])
 
     def check(self, x: Tensor, field: str = "particles") -> Tensor:
         """Return x if it is finite, floating, and of the target's event shape and device; else raise InputError."""
@@ -94,61 +131,93 @@ class Drift:
         """
         weights = uniform(x, weights)
         z = x if at is None else at
-        masked = at is None and not self.self_terms
+        cloud = self._pushing(x, weights, at is None)
         if self.normalization == "batch":
-            return self._batch(z, x, weights, masked)
+            return self._batch(z, cloud)
         if self.normalization == "sinkhorn":
-            return self._sinkhorn(z, x, weights, masked)
-        pull = ops.kernel_sum_grad(self.companion, z, self.target, self.target_weights)
-        push = ops.kernel_sum_grad(self.companion, z, x, weights)
+            return self._sinkhorn(z, x, weights, cloud)
+        data = _Cloud(self.target, self.target_weights)
+        pull, push = (ops.kernel_sum_grad(self.companion, z, c.points, c.weights) for c in (data, cloud))
         if self.normalization == "none":
             return pull - push
         density = self.kernel if self.normalization == "mean-shift" else self.companion
-        attraction = ops.kernel_sum(density, z, self.target, self.target_weights)
-        repulsion = ops.kernel_sum(density, z, x, weights)
-        if masked:
-            repulsion = repulsion - weights * density.diag(x)
+        attraction, repulsion = (ops.kernel_sum(density, z, c.points, c.weights) for c in (data, cloud))
+        if cloud.masked:
+            repulsion = repulsion - cloud.weights[: cloud.masked] * density.diag(z)
         tiny = torch.finfo(z.dtype).tiny
         self._check_overlap(attraction > tiny, z)
         # far from all other particles there is nothing to push off
-        far = repulsion <= torch.finfo(z.dtype).eps * weights.max() * density.diag(x[:1])
-        push = torch.where(along(far, push), torch.zeros_like(push), push / along(repulsion.clamp_min(tiny), push))
-        return pull / along(attraction, pull) - push
+        far = repulsion <= torch.finfo(z.dtype).eps * cloud.weights.max() * density.diag(z[:1])
+        pull, push = pull / along(attraction, pull), push / along(repulsion.clamp_min(tiny), push)
+        if self.unbiased:
+            pull = pull + self._correction(z, data, pull, density)
+            push = push + self._correction(z, cloud, push, density)
+        return pull - torch.where(along(far, push), torch.zeros_like(push), push)
 
-    def _batch(self, z: Tensor, x: Tensor, weights: Tensor, masked: bool) -> Tensor:
+    def _weights_of_negatives(self, weights: Tensor | None) -> Tensor | None:
+        """Return the checked weights, None for those of particles."""
+        if weights is None:
+            return None
+        if self.negatives is None:
+            raise InputError("negative_weights without negatives: give both")
+        return _checks.weights("negative_weights", weights, self.negatives) * weights.sum().to(self.negatives)
+
+    def _pushing(self, x: Tensor, weights: Tensor, at_particles: bool) -> _Cloud:
+        """Return what pushes: the particles or the second batch, and the negatives; weights of sum 1."""
+        masked = len(x) if at_particles and not self.self_terms and self.second is None else 0
+        points = x if self.second is None else self.second
+        weights = weights if self.second is None else uniform(points)
+        if self.negatives is not None:
+            more = self.negative_weights
+            more = self.negatives.new_full((len(self.negatives),), 1 / len(points)) if more is None else more
+            points, weights = torch.cat([points, self.negatives]), torch.cat([weights, more])
+            weights = weights / weights.sum()
+        return _Cloud(points, weights, masked)
+
+    def _correction(self, z: Tensor, cloud: _Cloud, ratio: Tensor, density: Kernel) -> Tensor:
+        """Return what takes the bias of order 1/n off N / D, in blocks of rows."""
+        rows, parts = max(1, BLOCK // len(cloud.points)), []
+        for start in range(0, len(z), rows):
+            part = z[start : start + rows]
+            of_d, of_n = (k(part, cloud.points) * cloud.weights for k in (density, self.kernel))
+            if cloud.masked:
+                for shares in (of_d, of_n):
+                    shares.diagonal(start).zero_()
+            total = of_d.sum(1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
+            of_d, of_n = of_d / total, of_n / total
+            spread = along(of_d.square().sum(1), part) * ratio[start : start + rows]
+            parts.append(_moved(of_d * of_n, part, cloud.points) - spread)
+        return torch.cat(parts)
+
+    def _batch(self, z: Tensor, cloud: _Cloud) -> Tensor:
         """The batch form: distances to particles and samples compete in one softmax over rows and one over columns."""
-        to_particles = self.kernel.log(z, x) + weights.log()
-        if masked:
+        to_particles = self.kernel.log(z, cloud.points) + cloud.weights.log()
+        if cloud.masked:
             to_particles.fill_diagonal_(-math.inf)
         joined = torch.cat([to_particles, self.kernel.log(z, self.target) + self.target_weights.log()], 1)
-        affinity = (
-            ((joined.log_softmax(0) + joined.log_softmax(1)) / 2).exp().nan_to_num(0.0)
-        )  # a column of the mask: 0
-        push, pull = affinity[:, : len(x)], affinity[:, len(x) :]
+        affinity = ((joined.log_softmax(0) + joined.log_softmax(1)) / 2).exp().nan_to_num(0.0)  # 0 in a masked column
+        push, pull = affinity[:, : len(cloud.points)], affinity[:, len(cloud.points) :]
         pull, push = pull * push.sum(1, keepdim=True), push * pull.sum(1, keepdim=True)
-        return _moved(pull, z, self.target) - _moved(push, z, x)
+        return _moved(pull, z, self.target) - _moved(push, z, cloud.points)
 
-    def _sinkhorn(self, z: Tensor, x: Tensor, weights: Tensor, masked: bool) -> Tensor:
-        """The barycentric map to the data less the one to the particles themselves."""
-        diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device) if masked and len(x) > 1 else None
-        pull = self._barycentres(z, x, weights, self.target, self.target_weights, None)
-        if masked and len(x) == 1:  # no other particle
+    def _sinkhorn(self, z: Tensor, x: Tensor, weights: Tensor, cloud: _Cloud) -> Tensor:
+        """The barycentric map to the data less the one to what pushes."""
+        pull = self._barycentres(z, x, weights, _Cloud(self.target, self.target_weights))
+        if cloud.masked and len(cloud.points) == 1:  # no other particle
             return pull
-        return pull - self._barycentres(z, x, weights, x, weights, diagonal)
+        return pull - self._barycentres(z, x, weights, cloud)
 
-    def _barycentres(
-        self, z: Tensor, x: Tensor, weights: Tensor, y: Tensor, target_weights: Tensor, mask: Bool[Tensor, "n m"] | None
-    ) -> Tensor:
-        """Return T(z) - z, T the barycentric map of entropic transport from x to y (Sinkhorn's iterations on logarithms)."""
-        gram, log_a, log_b = self.kernel.log(x, y), weights.log(), target_weights.log()
-        if mask is not None:
-            gram = gram.masked_fill(mask, -math.inf)
-        g = torch.zeros_like(target_weights)
+    def _barycentres(self, z: Tensor, x: Tensor, weights: Tensor, cloud: _Cloud) -> Tensor:
+        """Return T(z) - z, T the barycentric map of entropic transport from x to a cloud (Sinkhorn on logarithms)."""
+        gram, log_a, log_b = self.kernel.log(x, cloud.points), weights.log(), cloud.weights.log()
+        if cloud.masked:
+            gram.fill_diagonal_(-math.inf)
+        g = torch.zeros_like(cloud.weights)
         for _ in range(self.num_iterations):
             f = log_a - (gram + g).logsumexp(1)
             g = log_b - (gram + f[:, None]).logsumexp(0)
-        rows = gram if z is x else self.kernel.log(z, y)
-        return _moved((rows + g).softmax(1), z, y)
+        rows = gram if z is x else self.kernel.log(z, cloud.points)
+        return _moved((rows + g).softmax(1), z, cloud.points)
 
     def _check_overlap(self, reached: Bool[Tensor, " n"], z: Tensor) -> None:
         if bool(reached.all()):
@@ -159,6 +228,77 @@ class Drift:
             f"kernel = {type(self.kernel).__name__}: is 0 in {z.dtype} at {len(lost)} of {len(z)} points for every sample of the "
             f"target; a bandwidth of {math.sqrt(nearest) / 5:.3g} or more would reach them, or normalization = 'batch'"
         )
+
+
+class FieldSum:
+    r"""The sum of velocity fields, each divided by its own root mean square if `unit_rms`: V = sum_l V_l / RMS(V_l).
+
+    RMS(V) is taken over points and entries. So normalised, drifts of several bandwidths count alike, whatever their lengths
+    (Deng et al. 2026). A field that is 0 throughout stays 0.
+
+    Args:
+        fields: one or more, to targets of one event shape.
+        unit_rms: whether to divide.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Drift, FieldSum, Laplace
+        >>> x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+        >>> drifts = [Drift(x + 2, Laplace(width), normalization="batch") for width in (0.2, 0.5, 2.0)]
+        >>> FieldSum(drifts[:1], unit_rms=True).velocity(x).square().mean().round(decimals=4)
+        tensor(1.)
+    """
+
+    def __init__(self, fields: Sequence[VelocityField], *, unit_rms: bool = False) -> None:
+        if not fields:
+            raise InputError("fields = []: must hold at least one velocity field")
+        self.fields, self.unit_rms = list(fields), unit_rms
+
+    def check(self, x: Tensor, field: str = "particles") -> Tensor:
+        """Return x if every field takes it; else raise InputError."""
+        for part in self.fields:
+            check_particles(part, x, field)
+        return x
+
+    def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
+        """Return the sum for the particles x, evaluated at `at` (default: at x), where the RMS are taken, too."""
+        parts = [part.velocity(x, at, weights) for part in self.fields]
+        return torch.stack([to_unit_rms(part) for part in parts] if self.unit_rms else parts).sum(0)
+
+
+def to_unit_rms(velocity: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
+    """Return a velocity divided by the root mean square of its entries; 0 where all are 0."""
+    largest = velocity.abs().max()
+    scaled = velocity / largest.clamp_min(torch.finfo(velocity.dtype).tiny)  # whose squares are in range
+    return scaled / scaled.square().mean().sqrt().clamp_min(torch.finfo(velocity.dtype).tiny)
+
+
+def annealed(
+    field_of: Callable[[float], VelocityField], start: float, stop: float, num_steps: int
+) -> Callable[[int], VelocityField]:
+    r"""Return a schedule for `flow` or `fit`: the field of a bandwidth that falls as s_k = start exp(-r k) to stop.
+
+    A wide kernel moves far-off mass, a narrow one resolves detail; of a fixed Gaussian the high frequencies converge slowest
+    (arXiv 2603.09936). r = log(start / stop) / (num_steps - 1), so that s = stop at the last step and after.
+
+    Args:
+        field_of: the field of a bandwidth.
+        start: the first bandwidth.
+        stop: the last one.
+        num_steps: steps.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Drift, Gaussian
+        >>> target = torch.randn(50, 2)
+        >>> schedule = annealed(lambda s: Drift(target, Gaussian(s), normalization="mean-shift"), 2.0, 0.5, num_steps=11)
+        >>> [round(schedule(k).kernel.bandwidth, 3) for k in (0, 5, 10, 20)]
+        [2.0, 1.0, 0.5, 0.5]
+    """
+    _checks.positive("start", start)
+    _checks.positive("stop", stop)
+    last = max(1, _checks.count("num_steps", num_steps) - 1)
+    return lambda step: field_of(start * (stop / start) ** min(1.0, step / last))
 
 
 def _companion(kernel: Kernel) -> Kernel:

@@ -150,10 +150,13 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return self.divergence(target)
         _checks.choice("divergence", self.divergence, DIVERGENCES)
         if isinstance(self.kernel, Kernel):
-            return build_divergence(DivergenceSpec(self.divergence), target, generator, kernel=self.kernel)[0]
-        if self.kernel is not None:
-            _checks.choice("kernel", self.kernel, KERNELS)
-        return build_divergence(DivergenceSpec(self.divergence, self.kernel), target, generator)[0]
+            field = build_divergence(DivergenceSpec(self.divergence), target, generator, kernel=self.kernel)[0]
+        else:
+            if self.kernel is not None:
+                _checks.choice("kernel", self.kernel, KERNELS)
+            field = build_divergence(DivergenceSpec(self.divergence, self.kernel), target, generator)[0]
+        assert isinstance(field, VelocityField)  # a bandwidth that falls needs one to fall to
+        return field
 
     def _settings(self, field: VelocityField) -> dict[str, Any]:
         """Return what the flow is called with."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -116,6 +117,42 @@ class FeatureNetwork(nn.Module):
             squares = (x.unsqueeze(1) - maps.to(x.dtype)).square().flatten(2).mean(2)
             parts.insert(0, self.event_size**0.25 / 2 * squares)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def hidden_modules(self) -> list[nn.Module]:
+        """Return the modules whose inputs are the hidden states, from input to output."""
+        raise InputError(f"network = {type(self).__name__}: gives no hidden states")
+
+    def activations(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> list[Tensor]:
+        """Return phi(x_i, t_i) and the hidden states, from one evaluation, [n, C_l] each; large maps as 4 x 4 regions' means.
+
+        Raises:
+            InputError: for a network that gives no hidden states.
+
+        Example:
+            >>> from mmdflow.features import MLPFeatures
+            >>> network = MLPFeatures((2,), num_features=3, width=16, depth=2)
+            >>> [tuple(layer.shape) for layer in network.activations(torch.zeros(5, 2), torch.zeros(5))]
+            [(5, 3), (5, 16), (5, 16)]
+        """
+        states: list[Tensor] = []
+        handles = [
+            module.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+            for module in self.hidden_modules()
+        ]
+        try:
+            phi = self(x, t)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [phi, *(_regions(state).to(x.dtype) for state in states)]
+
+
+def _regions(state: Tensor) -> Tensor:
+    """Return maps [n, C, h, w] averaged over a grid of at most 4 x 4 regions, and flat."""
+    if state.ndim == 4:
+        height, width = (min(4, size) for size in state.shape[2:])
+        state = F.adaptive_avg_pool2d(state, (height, width))
+    return state.flatten(1)
 
 
 def image_channels(event_shape: Sequence[int], channels: Sequence[int], patch: int = 1) -> tuple[int, ...]:

@@ -68,6 +68,11 @@ class ConvFeatures(FeatureNetwork):
         """Return the constructor's arguments, in plain types."""
         return {**super().config(), "channels": list(self.channels), "blocks": self.blocks, "patch": self.patch}
 
+    def hidden_modules(self) -> list[nn.Module]:
+        """Return the first block of every resolution after the finest, those on the way up, and the read-out."""
+        coarser = [next(stage.children()) for stage in list(self.down)[1:]]
+        return [*coarser, *([] if self.head == "flat" else self.up), self.read_out]
+
     def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         level = self.level(t)

@@ -61,6 +61,10 @@ class MLPFeatures(FeatureNetwork):
         """Return the constructor's arguments, in plain types."""
         return {**super().config(), "width": self.width, "depth": self.depth, "fourier": self.fourier}
 
+    def hidden_modules(self) -> list[nn.Module]:
+        """Return the blocks after the first, and the read-out."""
+        return [*self.first[1:], self.read_out]
+
     def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         at_stem, *at_blocks = self.level(self.embedding(t)).chunk(self.depth + 1, 1)

@@ -88,6 +88,10 @@ class UNetFeatures(FeatureNetwork):
             "groups": self.groups,
         }
 
+    def hidden_modules(self) -> list[nn.Module]:
+        """Return the middle, the resolutions on the way up after the coarsest, and the last normalisation."""
+        return [self.network.mid_block, *self.network.up_blocks[1:], self.network.conv_norm_out]
+
     def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mmdflow.divergences import Divergence
+    from mmdflow.divergences import VelocityField
+    from mmdflow.flows.loop import FieldOrSchedule
     from mmdflow.kernels import Kernel
     from mmdflow.recipe.flow import DivergenceSpec
     from mmdflow.types import Step
@@ -34,6 +35,7 @@ class Parts:
         spread: root mean square of the target's entries about their means; 1 where that is 0.
         generator: draws the directions of slices.
         given: a kernel that takes the place of the named one.
+        num_steps: of the flow, over which a bandwidth falls.
     """
 
     spec: DivergenceSpec
@@ -42,6 +44,7 @@ class Parts:
     spread: float
     generator: torch.Generator
     given: Kernel | None = None
+    num_steps: int = 1
 
     @property
     def exponent(self) -> float:
@@ -67,18 +70,20 @@ class KernelChoice:
         build: makes it of a width and an exponent.
         fields: which fields of `DivergenceSpec` shape it.
         unit_height: whether k(x, x) = 1 at every width, so that the width may follow the particles.
+        companion: whether a drift can be made of it.
     """
 
     build: Callable[[float, float], Kernel]
     fields: tuple[str, ...] = ("bandwidth",)
     unit_height: bool = True
+    companion: bool = False
 
 
 KERNELS: Mapping[str, KernelChoice] = {
     "riesz": KernelChoice(lambda width, exponent: mmdflow.Riesz(exponent), ("exponent", "ranks"), unit_height=False),
-    "gaussian": KernelChoice(lambda width, exponent: mmdflow.Gaussian(width)),
-    "laplace": KernelChoice(lambda width, exponent: mmdflow.Laplace(width)),
-    "matern-3/2": KernelChoice(lambda width, exponent: mmdflow.Matern(1.5, width)),
+    "gaussian": KernelChoice(lambda width, exponent: mmdflow.Gaussian(width), companion=True),
+    "laplace": KernelChoice(lambda width, exponent: mmdflow.Laplace(width), companion=True),
+    "matern-3/2": KernelChoice(lambda width, exponent: mmdflow.Matern(1.5, width), companion=True),
     "matern-5/2": KernelChoice(lambda width, exponent: mmdflow.Matern(2.5, width)),
     "inverse-multiquadric": KernelChoice(lambda width, exponent: mmdflow.InverseMultiquadric(width), unit_height=False),
     "rational-quadratic": KernelChoice(lambda width, exponent: mmdflow.RationalQuadratic(1.0, width)),
@@ -90,23 +95,23 @@ KERNEL_FIELDS = frozenset(field for kernel in KERNELS.values() for field in kern
 
 @dataclass(frozen=True)
 class DivergenceChoice:
-    """A divergence.
+    """A divergence, or a velocity field that is none.
 
     Attributes:
-        build: makes it of its parts.
+        build: makes it of its parts, or a function of the step that makes it.
         step: the step of its flow; by default the divergence's own `usual_step`.
         fields: which fields of `DivergenceSpec` it has beside its name; of those that shape a kernel, the kernel must have them
             too.
         kernel: its kernel when none is given.
     """
 
-    build: Callable[[Parts], Divergence]
+    build: Callable[[Parts], FieldOrSchedule]
     step: Callable[[Parts], Step] | None
     fields: tuple[str, ...]
     kernel: str = "gaussian"
 
 
-def _sliced(parts: Parts) -> Divergence:
+def _sliced(parts: Parts) -> VelocityField:
     from mmdflow.kernels import Radial
 
     spec, kernel = parts.spec, parts.kernel
@@ -121,12 +126,30 @@ def _sliced(parts: Parts) -> Divergence:
     return mmdflow.SlicedMMD(parts.target, slices, directions=directions, generator=parts.generator, kernel=kernel)
 
 
-def _f_divergence(parts: Parts) -> Divergence:
+def _f_divergence(parts: Parts) -> VelocityField:
     entropy = parts.spec.entropy or "kl"
     return mmdflow.FDivergence(parts.target, parts.kernel, parts.ridge, entropy, alpha=parts.spec.alpha)
 
 
-def _adaptive(parts: Parts) -> Divergence:
+def _drift(parts: Parts) -> FieldOrSchedule:
+    spec, build = parts.spec, KERNELS[parts.spec.kernel_name].build
+
+    def drift(width: float) -> VelocityField:
+        kernel, normalization = build(width, parts.exponent), spec.normalization or "mean-shift"
+        return mmdflow.Drift(parts.target, kernel, normalization=normalization)
+
+    if spec.final_bandwidth is None:
+        return drift(parts.width)
+    return mmdflow.annealed(drift, parts.width, spec.final_bandwidth, parts.num_steps)
+
+
+def _drift_step(parts: Parts) -> Step:
+    """Return half the way to the mean of the neighbours; in the units of each form, at the narrowest bandwidth."""
+    narrow = min(parts.width, parts.spec.final_bandwidth or parts.width)
+    return Step({"none": 2.0, "batch": 2.0, "sharp": 0.5 * narrow**2}.get(parts.spec.normalization or "", 0.5))
+
+
+def _adaptive(parts: Parts) -> VelocityField:
     if parts.given is not None:
         raise InputError(
             "kernel with divergence = 'adaptive': must be the name of one, whose bandwidth follows the particles"
@@ -151,18 +174,25 @@ DIVERGENCES: Mapping[str, DivergenceChoice] = {
         lambda parts: mmdflow.SobolevDescent(parts.target, parts.kernel, parts.ridge), None, _RIDGE
     ),
     "adaptive": DivergenceChoice(_adaptive, None, ("kernel", "rule")),
+    "drift": DivergenceChoice(_drift, _drift_step, ("kernel", "bandwidth", "normalization", "final_bandwidth")),
 }
 
 
 def build_divergence(
-    spec: DivergenceSpec, target: Tensor, generator: torch.Generator, *, kernel: Kernel | None = None
-) -> tuple[Divergence, Step]:
-    """Return the divergence from a target that the fields describe, and the step that suits its flow.
+    spec: DivergenceSpec,
+    target: Tensor,
+    generator: torch.Generator,
+    num_steps: int = 1,
+    *,
+    kernel: Kernel | None = None,
+) -> tuple[FieldOrSchedule, Step]:
+    """Return the divergence from a target that the fields describe, or a drift, and the step that suits its flow.
 
     Args:
         spec: the fields; what is not given follows the target's scale.
         target: samples [m, *event].
         generator: draws the directions of slices.
+        num_steps: of the flow, over which a bandwidth falls.
         kernel: takes the place of the one that the fields name.
 
     Raises:
@@ -176,7 +206,7 @@ def build_divergence(
         >>> type(divergence).__name__, step
         ('MMD', Step(size=0.5, momentum=0.0))
     """
-    from mmdflow.divergences.base import spread_of
+    from mmdflow.divergences.base import Divergence, spread_of
     from mmdflow.kernels import default_bandwidth
 
     width = spec.bandwidth or 1.0
@@ -188,9 +218,10 @@ def build_divergence(
                 f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
             ) from None
     choice = DIVERGENCES[spec.name]
-    parts = Parts(spec, target, width, spread_of(target), generator, kernel)
-    divergence = choice.build(parts)
-    step = divergence.usual_step() if choice.step is None else choice.step(parts)
+    parts = Parts(spec, target, width, spread_of(target), generator, kernel, num_steps)
+    field = choice.build(parts)
+    own = field.usual_step() if isinstance(field, Divergence) else None
+    step = own if choice.step is None else choice.step(parts)
     if step is None:
         raise InputError(f"divergence.name = {spec.name!r}: no rule for its step is known; give step_size")
-    return divergence, step
+    return field, step

@@ -21,7 +21,8 @@ class DivergenceSpec:
     """The divergence.
 
     Attributes:
-        name: whose flow the particles follow; adaptive is MMD whose bandwidth follows the particles.
+        name: whose flow the particles follow; adaptive is MMD whose bandwidth follows the particles, drift no divergence but a
+            velocity field (its own normalization says which).
         kernel: of the divergence; riesz by default for mmd and sliced, else gaussian.
         bandwidth: of the kernel; by default the geometric mean of the median distance of the target's points and their median
             distance to their nearest neighbours.
@@ -33,6 +34,8 @@ class DivergenceSpec:
         num_directions: of sliced; 50 by default.
         directions: of sliced: orthogonal (default), optimized, structured, random, qmc or equispaced.
         ranks: of sliced with riesz: exact (default) or binned, which is quicker for many points.
+        normalization: of drift: mean-shift (default), none, sharp, batch or sinkhorn.
+        final_bandwidth: of drift: the bandwidth falls to it over the steps, by equal factors; by default it stays.
     """
 
     section: ClassVar[str] = "divergence."
@@ -47,10 +50,12 @@ class DivergenceSpec:
     num_directions: int | None = None
     directions: Literal["orthogonal", "optimized", "structured", "random", "qmc", "equispaced"] | None = None
     ranks: Literal["exact", "binned"] | None = None
+    normalization: Literal["none", "mean-shift", "sharp", "batch", "sinkhorn"] | None = None
+    final_bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         """Check choices and numbers, and that no field is given that the divergence does not use."""
-        positive = ("bandwidth", "regularization", "alpha")
+        positive = ("bandwidth", "regularization", "alpha", "final_bandwidth")
         _settings.check(self, counts=["num_directions"], positive=positive)
         kernel, used = self.kernel_name, self.used
         for name, value in vars(self).items():
@@ -67,6 +72,11 @@ class DivergenceSpec:
             raise InputError(
                 f"divergence.kernel = {kernel!r} with divergence.name = 'adaptive': must have a bandwidth, and height 1 at each "
                 f"({allowed})"
+            )
+        if self.name == "drift" and not KERNELS[kernel].companion:
+            allowed = ", ".join(name for name, choice in KERNELS.items() if choice.companion)
+            raise InputError(
+                f"divergence.kernel = {kernel!r} with divergence.name = 'drift': must have a companion ({allowed})"
             )
         if (self.entropy == "tsallis") != (self.alpha is not None):
             raise InputError(

@@ -23,8 +23,10 @@ from mmdflow.data import (
     save_points,
     toy,
 )
+from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
 from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, flow, named_integrators
+from mmdflow.flows.loop import FieldOrSchedule
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
 from mmdflow.recipe.flow import FlowSpec
@@ -45,8 +47,9 @@ class ParticleRun:
     Attributes:
         result: of `flow`.
         target: the samples that the flow used, [m, *event].
-        report: F before and after, p-value of the two-sample test against held-out samples where there are any, seconds, NFE;
-            with a tolerance, how many sums were quick and how many exact, and the largest error that was measured.
+        report: F before and after, None where the field has none; p-value of the two-sample test against held-out samples where
+            there are any, seconds, NFE; with a tolerance, how many sums were quick and how many exact, and the largest error that
+            was measured.
         step_size: that the flow took.
         applied: where the further rows of `apply` went.
     """
@@ -145,16 +148,16 @@ def run_flow(
     generator, target = points.generator, points.target
     start = time.perf_counter()
     with ops.within(spec.tolerance) as sums:
-        divergence, step = build_divergence(spec.divergence, target, generator)
+        field, step = build_divergence(spec.divergence, target, generator, spec.num_steps)
         settings: dict[str, Any] = {
             "step_size": step.size if spec.step_size is None else spec.step_size,
             "momentum": _momentum(spec, named_integrators()[spec.integrator], step.momentum),
             "noise_injection": _falling_noise(spec),
             "integrator": spec.integrator,
         }
-        recording = None if points.further is None else Recording(divergence)
+        recording = None if points.further is None else Recording(_one_field(field))
         result = flow(
-            divergence if recording is None else recording,
+            field if recording is None else recording,
             points.particles,
             num_steps=spec.num_steps,
             moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
@@ -166,12 +169,13 @@ def run_flow(
         )
         steps, applied, values = int(result.steps[-1]), None, result.values
         if recording is not None and points.further is not None:
-            values = torch.stack([divergence(result.trajectory[0]), divergence(result.particles)])
+            if isinstance(field, Divergence):
+                values = torch.stack([field(result.trajectory[0]), field(result.particles)])
             start_of_new = points.further.points.to(target.dtype)
             applied = flow(recording.replay(), start_of_new, num_steps=steps, generator=generator, **settings).particles
     report: dict[str, Any] = {
-        "value_start": float(values[0]),
-        "value_end": float(values[-1]),
+        "value_start": float(values[0]) if len(values) else None,
+        "value_end": float(values[-1]) if len(values) else None,
         "steps": steps,
         "nfe": result.nfe,
         "seconds": time.perf_counter() - start,
@@ -179,6 +183,13 @@ def run_flow(
         "sums": None if sums is None else {"error": sums.error, "quick": sums.grids, "exact": sums.exact},
     }
     return ParticleRun(result, target, report, settings["step_size"], applied)
+
+
+def _one_field(field: FieldOrSchedule) -> VelocityField:
+    """Return a field that is the same at every step."""
+    if not isinstance(field, VelocityField):
+        raise InputError("divergence.final_bandwidth with apply: must be left out; further rows follow one field")
+    return field
 
 
 def _names(given: str | list[str] | None) -> list[str] | None:

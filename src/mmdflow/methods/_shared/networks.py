@@ -1,11 +1,12 @@
-"""Checks of a network's outputs, and how a network is left out of another's turn."""
+"""Checks of a network's outputs, what a generator makes, and how a network is left out of another's turn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
@@ -29,6 +30,31 @@ def check_event_map(network: FeatureNetwork, name: str = "network") -> FeatureNe
             "must be 'squared_residual' and 1, whose output is one event"
         )
     return network
+
+
+def generate(
+    generator: FeatureNetwork,
+    noise: Float[Tensor, "n *event"],
+    bound: float | None = None,
+    level: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n *event"]:
+    """Return the events that a generator makes of noise: its one event-shaped output o at a level, or bound tanh(o).
+
+    Args:
+        generator: a network whose output is one event.
+        noise: what it is given.
+        bound: of the entries; None for none.
+        level: what it is given as its noise level; 0 by default.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow.features import MLPFeatures
+        >>> generate(MLPFeatures((2,), num_features=1), torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+    made: Tensor = generator.outputs(noise, noise.new_zeros(len(noise)) if level is None else level)[:, 0]
+    made = made.to(noise.dtype)  # autocast may have lowered it
+    return made if bound is None else bound * made.tanh()
 
 
 def check_scalar(network: FeatureNetwork) -> FeatureNetwork:

@@ -16,7 +16,7 @@ from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import Kernel
 from mmdflow.methods._shared.gradients import segment_points
-from mmdflow.methods._shared.networks import check_event_map, frozen
+from mmdflow.methods._shared.networks import check_event_map, frozen, generate as generate
 from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.methods.mmd_gan.critic import features_of
 from mmdflow.methods.mmd_gan.settings import MMDGANLossSettings
@@ -163,21 +163,6 @@ class MMDGANLoss(nn.Module):
     def _terms(self, total: Tensor, gain: Tensor, *, critic: bool) -> MMDGANTerms:
         penalty, slope, l2 = self.latest.tolist()
         return MMDGANTerms(total, critic, float(gain.detach()), penalty, slope, l2)
-
-
-def generate(
-    generator: FeatureNetwork, noise: Float[Tensor, "n *event"], bound: float | None = None
-) -> Float[Tensor, "n *event"]:
-    """Return the events that a generator makes of noise: its one event-shaped output o at t = 0, or bound tanh(o).
-
-    Example:
-        >>> from mmdflow.features import MLPFeatures
-        >>> generate(MLPFeatures((2,), num_features=1), torch.zeros(5, 2)).shape
-        torch.Size([5, 2])
-    """
-    made: Tensor = generator.outputs(noise, noise.new_zeros(len(noise)))[:, 0]
-    made = made.to(noise.dtype)  # autocast may have lowered it
-    return made if bound is None else bound * made.tanh()
 
 
 def check_networks(generator: FeatureNetwork, critic: FeatureNetwork) -> None:

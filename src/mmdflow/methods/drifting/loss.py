@@ -1,0 +1,206 @@
+"""The loss of a one-step generator: its events follow a velocity field, in one or several spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmdflow import _checks
+from mmdflow._tensors import device_of, normal_like
+from mmdflow.divergences.drifts import to_unit_rms
+from mmdflow.errors import DivergedError, InputError
+from mmdflow.methods._shared.terms import StepTerms
+from mmdflow.methods.drifting.fields import BatchFields, LandmarkFields, Meeting
+from mmdflow.methods.drifting.generator import Generator
+from mmdflow.methods.drifting.population import Classes, Group
+from mmdflow.methods.drifting.settings import DriftingLossSettings
+from mmdflow.methods.drifting.spaces import Pixels, Space
+
+
+@dataclass(frozen=True)
+class DriftingTerms(StepTerms):
+    """The loss of a step: the mean square of the velocities' entries, over all maps of all spaces.
+
+    Attributes:
+        drift: root mean square of the velocities' entries before unit_rms makes them alike, mean over bandwidths and maps.
+        spread: standard deviation of the generated events, mean over entries, over that of the batch: 0 after a collapse.
+    """
+
+    parts = ("total",)
+    drift: float
+    spread: float
+
+    def scalars(self) -> dict[str, float]:
+        """Return loss, drift and spread."""
+        return super().scalars() | {"drift": self.drift, "spread": self.spread}
+
+    def message(self, part: str) -> str:
+        """Return the line for velocities that are not finite."""
+        return "the velocities of generated events became non-finite"
+
+
+class DriftingLoss(nn.Module):
+    r"""sum over maps phi of mean |phi(x) - sg(phi(x) + V(phi(x)))|^2, x = G(e): one step of the flow and one of the optimiser.
+
+    V is the velocity field between the generated events and the data in the map, sg stops gradients (Deng et al. 2026, arXiv
+    2602.04770). The gradient that reaches an event is exact whatever `chunk_size`, which bounds memory: chunks are made without
+    a graph, and once more in the backward pass (gradient caching).
+
+    Args:
+        generator: G.
+        spaces: where events are compared, one or more, measured.
+        settings: the field.
+        fields: of the maps; towards the batch by default.
+        classes: the data by class, for a generator that knows classes.
+        levels_per_step: how many of the spaces other than pixels a step uses, drawn at random; all by default.
+
+    Raises:
+        InputError: for a space that is not measured.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> space = Pixels()
+        >>> space.measure(torch.randn(100, 2))
+        >>> loss = DriftingLoss(Generator(MLPFeatures((2,), num_features=1)), [space])
+        >>> float(loss(torch.randn(16, 2), torch.Generator().manual_seed(0)).total.detach().round(decimals=4))
+        1.0
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        spaces: Sequence[Space],
+        settings: DriftingLossSettings | None = None,
+        *,
+        fields: BatchFields | LandmarkFields | None = None,
+        classes: Classes | None = None,
+        levels_per_step: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not spaces or not all(space.scales for space in spaces):
+            raise InputError("spaces: must hold at least one space, and each must be measured: space.measure(events)")
+        self.settings = settings or DriftingLossSettings()
+        self.generator, self.spaces, self.classes = generator, nn.ModuleList(spaces), classes
+        self.fields = fields or BatchFields(self.settings)
+        self.levels_per_step = levels_per_step
+
+    def forward(self, batch: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DriftingTerms:
+        """Return the loss of a batch of the data; `generator` draws noise, classes and levels."""
+        groups = self._groups(batch, generator)
+        samples = self._generate(groups, batch, generator)
+        if not _checks.all_finite(samples):
+            raise DivergedError("generated events became non-finite")
+        second = None
+        if self.settings.second:
+            with torch.no_grad():
+                second = self._generate(groups, batch, generator)
+        with torch.autocast(batch.device.type, enabled=False), self._explain_overlap():
+            pull, value, drift = self._pull(samples.detach(), second, groups, generator)
+        linear = (samples * pull).sum()  # its gradient in the network is that of the loss
+        spread = float(samples.detach().std(0).mean() / batch.std(0).mean().clamp_min(1e-12))
+        return DriftingTerms(linear - linear.detach() + value, drift, spread)
+
+    def _groups(self, batch: Tensor, generator: torch.Generator | None) -> Sequence[Group]:
+        population = self.settings.population or len(batch)
+        if self.classes is None:
+            return [Group(population, batch)]
+        return self.classes.groups(batch, population, generator)
+
+    def _generate(self, groups: Sequence[Group], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the events of all groups, in their order."""
+        count = sum(group.size for group in groups)
+        inputs = [normal_like(like.new_empty(count, *like.shape[1:]), generator)]
+        if self.classes is not None:
+            sizes = torch.tensor([group.size for group in groups])
+            labels = torch.tensor([group.label for group in groups]).repeat_interleave(sizes)
+            guidance = torch.tensor([group.guidance for group in groups]).repeat_interleave(sizes)
+            inputs += [labels.to(like.device), guidance.to(like)]
+        (samples,) = in_chunks(lambda *parts: [self.generator(*parts)], self.settings.chunk_size, *inputs)
+        return samples
+
+    def _pull(
+        self, samples: Tensor, second: Tensor | None, groups: Sequence[Group], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return the loss's gradient in the samples, its value, and how long velocities are."""
+        pull, value, drifts = torch.zeros_like(samples), samples.new_zeros(()), []
+        for at, space in self._chosen(generator):
+            with torch.enable_grad():
+                x = samples.clone().requires_grad_()
+                maps = in_chunks(space, self.settings.chunk_size, x, space.draw(x, generator))
+            with torch.no_grad():
+                meetings = self._meetings(space, second, groups, generator)
+                velocities = []
+                for index, phi in enumerate(maps):
+                    parts = self._velocities(at, index, phi.detach(), [of_group[index] for of_group in meetings])
+                    drifts += [float(part.square().mean().sqrt()) for part in parts]
+                    velocities.append(self._joined(parts))
+                    value = value + velocities[-1].square().mean()
+            cotangents = [-2 / velocity.numel() * velocity for velocity in velocities]
+            pull = pull + torch.autograd.grad(maps, x, cotangents)[0]
+        return pull, value, sum(drifts) / len(drifts)
+
+    def _velocities(self, space: int, index: int, phi: Tensor, meetings: Sequence[Meeting]) -> list[Tensor]:
+        """Return the velocities in a map along the field of every bandwidth, each group's towards its data."""
+        of_groups = []
+        for part, meeting in zip(phi.split([meeting.size for meeting in meetings]), meetings, strict=True):
+            of_groups.append([field.velocity(part) for field in self.fields.of_map(space, index, meeting)])
+        return [torch.cat(parts) for parts in zip(*of_groups, strict=True)]
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the sum over bandwidths."""
+        if not self.settings.unit_rms:
+            return torch.stack(list(parts)).sum(0)
+        return to_unit_rms(torch.stack([to_unit_rms(part) for part in parts]).sum(0))
+
+    def _meetings(
+        self, space: Space, second: Tensor | None, groups: Sequence[Group], generator: torch.Generator | None
+    ) -> list[list[Meeting]]:
+        """Return what each group meets, in every map of a space."""
+        others = [None] * len(groups) if second is None else second.split([group.size for group in groups])
+        meetings = []
+        for group, other in zip(groups, others, strict=True):
+            data, negatives, pushing = (
+                [None] * len(space.scales) if events is None else space(events, generator=generator)
+                for events in (group.data, group.negatives, other)
+            )
+            rows = zip(data, negatives, pushing, strict=True)
+            meetings.append([Meeting(group.size, y, n, group.guidance - 1, s) for y, n, s in rows if y is not None])
+        return meetings
+
+    def _chosen(self, generator: torch.Generator | None) -> list[tuple[int, Space]]:
+        """Return the spaces of a step, with their numbers."""
+        spaces = [(i, space) for i, space in enumerate(self.spaces) if isinstance(space, Space)]
+        if self.levels_per_step is None:
+            return spaces
+        pixels = [(i, space) for i, space in spaces if isinstance(space, Pixels)]
+        levels = [(i, space) for i, space in spaces if not isinstance(space, Pixels)]
+        order = torch.randperm(len(levels), generator=generator, device=device_of(generator)).tolist()
+        return [*pixels, *(levels[i] for i in order[: self.levels_per_step])]
+
+    @contextmanager
+    def _explain_overlap(self) -> Iterator[None]:
+        """Name the setting where a kernel reaches no event of the data."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(
+                f"loss.bandwidths = {self.settings.widths} with loss.field = {self.settings.field!r}: {error} "
+                "(distances are in units of the median distance over the root of the map's entries)"
+            ) from error
+
+
+def in_chunks(function: Callable[..., Sequence[Tensor]], size: int | None, *inputs: Tensor) -> list[Tensor]:
+    """Return the tensors of function(*inputs), computed some rows at a time, and once more in a backward pass."""
+    if size is None or size >= len(inputs[0]):
+        return list(function(*inputs))
+    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    parts = zip(*(value.split(size) for value in inputs), strict=True)
+    made = [checkpoint(function, *part, **settings) if torch.is_grad_enabled() else function(*part) for part in parts]
+    return [torch.cat(column) for column in zip(*made, strict=True)]

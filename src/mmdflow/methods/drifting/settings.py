@@ -1,0 +1,129 @@
+"""Settings of one-step generators: of the field that trains them, the spaces it lives in, and the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from mmdflow import _checks, _settings
+from mmdflow.errors import InputError
+
+#: Bandwidths by default, in units of the median distance between events (Deng et al. 2026).
+BANDWIDTHS = (0.02, 0.05, 0.2)
+
+
+@dataclass(frozen=True)
+class DriftingLossSettings:
+    """The field that generated events follow, and the population of a step.
+
+    Attributes:
+        field: the normalisation of a drift (batch, mean-shift, sharp, none, sinkhorn), or mmd: the flow of the MMD.
+        kernel: of the field; riesz is for mmd.
+        bandwidths: of the kernel, each a field of its own, in units of the median distance between events of the data in the
+            space; 0.02, 0.05 and 0.2 by default. riesz has none.
+        unit_rms: divide the field of every bandwidth, and then that of every space, by its root mean square. All count alike
+            then; the steps do not get shorter where the field does.
+        population: generated events a step; as many as training.batch_size by default.
+        chunk_size: generated events whose gradient is taken at once: less memory, the same gradient; all by default.
+        second: let a second batch of generated events push in place of the first one's self terms.
+        landmarks: of mmd: centres of clusters that stand for all of the data, in place of a batch.
+        classes: classes drawn a step, which makes the generator class-conditional; unconditional by default.
+        max_guidance: the generator learns guidance from 1 to this, 1 for none; needs classes.
+    """
+
+    section: ClassVar[str] = "loss."
+    field: Literal["batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"] = "batch"
+    kernel: Literal["laplace", "gaussian", "matern-3/2", "riesz"] = "laplace"
+    bandwidths: list[float] | None = None
+    unit_rms: bool = True
+    population: int | None = None
+    chunk_size: int | None = None
+    second: bool = False
+    landmarks: int | None = None
+    classes: int | None = None
+    max_guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that they belong together."""
+        _settings.check(self, counts=["chunk_size", "landmarks", "classes"])
+        if self.population is not None:
+            _checks.count("loss.population", self.population, 2)
+        if self.bandwidths == []:
+            raise InputError("loss.bandwidths = []: must hold at least one number")
+        for bandwidth in self.bandwidths or []:
+            _checks.positive("loss.bandwidths", bandwidth)
+        if self.kernel == "riesz" and self.field != "mmd":
+            raise InputError(f"loss.kernel = 'riesz' with loss.field = {self.field!r}: is for loss.field = 'mmd'")
+        if self.kernel == "riesz" and self.bandwidths is not None:
+            raise InputError(f"loss.bandwidths = {self.bandwidths} with loss.kernel = 'riesz': it has none")
+        if self.max_guidance < 1:
+            raise InputError(f"loss.max_guidance = {self.max_guidance:g}: must be a finite number >= 1")
+        if self.max_guidance > 1 and self.classes is None:
+            raise InputError(f"loss.max_guidance = {self.max_guidance:g} without loss.classes: guides to classes")
+        if self.landmarks is not None:
+            if self.field != "mmd":
+                raise InputError(f"loss.landmarks = {self.landmarks} with loss.field = {self.field!r}: is for 'mmd'")
+            if self.classes is not None:
+                raise InputError(
+                    f"loss.landmarks = {self.landmarks} with loss.classes: stand for the data of all classes"
+                )
+
+    @property
+    def widths(self) -> list[float]:
+        """The bandwidths, or the default ones; none for riesz."""
+        return [] if self.kernel == "riesz" else list(self.bandwidths or BANDWIDTHS)
+
+
+@dataclass(frozen=True)
+class SpacesSettings:
+    """Where generated events are compared with data: as they are, and in the features of a trained DMMD.
+
+    Attributes:
+        pixels: the entries themselves.
+        model: a trained DMMD: a shipped model's name, a run folder or a pipeline folder. Events are noised to a level t, and
+            compared in its features phi(., t).
+        levels: noise levels of the model's features, in [0, 1].
+        levels_per_step: how many of them a step uses, drawn at random; all by default.
+        hidden: the hidden states of the model's network beside phi, each a space of its own.
+    """
+
+    section: ClassVar[str] = "spaces."
+    pixels: bool = True
+    model: str | None = None
+    levels: list[float] = field(default_factory=lambda: [0.05, 0.2, 0.4])
+    levels_per_step: int | None = None
+    hidden: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that there is a space."""
+        _settings.check(self, counts=["levels_per_step"])
+        if not self.pixels and self.model is None:
+            raise InputError("spaces.pixels = False without spaces.model: one of them must be there")
+        if not self.levels:
+            raise InputError("spaces.levels = []: must hold at least one noise level")
+        for level in self.levels:
+            _checks.interval("spaces.levels", level, 0.0, 1.0)
+        if self.levels_per_step is not None and self.levels_per_step > len(self.levels):
+            raise InputError(
+                f"spaces.levels_per_step = {self.levels_per_step}: must be at most {len(self.levels)}, as many as levels"
+            )
+
+
+@dataclass(frozen=True)
+class DriftingSettings:
+    """How a one-step generator samples.
+
+    Attributes:
+        sampler: generator; there is one, an evaluation of the network.
+        guidance: alpha of class-conditional generators that learned it, from 1 to their max_guidance.
+        chunk_size: events that the network makes at once; a million entries by default.
+    """
+
+    section: ClassVar[str] = "sampling."
+    sampler: Literal["generator"] = "generator"
+    guidance: float = 1.0
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _settings.check(self, counts=["chunk_size"], positive=["guidance"])

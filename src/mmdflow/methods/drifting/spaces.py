@@ -1,0 +1,146 @@
+"""Where events are compared: as they are, or in features, of which a space may have several maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmdflow import _checks
+from mmdflow._tensors import flat, normal_like
+from mmdflow.errors import InputError
+from mmdflow.features import FeatureNetwork
+from mmdflow.kernels import median_bandwidth
+from mmdflow.methods.drifting.settings import SpacesSettings
+from mmdflow.noise import Schedule
+
+
+class Space(nn.Module):
+    """Features of events: a subclass gives `maps`, one or several of [n, C]; for features of one's own, give it a module.
+
+    Each map is divided by its scale, so that the median distance between events of the data becomes sqrt C (`measure`).
+
+    Args:
+        module: from events [n, *event] to features [n, ...]; None for a subclass.
+
+    Example:
+        >>> space = Space(torch.nn.Linear(2, 3))
+        >>> space.measure(torch.randn(50, 2))
+        >>> [tuple(phi.shape) for phi in space(torch.zeros(5, 2))]
+        [(5, 3)]
+    """
+
+    name = "features"
+
+    def __init__(self, module: nn.Module | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.scales: list[float] = []
+        if module is not None:
+            module.eval().requires_grad_(False)
+
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return what is drawn for events before they are mapped, a row an event; nothing by default."""
+        return x.new_empty(len(x), 0)
+
+    def maps(self, x: Float[Tensor, "n *event"], drawn: Float[Tensor, "n *any"]) -> list[Tensor]:
+        """Return the maps, differentiable in x."""
+        assert self.module is not None
+        return [flat(self.module(x))]
+
+    def forward(self, x: Tensor, drawn: Tensor | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return the maps over their scales, [n, C] each."""
+        maps = self.maps(x, self.draw(x, generator) if drawn is None else drawn)
+        return [phi.to(x.dtype) / scale for phi, scale in zip(maps, self.scales, strict=True)]
+
+    @torch.no_grad()
+    def measure(self, events: Float[Tensor, "k *event"], generator: torch.Generator | None = None) -> None:
+        """Set the scales by a sample of the data: median distance over sqrt C.
+
+        Raises:
+            InputError: for features in which all events are equal.
+        """
+        maps = self.maps(events, self.draw(events, generator))
+        try:
+            self.scales = [median_bandwidth(phi) / math.sqrt(phi.shape[1]) for phi in maps]
+        except InputError as error:
+            raise InputError(f"spaces: {self.name} have no scale ({error})") from None
+
+
+class Pixels(Space):
+    """Events as they are."""
+
+    name = "pixels"
+
+    def maps(self, x: Tensor, drawn: Tensor) -> list[Tensor]:
+        """Return the flat events."""
+        return [flat(x)]
+
+
+class NoisedFeatures(Space):
+    """Features phi(x_t, t) of events that are noised to a level t, and the network's hidden states: those of a trained DMMD.
+
+    Args:
+        network: phi(x, t).
+        schedule: of the noise.
+        level: t in [0, 1].
+        factor: from the units of the events to the network's.
+        hidden: whether its hidden states are further maps.
+    """
+
+    def __init__(
+        self, network: FeatureNetwork, schedule: Schedule, level: float, *, factor: float = 1.0, hidden: bool = True
+    ) -> None:
+        super().__init__(network)
+        self.schedule, self.hidden = schedule, hidden
+        self.level, self.factor = _checks.interval("level", level, 0.0, 1.0), _checks.positive("factor", factor)
+        self.name = f"features at noise level {level:g}"
+
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the noise, shaped like x."""
+        return normal_like(x, generator)
+
+    def maps(self, x: Tensor, drawn: Tensor) -> list[Tensor]:
+        """Return phi, and the hidden states."""
+        t = x.new_full((len(x),), self.level)
+        noised = self.schedule.add_noise(self.factor * x, drawn, t)
+        network = self.module
+        assert isinstance(network, FeatureNetwork)
+        return network.activations(noised, t) if self.hidden else [network(noised, t)]
+
+
+def dmmd_spaces(settings: SpacesSettings, event_shape: Sequence[int], data_scale: float = 1.0) -> list[Space]:
+    """Return a space for every noise level of the trained DMMD that the settings name; none where they name none.
+
+    Args:
+        settings: the model and its levels.
+        event_shape: of the data.
+        data_scale: factor of the data while a generator is trained.
+
+    Raises:
+        InputError: for what is no DMMD, or one of other events.
+
+    Example:
+        >>> [space.name for space in dmmd_spaces(SpacesSettings(model="digits", levels=[0.1, 0.3]), (1, 8, 8))]
+        ['features at noise level 0.1', 'features at noise level 0.3']
+    """
+    if settings.model is None:
+        return []
+    from mmdflow.methods import load_pipeline
+    from mmdflow.methods.dmmd import DMMDPipeline
+
+    pipeline = load_pipeline(settings.model)
+    if not isinstance(pipeline, DMMDPipeline):
+        raise InputError(f"spaces.model = {settings.model!r}: is a {type(pipeline).__name__}: must be a trained DMMD")
+    if pipeline.event_shape != tuple(event_shape):
+        raise InputError(
+            f"spaces.model = {settings.model!r}: has events {list(pipeline.event_shape)}: must be {list(event_shape)}, the data's"
+        )
+    network, factor = pipeline.features, pipeline.data_scale / data_scale
+    return [
+        NoisedFeatures(network, pipeline.schedule, level, factor=factor, hidden=settings.hidden)
+        for level in settings.levels
+    ]

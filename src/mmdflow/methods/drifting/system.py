@@ -1,0 +1,87 @@
+"""One-step generators: how a recipe's loss and pipeline are built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mmdflow._tensors import events_at_once
+from mmdflow.data import DataSet
+from mmdflow.methods.base import System, Trained, new_features
+from mmdflow.methods.drifting.fields import LandmarkFields
+from mmdflow.methods.drifting.generator import Generator, class_shifts
+from mmdflow.methods.drifting.loss import DriftingLoss
+from mmdflow.methods.drifting.pipeline import DriftingPipeline
+from mmdflow.methods.drifting.population import Classes
+from mmdflow.methods.drifting.recipe import DriftingRecipe
+from mmdflow.methods.drifting.spaces import Pixels, Space, dmmd_spaces
+from mmdflow.recipe.data import ImageData
+
+#: Events of the data by which distances are measured.
+_MEASURED = 500
+
+
+class Drifting(System):
+    """A one-step generator."""
+
+    pipeline_class = DriftingPipeline
+
+    def loss(self, recipe: DriftingRecipe, dataset: DataSet | ImageData) -> DriftingLoss:
+        """Return the loss of a new generator."""
+        draws = torch.Generator().manual_seed(recipe.training.seed)
+        spaces: list[Space] = [Pixels()] if recipe.spaces.pixels else []
+        spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
+        order = torch.randperm(len(dataset.train), generator=draws)
+        measured = dataset.train[order[:_MEASURED]]
+        for space in spaces:
+            space.measure(measured, draws)
+        classes = None
+        if recipe.loss.classes is not None:
+            labels = dataset.train_labels
+            classes = Classes(dataset.train, labels, recipe.loss.classes, recipe.loss.max_guidance)
+        network = new_features(recipe, dataset)
+        means = None if classes is None else class_shifts(len(classes.rows), dataset.event_shape, draws)
+        generator = Generator(network, recipe.data.scale if recipe.bounded else None, means)
+        fields = None
+        if recipe.loss.landmarks is not None:
+            fields = LandmarkFields(recipe.loss, lambda: _mapped(spaces, dataset, order, recipe.training.seed), draws)
+        return DriftingLoss(
+            generator,
+            spaces,
+            recipe.loss,
+            fields=fields,
+            classes=classes,
+            levels_per_step=recipe.spaces.levels_per_step,
+        )
+
+    def learned(self, loss: DriftingLoss) -> nn.Module:
+        """Return the generator."""
+        return loss.generator
+
+    def pipeline(self, trained: Trained) -> DriftingPipeline:
+        """Return the averaged generator."""
+        recipe, generator, classes = trained.recipe, trained.averaged, trained.loss.classes
+        assert isinstance(generator, Generator)
+        return DriftingPipeline(
+            generator.network,
+            None if generator.classes is None else generator.classes.detach(),
+            None if classes is None else torch.tensor(classes.shares),
+            recipe.loss.max_guidance,
+            recipe.sampling,
+            recipe.bounded,
+            recipe.data.scale,
+            trained.provenance,
+        )
+
+
+@torch.no_grad()
+def _mapped(
+    spaces: list[Space], dataset: DataSet | ImageData, order: Tensor, seed: int
+) -> Iterator[list[list[Tensor]]]:
+    """Yield the maps of all data, in a shuffled order, with the same noise at every call."""
+    draws = torch.Generator().manual_seed(seed)
+    for rows in order.split(events_at_once(dataset.event_shape)):
+        events = dataset.train[rows]
+        yield [space(events, generator=draws) for space in spaces]

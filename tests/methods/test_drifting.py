@@ -1,0 +1,522 @@
+"""One-step generators: the loss against its formula, spaces, landmarks, classes, collapse, pipelines, recipes."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mmdflow import DivergedError, DMMDPipeline, Drift, Gaussian, InputError, Laplace, VPSchedule
+from mmdflow.data import load
+from mmdflow.features import FeatureNetwork, MLPFeatures
+from mmdflow.functional import mmd2
+from mmdflow.kernels import median_bandwidth
+from mmdflow.methods.drifting import (
+    BatchFields,
+    Classes,
+    DriftingLoss,
+    DriftingLossSettings,
+    DriftingPipeline,
+    DriftingSettings,
+    Generator,
+    LandmarkFields,
+    NoisedFeatures,
+    Pixels,
+    Space,
+    SpacesSettings,
+    class_shifts,
+    cluster_centres,
+    dmmd_spaces,
+)
+from mmdflow.methods.drifting.fields import Meeting
+from mmdflow.methods.drifting.recipe import DriftingRecipe
+from mmdflow.recipe import FeaturesSpec
+from tests.methods.common import (
+    change_config,
+    check_draws_from_its_generator_alone,
+    check_refused,
+    check_saved,
+    draw,
+    read,
+    seeded,
+)
+
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+class Affine(FeatureNetwork):
+    """The generator spread * z + shift (1 + level)."""
+
+    def __init__(self, shift, spread=1.0):
+        super().__init__(tuple(shift.shape), 1, "squared_residual")
+        self.shift, self.spread = nn.Parameter(shift.clone()), spread
+
+    def outputs(self, x, t):
+        return (self.spread * x + self.shift * (1 + t.reshape(-1, *[1] * self.shift.ndim)))[:, None]
+
+
+def cloud(n=40, d=3, seed=1, shift=1.0):
+    return torch.randn(n, d, dtype=torch.float64, generator=seeded(seed)) + shift
+
+
+def network(event=(3,), seed=0, width=16):
+    torch.manual_seed(seed)
+    return MLPFeatures(event, 1, width=width, depth=1).double()
+
+
+def measured(*spaces, events=None):
+    for space in spaces:
+        space.measure(cloud() if events is None else events, seeded(3))
+    return list(spaces)
+
+
+def features(t=0.3, hidden=True, d=3):
+    torch.manual_seed(5)
+    phi = MLPFeatures((d,), 4, "squared_residual", width=8, depth=2).double()
+    return NoisedFeatures(phi, VPSchedule(), t, hidden=hidden)
+
+
+def gradient(loss, batch=None, seed=2):
+    loss.zero_grad()
+    terms = loss(cloud(12, seed=4) if batch is None else batch, seeded(seed))
+    terms.total.backward()
+    return terms, torch.cat([p.grad.flatten() for p in loss.generator.parameters() if p.grad is not None])
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("field", ["batch", "mean-shift", "sharp", "none", "sinkhorn"])
+def test_the_gradient_is_that_of_the_loss_of_the_paper(field):
+    """mean |phi - sg(phi + V)|^2 in two maps, one linear, one the entries; bandwidths in units of the median distance."""
+    torch.manual_seed(7)
+    linear = nn.Linear(3, 5).double()
+    settings = DriftingLossSettings(field=field, bandwidths=[0.3, 1.0], unit_rms=False)
+    loss = DriftingLoss(Generator(network()), measured(Pixels(), Space(linear)), settings)
+    batch = cloud(12, seed=4)
+    terms, ours = gradient(loss, batch)
+    loss.zero_grad()
+    x, expected = loss.generator(torch.randn(12, 3, dtype=torch.float64, generator=seeded(2))), 0.0
+    for phi in (lambda z: z, linear):
+        unit = median_bandwidth(phi(cloud())) / math.sqrt(phi(x).shape[1])
+        here, data = phi(x) / unit, (phi(batch) / unit).detach()
+        root = math.sqrt(here.shape[1])
+        drifts = [Drift(data, Laplace(w * root), normalization=field, num_iterations=10) for w in (0.3, 1.0)]
+        velocity = sum(drift.velocity(here.detach()) for drift in drifts)
+        expected = expected + (here - (here + velocity).detach()).square().mean()
+    expected.backward()
+    torch.testing.assert_close(terms.total, expected, **EXACT)
+    theirs = torch.cat([p.grad.flatten() for p in loss.generator.parameters() if p.grad is not None])
+    torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_with_mmd_it_is_the_gradient_of_the_squared_mmd(second):
+    settings = DriftingLossSettings(field="mmd", kernel="gaussian", bandwidths=[0.4], unit_rms=False, second=second)
+    loss = DriftingLoss(Generator(network()), measured(Pixels()), settings)
+    batch, unit = cloud(12, seed=4), median_bandwidth(cloud()) / math.sqrt(3)
+    _, ours = gradient(loss, batch)
+    loss.zero_grad()
+    draws = seeded(2)
+    x = loss.generator(torch.randn(12, 3, dtype=torch.float64, generator=draws)) / unit
+    kernel = Gaussian(0.4 * math.sqrt(3))
+    if second:  # k(x, x') in place of k(x, x) / 2
+        other = loss.generator(torch.randn(12, 3, dtype=torch.float64, generator=draws)).detach() / unit
+        value = 2 * kernel(x, other).mean() - 2 * kernel(x, batch / unit).mean()
+    else:
+        value = mmd2(x, batch / unit, kernel, unbiased=False)
+    (value / 3).backward()  # the loss is a mean over entries
+    theirs = torch.cat([p.grad.flatten() for p in loss.generator.parameters() if p.grad is not None])
+    torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 12, 100])
+@pytest.mark.parametrize("classes", [None, 2])
+def test_chunks_change_nothing(chunk_size, classes):
+    """Gradient caching, in features that draw noise: loss and gradient to rounding, with classes and guidance, too."""
+
+    def of(size):
+        data, labels = cloud(30, seed=8), torch.arange(30) % 3
+        settings = DriftingLossSettings(
+            bandwidths=[0.3], population=14, chunk_size=size, classes=classes, max_guidance=2.0 if classes else 1.0
+        )
+        by_class = Classes(data, labels, 2, 2.0) if classes else None
+        shifts = torch.randn(3, 3, dtype=torch.float64, generator=seeded(6)) if classes else None
+        spaces = measured(Pixels(), features())
+        return gradient(DriftingLoss(Generator(network(), 2.0, shifts), spaces, settings, classes=by_class))
+
+    whole, parts = of(None), of(chunk_size)
+    torch.testing.assert_close(parts[0].total, whole[0].total, **EXACT)
+    torch.testing.assert_close(parts[1], whole[1], **EXACT)
+
+
+def test_landmarks_at_all_data_give_the_exact_attraction():
+    data = cloud(20, seed=8)
+    settings = DriftingLossSettings(field="mmd", bandwidths=[0.3, 1.0], landmarks=20, unit_rms=False, population=12)
+    spaces = measured(Pixels(), Space(nn.Linear(3, 2).double()))
+
+    def batches():
+        return ([space(part) for space in spaces] for part in data.split(7))
+
+    by_landmarks = DriftingLoss(Generator(network()), spaces, settings, fields=LandmarkFields(settings, batches))
+    exact = DriftingLoss(Generator(network()), spaces, settings)
+    ours, theirs = gradient(by_landmarks, data), gradient(exact, data)
+    torch.testing.assert_close(ours[1], theirs[1], rtol=2e-4, atol=1e-9)  # up to the ridge of 1e-6
+    torch.testing.assert_close(ours[0].total, theirs[0].total, rtol=2e-4, atol=1e-9)
+    other = gradient(by_landmarks, cloud(20, seed=9, shift=5.0))  # whatever the batch
+    torch.testing.assert_close(other[1], ours[1], **EXACT)
+
+
+def test_unit_rms_gives_every_map_the_same_say():
+    settings = DriftingLossSettings(bandwidths=[0.1, 1.0])
+    spaces = measured(Pixels(), features())
+    terms, _ = gradient(DriftingLoss(Generator(network()), spaces, settings))
+    assert float(terms.total.detach()) == pytest.approx(4.0)  # entries, phi, two hidden states
+    assert terms.drift < 1
+    assert terms.scalars().keys() == {"loss", "drift", "spread"}
+
+
+def test_levels_of_a_step_are_drawn():
+    spaces = measured(Pixels(), features(0.1), features(0.5), features(0.9))
+    loss = DriftingLoss(Generator(network()), spaces, DriftingLossSettings(bandwidths=[0.3]), levels_per_step=1)
+    seen = {tuple(i for i, _ in loss._chosen(seeded(seed))) for seed in range(30)}
+    assert seen == {(0, 1), (0, 2), (0, 3)}
+
+
+def test_loss_draws_from_its_generator_alone():
+    spaces = measured(Pixels(), features())
+    make = lambda: DriftingLoss(Generator(network()), spaces, DriftingLossSettings(second=True))  # noqa: E731
+    check_draws_from_its_generator_alone(make, cloud(8))
+
+
+@pytest.mark.parametrize(("family", "num_steps"), [("drifting", 200), ("mmd-generator", 100), ("sinkhorn-drift", 100)])
+def test_a_narrow_start_does_not_collapse(family, num_steps):
+    """Digits from a generator whose outputs spread by 1 percent of the data's: the recipes' fields spread it again."""
+    data = load("digits")
+    made_by = network((1, 8, 8), width=64).float()
+    with torch.no_grad():
+        made_by.read_out.weight.mul_(0.01 * float(data.train.std(0).mean()) / 0.2)
+        made_by.read_out.bias.copy_(data.train.mean(0).clamp(-0.9, 0.9).atanh().flatten())
+    (space,) = measured(Pixels(), events=data.train[:300])
+    loss, draws = DriftingLoss(Generator(made_by, 1.0), [space], read(f"{family}-digits").loss), seeded()
+    optimiser = torch.optim.Adam(made_by.parameters(), 5e-3)
+    spreads = []
+    for step in range(num_steps):
+        optimiser.param_groups[0]["lr"] = 5e-3 * (1 - step / num_steps)
+        rows = torch.randint(len(data.train), (96,), generator=draws)
+        optimiser.zero_grad()
+        terms = loss(data.train[rows], draws)
+        terms.total.backward()
+        optimiser.step()
+        spreads.append(terms.spread)
+    assert spreads[0] < 0.03
+    assert 0.45 < spreads[-1] < 1.45
+    with torch.no_grad():
+        made = loss.generator(torch.randn(300, 1, 8, 8, generator=draws))
+    kernel, mean = Gaussian(2.0), data.train.mean(0).expand(300, -1, -1, -1)
+    assert mmd2(made, data.test, kernel) < 0.35 * mmd2(mean, data.test, kernel, unbiased=False)
+
+
+def test_generated_events_that_are_not_finite_are_told():
+    loss = DriftingLoss(Generator(Affine(torch.full((3,), math.nan, dtype=torch.float64))), measured(Pixels()))
+    with pytest.raises(DivergedError, match="generated events became non-finite"):
+        loss(cloud(4), seeded())
+
+
+def test_a_kernel_that_reaches_nothing_names_the_setting():
+    settings = DriftingLossSettings(field="mean-shift", kernel="gaussian", bandwidths=[1e-4])
+    loss = DriftingLoss(Generator(network()), measured(Pixels()), settings)
+    with pytest.raises(
+        InputError, match=r"loss.bandwidths = \[0.0001\] with loss.field = 'mean-shift': .* a bandwidth of"
+    ):
+        loss(cloud(8, shift=50.0), seeded())
+
+
+# ---- spaces
+
+
+def test_spaces_are_scaled_by_the_median_distance():
+    for space in measured(Pixels(), Space(nn.Linear(3, 6).double()), features(0.4)):
+        drawn = space.draw(cloud(), seeded(3))
+        for phi in space(cloud(), drawn):
+            assert median_bandwidth(phi) == pytest.approx(math.sqrt(phi.shape[1]), rel=1e-9)
+
+
+def test_noised_features_are_the_network_s_at_its_level():
+    space, x = features(0.4, hidden=False), cloud()
+    space.factor = 2.0
+    noise = torch.randn(x.shape, dtype=x.dtype, generator=seeded(9))
+    t = torch.full((len(x),), 0.4, dtype=torch.float64)
+    alpha, sigma = VPSchedule().alpha(t[0]), VPSchedule().sigma(t[0])
+    (ours,) = space.maps(x, noise)
+    torch.testing.assert_close(ours, space.module(alpha * 2 * x + sigma * noise, t), **EXACT)
+    assert torch.equal(space.draw(x, seeded(9)), noise)
+    assert not any(p.requires_grad for p in space.parameters())
+
+
+def test_the_features_of_a_trained_dmmd():
+    spaces = dmmd_spaces(SpacesSettings(model="digits", levels=[0.1, 0.6]), (1, 8, 8), data_scale=0.5)
+    pipeline = DMMDPipeline.from_pretrained("digits")
+    x = load("digits").train[:20]
+    noise = torch.randn(x.shape, generator=seeded())
+    for space, level in zip(spaces, (0.1, 0.6), strict=True):
+        phi, *states = space.maps(0.5 * x, noise)  # in the units of a generator that is trained at half scale
+        t = torch.full((20,), level)
+        torch.testing.assert_close(phi, pipeline.features(pipeline.schedule.add_noise(x, noise, t), t))
+        assert len(states) == 2
+
+
+def test_a_generator_trains_in_the_features_of_a_dmmd():
+    """Its samples noised to t, compared with noised data in phi(., t) and the hidden states: the shift is learned."""
+    (space,) = measured(features(0.2))
+    generator = Generator(Affine(torch.full((3,), -1.0, dtype=torch.float64)))
+    loss, draws = DriftingLoss(generator, [space], DriftingLossSettings(bandwidths=[0.3, 1.0])), seeded()
+    optimiser = torch.optim.Adam(loss.generator.parameters(), 0.05)
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss(cloud(64, seed=int(torch.randint(1000, (), generator=draws))), draws).total.backward()
+        optimiser.step()
+    assert float((generator.network.shift.detach() - 1).abs().max()) < 0.35  # from 2
+
+
+def test_bad_spaces(tmp_path, unchecked):
+    pipeline().save_pretrained(tmp_path / "p")
+    for settings, shape, message in (
+        ({"model": str(tmp_path / "p")}, (1, 8, 8), "is a DriftingPipeline: must be a trained DMMD"),
+        ({"model": "digits"}, (1, 28, 28), r"has events \[1, 8, 8\]: must be \[1, 28, 28\], the data's"),
+        ({"model": "nothing"}, (1, 8, 8), "model = 'nothing': must be a pipeline folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dmmd_spaces(SpacesSettings(**settings), shape)
+    with pytest.raises(InputError, match="spaces: pixels have no scale"):
+        Pixels().measure(torch.zeros(5, 2))
+    with pytest.raises(InputError, match="each must be measured"):
+        DriftingLoss(Generator(network()), [Pixels()])
+
+
+# ---- landmarks, classes, guidance
+
+
+def test_clusters_are_at_the_means_of_their_events():
+    x = torch.cat([cloud(30, shift=0.0), cloud(30, seed=2, shift=20.0), cloud(30, seed=3, shift=-20.0)])
+    centres = cluster_centres(x, 3, seeded(1))
+    nearest = torch.cdist(x, centres).argmin(1)
+    for i, centre in enumerate(centres):
+        torch.testing.assert_close(centre, x[nearest == i].mean(0), **EXACT)
+    assert torch.equal(cluster_centres(x, 90), x)
+
+
+def test_each_class_meets_its_own_data():
+    data, labels = torch.arange(40.0)[:, None], torch.arange(40) % 4
+    groups = Classes(data, labels, 3).groups(torch.zeros(20, 1), 12, seeded())
+    assert [group.size for group in groups] == [4, 4, 4]
+    assert len({group.label for group in groups}) == 3
+    for group in groups:
+        assert len(group.data) == 6
+        assert set((group.data[:, 0] % 4).tolist()) == {float(group.label)}
+        assert (group.guidance, group.negatives) == (1.0, None)
+    guided = Classes(data, labels, 9, max_guidance=3.0).groups(torch.zeros(20, 1), 12, seeded())
+    assert len(guided) == 4  # as many as there are
+    assert all(1 < group.guidance < 3 and len(group.negatives) == 20 for group in guided)
+    assert Classes(data, labels, 3).shares == [0.25] * 4
+
+
+@pytest.mark.parametrize("field", ["mean-shift", "mmd"])
+def test_guidance_pushes_off_the_data_of_all_classes(field):
+    x, y, everything = cloud(6), cloud(8, seed=2), cloud(9, seed=3)
+    settings = DriftingLossSettings(field=field, bandwidths=[0.5])
+    (ours,) = BatchFields(settings).of_map(0, 0, Meeting(6, y, everything, 2.0))
+    kernel = Laplace(0.5 * math.sqrt(3))
+    velocity = ours.velocity(x)
+    if field == "mean-shift":
+        more = torch.full((9,), 2 / 9, dtype=torch.float64)
+        drift = Drift(y, kernel, normalization=field, negatives=everything, negative_weights=more)
+        torch.testing.assert_close(velocity, drift.velocity(x), **EXACT)
+    else:  # -grad of the witness between (q + 2 p_all) / 3 and p
+        z = x.clone().requires_grad_()
+        pushing = (kernel(z, x).mean(1) + 2 * kernel(z, everything).mean(1)) / 3
+        (expected,) = torch.autograd.grad((kernel(z, y).mean(1) - pushing).sum(), z)
+        torch.testing.assert_close(velocity, expected, **EXACT)
+
+
+def test_a_class_conditional_generator_learns_its_classes():
+    means = torch.tensor([[3.0, 0.0], [-3.0, 0.0]])
+    labels = torch.arange(200) % 2
+    data = means[labels] + 0.3 * torch.randn(200, 2, generator=seeded())
+    torch.manual_seed(0)
+    generator = Generator(MLPFeatures((2,), 1, width=32, depth=1), None, class_shifts(2, (2,), seeded(1)))
+    settings = DriftingLossSettings(bandwidths=[0.1, 0.5], classes=2, max_guidance=2.0)
+    (space,) = measured(Pixels(), events=data)
+    loss = DriftingLoss(generator, [space], settings, classes=Classes(data, labels, 2, 2.0))
+    optimiser, draws = torch.optim.Adam(generator.parameters(), 0.01), seeded()
+    for step in range(120):
+        optimiser.param_groups[0]["lr"] = 0.01 * (1 - step / 120)
+        optimiser.zero_grad()
+        loss(data[torch.randint(200, (64,), generator=draws)], draws).total.backward()
+        optimiser.step()
+    shares = torch.tensor([0.7, 0.3])
+    pipe = DriftingPipeline(generator.network, generator.classes.detach(), shares, max_guidance=2.0)
+    for label in range(2):
+        made = pipe(200, labels=label, generator=seeded()).particles.detach()
+        assert ((made - means[label]).norm(dim=1) < 2).float().mean() > 0.9
+    mixed = pipe(500, generator=seeded()).particles
+    assert float((mixed[:, 0] > 0).float().mean()) == pytest.approx(0.7, abs=0.08)
+    guided = pipe(200, labels=0, guidance=2.0, generator=seeded()).particles
+    assert guided[:, 0].mean() > pipe(200, labels=0, generator=seeded()).particles[:, 0].mean()  # away from the other
+
+
+def test_bad_classes(unchecked):
+    with pytest.raises(InputError, match="loss.classes: the data have no labels"):
+        Classes(torch.zeros(4, 1), None, 2)
+    with pytest.raises(InputError, match="class 1 of the data has no events"):
+        Classes(torch.zeros(4, 1), torch.tensor([0, 2, 0, 2]), 2)
+
+
+# ---- the pipeline
+
+
+def pipeline(event=(1, 8, 8), classes=False, **settings):
+    torch.manual_seed(0)
+    made_by = MLPFeatures(event, 1, width=16).eval().requires_grad_(False)
+    if classes:
+        settings |= {"classes": torch.randn(3, *event, generator=seeded(1)), "shares": torch.tensor([0.5, 0.3, 0.2])}
+    return DriftingPipeline(made_by, provenance={"steps": 3}, **settings)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_saved_and_loaded_samples_are_the_same(tmp_path, classes):
+    files = ["classes.safetensors"] if classes else []
+    draws = [{}, {"labels": 2, "guidance": 1.5}] if classes else [{}]
+    made = pipeline(classes=classes, bounded=True, max_guidance=2.0 if classes else 1.0)
+    loaded = check_saved(made, tmp_path / "p", files=files, draws=draws)
+    assert (loaded.bounded, loaded.max_guidance) == (True, made.max_guidance)
+
+
+def test_output():
+    pipe = pipeline()
+    out = draw(pipe, return_trajectory=True)
+    assert (out.particles.shape, out.nfe, out.trajectory.shape) == ((3, 1, 8, 8), 1, (2, 3, 1, 8, 8))
+    assert out.particles.abs().max() <= 1
+    assert torch.equal(draw(pipe).particles, out.particles)
+    torch.testing.assert_close(draw(pipe, chunk_size=2).particles, out.particles)
+    assert not torch.equal(draw(pipe, seed=8).particles, out.particles)
+    assert pipe(particles=torch.zeros(5, 1, 8, 8)).particles.shape == (5, 1, 8, 8)
+
+
+def test_classes_and_guidance_change_samples():
+    pipe = pipeline((2,), classes=True, max_guidance=3.0)
+    noise = torch.zeros(3, 2)
+    labels = torch.tensor([0, 1, 2])
+    made = pipe(particles=noise, labels=labels).particles
+    torch.testing.assert_close(pipe(particles=noise[:1], labels=1).particles[0], made[1])
+    assert not torch.equal(pipe(particles=noise, labels=labels, guidance=3.0).particles, made)
+    direct = Generator(pipe.network, None, pipe.classes)(noise, labels, torch.full((3,), 1.0))
+    torch.testing.assert_close(made, direct)
+    drawn = pipe(2000, generator=seeded()).particles
+    assert torch.equal(drawn, pipe(2000, generator=seeded()).particles)
+
+
+def test_particles_come_in_the_units_of_the_data_and_within_them():
+    plain = pipeline((2,))
+    scaled = dataclasses.replace(plain, data_scale=0.5)
+    a, b = (draw(p, return_trajectory=True).trajectory for p in (plain, scaled))
+    torch.testing.assert_close(b, a * 2)
+    shift = torch.tensor([-2.0, 0.0, 30.0])
+    bounded = DriftingPipeline(Affine(shift), bounded=True, data_scale=0.5)
+    source = torch.randn(4, 3, generator=seeded())
+    torch.testing.assert_close(bounded(particles=source).particles, (0.5 * source + shift).tanh())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_particles": 0}, "num_particles = 0"),
+        ({"sampler": "flow"}, "sampler = 'flow': must be one of generator"),
+        ({"chunk_size": 0}, "chunk_size = 0"),
+        ({"guidance": 2.5}, r"guidance = 2.5: must be in \[1, 2\], what this generator learned"),
+        ({"guidance": 0.5}, "guidance = 0.5"),
+        ({"labels": 3}, r"labels holds 3: must be in 0, ..., 2"),
+        ({"labels": torch.tensor([0, 1]), "num_particles": 3}, r"labels has shape \[2\]"),
+        ({"labels": 0.5}, "must be a whole number"),
+        ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
+    ],
+)
+def test_bad_settings(change, message, unchecked):
+    check_refused(lambda: pipeline(classes=True, max_guidance=2.0)(**change), message)
+
+
+def test_bad_parts(tmp_path, unchecked):
+    check_refused(lambda: pipeline()(3, labels=1), "labels: the generator knows no classes")
+    check_refused(lambda: pipeline()(3, guidance=1.5), r"guidance = 1.5: must be in \[1, 1\]")
+    of_classes = pipeline(classes=True)
+    check_refused(lambda: dataclasses.replace(of_classes, shares=torch.ones(2)), "shares: must hold 3 numbers")
+    check_refused(lambda: Generator(MLPFeatures((2,), 3)), "num_features = 3: must be 'squared_residual' and 1")
+    for i, (change, message) in enumerate(
+        (
+            ({"format": 9}, "holds format 9"),
+            ({"sampler": {"sampler": "exact"}}, "sampler = 'exact'"),
+            ({"features": {}}, "damaged or from another version|does not fit"),
+        )
+    ):
+        folder = pipeline().save_pretrained(tmp_path / str(i))
+        change_config(folder, **change)
+        with pytest.raises(InputError, match=message):
+            DriftingPipeline.from_pretrained(folder)
+
+
+# ---- recipes
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard", "cifar10"])
+def test_recipes_are_on_equal_terms(data):
+    ddpm = read(f"ddpm-{data}")
+    fields = {"drifting": "batch", "mmd-generator": "mmd", "sinkhorn-drift": "sinkhorn"}
+    for family, field in fields.items():
+        recipe = read(f"{family}-{data}")
+        assert (recipe.system, recipe.loss.field) == ("drifting", field)
+        assert (recipe.features, recipe.data, recipe.spaces) == (ddpm.features, ddpm.data, SpacesSettings())
+        assert recipe.evaluation.num_samples == ddpm.evaluation.num_samples
+        assert recipe.bounded == (data != "checkerboard")
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion"])
+def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data):
+    recipe, plain = read(f"dmmd-onestep-{data}"), read(f"drifting-{data}")
+    assert recipe.spaces.model == data
+    assert recipe.spaces.hidden
+    changed = {"description": "", "spaces": SpacesSettings()}
+    assert dataclasses.replace(recipe, **changed) == dataclasses.replace(plain, **changed)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "message"),
+    [
+        (DriftingLossSettings, {"field": "gan"}, "loss.field = 'gan': must be one of batch, mean-shift"),
+        (DriftingLossSettings, {"bandwidths": []}, r"loss.bandwidths = \[\]"),
+        (DriftingLossSettings, {"bandwidths": [0.1, -1.0]}, "loss.bandwidths = -1.0"),
+        (DriftingLossSettings, {"kernel": "riesz"}, "loss.kernel = 'riesz' with loss.field = 'batch'"),
+        (DriftingLossSettings, {"field": "mmd", "kernel": "riesz", "bandwidths": [1.0]}, "it has none"),
+        (DriftingLossSettings, {"population": 1}, "loss.population = 1"),
+        (DriftingLossSettings, {"chunk_size": 0}, "loss.chunk_size = 0"),
+        (DriftingLossSettings, {"landmarks": 5}, "loss.landmarks = 5 with loss.field = 'batch'"),
+        (DriftingLossSettings, {"field": "mmd", "landmarks": 5, "classes": 2}, "loss.landmarks = 5 with loss.classes"),
+        (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),
+        (DriftingLossSettings, {"max_guidance": 2.0}, "loss.max_guidance = 2 without loss.classes"),
+        (SpacesSettings, {"pixels": False}, "spaces.pixels = False without spaces.model"),
+        (SpacesSettings, {"levels": []}, r"spaces.levels = \[\]"),
+        (SpacesSettings, {"levels": [1.5]}, r"spaces.levels = 1.5: must be a number in \[0, 1\]"),
+        (SpacesSettings, {"levels": [0.5], "levels_per_step": 2}, "spaces.levels_per_step = 2: must be at most 1"),
+        (DriftingSettings, {"guidance": 0.0}, "sampling.guidance = 0"),
+        (DriftingRecipe, {"features": FeaturesSpec()}, "features.num_features = 4: must be 1 for drifting"),
+        (DriftingRecipe, {"sampling": DriftingSettings(guidance=2.0)}, r"sampling.guidance = 2: must be in \[1, 1\]"),
+        (
+            DriftingRecipe,
+            {"loss": DriftingLossSettings(classes=100)},
+            "training.batch_size = 128: must be at least 200, two events a class, of 100 drawn by loss.classes",
+        ),
+    ],
+)
+def test_recipes_check_their_fields(spec, fields, message, unchecked):
+    with pytest.raises(InputError, match=message):
+        spec(**fields)
