@@ -145,6 +145,8 @@ def _drift(parts: Parts) -> FieldOrSchedule:
 
 def _drift_step(parts: Parts) -> Step:
     """Return half the way to the mean of the neighbours; in the units of each form, at the narrowest bandwidth."""
+    from mmdflow.types import Step
+
     narrow = min(parts.width, parts.spec.final_bandwidth or parts.width)
     return Step({"none": 2.0, "batch": 2.0, "sharp": 0.5 * narrow**2}.get(parts.spec.normalization or "", 0.5))
 
