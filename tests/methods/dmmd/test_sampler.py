@@ -1,9 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mmdflow import DivergedError, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.features import MLPFeatures
-from mmdflow.methods.dmmd import FixedEntries, TargetMeans, distance_steps, noise_levels, target_means
+from mmdflow.methods.dmmd import (
+    FixedEntries,
+    SamplerSettings,
+    TargetMeans,
+    Walk,
+    distance_steps,
+    noise_levels,
+    sample,
+    target_means,
+)
 from tests.methods.dmmd.runs import walk_down
 
 LEVELS = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
@@ -287,3 +298,23 @@ def test_means_need_a_finite_feature_map_and_data():
         target_means(network(), SCHEDULE, [], LEVELS)
     with pytest.raises(InputError, match="must increase"):
         target_means(network(), SCHEDULE, [data()], LEVELS.flip(0))
+
+
+def test_steps_that_let_the_exact_flow_rise_are_told_once_with_one_that_does_not(caplog):
+    """phi(x) = x: the mean of the particles is multiplied by 1 - eta at each step, so that F rises for eta > 2."""
+    kernel = NoiseConditionalKernel(lambda x, t: x)
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    target, x = TargetMeans(torch.tensor([0.1, 0.9]).double(), zero, zero), torch.ones(4, 3, dtype=torch.float64)
+    walk = Walk([0.9, 0.5], [3.0, 3.0])
+    settings = SamplerSettings(num_levels=2, steps_per_level=3, step_size=3.0)
+    _, nfe = sample(kernel, target, x, walk, settings)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "noise level t = 0.9000: 1/2 MMD^2 rose from 1.5 to 24 over steps of step_size = 3; with 1.5 it would not"
+    )
+    assert nfe == 6  # trials are not counted
+    caplog.clear()
+    for still in (replace(settings, sampler="approximate"), replace(settings, steps_per_level=1)):
+        sample(kernel, target, x, walk, still)
+    sample(kernel, target, x, Walk([0.9, 0.5], [1.5, 1.5]), settings)
+    assert not caplog.records

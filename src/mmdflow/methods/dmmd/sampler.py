@@ -16,6 +16,7 @@ from mmdflow.flows.integrators import make_integrator, named_integrators
 from mmdflow.methods.dmmd.conditions import FixedEntries
 from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_features
 from mmdflow.methods.dmmd.monitor import Recorder
+from mmdflow.methods.dmmd.rise import RiseWarning
 from mmdflow.methods.dmmd.settings import SamplerSettings
 from mmdflow.methods.dmmd.targets.base import FlowKind, Target
 from mmdflow.methods.dmmd.walk import Walk
@@ -58,17 +59,21 @@ def sample(
         _checks.positive("final_step_size", math.nan if walk.final_step_size is None else walk.final_step_size)
     per_level, kind = settings.steps_per_level, FlowKind(settings.sampler)
     finite = particles if fixed is None else fixed.at(walk.levels[0], particles)
+    entered, rise = finite, RiseWarning() if kind.interacting and per_level > 1 else None
 
     @lru_cache(maxsize=1)
     def field_of_level(i: int) -> LevelField:
-        return fields.at(walk.levels[i], kind, recorder)
+        return fields.at(walk.levels[i], kind, recorder, rise)
 
     def after_step(step: int, x: Tensor) -> Tensor | None:
-        nonlocal finite
+        nonlocal entered, finite
         i, ended = (step - 1) // per_level, step % per_level == 0
         advice = f"lower step_size ({walk.step_sizes[i]:g} here) or set max_slope"
         _check_finite(x, finite, walk.levels[i], advice)
         finite = x if fixed is None else fixed.at((*walk.levels, 0.0)[i + ended], x)
+        if ended and rise is not None:
+            rise.leave(field_of_level(i), entered, walk.levels[i], walk.step_sizes[i], per_level)
+            entered = finite
         if ended and callback is not None:
             callback(i + 1, finite)
         return None if fixed is None else finite
@@ -112,8 +117,10 @@ class _Fields:
             raise InputError("labels: need target means of classes (target_means(..., labels=...))")
         self.kernel, self.target, self.settings, self.labels = kernel, target, settings, labels
 
-    def at(self, t: float, kind: FlowKind, recorder: Recorder | None = None) -> LevelField:
-        """Return the field of noise level t; the recorder, where there is one, watches it."""
+    def at(
+        self, t: float, kind: FlowKind, recorder: Recorder | None = None, rise: RiseWarning | None = None
+    ) -> LevelField:
+        """Return the field of noise level t, watched by what is given to watch it."""
         settings, level = self.settings, self.target.level(self.kernel, t, self.settings.chunk_size)
         on_features = field_on_features(
             level,
@@ -125,13 +132,20 @@ class _Fields:
         )
         if recorder is not None:
             recorder.enter(t, settings.max_slope)
+
+        def watch(phi: Tensor, slope: Tensor) -> None:
+            if recorder is not None:
+                recorder.watch(level, self._shares(phi), phi, slope)
+            if rise is not None:
+                rise.watch(on_features, phi)
+
         return LevelField(
             features_at(self.kernel.features, t),
             on_features,
             interacting=kind.interacting,
             chunk_size=settings.chunk_size,
             max_slope=settings.max_slope,
-            watch=None if recorder is None else lambda phi, slope: recorder.watch(level, self._shares(phi), phi, slope),
+            watch=None if recorder is None and rise is None else watch,
         )
 
     def _shares(self, like: Tensor) -> Float[Tensor, " C"] | None:
