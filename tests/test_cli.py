@@ -300,13 +300,13 @@ def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("objective", ["kl", "reverse-kl"])
 def test_a_kl_bound_trains_and_samples(objective, tmp_path, capsys):
     run = tmp_path / "run"
-    bound = [f"--loss.objective={objective}", "--sampling.sampler=approximate"]
+    bound = [f"--loss.objective={objective}", "--sampling.sampler=approximate", "--loss.form=penalty"]
     assert main(["train", "dmmd-digits", f"--output={run}", *QUICK, *bound]) == 0
     assert main(["sample", str(run), "-n", "3", "--save", str(tmp_path / "s.npz")]) == 0
     assert np.load(tmp_path / "s.npz")["samples"].shape == (3, 1, 8, 8)
     assert (run / "curves.png").stat().st_size > 10_000
     capsys.readouterr()
-    refused = ["train", "dmmd-digits", f"--output={tmp_path / 'other'}", *QUICK, bound[0]]
+    refused = ["train", "dmmd-digits", f"--output={tmp_path / 'other'}", *QUICK, bound[0], bound[2]]
     assert "sampling.sampler = 'exact' with loss.objective" in complaint(capsys, refused)
     whitened = [*refused, bound[1], "--sampling.whitening=1"]
     assert "sampling.whitening = 1.0 with loss.objective" in complaint(capsys, whitened)

@@ -49,9 +49,17 @@ def test_class_means_and_covariances(tmp_path):
     assert (tmp_path / "run" / "samples" / "step-0000002.png").exists()
     pipe = DMMDPipeline.from_pretrained(tmp_path / "run")
     assert isinstance(pipe.target, TargetMeans)
-    assert pipe.target.class_clean.shape == (10, 3, 4)
-    assert pipe.target.covariance.shape == (3, 4, 4)
+    assert pipe.target.class_clean.shape == (10, 3, 128)
+    assert pipe.target.covariance.shape == (3, 128, 128)
     assert (pipe.defaults.whitening, pipe.defaults.step_size) == (2.0, [0.5, 0.4, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("options", "classes"), [([], 10), (["--sampling.mean_events=5"], 0), (["--sampling.class_means=false"], 0)]
+)
+def test_class_means_are_stored_where_every_class_has_events(options, classes, tmp_path):
+    assert train(tmp_path / "run", *options) == 0
+    assert DMMDPipeline.from_pretrained(tmp_path / "run").target.num_classes == classes
 
 
 @pytest.mark.parametrize(

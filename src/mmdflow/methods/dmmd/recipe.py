@@ -43,14 +43,15 @@ class SamplingSpec(SamplerSettings):
         mean_levels: noise levels at which target means are stored; between them they are interpolated.
         mean_noise_repeats: draws of noise an event for the means of noised data.
         mean_events: training events used for the means; all when not given.
-        class_means: whether to store target means of every class, for samples of chosen classes.
+        class_means: whether to store target means of every class, for samples of chosen classes; by default where the data have
+            labels and every class has an event among those that means are made of.
         num_references: training events kept as references, for base kernels other than linear.
     """
 
     mean_levels: int = 101
     mean_noise_repeats: int = 4
     mean_events: int | None = None
-    class_means: bool = False
+    class_means: bool | None = None
     num_references: int = 1000
     section: ClassVar[str] = "sampling."
 

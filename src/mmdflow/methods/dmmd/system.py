@@ -147,9 +147,18 @@ def _target(
 
 def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
     """Return which training events target means or references are made of, and their labels for means of classes."""
-    count, labels = len(dataset.train), dataset.train_labels if spec.class_means else None
+    count, labels = len(dataset.train), None if spec.class_means is False else dataset.train_labels
     size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
-    if size is None:
-        return torch.arange(count), labels
-    rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
-    return rows, None if labels is None else labels[rows]
+    rows = torch.arange(count)
+    if size is not None:
+        rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+    labels = None if labels is None else labels[rows]
+    if spec.class_means is None and labels is not None and not _has_every_class(labels, dataset.train_labels):
+        labels = None
+    return rows, labels
+
+
+def _has_every_class(labels: Tensor, of_all: Tensor | None) -> bool:
+    """Whether labels hold each of the classes 0, 1, ... that all labels of a data set have."""
+    assert of_all is not None
+    return bool((of_all >= 0).all()) and len(labels.unique()) == int(of_all.max()) + 1
