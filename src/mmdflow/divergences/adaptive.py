@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import widened
 from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, require_kernel, uniform
 from mmdflow.divergences.mmd import MMD
@@ -84,8 +85,9 @@ class AdaptiveMMD(Divergence):
             self.minimum = nearest_distance(target) if distinct and not callable(bandwidth) else 0.0
         else:
             self.minimum = _checks.non_negative("minimum", minimum)
+        self._remember(target)
         self.register_buffer("target", target)
-        self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
+        self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, widened(target)))
         self.bandwidth = math.nan
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
@@ -95,7 +97,7 @@ class AdaptiveMMD(Divergence):
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the witness of the MMD at the bandwidth of the particles x."""
         with torch.no_grad():
-            signed = torch.cat([uniform(x, weights), -self.target_weights])
+            signed = torch.cat([uniform(widened(x), weights), -self.target_weights])
             return KernelWitness(self._kernel_at(x), torch.cat([x.detach(), self.target]), signed)
 
     def at(self, x: Float[Tensor, "n *event"]) -> MMD:
@@ -117,8 +119,8 @@ class AdaptiveMMD(Divergence):
         return require_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
-        y = flat(self.target)
-        gap = flat(x).mean(0) - y.mean(0)
+        y = widened(flat(self.target))
+        gap = widened(flat(x)).mean(0) - y.mean(0)
         sigma = float((y - y.mean(0)).square().mean().sqrt())
         return optimal_bandwidth(float(gap.norm()), y.shape[1], max(sigma, torch.finfo(y.dtype).tiny))
 
@@ -144,4 +146,4 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 
 def _few(x: Tensor) -> Tensor:
-    return thinned(flat(x), RULE_POINTS)
+    return widened(thinned(flat(x), RULE_POINTS))

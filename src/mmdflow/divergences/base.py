@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._precision import decorate, full_precision, widened
 from mmdflow.divergences.witness import ValueWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.types import Particles, Points, Weights
+
+#: Methods that compute inside autocast as outside, whatever class defines them.
+METHODS = frozenset({"__init__", "forward", "witness", "velocity", "solve", "at"})
 
 
 @runtime_checkable
@@ -50,6 +54,9 @@ class Divergence(nn.Module):
     One's own divergence is a subclass with `forward`, whose F depends on the particles and on their weights. The witness and the
     velocity then come by automatic differentiation. A subclass that knows them in closed form gives `witness`, too.
 
+    Inside `torch.autocast` a divergence computes as outside, the networks of its kernel included. Particles and targets in half
+    precision are summed in float32; F, f and velocities are then rounded once.
+
     Example:
         >>> import torch
         >>> from mmdflow import Divergence, flow
@@ -63,6 +70,10 @@ class Divergence(nn.Module):
 
     #: The shape of an event of the target, or None where any shape will do.
     event_shape: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        decorate(cls, METHODS, full_precision)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x (V-statistic), differentiable in x and in the weights."""
@@ -84,9 +95,27 @@ class Divergence(nn.Module):
     def check(self, x: Tensor, field: str = "particles") -> Tensor:
         """Return x if it is finite, floating, and of this target's event shape, dtype and device; else raise InputError."""
         _checks.points(field, x, self.event_shape)
-        for target in self.buffers(recurse=False):
+        buffers = dict(self.named_buffers(recurse=False))
+        for target in [buffers["given"]] if "given" in buffers else buffers.values():
             _checks.alike(field, x, target)
         return x
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Divergence:
+        """Convert it, as `nn.Module` does; in half precision the target alone, not the sums."""
+        sums = {name: buffer for name, buffer in self._buffers.items() if name not in ("given", "target")}
+        super()._apply(fn, recurse)
+        for name, before in sums.items() if "given" in self._buffers else ():
+            after = self._buffers[name]
+            if before is not None and after is not None and after.dtype != widened(after).dtype:
+                self._buffers[name] = before.to(after.device)
+        return self
+
+    def _remember(self, target: Tensor) -> None:
+        """Keep the dtype and the device that particles must have, where sums are kept in another dtype."""
+        self.register_buffer("given", target.new_empty(0), persistent=False)
+
+
+decorate(Divergence, METHODS - {"__init__"}, full_precision)
 
 
 def check_particles(field: VelocityField, x: Tensor, name: str = "particles") -> Tensor:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import full_precision, in_float32, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import require_kernel, uniform
 from mmdflow.errors import InputError
@@ -63,6 +64,7 @@ class Drift:
         True
     """
 
+    @full_precision
     def __init__(
         self,
         target: Float[Tensor, "m *event"],
@@ -74,7 +76,7 @@ class Drift:
         num_iterations: int = 50,
     ) -> None:
         self.target = _checks.points("target", target).detach()
-        self.target_weights = _checks.weights("target_weights", target_weights, self.target)
+        self.target_weights = _checks.weights("target_weights", target_weights, widened(self.target))
         self.normalization = _checks.choice("normalization", normalization, NORMALIZATIONS)
         self.kernel, self.companion = require_kernel(kernel), _companion(kernel)
         self.self_terms = normalization == "sinkhorn" if self_terms is None else self_terms
@@ -87,6 +89,8 @@ class Drift:
         _checks.alike(field, x, self.target)
         return x
 
+    @full_precision
+    @in_float32
     @torch.no_grad()
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return V for the particles x, evaluated at `at` (default: at x; elsewhere there are no self terms).
@@ -172,6 +176,7 @@ def _companion(kernel: Kernel) -> Kernel:
 
 def _moved(weights: Float[Tensor, "n m"], z: Tensor, y: Tensor) -> Tensor:
     """Return sum_j weights_ij (y_j - z_i), shaped like z, summed about the mean of y: far from the origin no digits are lost."""
+    y = widened(y)
     centre = flat(y).mean(0)
     moved = weights @ (flat(y) - centre) - weights.sum(1, keepdim=True) * (flat(z) - centre)
     return moved.reshape(z.shape)

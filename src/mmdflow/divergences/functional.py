@@ -7,11 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import full_precision, widened
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Riesz
 from mmdflow.kernels.base import keeps_up
 
 
+@full_precision
 def mmd2(
     x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], kernel: Kernel, *, unbiased: bool = True
 ) -> Float[Tensor, ""]:
@@ -41,6 +43,7 @@ def mmd2(
     return value.to(x.dtype)
 
 
+@full_precision
 def mmd2_of_features(
     phi_x: Float[Tensor, "n K"], phi_y: Float[Tensor, "m K"], *, unbiased: bool = True
 ) -> Float[Tensor, ""]:
@@ -55,7 +58,7 @@ def mmd2_of_features(
         >>> mmd2_of_features(x, y, unbiased=False), mmd2_of_features(x, y)
         (tensor(9.), tensor(7.))
     """
-    x, y = (phi.to(torch.promote_types(phi.dtype, torch.float32)) for phi in (phi_x, phi_y))
+    x, y = widened(phi_x), widened(phi_y)
     shift = y.detach().mean(0)
     x, y = x - shift, y - shift
     at_x, at_y = x.mean(0), y.mean(0)
@@ -66,6 +69,7 @@ def mmd2_of_features(
     return value.to(phi_x.dtype)
 
 
+@full_precision
 def mmd2_by_sums(
     x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], kernel: Kernel, *, unbiased: bool = True
 ) -> Float[Tensor, ""]:

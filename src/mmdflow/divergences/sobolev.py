@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import full_precision
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.gram import LEFT, MOST_RANK, SUM_TOLERANCE, widened
@@ -207,10 +208,12 @@ class _SobolevWitness:
     def __init__(self, delta: KernelWitness, x: Tensor, beta: Tensor, regularization: float) -> None:
         self.delta, self.x, self.beta, self.regularization = delta, x, beta, regularization
 
+    @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return h(z_i)."""
         return (self.delta(z) - ops.tangent_sum(self.delta.kernel, z, self.x, self.beta)) / self.regularization
 
+    @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad h(z_i)."""
         moved = ops.tangent_sum_grad(self.delta.kernel, z, self.x, self.beta)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._precision import decorate, of_any_dtype
 from mmdflow.errors import InputError
 from mmdflow.kernels import derivatives
 from mmdflow.kernels.profiles import Term
 
 #: A function of a kernel, z [n, *event] and points [m, *event] that sums the kernel, or its gradient, over the points at every z.
 PartSum: TypeAlias = Callable[["Kernel", Tensor, Tensor], Tensor]
+#: Methods that compute inside autocast as outside, whatever class defines them.
+METHODS = frozenset({"forward", "grad", "diag", "embed", "tangent", "tangent_grad", "mixed", "log"})
 
 
 class Kernel(nn.Module):
@@ -24,6 +27,9 @@ class Kernel(nn.Module):
 
     All derivatives, and the diagonal, come from `forward` by automatic differentiation where a class has nothing better.
     `mmdflow.kernels.check_kernel` verifies what a class gives.
+
+    Inside `torch.autocast` a kernel gives the values that it gives outside. Points in half precision are taken in float32, where
+    the kernel is a formula alone, and the result is rounded once.
 
     Example:
         >>> import torch
@@ -42,6 +48,10 @@ class Kernel(nn.Module):
     any_dtype: bool = False
     #: Whether k grows with the distance from the origin, so that differences of its sums lose their digits far away.
     grows: bool = False
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        decorate(cls, METHODS, of_any_dtype)
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""
@@ -131,6 +141,9 @@ class Kernel(nn.Module):
         return Product(self, other) if isinstance(other, Kernel) else Mixture([self], [other])
 
     __rmul__ = __mul__
+
+
+decorate(Kernel, METHODS - {"forward"}, of_any_dtype)
 
 
 def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:

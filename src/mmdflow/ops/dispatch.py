@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import full_precision, widened
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
 from mmdflow.kernels import EXACT_DIM, Kernel, Mixture, Radial, derivatives
@@ -95,12 +96,17 @@ def tightened(tolerance: float) -> Iterator[None]:
         outside.include(inside)
 
 
+@full_precision
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
-    """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters."""
+    """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters.
+
+    Points in half precision are summed in float32, which the sums come in.
+    """
+    z, points, weights = _wide(kernel, z, points, weights)
     if kernel.finite:
-        return kernel.embed(z) @ (weights @ kernel.embed(points))
+        return widened(kernel.embed(z)) @ (weights @ widened(kernel.embed(points)))
     if keeps_up(kernel, "sum_by_parts", "forward"):
         by_parts = kernel.sum_by_parts(lambda part, x, y: kernel_sum(part, x, y, weights), z, points)
         if by_parts is not None:
@@ -114,13 +120,15 @@ def kernel_sum(
     return total
 
 
+@full_precision
 def kernel_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, "n *event"]:
-    """Return sum_j weights_j grad_1 k(z_i, points_j)."""
+    """Return sum_j weights_j grad_1 k(z_i, points_j), in float32 for points in half precision."""
+    z, points, weights = _wide(kernel, z, points, weights)
     if kernel.finite:
         with torch.no_grad():
-            embedded = weights @ kernel.embed(points)
+            embedded = weights @ widened(kernel.embed(points))
         return embedding_grad(kernel, z, embedded)
     if keeps_up(kernel, "grad_by_parts", "forward", "grad"):
         by_parts = kernel.grad_by_parts(lambda part, x, y: kernel_sum_grad(part, x, y, weights), z, points)
@@ -157,6 +165,11 @@ def tangent_sum_grad(
     total = torch.zeros_like(x, dtype=torch.float64)
     _module(z.device).add_tangents(term.profile, x, y, v, total)
     return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
+
+
+def _wide(kernel: Kernel, z: Tensor, points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights in single precision at least, and the points, too, if the kernel takes them so."""
+    return (widened(z), widened(points), widened(weights)) if kernel.any_dtype else (z, points, widened(weights))
 
 
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
@@ -260,6 +273,7 @@ class _Sum(torch.autograd.Function):
         return to_z, to_points, to_weights, None, None
 
 
+@full_precision
 def embedding_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], direction: Float[Tensor, " K"]
 ) -> Float[Tensor, "n *event"]:
@@ -267,4 +281,4 @@ def embedding_grad(
     with derivatives.differentiable():
         z = derivatives.leaf(z)
         psi = kernel.embed(z)
-        return torch.autograd.grad(psi, z, direction.detach().expand_as(psi))[0]
+        return torch.autograd.grad(psi, z, direction.detach().to(psi.dtype).expand_as(psi))[0]
