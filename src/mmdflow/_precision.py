@@ -1,4 +1,8 @@
-"""Precision: `torch.autocast` changes nothing, and half precision comes in and goes out, but is not what is summed in."""
+"""Precision: `torch.autocast` changes nothing, and what is summed has digits and range enough.
+
+Half precision comes in and goes out, but sums are taken in float32. Points of sizes like 1e-20 and 1e20, whose squares leave the
+range of float32, are taken in float64.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,19 @@ from torch import Tensor
 
 #: Devices that have a setting of autocast of their own.
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+#: Sizes of points, and of kernels, whose squares and their quotients float32 holds.
+USUAL = 1e-15, 1e15
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def widened(x: Tensor) -> Tensor:
     """Return x, in float32 where it is half precision: sums of 2^11 terms leave float16 no digits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return x in float64, whose range holds the square of any float32; on the CPU from devices that have none."""
+    return x.cpu().double() if x.device.type == "mps" else x.double()
 
 
 def full_precision(function: _Function) -> _Function:
@@ -39,13 +50,41 @@ def full_precision(function: _Function) -> _Function:
     return cast(_Function, outside)
 
 
+def traced() -> bool:
+    """Whether torch.compile or torch.func look at the operations, which must then be torch's own and may not look at values."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def usual(size: float) -> bool:
+    """Whether a size is such that squares stay in the range of float32; 0 is."""
+    return size == 0 or USUAL[0] <= size <= USUAL[1]
+
+
+def leaves_range(*tensors: Tensor) -> bool:
+    """Whether the largest entry of some float32 points is so small or large that their squares leave float32."""
+    if traced():
+        return False
+    ends = [x.detach().aminmax() for x in tensors if x.dtype in (torch.float32, torch.bfloat16) and x.numel()]
+    largest = max((max(-float(low), float(high)) for low, high in ends), default=0.0)
+    return not usual(largest) and largest < torch.inf and all(x.device.type != "mps" for x in tensors)
+
+
 def of_any_dtype(method: _Function) -> _Function:
-    """Let a method of a kernel compute as outside autocast and, if the kernel is a formula alone, half precision in float32."""
+    """Let a method of a kernel compute as outside autocast.
+
+    If the kernel is a formula alone, it takes half precision in float32, and float64 where float32 has not the range.
+    """
     widely = in_float32(method)
 
     @functools.wraps(method)
     def chosen(self: Any, *args: Any, **named: Any) -> Any:
-        return (widely if self.any_dtype else method)(self, *args, **named)
+        if not self.any_dtype:
+            return method(self, *args, **named)
+        points = [value for value in (*args, *named.values())[:2] if isinstance(value, Tensor)]
+        if (self.extreme and points[0].dtype != torch.float64) or leaves_range(*points):
+            wide = method(self, *map(_double, args), **{name: _double(value) for name, value in named.items()})
+            return wide.to(points[0].dtype)
+        return widely(self, *args, **named)
 
     return full_precision(cast(_Function, chosen))
 
@@ -72,6 +111,10 @@ def decorate(cls: type, names: frozenset[str], decorator: Callable[[Any], Any]) 
 
 def _half(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) else value
 
 
 def _wide(value: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow._precision import widened
+from mmdflow._precision import precise, widened
 from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, require_kernel, uniform
 from mmdflow.divergences.mmd import MMD
@@ -119,8 +119,8 @@ class AdaptiveMMD(Divergence):
         return require_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
-        y = widened(flat(self.target))
-        gap = widened(flat(x)).mean(0) - y.mean(0)
+        y = precise(flat(self.target))
+        gap = precise(flat(x)).mean(0) - y.mean(0)
         sigma = float((y - y.mean(0)).square().mean().sqrt())
         return optimal_bandwidth(float(gap.norm()), y.shape[1], max(sigma, torch.finfo(y.dtype).tiny))
 
@@ -146,4 +146,4 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 
 def _few(x: Tensor) -> Tensor:
-    return widened(thinned(flat(x), RULE_POINTS))
+    return precise(thinned(flat(x), RULE_POINTS))

@@ -6,6 +6,7 @@ What the normalisation D is decides the method.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow._precision import full_precision, in_float32, widened
+from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import require_kernel, uniform
 from mmdflow.errors import InputError
@@ -98,6 +99,9 @@ class Drift:
         Raises:
             InputError: where the kernel underflows at a point for every sample of the target: names a bandwidth that would do.
         """
+        if leaves_range(x, self.target) or (self.companion.extreme and x.dtype != torch.float64):
+            z = None if at is None else at.double()
+            return self._in_float64().velocity(x.double(), z, None if weights is None else weights.double()).to(x)
         weights = uniform(x, weights)
         z = x if at is None else at
         masked = at is None and not self.self_terms
@@ -120,6 +124,14 @@ class Drift:
         far = repulsion <= torch.finfo(z.dtype).eps * weights.max() * density.diag(x[:1])
         push = torch.where(along(far, push), torch.zeros_like(push), push / along(repulsion.clamp_min(tiny), push))
         return pull / along(attraction, pull) - push
+
+    def _in_float64(self) -> Drift:
+        """Return this drift with all its points in float64."""
+        wide = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(wide, name, value.double())
+        return wide
 
     def _batch(self, z: Tensor, x: Tensor, weights: Tensor, masked: bool) -> Tensor:
         """The batch form: distances to particles and samples compete in one softmax over rows and one over columns."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow._precision import full_precision, widened
+from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Riesz
 from mmdflow.kernels.base import keeps_up
@@ -59,6 +59,8 @@ def mmd2_of_features(
         (tensor(9.), tensor(7.))
     """
     x, y = widened(phi_x), widened(phi_y)
+    if leaves_range(x, y):
+        x, y = x.double(), y.double()
     shift = y.detach().mean(0)
     x, y = x - shift, y - shift
     at_x, at_y = x.mean(0), y.mean(0)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow._precision import widened
+from mmdflow._precision import leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, require_kernel, uniform
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
@@ -121,7 +121,9 @@ class MMD(Divergence):
         """Return 1/2 MMD^2 of the particles to the target, differentiable in x and the weights."""
         weights = uniform(widened(x), weights)
         if self.target_mean is not None:
-            return (self._difference(self.kernel.embed(x), weights).square().sum() / 2).to(x.dtype)
+            difference = self._difference(self.kernel.embed(x), weights)
+            difference = difference.double() if leaves_range(difference) else difference
+            return (difference.square().sum() / 2).to(x.dtype)
         with ops.within(self.tolerance):
             wide = self._wide(x)
             return self._pairwise(wide, self._scaled(weights, wide)).to(x.dtype)

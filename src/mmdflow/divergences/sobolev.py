@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
-from mmdflow._precision import full_precision
+from mmdflow._precision import full_precision, leaves_range
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.gram import LEFT, MOST_RANK, SUM_TOLERANCE, widened
 from mmdflow.divergences.low_rank import Woodbury, conjugate_gradients, pivoted_cholesky, precise
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
-from mmdflow.errors import DivergedError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.kernels import EXACT_DIM, Kernel
 
 #: Up to this many unknowns (particles times dimensions) the system is factorised; above, conjugate gradients.
@@ -72,6 +72,11 @@ class SobolevDescent(Divergence):
         weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = require_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
+        if target.dtype == torch.float32 and (kernel.extreme or leaves_range(target)):
+            raise InputError(
+                f"target has entries up to {float(target.abs().max()):.1g}, in float32: second derivatives of the kernel "
+                f"leave its range; use float64, or other units for the target and the kernel"
+            )
         default = 1e-2 * math.sqrt(torch.finfo(target.dtype).eps)
         self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
         self.max_iterations = _checks.count("max_iterations", max_iterations)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import ops
-from mmdflow._precision import full_precision, widened
+from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
@@ -81,7 +81,10 @@ class EmbeddingWitness:
     @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        return (widened(self.kernel.embed(z)) @ self.direction).to(z.dtype)
+        psi, direction = widened(self.kernel.embed(z)), self.direction
+        if leaves_range(psi, direction):
+            psi, direction = psi.double(), direction.double()
+        return (psi @ direction).to(z.dtype)
 
     @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:

@@ -80,7 +80,7 @@ def flow(
     Raises:
         InputError: for NaN or infinite particles, mismatched shapes, impossible settings, or a move that needs more of the field
             than it has.
-        DivergedError: when particles become non-finite; lower step_size.
+        DivergedError: when particles become non-finite: lower step_size; or when a recorded F is NaN.
 
     Example:
         >>> import torch

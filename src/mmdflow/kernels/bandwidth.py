@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._precision import full_precision, widened
+from mmdflow._precision import full_precision, precise
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.distances import squared_distances
@@ -55,7 +55,7 @@ def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
         >>> median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]]))
         2.0
     """
-    few = widened(thinned(flat(_checks.points("x", x)), max_points))
+    few = precise(thinned(flat(_checks.points("x", x)), max_points))
     if few.shape[0] < 2:
         raise InputError("x has 1 point: the median heuristic needs at least 2")
     rows, columns = torch.triu_indices(len(few), len(few), offset=1, device=few.device)
@@ -69,7 +69,7 @@ def median_bandwidth(x: Float[Tensor, "n *event"], max_points: int = 1000) -> fl
 @full_precision
 def nearest_distance(x: Float[Tensor, "n *event"], max_points: int = 1000) -> float:
     """Return the median distance of points to the nearest that differs, over at most `max_points` rows of x (`thinned`)."""
-    few = widened(thinned(flat(_checks.points("x", x)), max_points))
+    few = precise(thinned(flat(_checks.points("x", x)), max_points))
     r2 = squared_distances(few, few)
     nearest = torch.where(r2 > 0, r2, torch.full_like(r2, torch.inf)).min(1).values
     median = float(nearest.median().sqrt())

@@ -46,6 +46,8 @@ class Kernel(nn.Module):
     positive: bool = True
     #: Whether the kernel is a formula alone, which takes points of any dtype. A network's weights have one of their own.
     any_dtype: bool = False
+    #: Whether a parameter is so small or large that its square leaves float32, in which sums are then not taken.
+    extreme: bool = False
     #: Whether k grows with the distance from the origin, so that differences of its sums lose their digits far away.
     grows: bool = False
 
@@ -180,6 +182,7 @@ class Mixture(Kernel):
         self.positive = all(kernel.positive for kernel in kernels)
         self.any_dtype = all(kernel.any_dtype for kernel in kernels)
         self.grows = any(kernel.grows for kernel in kernels)
+        self.extreme = any(kernel.extreme for kernel in kernels)
 
     def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
         parts = [w * term(k) for k, w in zip(self.members(), self.weights, strict=True)]
@@ -254,6 +257,7 @@ class Product(Kernel):
         self.positive = first.positive and second.positive
         self.any_dtype = first.any_dtype and second.any_dtype
         self.grows = first.grows or second.grows
+        self.extreme = first.extreme or second.extreme
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""

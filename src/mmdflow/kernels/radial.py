@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._precision import usual
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.base import Kernel, Mixture, keeps_up
@@ -123,6 +124,7 @@ class Radial(Kernel):
 
     def _set(self, name: str, value: Parameter) -> None:
         """Keep a positive parameter: a number as it is (no rounding to float32), a tensor as buffer or parameter."""
+        self.extreme = self.extreme or not usual(float(value))
         if isinstance(value, Tensor):
             if value.numel() != 1 or not bool(((value > 0) & torch.isfinite(value)).all()):
                 raise InputError(f"{name} = {value.tolist()}: must be one finite number > 0")

@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import full_precision, leaves_range
 from mmdflow.kernels import squared_distances
 
 
+@full_precision
 def nearest_distances(
     x: Float[Tensor, "n *event"], reference: Float[Tensor, "m *event"], *, block: int = 256
 ) -> Float[Tensor, " n"]:
@@ -22,5 +24,8 @@ def nearest_distances(
     """
     _checks.points("reference", reference)
     _checks.points("x", x, reference.shape[1:])
-    flat = reference.flatten(1)
-    return torch.cat([squared_distances(rows, flat).min(1).values.sqrt() for rows in x.flatten(1).split(block)])
+    points, flat = x.flatten(1), reference.flatten(1)
+    if leaves_range(points, flat):
+        points, flat = points.double(), flat.double()
+    nearest = [squared_distances(rows, flat).min(1).values.sqrt() for rows in points.split(block)]
+    return torch.cat(nearest).to(x.dtype)
