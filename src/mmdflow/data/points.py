@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._files import make_folder, new_file
+from mmdflow.data.decode import BROKEN
+from mmdflow.data.pixels import upright
 from mmdflow.data.point_tables import read_h5ad, read_parquet
 from mmdflow.errors import InputError, reason
 
@@ -113,17 +116,18 @@ def density_points(
     """
     _checks.count("n", n)
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
             if picture.mode == "F":
                 raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
-            picture.thumbnail((512, 512))
-            rgba = picture.convert("RGBA")
+            shown = upright(picture, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not a readable picture ({error})") from error
-    ground = Image.new("RGBA", rgba.size, "white")
-    grey = np.asarray(Image.alpha_composite(ground, rgba).convert("L"), np.float32) / 255
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"{path}: not a readable picture ({reason(error)})") from error
+    shown.thumbnail((512, 512))
+    grey = np.asarray(shown, np.float32) / 255
     density = torch.from_numpy(grey if invert else 1 - grey)
     if not bool(density.sum() > 0):
         raise InputError(f"{path}: holds no {'light' if invert else 'dark'} pixel to draw points from")
