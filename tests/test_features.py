@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +87,22 @@ def test_autocast_gives_features_of_the_events_type(network, event, extra, gener
         grad.square().sum().backward()
     assert phi.dtype == grad.dtype == torch.float32
     torch.testing.assert_close(phi, features(x, t), rtol=0.05, atol=0.05)
+
+
+@networks
+@heads
+def test_any_number_or_tensor_is_a_noise_level(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    x = torch.randn(3, *event, generator=generator)
+    for number in (0.5005, 0, 1, 0.25):
+        expected = features(x, torch.full((3,), float(number)))
+        kinds = [number, torch.tensor(number), torch.tensor([number]), np.float64(number), np.float32(number)]
+        kinds += [torch.full((3,), number), torch.tensor(number, dtype=torch.float64).expand(3).float()]
+        for t in kinds:
+            torch.testing.assert_close(features(x, t), expected)
+    assert not torch.equal(features(x, 0.5005), features(x, 0))
+    with pytest.raises(InputError, match=r"t has shape \[2\]: must be a number, or a tensor \[\], \[1\] or \[3\]"):
+        features(x, torch.zeros(2))
 
 
 def test_squared_residual_is_its_formula(generator):
