@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
+
+
+@contextmanager
+def reading(path: str | Path, complaint: str = "not readable", *, missing: str = "no such file") -> Iterator[None]:
+    """The gate around every reader: what goes wrong inside, of whatever kind, becomes one line of file and cause.
+
+    Readers of damaged files raise zlib.error, TokenError, RecursionError, MemoryError and much else; no list of them is whole.
+
+    Raises:
+        InputError: in place of the error. Those that are one already, and missing packages, pass.
+
+    Example:
+        >>> with reading("a.json", "not readable JSON"):
+        ...     json.loads("[")
+        Traceback (most recent call last):
+            ...
+        mmdflow.errors.InputError: a.json: not readable JSON (Expecting value: line 1 column 2 (char 1))
+    """
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {complaint} ({reason(error, 200)})") from error
 
 
 @contextmanager
@@ -94,12 +121,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; raise InputError in one line when it is missing or damaged."""
-    try:
+    with reading(path, "not readable JSON", missing="missing"):
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable JSON ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

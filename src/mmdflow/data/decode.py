@@ -6,9 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,8 +29,6 @@ log = logging.getLogger(__name__)
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: What to do with a picture that cannot be read.
 CORRUPT = ("refuse", "skip")
-#: What Pillow raises for damaged files.
-BROKEN = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 #: Changes whenever the same files give other bytes.
 _RULES = "upright, on white, of all their range"
 _CHUNK = 256
@@ -141,7 +136,7 @@ def _cached(file: Path, rows_file: Path) -> Decoded | None:
             revision = str(rows["revision"]) if "revision" in rows else ""  # older caches have none
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of damage there are many kinds
         log.warning("cached images %s are damaged (%s): decoded again", file, type(error).__name__)
         return None
     return Decoded(pixels, labels if len(labels) else None, skipped, revision)
@@ -160,7 +155,7 @@ def _write(
             return _picture(read(), size, crop, channels)
         except InputError:
             raise
-        except BROKEN as error:
+        except Exception as error:  # Pillow's readers raise many kinds
             return InputError(
                 f"{pictures.name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._files import reading
 from mmdflow.data.cifar import is_cifar, read_cifar
 from mmdflow.data.decode import CORRUPT, PICTURES, Decoded, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 DATA_VARIABLE = "MMDFLOW_DATA"
 #: Parts of a data set, and the names of folders or files that hold them.
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
-_BROKEN = (zipfile.BadZipFile,)
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,8 @@ def _hidden(name: str) -> bool:
 
 def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
     """Return CelebA's files of a split: 0 is training, 1 validation (left out), 2 test."""
-    rows = (line.split() for line in table.read_text().splitlines() if line.strip())
+    with reading(table):
+        rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
     number = {"train": "0", "test": "2"}[split]
     chosen = {row[0] for row in rows if len(row) == 2 and row[1] == number}
     return [file for file in files if file.name in chosen]
@@ -199,7 +199,7 @@ def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
 def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
     """Return the images of an array file as [n, c, h, w], and labels."""
     labels = None
-    try:
+    with reading(path):
         if path.suffix.lower() == ".npy":
             pixels = np.load(path, mmap_mode="r")
         else:
@@ -209,8 +209,6 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
                 key = "images" if "images" in arrays else next(iter(arrays))
                 pixels = arrays[key]
                 labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None
-    except (OSError, ValueError, LookupError, EOFError, *_BROKEN) as error:
-        raise InputError(f"{path}: not readable ({reason(error)})") from error
     if pixels.ndim == 3:
         return pixels[:, None], labels
     if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):

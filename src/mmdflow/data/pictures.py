@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow.data.decode import BROKEN
+from mmdflow._files import reading
 from mmdflow.data.pixels import MODES, as_array, opened
 from mmdflow.data.points import is_points_file, read_points
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
 
 
 def read_images(path: str | Path, channels: int) -> Float[Tensor, "n c h w"]:
@@ -47,10 +47,6 @@ def read_samples(path: str | Path, channels: int) -> Float[Tensor, "n *event"]:
 
 
 def _image(file: Path, channels: int) -> Tensor:
-    try:
+    with reading(file, "not a readable picture"):
         pixels = as_array(opened(file.read_bytes(), channels), channels)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except BROKEN as error:
-        raise InputError(f"{file}: not a readable picture ({reason(error)})") from error
     return torch.from_numpy(pixels).float() / 127.5 - 1

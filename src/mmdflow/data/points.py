@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._files import make_folder, new_file
-from mmdflow.data.decode import BROKEN
+from mmdflow._files import make_folder, new_file, reading
 from mmdflow.data.pixels import upright
 from mmdflow.data.point_tables import read_h5ad, read_parquet
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
 
-_BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points that are read and written.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
 #: Endings of files of points that are read.
@@ -50,7 +47,7 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         raise InputError(f"{path}: must end in {', '.join(READ_POINT_FILES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
+    with reading(path):
         value = read_h5ad(path, entry) if path.suffix.lower() == ".h5ad" else _READERS[path.suffix.lower()](path)
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "fiub":
@@ -63,10 +60,6 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         if points.is_complex() or points.layout != torch.strided:
             raise ValueError(f"a {points.dtype} tensor of layout {points.layout}: must be real and dense")
         points = points if points.is_floating_point() else points.float()
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, *_BROKEN) as error:
-        raise InputError(f"{path}: not readable ({reason(error)})") from error
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 
@@ -115,17 +108,10 @@ def density_points(
         InputError: for a file that is missing or no picture, or one that is white all over.
     """
     _checks.count("n", n)
-    try:
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
-            if picture.mode == "F":
-                raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
-            shown = upright(picture, 1)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
-    except BROKEN as error:
-        raise InputError(f"{path}: not a readable picture ({reason(error)})") from error
+    with reading(path, "not a readable picture"), Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
+        if picture.mode == "F":
+            raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
+        shown = upright(picture, 1)
     shown.thumbnail((512, 512))
     grey = np.asarray(shown, np.float32) / 255
     density = torch.from_numpy(grey if invert else 1 - grey)
