@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,10 @@ def new_file(path: str | Path) -> Iterator[Path]:
     make_folder(path.parent)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield aside
-        _apply_umask(aside)
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with _writing(path):
+            yield aside
+            _apply_umask(aside)
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -73,17 +73,68 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     try:
-        yield aside
-        _apply_umask(aside, *aside.rglob("*"))
-        if path.exists():
-            old = aside.with_name(aside.name + ".old")
-            os.replace(path, old)
-            os.replace(aside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, path)
+        with _writing(path):
+            yield aside
+            _apply_umask(aside, *aside.rglob("*"))
+            if path.exists():
+                old = aside.with_name(aside.name + ".old")
+                os.replace(path, old)
+                os.replace(aside, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+#: What the writers of safetensors and torch say where the system's write fails.
+_DISK = ("os error", "PytorchStreamWriter", "inline_container", "iostream error")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what writers raise on a full disk, or one that fails, into one line; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        failed = isinstance(error, OSError) or any(words in str(error) for words in _DISK)
+        if not failed:
+            raise
+        why = (isinstance(error, OSError) and error.strerror) or reason(error)
+        raise InputError(f"{path}: cannot be written ({why})") from error
+
+
+#: Names of what a killed process leaves: .NAME.XXXXXXXX of new folders, .old behind it of replaced ones, .STEM.PID.tmp.SUFFIX.
+_LITTER = re.compile(r"\.(.+?)\.(?:[a-z0-9_]{8}(?:\.old)?|(\d+)\.tmp(?:\.\w+)?)")
+
+
+def litter(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return what processes that were killed while they wrote files or folders of those names left in a folder."""
+    stems = {part for name in names for part in (name, Path(name).stem)}
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _LITTER.fullmatch(path.name)
+        if match is not None and match[1] in stems and not (match[2] and _alive(int(match[2]))):
+            found.append(path)
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _apply_umask(*paths: Path) -> None:
