@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -110,6 +111,22 @@ def test_a_network_of_ones_own_needs_no_hidden_states(unchecked):
 
     with pytest.raises(InputError, match="network = Own: gives no hidden states"):
         Own((2,), 2, "flat").activations(torch.zeros(1, 2), torch.zeros(1))
+
+
+@networks
+@heads
+def test_any_number_or_tensor_is_a_noise_level(network, event, extra, head, generator):
+    features = build(network, event, extra, head)
+    x = torch.randn(3, *event, generator=generator)
+    for number in (0.5005, 0, 1, 0.25):
+        expected = features(x, torch.full((3,), float(number)))
+        kinds = [number, torch.tensor(number), torch.tensor([number]), np.float64(number), np.float32(number)]
+        kinds += [torch.full((3,), number), torch.tensor(number, dtype=torch.float64).expand(3).float()]
+        for t in kinds:
+            torch.testing.assert_close(features(x, t), expected)
+    assert not torch.equal(features(x, 0.5005), features(x, 0))
+    with pytest.raises(InputError, match=r"t has shape \[2\]: must be a number, or a tensor \[\], \[1\] or \[3\]"):
+        features(x, torch.zeros(2))
 
 
 def test_squared_residual_is_its_formula(generator):

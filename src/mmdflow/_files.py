@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, reason
+
+
+@contextmanager
+def reading(path: str | Path, complaint: str = "not readable", *, missing: str = "no such file") -> Iterator[None]:
+    """The gate around every reader: what goes wrong inside, of whatever kind, becomes one line of file and cause.
+
+    Readers of damaged files raise zlib.error, TokenError, RecursionError, MemoryError and much else; no list of them is whole.
+
+    Raises:
+        InputError: in place of the error. Those that are one already, and missing packages, pass.
+
+    Example:
+        >>> with reading("a.json", "not readable JSON"):
+        ...     json.loads("[")
+        Traceback (most recent call last):
+            ...
+        mmdflow.errors.InputError: a.json: not readable JSON (Expecting value: line 1 column 2 (char 1))
+    """
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {complaint} ({reason(error, 200)})") from error
 
 
 @contextmanager
@@ -22,11 +50,10 @@ def new_file(path: str | Path) -> Iterator[Path]:
     make_folder(path.parent)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield aside
-        _apply_umask(aside)
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with _writing(path):
+            yield aside
+            _apply_umask(aside)
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -46,17 +73,68 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     try:
-        yield aside
-        _apply_umask(aside, *aside.rglob("*"))
-        if path.exists():
-            old = aside.with_name(aside.name + ".old")
-            os.replace(path, old)
-            os.replace(aside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, path)
+        with _writing(path):
+            yield aside
+            _apply_umask(aside, *aside.rglob("*"))
+            if path.exists():
+                old = aside.with_name(aside.name + ".old")
+                os.replace(path, old)
+                os.replace(aside, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+#: What the writers of safetensors and torch say where the system's write fails.
+_DISK = ("os error", "PytorchStreamWriter", "inline_container", "iostream error")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what writers raise on a full disk, or one that fails, into one line; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        failed = isinstance(error, OSError) or any(words in str(error) for words in _DISK)
+        if not failed:
+            raise
+        why = (isinstance(error, OSError) and error.strerror) or reason(error)
+        raise InputError(f"{path}: cannot be written ({why})") from error
+
+
+#: Names of what a killed process leaves: .NAME.XXXXXXXX of new folders, .old behind it of replaced ones, .STEM.PID.tmp.SUFFIX.
+_LITTER = re.compile(r"\.(.+?)\.(?:[a-z0-9_]{8}(?:\.old)?|(\d+)\.tmp(?:\.\w+)?)")
+
+
+def litter(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return what processes that were killed while they wrote files or folders of those names left in a folder."""
+    stems = {part for name in names for part in (name, Path(name).stem)}
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _LITTER.fullmatch(path.name)
+        if match is not None and match[1] in stems and not (match[2] and _alive(int(match[2]))):
+            found.append(path)
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _apply_umask(*paths: Path) -> None:
@@ -94,12 +172,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; raise InputError in one line when it is missing or damaged."""
-    try:
+    with reading(path, "not readable JSON", missing="missing"):
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable JSON ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

@@ -6,9 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow._files import cache_folder, new_file
+from mmdflow.data.pixels import as_array, opened
 from mmdflow.errors import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -31,9 +29,8 @@ log = logging.getLogger(__name__)
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: What to do with a picture that cannot be read.
 CORRUPT = ("refuse", "skip")
-#: What Pillow raises for damaged files.
-_BROKEN = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
-_MODES = {1: "L", 3: "RGB"}
+#: Changes whenever the same files give other bytes.
+_RULES = "upright, on white, of all their range"
 _CHUNK = 256
 
 
@@ -116,7 +113,7 @@ def decoded(
     Raises:
         InputError: for a picture that is unreadable (unless skipped), or of another shape than the first where `size` is None.
     """
-    settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt}"
+    settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt} {_RULES}"
     file = cache_folder() / "images" / f"{hashlib.sha256(settings.encode()).hexdigest()[:24]}.npy"
     rows_file = file.with_suffix(".rows.npz")
     decoded = _cached(file, rows_file)
@@ -139,7 +136,7 @@ def _cached(file: Path, rows_file: Path) -> Decoded | None:
             revision = str(rows["revision"]) if "revision" in rows else ""  # older caches have none
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of damage there are many kinds
         log.warning("cached images %s are damaged (%s): decoded again", file, type(error).__name__)
         return None
     return Decoded(pixels, labels if len(labels) else None, skipped, revision)
@@ -158,19 +155,19 @@ def _write(
             return _picture(read(), size, crop, channels)
         except InputError:
             raise
-        except _BROKEN as error:
+        except Exception as error:  # Pillow's readers raise many kinds
             return InputError(
                 f"{pictures.name(i)}: not a readable picture ({reason(error)}); corrupt = 'skip' leaves it out"
             )
 
-    opened = pictures.open()
+    source = pictures.open()
     with (
         new_file(path) as aside,
         aside.open("wb") as out,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=opened.count, desc="decode", unit="image", disable=not progress) as bar,
+        tqdm(total=source.count, desc="decode", unit="image", disable=not progress) as bar,
     ):
-        while chunk := list(islice(opened.rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
+        while chunk := list(islice(source.rows, _CHUNK)):  # bounds the memory: the pool's map takes all it is given
             numbers = range(seen, seen + len(chunk))
             images = pool.map(one, numbers, (read for read, _ in chunk))
             for i, (_, label), image in zip(numbers, chunk, images, strict=True):
@@ -195,7 +192,7 @@ def _write(
         out.seek(0)
         _write_header(out, len(labels), shape)
     known = [label for label in labels if label is not None]
-    return np.array(known if len(known) == len(labels) else [], np.int64), seen - len(labels), opened.revision
+    return np.array(known if len(known) == len(labels) else [], np.int64), seen - len(labels), source.revision
 
 
 def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) -> None:
@@ -206,13 +203,11 @@ def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) ->
 
 def _picture(data: bytes, size: int | None, crop: int | None, channels: int) -> NDArray[np.uint8]:
     """Return a picture as bytes, [c, h, w]: the centred square, resized, where it is not of that size already."""
-    with Image.open(io.BytesIO(data)) as opened:
-        picture = opened.convert(_MODES[channels])
+    picture = opened(data, channels)
     if crop is not None or (size is not None and picture.size != (size, size)):
         side = min(*picture.size, crop or max(picture.size))
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture, np.uint8)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if channels == 3 else pixels[None])
+    return as_array(picture, channels)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdflow._files import reading
 from mmdflow.errors import InputError
 
 _MAX_ENTRIES = 2**33
@@ -23,14 +23,10 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
         InputError: if the file is missing, truncated, or not IDX of unsigned bytes.
     """
     path = Path(path)
-    try:
+    with reading(path, "corrupt gzip or not readable", missing="missing"):
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: corrupt gzip or not readable ({error})") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4:
         raise InputError(
             f"{path}: starts with {data[:4].hex() or 'nothing'}: must be an IDX file of unsigned bytes (000008..)"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._files import reading
 from mmdflow.data.cifar import is_cifar, read_cifar
 from mmdflow.data.decode import CORRUPT, PICTURES, Decoded, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
+
+log = logging.getLogger(__name__)
 
 #: Variable that names the folder in which data sets lie, each in a folder of its name.
 DATA_VARIABLE = "MMDFLOW_DATA"
 #: Parts of a data set, and the names of folders or files that hold them.
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
-_BROKEN = (zipfile.BadZipFile,)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ def images(
     files or a saved Hugging Face data set; a data set of the hub with one column of images, hub:OWNER/NAME, with
     @CONFIG and #REVISION after it where wanted, which is streamed (the last three with `datasets` installed). In a folder the
     parts are folders or files named train and test (or val); a file, or a folder without such names, is all training data.
+
+    Pictures are turned as their EXIF orientation says, transparent pixels lie on white, and 16-bit and floating pictures are
+    taken in the whole of their range (`mmdflow.data.pixels.upright`). Hidden files and folders are passed over, and files in
+    the folder that are no pictures are counted in a warning. A file of several pictures counts as unreadable.
 
     Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
     bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
@@ -140,8 +147,9 @@ def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded]) -> Decod
     part = _part(path, split)
     if part.is_file():
         return Decoded(*_array(part))
-    files = sorted(f for f in part.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith("."))
-    if (path / "list_eval_partition.txt").is_file():
+    celeba = (path / "list_eval_partition.txt").is_file()
+    files = _picture_files(part, warn=not celeba)
+    if celeba:
         files = _celeba(files, path / "list_eval_partition.txt", split)
     if not files:
         raise InputError(f"{part}: holds no pictures ({', '.join(sorted(PICTURES))}) for split = {split!r}")
@@ -162,9 +170,27 @@ def _part(path: Path, split: str) -> Path:
     return path
 
 
+def _picture_files(folder: Path, *, warn: bool) -> list[Path]:
+    """Return the pictures of a folder, and warn of what else it holds: a kind that is not read may be part of the set."""
+    shown = [
+        f for f in folder.rglob("*") if not any(_hidden(name) for name in f.relative_to(folder).parts) and f.is_file()
+    ]
+    files = sorted(f for f in shown if f.suffix.lower() in PICTURES)
+    others = Counter(f.suffix.lower() or f.name for f in shown if f.suffix.lower() not in PICTURES)
+    if files and others and warn:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        log.warning("%s: %d files are no pictures that are read (%s): left out", folder, others.total(), kinds)
+    return files
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
     """Return CelebA's files of a split: 0 is training, 1 validation (left out), 2 test."""
-    rows = (line.split() for line in table.read_text().splitlines() if line.strip())
+    with reading(table):
+        rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
     number = {"train": "0", "test": "2"}[split]
     chosen = {row[0] for row in rows if len(row) == 2 and row[1] == number}
     return [file for file in files if file.name in chosen]
@@ -173,7 +199,7 @@ def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
 def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
     """Return the images of an array file as [n, c, h, w], and labels."""
     labels = None
-    try:
+    with reading(path):
         if path.suffix.lower() == ".npy":
             pixels = np.load(path, mmap_mode="r")
         else:
@@ -183,8 +209,6 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
                 key = "images" if "images" in arrays else next(iter(arrays))
                 pixels = arrays[key]
                 labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None
-    except (OSError, ValueError, LookupError, EOFError, *_BROKEN) as error:
-        raise InputError(f"{path}: not readable ({reason(error)})") from error
     if pixels.ndim == 3:
         return pixels[:, None], labels
     if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):

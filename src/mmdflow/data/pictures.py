@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from mmdflow._files import reading
+from mmdflow.data.pixels import MODES, as_array, opened
 from mmdflow.data.points import is_points_file, read_points
 from mmdflow.errors import InputError
-
-_MODES = {1: "L", 3: "RGB"}
 
 
 def read_images(path: str | Path, channels: int) -> Float[Tensor, "n c h w"]:
     """Read a picture, or all pictures of a folder in the order of their names, as images in [-1, 1].
+
+    They are turned as their EXIF orientation says, transparent pixels lie on white, and 16-bit and floating pictures are taken
+    in the whole of their range (`mmdflow.data.pixels.upright`).
 
     Args:
         path: a picture of any kind that Pillow reads, or a folder of pictures of one size; other files in it are refused.
@@ -26,7 +27,7 @@ def read_images(path: str | Path, channels: int) -> Float[Tensor, "n c h w"]:
     Raises:
         InputError: for what is missing, no picture, or of another size than the first.
     """
-    if channels not in _MODES:
+    if channels not in MODES:
         raise InputError(f"channels = {channels!r}: pictures have 1 or 3")
     path = Path(path)
     files = sorted(f for f in path.iterdir() if not f.name.startswith(".")) if path.is_dir() else [path]
@@ -46,11 +47,6 @@ def read_samples(path: str | Path, channels: int) -> Float[Tensor, "n *event"]:
 
 
 def _image(file: Path, channels: int) -> Tensor:
-    try:
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert(_MODES[channels]), np.float32) / 127.5 - 1
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise InputError(f"{file}: not a readable picture ({error})") from error
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+    with reading(file, "not a readable picture"):
+        pixels = as_array(opened(file.read_bytes(), channels), channels)
+    return torch.from_numpy(pixels).float() / 127.5 - 1

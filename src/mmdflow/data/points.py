@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import pickle
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._files import make_folder, new_file
+from mmdflow._files import make_folder, new_file, reading
+from mmdflow.data.pixels import upright
 from mmdflow.data.point_tables import read_h5ad, read_parquet
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
 from mmdflow.types import ArrayLike
 
-_BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile)
 #: Endings of files of points that are read and written.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
 #: Endings of files of points that are read.
@@ -49,7 +49,7 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         raise InputError(f"{path}: must end in {', '.join(READ_POINT_FILES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
+    with reading(path):
         value = _ENTRIES[path.suffix.lower()](path, entry) if path.suffix.lower() in _ENTRIES else _read(path)
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "fiub":
@@ -62,10 +62,6 @@ def read_points(path: str | Path) -> Float[Tensor, "n *event"]:
         if points.is_complex() or points.layout != torch.strided:
             raise ValueError(f"a {points.dtype} tensor of layout {points.layout}: must be real and dense")
         points = points if points.is_floating_point() else points.float()
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, *_BROKEN) as error:
-        raise InputError(f"{path}: not readable ({reason(error)})") from error
     return _checks.points(str(path), points[:, None] if points.ndim == 1 else points)
 
 
@@ -116,18 +112,12 @@ def density_points(
         InputError: for a file that is missing or no picture, or one that is white all over.
     """
     _checks.count("n", n)
-    try:
-        with Image.open(path) as picture:
-            if picture.mode == "F":
-                raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
-            picture.thumbnail((512, 512))
-            rgba = picture.convert("RGBA")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not a readable picture ({error})") from error
-    ground = Image.new("RGBA", rgba.size, "white")
-    grey = np.asarray(Image.alpha_composite(ground, rgba).convert("L"), np.float32) / 255
+    with reading(path, "not a readable picture"), Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
+        if picture.mode == "F":
+            raise InputError(f"{path}: holds floating numbers: must be a picture of whole ones (8 or 16 bits)")
+        shown = upright(picture, 1)
+    shown.thumbnail((512, 512))
+    grey = np.asarray(shown, np.float32) / 255
     density = torch.from_numpy(grey if invert else 1 - grey)
     if not bool(density.sum() > 0):
         raise InputError(f"{path}: holds no {'light' if invert else 'dark'} pixel to draw points from")

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._files import new_file
+from mmdflow._files import new_file, reading
 from mmdflow.data.points import read_npz_entry, read_points, save_points, split_entry
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError
 
 #: Endings of files whose columns have names, or could have.
 TABLES = (".csv", ".tsv", ".parquet")
@@ -147,25 +147,19 @@ def read_text_table(file: Path) -> Text:
     Raises:
         InputError: for a file that is missing or empty, or rows of different lengths; names the line.
     """
-    try:
+    with reading(file):
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not readable ({reason(error)})") from error
     start = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     preamble, body = lines[:start], lines[start:]
     first = next((line for line in body if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count) if any(mark in first for mark in _DELIMITERS) else ","
     rows, numbers = [], []
-    try:
+    with reading(file):
         reader = csv.reader(body, delimiter=delimiter)
         for row in reader:
             if any(entry.strip() for entry in row):
                 rows.append(row)
                 numbers.append(start + reader.line_num)
-    except csv.Error as error:
-        raise InputError(f"{file}: not readable ({reason(error)})") from error
     for row, number in zip(rows, numbers, strict=True):
         if len(row) != len(rows[0]):
             raise InputError(
@@ -201,16 +195,13 @@ def _number(entry: str, decimal: str) -> float | None:
 
 def _read_parquet(file: Path) -> Any:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise ImportError(f"{file}: parquet files need pyarrow: pip install 'mmdflow[hub]'") from None
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    try:
+    with reading(file):
         table = parquet.read_table(file)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(f"{file}: not readable ({reason(error)})") from error
     _check_unique(file, table.column_names)
     return table
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmdflow._files import reading
 from mmdflow.data.decode import Encoded, Opened, Picture, files_identity
 from mmdflow.errors import InputError, reason
 
@@ -31,14 +32,10 @@ def table_pictures(path: Path, split: str, splits: Mapping[str, Sequence[str]]) 
         InputError: if the split or a column of images is missing, or the files cannot be read.
         ImportError: if `datasets` is not installed.
     """
-    datasets = _datasets(f"{path}: parquet and Hugging Face data need")
-    try:
+    _datasets(f"{path}: parquet and Hugging Face data need")
+    with reading(path, "not a readable data set"):
         parts = _saved_parts(path) if _is_saved(path) else _parquet_parts(path, splits)
         table = _part(str(path), parts, split, splits)()
-    except InputError:
-        raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{path}: not a readable data set ({reason(error)})") from error
     table, column, label = _columns(str(path), table)
     return Encoded(
         hashlib.sha256(f"{path.resolve()} {split} {table._fingerprint}".encode()).hexdigest(),

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import precise, widened
 from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, require_kernel, spread_of, uniform
 from mmdflow.divergences.mmd import MMD
@@ -85,8 +86,9 @@ class AdaptiveMMD(Divergence):
             self.minimum = nearest_distance(target) if distinct and not callable(bandwidth) else 0.0
         else:
             self.minimum = _checks.non_negative("minimum", minimum)
+        self._remember(target)
         self.register_buffer("target", target)
-        self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
+        self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, widened(target)))
         self.bandwidth = math.nan
 
     def usual_step(self) -> Step | None:
@@ -100,7 +102,7 @@ class AdaptiveMMD(Divergence):
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return the witness of the MMD at the bandwidth of the particles x."""
         with torch.no_grad():
-            signed = torch.cat([uniform(x, weights), -self.target_weights])
+            signed = torch.cat([uniform(widened(x), weights), -self.target_weights])
             return KernelWitness(self._kernel_at(x), torch.cat([x.detach(), self.target]), signed)
 
     def at(self, x: Float[Tensor, "n *event"]) -> MMD:
@@ -122,8 +124,8 @@ class AdaptiveMMD(Divergence):
         return require_kernel(self.kernel(self.bandwidth))
 
     def _optimal(self, x: Tensor) -> float:
-        y = flat(self.target)
-        gap = flat(x).mean(0) - y.mean(0)
+        y = precise(flat(self.target))
+        gap = precise(flat(x)).mean(0) - y.mean(0)
         sigma = float((y - y.mean(0)).square().mean().sqrt())
         return optimal_bandwidth(float(gap.norm()), y.shape[1], max(sigma, torch.finfo(y.dtype).tiny))
 
@@ -149,4 +151,4 @@ def _normalized_gaussian(bandwidth: float) -> Kernel:
 
 
 def _few(x: Tensor) -> Tensor:
-    return thinned(flat(x), RULE_POINTS)
+    return precise(thinned(flat(x), RULE_POINTS))

@@ -10,10 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _arrays, _checks
+from mmdflow._precision import decorate, full_precision, leaves_range, precise, widened
 from mmdflow.divergences.witness import ValueWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
+
+#: Methods that compute inside autocast as outside, whatever class defines them.
+METHODS = frozenset({"__init__", "forward", "witness", "velocity", "solve", "at"})
 
 
 @runtime_checkable
@@ -50,6 +54,9 @@ class Divergence(nn.Module):
     One's own divergence is a subclass with `forward`, whose F depends on the particles and on their weights. The witness and the
     velocity then come by automatic differentiation. A subclass that knows them in closed form gives `witness`, too.
 
+    Inside `torch.autocast` a divergence computes as outside, the networks of its kernel included. Particles and targets in half
+    precision are summed in float32; F, f and velocities are then rounded once.
+
     Example:
         >>> import torch
         >>> from mmdflow import Divergence, flow
@@ -63,6 +70,10 @@ class Divergence(nn.Module):
 
     #: The shape of an event of the target, or None where any shape will do.
     event_shape: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        decorate(cls, METHODS, full_precision)
 
     def __call__(self, x: Float[Tensor, "n *event"] | ArrayLike, *rest: Any, **named: Any) -> Any:
         """Return F as `forward` does, of particles of any kind and dtype, as a number of their kind.
@@ -103,22 +114,43 @@ class Divergence(nn.Module):
     def check(self, x: Float[Tensor, "n *event"] | ArrayLike, field: str = "particles") -> Tensor:
         """Return x in the target's dtype if it is finite, floating, of its event shape and device; else raise InputError."""
         made = _checks.points(field, x, self.event_shape)
-        for target in self.buffers(recurse=False):
+        buffers = dict(self.named_buffers(recurse=False))
+        for target in [buffers["given"]] if "given" in buffers else buffers.values():
             made = _checks.alike(field, made if isinstance(x, Tensor) else made.to(target.device), target)
         return made
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Divergence:
+        """Convert it, as `nn.Module` does; in half precision the target alone, not the sums."""
+        sums = {name: buffer for name, buffer in self._buffers.items() if name not in ("given", "target")}
+        super()._apply(fn, recurse)
+        for name, before in sums.items() if "given" in self._buffers else ():
+            after = self._buffers[name]
+            if before is not None and after is not None and after.dtype != widened(after).dtype:
+                self._buffers[name] = before.to(after.device)
+        return self
+
+    def _remember(self, target: Tensor) -> None:
+        """Keep the dtype and the device that particles must have, where sums are kept in another dtype."""
+        self.register_buffer("given", target.new_empty(0), persistent=False)
+
+
+decorate(Divergence, METHODS - {"__init__"}, full_precision)
 
 
 def dtype_of(field: object) -> torch.dtype | None:
     """Return the dtype of a field's target, or its own `dtype`, in which it is evaluated; None where it has neither."""
-    own = getattr(field, "dtype", None)
+    own, given = getattr(field, "dtype", None), getattr(field, "given", None)
     if isinstance(own, torch.dtype):
         return own
+    if isinstance(given, Tensor):
+        return given.dtype
     held = field.buffers(recurse=False) if isinstance(field, nn.Module) else [getattr(field, "target", None)]
     return next((t.dtype for t in held if isinstance(t, Tensor) and t.is_floating_point()), None)
 
 
 def spread_of(target: Float[Tensor, "m *event"]) -> float:
     """Return the root mean square of the entries about their means; 1 where all points are equal."""
+    target = precise(target) if leaves_range(target) else widened(target)
     return float((target - target.mean(0)).square().mean().sqrt()) or 1.0
 
 

@@ -6,6 +6,7 @@ What the normalisation D is decides the method.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, uniform
 from mmdflow.errors import InputError
@@ -88,6 +90,7 @@ class Drift:
         True
     """
 
+    @full_precision
     def __init__(
         self,
         target: Float[Tensor, "m *event"] | ArrayLike,
@@ -104,7 +107,7 @@ class Drift:
     ) -> None:
         self.target = _checks.points("target", target).detach()
         self.event_shape = tuple(self.target.shape[1:])
-        self.target_weights = _checks.weights("target_weights", target_weights, self.target)
+        self.target_weights = _checks.weights("target_weights", target_weights, widened(self.target))
         self.normalization = _checks.choice("normalization", normalization, NORMALIZATIONS)
         self.kernel, self.companion = require_kernel(kernel), _companion(kernel)
         self.negatives = None if negatives is None else self.check(negatives, "negatives").detach()
@@ -122,6 +125,8 @@ class Drift:
         """Return x if it is finite, floating, and of the target's event shape and device; else raise InputError."""
         return _checks.alike(field, _checks.points(field, x, self.event_shape), self.target)
 
+    @full_precision
+    @in_float32
     @torch.no_grad()
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return V for the particles x, evaluated at `at` (default: at x; elsewhere there are no self terms).
@@ -129,6 +134,10 @@ class Drift:
         Raises:
             InputError: where the kernel underflows at a point for every sample of the target: names a bandwidth that would do.
         """
+        held = [points for points in (self.target, self.negatives, self.second) if points is not None]
+        if leaves_range(x, *held) or (self.companion.extreme and x.dtype != torch.float64):
+            z = None if at is None else at.double()
+            return self._in_float64().velocity(x.double(), z, None if weights is None else weights.double()).to(x)
         weights = uniform(x, weights)
         z = x if at is None else at
         cloud = self._pushing(x, weights, at is None)
@@ -160,17 +169,18 @@ class Drift:
             return None
         if self.negatives is None:
             raise InputError("negative_weights without negatives: give both")
-        return _checks.weights("negative_weights", weights, self.negatives) * weights.sum().to(self.negatives)
+        wide = widened(self.negatives)
+        return _checks.weights("negative_weights", weights, wide) * weights.to(wide).sum()
 
     def _pushing(self, x: Tensor, weights: Tensor, at_particles: bool) -> _Cloud:
         """Return what pushes: the particles or the second batch, and the negatives; weights of sum 1."""
         masked = len(x) if at_particles and not self.self_terms and self.second is None else 0
-        points = x if self.second is None else self.second
+        points = x if self.second is None else self.second.to(x)
         weights = weights if self.second is None else uniform(points)
         if self.negatives is not None:
-            more = self.negative_weights
-            more = self.negatives.new_full((len(self.negatives),), 1 / len(points)) if more is None else more
-            points, weights = torch.cat([points, self.negatives]), torch.cat([weights, more])
+            negatives, more = self.negatives.to(x), self.negative_weights
+            more = negatives.new_full((len(negatives),), 1 / len(points)) if more is None else more
+            points, weights = torch.cat([points, negatives]), torch.cat([weights, more])
             weights = weights / weights.sum()
         return _Cloud(points, weights, masked)
 
@@ -188,6 +198,14 @@ class Drift:
             spread = along(of_d.square().sum(1), part) * ratio[start : start + rows]
             parts.append(_moved(of_d * of_n, part, cloud.points) - spread)
         return torch.cat(parts)
+
+    def _in_float64(self) -> Drift:
+        """Return this drift with all its points in float64."""
+        wide = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(wide, name, value.double())
+        return wide
 
     def _batch(self, z: Tensor, cloud: _Cloud) -> Tensor:
         """The batch form: distances to particles and samples compete in one softmax over rows and one over columns."""
@@ -260,12 +278,14 @@ class FieldSum:
             check_particles(part, x, field)
         return x
 
+    @full_precision
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the sum for the particles x, evaluated at `at` (default: at x), where the RMS are taken, too."""
-        parts = [part.velocity(x, at, weights) for part in self.fields]
-        return torch.stack([to_unit_rms(part) for part in parts] if self.unit_rms else parts).sum(0)
+        parts = [widened(part.velocity(x, at, weights)) for part in self.fields]
+        return torch.stack([to_unit_rms(part) for part in parts] if self.unit_rms else parts).sum(0).to(x.dtype)
 
 
+@in_float32
 def to_unit_rms(velocity: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
     """Return a velocity divided by the root mean square of its entries; 0 where all are 0."""
     largest = velocity.abs().max()
@@ -310,6 +330,7 @@ def _companion(kernel: Kernel) -> Kernel:
 
 def _moved(weights: Float[Tensor, "n m"], z: Tensor, y: Tensor) -> Tensor:
     """Return sum_j weights_ij (y_j - z_i), shaped like z, summed about the mean of y: far from the origin no digits are lost."""
+    y = widened(y)
     centre = flat(y).mean(0)
     moved = weights @ (flat(y) - centre) - weights.sum(1, keepdim=True) * (flat(z) - centre)
     return moved.reshape(z.shape)

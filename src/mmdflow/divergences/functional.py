@@ -7,12 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _arrays, _checks, ops
+from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Riesz
 from mmdflow.kernels.base import keeps_up
 from mmdflow.types import ArrayLike
 
 
+@full_precision
 def mmd2(
     x: Float[Tensor, "n *event"] | ArrayLike,
     y: Float[Tensor, "m *event"] | ArrayLike,
@@ -46,6 +48,7 @@ def mmd2(
     return give_back(value.to(x.dtype))
 
 
+@full_precision
 def mmd2_of_features(
     phi_x: Float[Tensor, "n K"] | ArrayLike, phi_y: Float[Tensor, "m K"] | ArrayLike, *, unbiased: bool = True
 ) -> Float[Tensor, ""] | ArrayLike:
@@ -66,7 +69,9 @@ def mmd2_of_features(
 
 
 def _of_features(phi_x: Tensor, phi_y: Tensor, unbiased: bool) -> Tensor:
-    x, y = (phi.to(torch.promote_types(phi.dtype, torch.float32)) for phi in (phi_x, phi_y))
+    x, y = widened(phi_x), widened(phi_y)
+    if leaves_range(x, y):
+        x, y = x.double(), y.double()
     shift = y.detach().mean(0)
     x, y = x - shift, y - shift
     at_x, at_y = x.mean(0), y.mean(0)
@@ -77,6 +82,7 @@ def _of_features(phi_x: Tensor, phi_y: Tensor, unbiased: bool) -> Tensor:
     return value
 
 
+@full_precision
 def mmd2_by_sums(
     x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"], kernel: Kernel, *, unbiased: bool = True
 ) -> Float[Tensor, ""]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, require_kernel, spread_of, uniform
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
@@ -25,6 +26,9 @@ class MMD(Divergence):
 
     A kernel with a finite feature map (Linear, Deep(Linear, phi), their mixtures) keeps only the target's mean embedding, and
     every call is O(n). Other kernels cost O(n (n + m)).
+
+    Far from the origin no digits are lost: feature maps are taken less the target's mean, and kernels that grow there without a
+    finite one (`Polynomial`) are summed in float64.
 
     Args:
         target: samples y of mu, [m, *event], m >= 1.
@@ -49,6 +53,7 @@ class MMD(Divergence):
     target_weights: Tensor
     target_self: Tensor
     target_mean: Tensor | None
+    target_rest: Tensor
     tolerance: float | None = None
 
     def __init__(
@@ -61,16 +66,22 @@ class MMD(Divergence):
     ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
-        weights = _checks.weights("target_weights", target_weights, target)
         self.kernel = kernel = Riesz() if kernel is None else require_kernel(kernel)
+        weights = _checks.weights("target_weights", target_weights, widened(self._wide(target)))
         self.event_shape = tuple(target.shape[1:])
         self.tolerance = None if tolerance is None else _checks.positive("tolerance", tolerance)
+        self._remember(target)
         with torch.no_grad(), ops.within(self.tolerance):
-            self.register_buffer("target_mean", weights @ kernel.embed(target) if kernel.finite else None)
-            if not kernel.finite:
+            if kernel.finite:
+                psi = widened(kernel.embed(target))
+                mean = weights @ psi
+                self._keep_mean(mean, weights @ (psi - mean))
+            else:
+                self.register_buffer("target_mean", None)
                 self.register_buffer("target", target)
                 self.register_buffer("target_weights", weights)
-                self.register_buffer("target_self", weights @ ops.kernel_sum(kernel, target, target, weights))
+                y = self._wide(target)
+                self.register_buffer("target_self", weights @ ops.kernel_sum(kernel, y, y, weights))
 
     @classmethod
     def from_mean_embedding(
@@ -82,7 +93,8 @@ class MMD(Divergence):
         self = cls.__new__(cls)
         Divergence.__init__(self)
         self.kernel, self.event_shape = kernel, event_shape
-        self.register_buffer("target_mean", mean.detach())
+        self._remember(mean)
+        self._keep_mean(widened(mean.detach()), torch.zeros_like(widened(mean)))
         return self
 
     def usual_step(self) -> Step | None:
@@ -135,24 +147,52 @@ class MMD(Divergence):
             gram.diagonal().add_(ridge * gram.abs().max())
             weights = torch.linalg.solve(gram, mean / count)
             self = cls(landmarks, kernel)
-            if not kernel.finite:
-                self.target_weights = weights.to(landmarks)
-                self.target_self = (weights @ wide(z, z) @ weights).to(landmarks)
+            if kernel.finite:
+                assert self.target_mean is not None
+                exact = weights @ wide.embed(z)
+                mean = exact.to(self.target_mean)
+                self._keep_mean(mean, (exact - mean).to(mean))
             else:
-                self.target_mean = (weights @ wide.embed(z)).to(landmarks)
+                self.target_weights = weights.to(self.target_weights)
+                self.target_self = (weights @ wide(z, z) @ weights).to(self.target_self)
         return self
+
+    def _keep_mean(self, mean: Tensor, rest: Tensor) -> None:
+        """Keep the target's mean embedding in two parts: itself, and what its rounding left out."""
+        self.register_buffer("target_mean", mean)
+        self.register_buffer("target_rest", rest)
+
+    def _wide(self, points: Tensor) -> Tensor:
+        """Return points in the dtype in which their kernel is summed; those of networks stay as they are."""
+        if not self.kernel.any_dtype:
+            return points
+        loses = self.kernel.grows and not self.kernel.finite and points.device.type != "mps"  # which has no float64
+        return points.double() if loses else widened(points)
+
+    def _scaled(self, weights: Tensor, wide: Tensor) -> Tensor:
+        """Return weights in the dtype of sums; where that has more digits, their sum is made 1 to as many."""
+        weights, given = weights.to(widened(wide)), weights.dtype
+        return weights if weights.dtype == given else weights / weights.sum().detach()
+
+    def _difference(self, psi: Tensor, weights: Tensor) -> Tensor:
+        """Return E_nu psi(x) - E_mu psi(y), from differences to the target's mean: far away both means are large."""
+        assert self.target_mean is not None
+        return weights.to(self.target_mean) @ (psi - self.target_mean) - self.target_rest
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return 1/2 MMD^2 of the particles to the target, differentiable in x and the weights."""
-        weights = uniform(x, weights)
+        weights = uniform(widened(x), weights)
         if self.target_mean is not None:
-            return (weights @ self.kernel.embed(x) - self.target_mean).square().sum() / 2
+            difference = self._difference(self.kernel.embed(x), weights)
+            difference = difference.double() if leaves_range(difference) else difference
+            return (difference.square().sum() / 2).to(x.dtype)
         with ops.within(self.tolerance):
-            return self._pairwise(x, weights)
+            wide = self._wide(x)
+            return self._pairwise(wide, self._scaled(weights, wide)).to(x.dtype)
 
     def _pairwise(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return F by sums over pairs, by the compiled backend where it takes them."""
-        term = ops.compiled(self.kernel, x, self.target)
+        term = ops.compiled(self.kernel, x, self.target.to(x))
         if term is not None:
             need = torch.is_grad_enabled() and x.requires_grad
             value: Tensor = _Value.apply(x, weights, self, term, need)[0]
@@ -160,18 +200,19 @@ class MMD(Divergence):
         return self._value(x, weights)
 
     def _value(self, x: Tensor, weights: Tensor) -> Tensor:
-        attraction = ops.kernel_sum(self.kernel, x, self.target, self.target_weights)
+        attraction = ops.kernel_sum(self.kernel, x, self.target.to(x), self.target_weights.to(weights))
         repulsion = ops.kernel_sum(self.kernel, x, x, weights)
         return weights @ (repulsion / 2 - attraction) + self.target_self / 2
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Witness:
         """Return f = E_nu k(., x) - E_mu k(., y), frozen at the particles x."""
         with torch.no_grad():
-            weights = uniform(x, weights)
+            weights = uniform(widened(x), weights)
             if self.target_mean is not None:
-                return EmbeddingWitness(self.kernel, weights @ self.kernel.embed(x) - self.target_mean)
-            points = torch.cat([x, self.target])
-            return KernelWitness(self.kernel, points, torch.cat([weights, -self.target_weights]), self.tolerance)
+                return EmbeddingWitness(self.kernel, self._difference(self.kernel.embed(x), weights))
+            wide = self._wide(x)
+            signed = torch.cat([self._scaled(weights, wide), -self.target_weights.to(widened(wide))])
+            return KernelWitness(self.kernel, torch.cat([wide, self._wide(self.target)]), signed, self.tolerance)
 
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x)."""
@@ -180,8 +221,8 @@ class MMD(Divergence):
         with torch.enable_grad():  # one evaluation of psi serves the particles' mean and the gradient
             z = x.detach().requires_grad_()
             psi = self.kernel.embed(z)
-        direction = uniform(z, weights).detach() @ psi.detach() - self.target_mean
-        return -torch.autograd.grad(psi, z, direction.expand_as(psi))[0]
+        direction = self._difference(psi.detach(), uniform(widened(z), weights).detach())
+        return -torch.autograd.grad(psi, z, direction.to(psi.dtype).expand_as(psi))[0]
 
 
 class _Value(torch.autograd.Function):
@@ -195,7 +236,8 @@ class _Value(torch.autograd.Function):
         x: Tensor, weights: Tensor, divergence: MMD, term: Term, need: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         self_term, self_grad = ops.sums(term, x, x, weights, values=True, slopes=need)
-        pull, pull_grad = ops.sums(term, x, divergence.target, divergence.target_weights, values=True, slopes=need)
+        y, q = divergence.target.to(x), divergence.target_weights.to(weights)
+        pull, pull_grad = ops.sums(term, x, y, q, values=True, slopes=need)
         value = weights @ (self_term / 2 - pull) + divergence.target_self / 2
         return value, self_term - pull, self_grad - pull_grad if need else None
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmdflow import _checks, ops
 from mmdflow._amx import spare_amx
+from mmdflow._precision import full_precision, in_float32, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import Divergence, spread_of, uniform
 from mmdflow.divergences.directions import (
@@ -89,6 +89,7 @@ class SlicedMMD(Divergence):
     norms: Tensor
     target_weights: Tensor
     xi: Tensor
+    given: Tensor
 
     def __init__(
         self,
@@ -107,6 +108,8 @@ class SlicedMMD(Divergence):
     ) -> None:
         super().__init__()
         target = _checks.points("target", target).detach()
+        self._remember(target)
+        target = widened(target)
         self.event_shape: tuple[int, ...] = tuple(target.shape[1:])
         self.num_directions = _checks.count("num_directions", num_directions)
         self.exponent = _checks.interval("exponent", exponent, 0.0, 2.0, "()")
@@ -150,7 +153,7 @@ class SlicedMMD(Divergence):
     @property
     def target(self) -> Float[Tensor, "m *event"]:
         """The target's samples."""
-        return (self.centred + self.centre).reshape(len(self.centred), *self.event_shape)
+        return (self.centred + self.centre).to(self.given.dtype).reshape(len(self.centred), *self.event_shape)
 
     def usual_step(self) -> Step | None:
         """Return the step of the MMD with the same kernel, half of it where the kernel is bounded."""
@@ -161,12 +164,14 @@ class SlicedMMD(Divergence):
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F with the directions of the last draw; differentiable once in x and the weights."""
-        value: Tensor = _Value.apply(x, uniform(x, weights), self)
-        return value
+        dtype, x = x.dtype, widened(x)
+        need = torch.is_grad_enabled() and x.requires_grad
+        value: Tensor = _Value.apply(x, uniform(x, weights), self, need)[0]
+        return value.to(dtype)
 
     def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> _SlicedWitness:
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
-        return _SlicedWitness(self, x, uniform(x, weights).detach())
+        return _SlicedWitness(self, x, uniform(widened(x), weights).detach())
 
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions if they are redrawn."""
@@ -263,10 +268,13 @@ class _SlicedWitness:
         """How near projections tie: matrix products round equal rows differently; a few points far out are no measure of that."""
         return 4 * torch.finfo(self.norms.dtype).eps * min(self.radius, 16 * float(self.norms.mean()))
 
+    @full_precision
+    @in_float32
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
         return _Potential.apply(z, self)
 
+    @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
@@ -293,7 +301,7 @@ class _SlicedWitness:
                         bound + float(bounds.sum()) / len(self.xi),
                     )
             self.rank_error = bound * self.scale
-            return (total * (self.scale / len(self.xi))).reshape(z.shape)
+            return (total * (self.scale / len(self.xi))).to(z.dtype).reshape(z.shape)
 
     def _compiled(self, more: int) -> bool:
         """Return whether compiled ranks take the sums over the particles, the target's samples and `more` points."""
@@ -363,35 +371,81 @@ class _SlicedWitness:
         yield from self.xi.split(max(1, BLOCK // (n + m)))
 
 
+class _Once(torch.autograd.Function):
+    """A derivative at some points that has none in turn: differentiating it is an error, not 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(derivative: Tensor, *points: Tensor) -> Tensor:
+        return derivative.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(
+            "SlicedMMD is differentiable once in particles and weights: a second derivative was asked for"
+        )
+
+
 class _Potential(torch.autograd.Function):
     """The witness with its analytic gradient, which knows about ties."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, witness: _SlicedWitness) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.witness = witness
+    def forward(z: Tensor, witness: _SlicedWitness) -> Tensor:
         return witness.potential(z)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, ctx.witness = inputs
+        ctx.save_for_backward(z)
+
+    @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
-        return ctx.witness.grad(z) * along(upstream, z), None
+        with torch.no_grad():
+            slopes = ctx.witness.grad(z)
+        return _Once.apply(slopes, z) * along(upstream, z), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], z: Tensor, witness: _SlicedWitness) -> tuple[Tensor, int]:
+        rows = (_row(z, in_dims[0], i) for i in range(info.batch_size))
+        return torch.stack([_Potential.apply(row, witness) for row in rows]), 0
 
 
 class _Value(torch.autograd.Function):
-    """F with its analytic gradients: w_i grad f(x_i) in the particles, f(x_i) in their weights."""
+    """F with its analytic gradients: w_i grad f(x_i) in the particles, if they are needed, and f(x_i) in their weights."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, divergence: SlicedMMD) -> Tensor:
-        ctx.witness = witness = divergence.witness(x, weights)
+    def forward(x: Tensor, weights: Tensor, divergence: SlicedMMD, need: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        witness = divergence.witness(x, weights)
         at_x, at_y = witness.potentials()
-        ctx.save_for_backward(x, weights, at_x)
-        return (weights @ at_x - divergence.target_weights @ at_y) / 2  # E_x f - E_y f = MMD^2
+        value = (weights @ at_x - divergence.target_weights @ at_y) / 2  # E_x f - E_y f = MMD^2
+        return value, at_x, witness.grad(x) * along(weights, x) if need else None
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weights, at_x = ctx.saved_tensors
-        slopes = ctx.witness.grad(x) * along(weights, x)
-        return upstream * slopes, upstream * at_x, None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        ctx.mark_non_differentiable(*(t for t in output[1:] if t is not None))
+        ctx.save_for_backward(*inputs[:2], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weights, at_x, slopes = ctx.saved_tensors
+        to_x = None if slopes is None else upstream * _Once.apply(slopes, x, weights)
+        return to_x, upstream * _Once.apply(at_x, x, weights), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, weights: Tensor, *rest: Any) -> tuple[Any, Any]:
+        rows = [
+            _Value.apply(_row(x, in_dims[0], i), _row(weights, in_dims[1], i), *rest) for i in range(info.batch_size)
+        ]
+        outputs = tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True))
+        return outputs, tuple(None if output is None else 0 for output in outputs)
+
+
+def _row(batch: Tensor, dim: int | None, i: int) -> Tensor:
+    """Return what `torch.func.vmap` has at place i of its batch."""
+    return batch if dim is None else batch.select(dim, i)

@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._precision import full_precision, leaves_range
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
 from mmdflow.divergences.gram import LEFT, MOST_RANK, SUM_TOLERANCE, widened
 from mmdflow.divergences.low_rank import Woodbury, conjugate_gradients, pivoted_cholesky, precise
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
-from mmdflow.errors import DivergedError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.kernels import EXACT_DIM, Kernel
 from mmdflow.types import ArrayLike, Step
 
@@ -72,6 +73,11 @@ class SobolevDescent(Divergence):
         weights = _checks.weights("target_weights", target_weights, target)
         self.kernel, self.event_shape = require_kernel(kernel, positive=True, smooth=True), tuple(target.shape[1:])
         self.regularization = _checks.positive("regularization", regularization)
+        if target.dtype == torch.float32 and (kernel.extreme or leaves_range(target)):
+            raise InputError(
+                f"target has entries up to {float(target.abs().max()):.1g}, in float32: second derivatives of the kernel "
+                f"leave its range; use float64, or other units for the target and the kernel"
+            )
         default = 1e-2 * math.sqrt(torch.finfo(target.dtype).eps)
         self.tolerance = default if tolerance is None else _checks.positive("tolerance", tolerance)
         self.max_iterations = _checks.count("max_iterations", max_iterations)
@@ -212,10 +218,12 @@ class _SobolevWitness:
     def __init__(self, delta: KernelWitness, x: Tensor, beta: Tensor, regularization: float) -> None:
         self.delta, self.x, self.beta, self.regularization = delta, x, beta, regularization
 
+    @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return h(z_i)."""
         return (self.delta(z) - ops.tangent_sum(self.delta.kernel, z, self.x, self.beta)) / self.regularization
 
+    @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad h(z_i)."""
         moved = ops.tangent_sum_grad(self.delta.kernel, z, self.x, self.beta)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import ops
+from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
@@ -37,6 +38,8 @@ class KernelWitness:
         points: [p, *event].
         weights: [p]; 1/n on particles and -1/m on the target for MMD.
         tolerance: of sums by ``ops.backend("fast", tolerance)``; None for sums as they are made where f is evaluated.
+
+    Sums are taken in the points' dtype, if the kernel takes any, in float32 at least; f and its gradient come in the dtype of z.
     """
 
     def __init__(
@@ -48,15 +51,20 @@ class KernelWitness:
     ) -> None:
         self.kernel, self.points, self.weights, self.tolerance = kernel, points, weights, tolerance
 
+    @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
         with ops.within(self.tolerance):
-            return ops.kernel_sum(self.kernel, z, self.points, self.weights)
+            return ops.kernel_sum(self.kernel, self._like_points(z), self.points, self.weights).to(z.dtype)
 
+    @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
         with ops.within(self.tolerance):
-            return ops.kernel_sum_grad(self.kernel, z, self.points, self.weights)
+            return ops.kernel_sum_grad(self.kernel, self._like_points(z), self.points, self.weights).to(z.dtype)
+
+    def _like_points(self, z: Tensor) -> Tensor:
+        return z.to(torch.promote_types(z.dtype, self.points.dtype)) if self.kernel.any_dtype else z
 
 
 class EmbeddingWitness:
@@ -70,10 +78,15 @@ class EmbeddingWitness:
     def __init__(self, kernel: Kernel, direction: Float[Tensor, " K"]) -> None:
         self.kernel, self.direction = kernel, direction
 
+    @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        return self.kernel.embed(z) @ self.direction
+        psi, direction = widened(self.kernel.embed(z)), self.direction
+        if leaves_range(psi, direction):
+            psi, direction = psi.double(), direction.double()
+        return (psi @ direction).to(z.dtype)
 
+    @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
         return embedding_grad(self.kernel, z, self.direction)
@@ -100,6 +113,7 @@ class ValueWitness:
         self.value, self.points = value, points.detach()
         self.weights = None if weights is None else weights.detach()
 
+    @full_precision
     def __call__(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, " k"]:
         """Return f(z_i).
 
@@ -121,6 +135,7 @@ class ValueWitness:
             raise InputError("weights: forward does not use them; the witness is its derivative in the weights")
         return f
 
+    @full_precision
     def grad(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, "k *event"]:
         """Return grad f(z_i).
 
@@ -137,6 +152,7 @@ class ValueWitness:
                 )
             return torch.autograd.grad(f.sum() + 0 * z.sum(), z)[0]  # f may be constant
 
+    @full_precision
     def grad_at_particles(self) -> Float[Tensor, "n *event"]:
         """Return grad f(x_i) at the particles themselves by the law dF/dx_i = w_i grad f(x_i): one first derivative."""
         if self.weights is not None and not bool((self.weights > 0).all()):
@@ -161,7 +177,7 @@ def _differentiable_once(f: Tensor) -> bool:
         node = nodes.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "torch::autograd::Error":
+        if node.name() in ("torch::autograd::Error", "_OnceBackward"):
             return True
         seen.add(node)
         nodes.extend(parent for parent, _ in node.next_functions)

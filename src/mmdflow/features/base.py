@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 import torch.nn.functional as F
@@ -109,9 +109,13 @@ class FeatureNetwork(nn.Module):
         assert out is not None
         return out
 
-    def forward(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, "n K"]:
-        """Return phi(x_i, t_i)."""
-        maps, flat = self.heads(x, t)
+    def forward(self, x: Float[Tensor, "n *event"], t: Tensor | SupportsFloat) -> Float[Tensor, "n K"]:
+        """Return phi(x_i, t_i), with one noise level for each event, [n], or one for all: any number, or a tensor [] or [1].
+
+        Raises:
+            InputError: for noise levels of another shape.
+        """
+        maps, flat = self.heads(x, noise_levels(t, x))
         parts = [] if flat is None else [flat.to(x.dtype)]  # autocast may have lowered them
         if maps is not None:
             squares = (x.unsqueeze(1) - maps.to(x.dtype)).square().flatten(2).mean(2)
@@ -153,6 +157,21 @@ def _regions(state: Tensor) -> Tensor:
         height, width = (min(4, size) for size in state.shape[2:])
         state = F.adaptive_avg_pool2d(state, (height, width))
     return state.flatten(1)
+
+
+def noise_levels(t: Tensor | SupportsFloat, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
+    """Return one noise level an event, floating and on its device: diffusers would cut a Python number to a whole one.
+
+    Raises:
+        InputError: for a tensor of another shape than [], [1] and [n].
+    """
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        t = torch.as_tensor(t if isinstance(t, Tensor) else float(t), dtype=torch.promote_types(x.dtype, torch.float32))
+    if t.shape not in ((), (1,), (len(x),)):
+        raise InputError(
+            f"t has shape {list(t.shape)}: must be a number, or a tensor [], [1] or [{len(x)}], one an event"
+        )
+    return t.to(x.device).expand(len(x))
 
 
 def image_channels(event_shape: Sequence[int], channels: Sequence[int], patch: int = 1) -> tuple[int, ...]:

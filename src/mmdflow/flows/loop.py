@@ -83,7 +83,7 @@ def flow(
     Raises:
         InputError: for NaN or infinite particles, mismatched shapes, impossible settings, a move that needs more of the field
             than it has, or a field without a usual step where none is given.
-        DivergedError: when particles become non-finite; lower step_size.
+        DivergedError: when particles become non-finite: lower step_size; or when a recorded F is NaN.
 
     Example:
         >>> import torch

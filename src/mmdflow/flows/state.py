@@ -137,7 +137,7 @@ class Record:
         """Record the state.
 
         Raises:
-            DivergedError: where the particles are no longer finite.
+            DivergedError: where the particles are no longer finite, or F is NaN.
         """
         if not _checks.all_finite(state.particles):
             raise DivergedError(
@@ -147,7 +147,14 @@ class Record:
         self.times.append(state.time)
         self.snapshots.append(state.particles)
         if self.evaluate and isinstance(state.field, Divergence):
-            self.values.append(state.divergence())
+            value = state.divergence()
+            if bool(value.isnan()):
+                raise DivergedError(
+                    f"F of {type(state.field).__name__} is NaN by step {steps_made}, where the particles are finite: their "
+                    f"numbers, or the kernel's, leave the range of {state.particles.dtype}; use float64 or other units",
+                    particles=state.particles,
+                )
+            self.values.append(value)
 
     def result(
         self, state: FlowState, report: dict[str, object], give_back: Callable[[Tensor], ArrayLike]

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import full_precision, precise
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.distances import squared_distances
@@ -42,6 +43,7 @@ def _hashes(x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     return torch.cat(hashes)
 
 
+@full_precision
 def median_bandwidth(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int = 1000) -> float:
     """Return the median heuristic: the median of |x_i - x_j|, i < j, or of those above 0 where half of the pairs coincide.
 
@@ -54,7 +56,7 @@ def median_bandwidth(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int =
         >>> median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]]))
         2.0
     """
-    few = thinned(flat(_checks.points("x", x)), max_points)
+    few = precise(thinned(flat(_checks.points("x", x)), max_points))
     if few.shape[0] < 2:
         raise InputError("x has 1 point: the median heuristic needs at least 2")
     rows, columns = torch.triu_indices(len(few), len(few), offset=1, device=few.device)
@@ -65,9 +67,10 @@ def median_bandwidth(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int =
     return _checks.positive("median distance of x (are most points equal?)", median)
 
 
+@full_precision
 def nearest_distance(x: Float[Tensor, "n *event"] | ArrayLike, max_points: int = 1000) -> float:
     """Return the median distance of points to the nearest that differs, over at most `max_points` rows of x (`thinned`)."""
-    few = thinned(flat(_checks.points("x", x)), max_points)
+    few = precise(thinned(flat(_checks.points("x", x)), max_points))
     r2 = squared_distances(few, few)
     nearest = torch.where(r2 > 0, r2, torch.full_like(r2, torch.inf)).min(1).values
     median = float(nearest.median().sqrt())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._precision import decorate, of_any_dtype
 from mmdflow.errors import InputError
 from mmdflow.kernels import derivatives
 from mmdflow.kernels.profiles import Term
@@ -18,6 +19,8 @@ from mmdflow.types import Step
 
 #: A function of a kernel, z [n, *event] and points [m, *event] that sums the kernel, or its gradient, over the points at every z.
 PartSum: TypeAlias = Callable[["Kernel", Tensor, Tensor], Tensor]
+#: Methods that compute inside autocast as outside, whatever class defines them.
+METHODS = frozenset({"forward", "grad", "diag", "embed", "tangent", "tangent_grad", "mixed", "log"})
 
 
 class Kernel(nn.Module):
@@ -25,6 +28,9 @@ class Kernel(nn.Module):
 
     All derivatives, and the diagonal, come from `forward` by automatic differentiation where a class has nothing better.
     `mmdflow.kernels.check_kernel` verifies what a class gives.
+
+    Inside `torch.autocast` a kernel gives the values that it gives outside. Points in half precision are taken in float32, where
+    the kernel is a formula alone, and the result is rounded once.
 
     Example:
         >>> import torch
@@ -41,8 +47,14 @@ class Kernel(nn.Module):
     positive: bool = True
     #: Whether the kernel is a formula alone, which takes points of any dtype. A network's weights have one of their own.
     any_dtype: bool = False
+    #: Whether a parameter is so small or large that its square leaves float32, in which sums are then not taken.
+    extreme: bool = False
     #: Whether k grows with the distance from the origin, so that differences of its sums lose their digits far away.
     grows: bool = False
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        decorate(cls, METHODS, of_any_dtype)
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""
@@ -152,6 +164,9 @@ class Kernel(nn.Module):
     __rmul__ = __mul__
 
 
+decorate(Kernel, METHODS - {"forward"}, of_any_dtype)
+
+
 def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:
     """Return whether no subclass redefines a `plain` method below the class that defines `fast`, the quicker way to it.
 
@@ -186,6 +201,7 @@ class Mixture(Kernel):
         self.positive = all(kernel.positive for kernel in kernels)
         self.any_dtype = all(kernel.any_dtype for kernel in kernels)
         self.grows = any(kernel.grows for kernel in kernels)
+        self.extreme = any(kernel.extreme for kernel in kernels)
 
     def _sum(self, term: Callable[[Kernel], Tensor]) -> Tensor:
         parts = [w * term(k) for k, w in zip(self.members(), self.weights, strict=True)]
@@ -269,6 +285,7 @@ class Product(Kernel):
         self.positive = first.positive and second.positive
         self.any_dtype = first.any_dtype and second.any_dtype
         self.grows = first.grows or second.grows
+        self.extreme = first.extreme or second.extreme
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix, [n, m]."""

@@ -9,10 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmdflow._precision import full_precision, in_float32
+
 #: Up to this dimension distances are sums of exact differences; above, a centred matrix product, refined where it cancels.
 EXACT_DIM = 16
 
 
+@full_precision
+@in_float32
 def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Return |x_i - y_j|^2, accurate also where points nearly coincide; exactly 0 where they do.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import usual
 from mmdflow._tensors import flat
 from mmdflow.kernels.base import Kernel
 from mmdflow.types import Step
@@ -64,6 +67,7 @@ class Polynomial(Kernel):
         super().__init__()
         self.degree = _checks.count("degree", degree)
         self.gamma = _checks.positive("gamma", gamma)
+        self.extreme = not usual(math.sqrt(gamma))
         self.constant = _checks.non_negative("constant", constant)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

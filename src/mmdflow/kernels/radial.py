@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
+from mmdflow._precision import usual
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
 from mmdflow.kernels.base import Kernel, Mixture, keeps_up
@@ -144,6 +145,8 @@ class Radial(Kernel):
                 self.register_buffer(name, value)
         else:
             setattr(self, name, _checks.positive(name, value))
+        size = float(value.detach() if isinstance(value, Tensor) else value)
+        self.extreme = self.extreme or not usual(size)
 
 
 def _exp(x: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _arrays, _checks
+from mmdflow._precision import full_precision, leaves_range
 from mmdflow.kernels import squared_distances
 from mmdflow.types import ArrayLike
 
 
+@full_precision
 def nearest_distances(
     x: Float[Tensor, "n *event"] | ArrayLike, reference: Float[Tensor, "m *event"] | ArrayLike, *, block: int = 256
 ) -> Float[Tensor, " n"] | ArrayLike:
@@ -23,6 +25,8 @@ def nearest_distances(
     """
     give_back = _arrays.back(x, reference)
     x, reference = _checks.samples("x", x, "reference", reference)
-    flat = reference.flatten(1)
-    nearest = torch.cat([squared_distances(rows, flat).min(1).values.sqrt() for rows in x.flatten(1).split(block)])
-    return give_back(nearest)
+    points, flat = x.flatten(1), reference.flatten(1)
+    if leaves_range(points, flat):
+        points, flat = points.double(), flat.double()
+    nearest = [squared_distances(rows, flat).min(1).values.sqrt() for rows in points.split(block)]
+    return give_back(torch.cat(nearest).to(x.dtype))

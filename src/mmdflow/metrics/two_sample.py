@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import full_precision, widened
 from mmdflow._tensors import device_of, flat, memory_left
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, median_bandwidth, squared_distances
@@ -19,6 +20,7 @@ from mmdflow.types import ArrayLike
 _BANDWIDTH_ROWS = 1000
 
 
+@full_precision
 def mmd_test(
     x: Float[Tensor, "n *event"] | ArrayLike,
     y: Float[Tensor, "m *event"] | ArrayLike,
@@ -118,7 +120,8 @@ def _resampled(
         draws = draw(len(x), len(y), num_permutations, generator)
         for i, k in enumerate(kernels):
             with torch.no_grad():
-                gram = k(both, both).double()
+                points = widened(both) if k.any_dtype else both
+                gram = k(points, points).double()
             gram.fill_diagonal_(0)
             sums[i] = sums[i] + statistics_of(gram, draws.to(gram), len(x), len(y))
             largest[i] = max(largest[i], float(gram.abs().max()))

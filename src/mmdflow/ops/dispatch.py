@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._precision import full_precision, leaves_range, traced, widened
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
 from mmdflow.kernels import EXACT_DIM, Kernel, Mixture, Radial, derivatives
@@ -95,32 +96,43 @@ def tightened(tolerance: float) -> Iterator[None]:
         outside.include(inside)
 
 
+@full_precision
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, " n"]:
-    """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters."""
+    """Return sum_j weights_j k(z_i, points_j), differentiable in z, the points, the weights and the kernel's parameters.
+
+    Points in half precision are summed in float32, which the sums come in.
+    """
+    if _leaves_range(kernel, z, points):
+        return kernel_sum(kernel, z.double(), points.double(), weights.double()).to(widened(z))
+    z, points, weights = _wide(kernel, z, points, weights)
     if kernel.finite:
-        return kernel.embed(z) @ (weights @ kernel.embed(points))
+        return widened(kernel.embed(z)) @ (weights @ widened(kernel.embed(points)))
     if keeps_up(kernel, "sum_by_parts", "forward"):
         by_parts = kernel.sum_by_parts(lambda part, x, y: kernel_sum(part, x, y, weights), z, points)
         if by_parts is not None:
             return by_parts
     if moments.pays(kernel, points):
         return moments.kernel_sum(kernel, z, points, weights)
-    term = compiled(kernel, z, points)
+    term = _term(kernel, z, points)
     if term is None:
         return reference.kernel_sum(kernel, z, points, weights)
     total: Tensor = _Sum.apply(z, points, weights, kernel, term)
     return total
 
 
+@full_precision
 def kernel_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, "n *event"]:
-    """Return sum_j weights_j grad_1 k(z_i, points_j)."""
+    """Return sum_j weights_j grad_1 k(z_i, points_j), in float32 for points in half precision."""
+    if _leaves_range(kernel, z, points):
+        return kernel_sum_grad(kernel, z.double(), points.double(), weights.double()).to(widened(z))
+    z, points, weights = _wide(kernel, z, points, weights)
     if kernel.finite:
         with torch.no_grad():
-            embedded = weights @ kernel.embed(points)
+            embedded = weights @ widened(kernel.embed(points))
         return embedding_grad(kernel, z, embedded)
     if keeps_up(kernel, "grad_by_parts", "forward", "grad"):
         by_parts = kernel.grad_by_parts(lambda part, x, y: kernel_sum_grad(part, x, y, weights), z, points)
@@ -128,7 +140,7 @@ def kernel_sum_grad(
             return by_parts
     if moments.pays(kernel, points):
         return moments.kernel_sum_grad(kernel, z, points, weights)
-    term = compiled(kernel, z, points)
+    term = _term(kernel, z, points)
     if term is None or (torch.is_grad_enabled() and any(t.requires_grad for t in (z, points, weights))):
         return reference.kernel_sum_grad(kernel, z, points, weights)
     return sums(term, z, points, weights, values=False, slopes=True)[1]
@@ -159,10 +171,26 @@ def tangent_sum_grad(
     return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
 
 
+def _leaves_range(kernel: Kernel, z: Tensor, points: Tensor) -> bool:
+    """Return whether float32 has not the range for sums that float64 may take."""
+    if not kernel.any_dtype or z.dtype == torch.float64:
+        return False
+    return kernel.extreme or leaves_range(z, points)
+
+
+def _wide(kernel: Kernel, z: Tensor, points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights in single precision at least, and the points, too, if the kernel takes them so."""
+    return (widened(z), widened(points), widened(weights)) if kernel.any_dtype else (z, points, widened(weights))
+
+
 def compiled(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     """Return the kernel's term if a compiled backend takes its sums at such points, else None."""
+    return None if _leaves_range(kernel, z, points) else _term(kernel, z, points)
+
+
+def _term(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
     chosen = _backend.get()
-    if chosen == "reference" or _traced() or z.dtype not in (torch.float32, torch.float64):
+    if chosen == "reference" or traced() or z.dtype not in (torch.float32, torch.float64):
         return None
     if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
         return None  # for torch to refuse
@@ -183,16 +211,11 @@ def ranks_compiled(points: Tensor, projections: int) -> bool:
     chosen = _backend.get()
     return (
         chosen != "reference"
-        and not _traced()
+        and not traced()
         and points.device.type == "cpu"
         and points.dtype == torch.float32
         and (chosen == "compiled" or projections >= SMALL)
     )
-
-
-def _traced() -> bool:
-    """Return whether torch.compile or torch.func look at the operations, which must then be torch's own."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def sums(term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Any:
@@ -260,6 +283,7 @@ class _Sum(torch.autograd.Function):
         return to_z, to_points, to_weights, None, None
 
 
+@full_precision
 def embedding_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], direction: Float[Tensor, " K"]
 ) -> Float[Tensor, "n *event"]:
@@ -267,4 +291,4 @@ def embedding_grad(
     with derivatives.differentiable():
         z = derivatives.leaf(z)
         psi = kernel.embed(z)
-        return torch.autograd.grad(psi, z, direction.detach().expand_as(psi))[0]
+        return torch.autograd.grad(psi, z, direction.detach().to(psi.dtype).expand_as(psi))[0]

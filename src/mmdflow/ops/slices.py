@@ -6,6 +6,7 @@ as equal, and returns [P, n].
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -42,30 +43,33 @@ def riesz(exponent: float) -> SliceKernel:
     """Return -|s - t|^r: by sorting for r = 1, else by all pairs. Points that tie with z have slope 0."""
     if exponent == 1:
         return SliceKernel(_sorted_potential)
-
-    def potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
-        return -(_distances(z, points, tie).abs().pow(exponent) @ weights)
-
-    def slope(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
-        difference = _distances(z, points, tie)
-        size = torch.where(difference == 0, torch.ones_like(difference), difference.abs()).pow(exponent - 1)
-        return -exponent * ((difference.sign() * size) @ weights)
-
+    potential, slope = (functools.partial(part, exponent) for part in (_riesz_potential, _riesz_slope))
     return SliceKernel(potential, slope, pairwise=True)
+
+
+def _riesz_potential(exponent: float, z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
+    return -(_distances(z, points, tie).abs().pow(exponent) @ weights)
+
+
+def _riesz_slope(exponent: float, z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
+    difference = _distances(z, points, tie)
+    size = torch.where(difference == 0, torch.ones_like(difference), difference.abs()).pow(exponent - 1)
+    return -exponent * ((difference.sign() * size) @ weights)
 
 
 def cosine() -> SliceKernel:
     """Return cos(s - t), which two sums over the points give at every z."""
+    return SliceKernel(_cosine_potential, _cosine_slope)
 
-    def potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
-        cos, sin = points.cos() @ weights, points.sin() @ weights
-        return z.cos() * cos[:, None] + z.sin() * sin[:, None]
 
-    def slope(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
-        cos, sin = points.cos() @ weights, points.sin() @ weights
-        return z.cos() * sin[:, None] - z.sin() * cos[:, None]
+def _cosine_potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
+    cos, sin = points.cos() @ weights, points.sin() @ weights
+    return z.cos() * cos[:, None] + z.sin() * sin[:, None]
 
-    return SliceKernel(potential, slope)
+
+def _cosine_slope(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:
+    cos, sin = points.cos() @ weights, points.sin() @ weights
+    return z.cos() * sin[:, None] - z.sin() * cos[:, None]
 
 
 def _sorted_potential(z: Tensor, points: Tensor, weights: Tensor, tie: float) -> Tensor:

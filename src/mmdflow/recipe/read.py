@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 import yaml
 
 from mmdflow import _checks
+from mmdflow._files import reading
 from mmdflow.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -42,13 +43,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         InputError: if it cannot be read, is no YAML, or holds anything but fields.
     """
-    try:
+    with reading(file, "not readable YAML"):
+        if not file.exists():
+            there = [str(other) for ending in ("*.yaml", "*.yml") for other in file.parent.glob(ending)]
+            raise InputError(f"{file}: no such file{_checks.near(str(file), there)}")
         content = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        there = [str(other) for ending in ("*.yaml", "*.yml") for other in file.parent.glob(ending)]
-        raise InputError(f"{file}: no such file{_checks.near(str(file), there)}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: not readable YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: holds {_shown(content)}: must hold fields, a line each, as `name: value`")
     return {str(name): value for name, value in content.items()}
@@ -125,11 +124,11 @@ def read_text(field: str, text: str, kind: Any) -> Any:
     """
     readings: list[Any] = [None] if text in ("null", "~") else []
     readings.append(text)
-    with suppress(yaml.YAMLError):
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
         readings.append(yaml.safe_load(text))
-    for reading in readings:
+    for value in readings:
         try:
-            return _converted(reading, kind)
+            return _converted(value, kind)
         except _WrongTypeError:
             continue
     raise _wrong_type(field, readings[-1], kind)

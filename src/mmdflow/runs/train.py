@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ from torch import nn
 import mmdflow
 from mmdflow import _run_folder, plots
 from mmdflow._amx import spare_amx
-from mmdflow._files import commit, in_use, make_folder, new_file, read_json, write_json
+from mmdflow._files import commit, in_use, litter, make_folder, new_file, read_json, remove, write_json
+from mmdflow._lock import locked
 from mmdflow._tensors import out_of_memory
 from mmdflow.data import HUB, DataSet
 from mmdflow.errors import DivergedError, InputError
@@ -93,8 +93,13 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     Raises:
         InputError: if the folder is in use.
     """
+    left = litter(folder, _run_folder.FILES)
+    if in_use(folder) and {*folder.iterdir()} == {*left}:
+        for path in left:
+            remove(path)
     if in_use(folder):
-        others = sorted({p.name for p in folder.iterdir()} - _run_folder.FILES) if folder.is_dir() else [folder.name]
+        known = _run_folder.FILES | {path.name for path in left}
+        others = sorted({p.name for p in folder.iterdir()} - known) if folder.is_dir() else [folder.name]
         if others or not (folder / _run_folder.RECIPE).is_file():
             content = f"holds {others[0]!r}" if others else "is not a run"
             raise InputError(f"output = {folder}: in use and {content}; choose another folder")
@@ -103,8 +108,11 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
                 f"output = {folder}: already holds a run; go on with `mmdflow train --resume {folder}`, "
                 "or give --overwrite to lose it, or choose another folder"
             )
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with locked(folder):
+            last = (_run_folder.RECIPE, _run_folder.LOCK)  # without its recipe what is left would be no run
+            for path in sorted(folder.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
+                if path.name != _run_folder.LOCK:
+                    remove(path)
     make_folder(folder)
     if recipe.data.path is not None and not recipe.data.path.startswith(HUB):  # a resume may come from elsewhere
         recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
@@ -127,12 +135,22 @@ def train(
         clock: measures the seconds of training, `time.process_time` for CPU time.
 
     Raises:
-        InputError: if the checkpoint is damaged or of another recipe, or memory does not suffice.
+        InputError: if another process trains there, the checkpoint is damaged or of another recipe, or memory does not suffice.
         DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     if (folder / _run_folder.PIPELINE).is_dir():
         return load_pipeline(folder / _run_folder.PIPELINE)
+    with locked(make_folder(folder)):
+        if (folder / _run_folder.PIPELINE).is_dir():  # by now
+            return load_pipeline(folder / _run_folder.PIPELINE)
+        for path in litter(folder, _run_folder.FILES):
+            log.warning("%s: left by a process that was killed; removed", path)
+            remove(path)
+        return _train(recipe, folder, progress=progress, clock=clock)
+
+
+def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], float]) -> Pipeline:
     from mmdflow.training import LossModule, SampleGrids, fit
 
     file = folder / _run_folder.PROVENANCE

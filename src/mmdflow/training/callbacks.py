@@ -14,15 +14,18 @@ import lightning as L
 from tqdm.auto import tqdm
 
 from mmdflow._checks import all_finite
+from mmdflow._files import new_file
 from mmdflow.errors import DivergedError
+from mmdflow.training.checkpoint import previous_path
 from mmdflow.training.module import LossModule
 
 
 class Checkpoints(L.Callback):
     """Keep the last checkpoint: written aside and renamed, at the start, every so many steps, at the end and on Ctrl-C.
 
-    Weights that are not finite are never written, so the last good checkpoint stays. A kill at any moment leaves a whole file.
-    Ctrl-C is taken between steps, where weights, optimiser, average and step count belong together.
+    The one before it stays beside it, for the case that the last one is damaged. Weights that are not finite are never written,
+    so the last good checkpoint stays. A kill at any moment leaves a whole file. Ctrl-C is taken between steps, where weights,
+    optimiser, average and step count belong together.
 
     Args:
         path: of the checkpoint.
@@ -32,13 +35,16 @@ class Checkpoints(L.Callback):
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
         self.stop = False
+        self._saved_at = 0
         self._handler: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save before the first step, and take over Ctrl-C."""
-        for litter in self.path.parent.glob(f".{self.path.stem}.*.tmp"):  # of a process that was killed while writing
+        for litter in self.path.parent.glob(f".{self.path.stem}.*.tmp*"):  # of a process that was killed while writing
             litter.unlink()
-        self._save(trainer, pl_module)
+        self._save(
+            trainer, pl_module, keep=False
+        )  # of the step that it was read at, if from a damaged one's predecessor
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
 
@@ -64,13 +70,14 @@ class Checkpoints(L.Callback):
             raise KeyboardInterrupt
         self.stop = True
 
-    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _save(self, trainer: L.Trainer, module: L.LightningModule, *, keep: bool = True) -> None:
         if not all(map(all_finite, module.parameters())):
             raise DivergedError(f"parameters became non-finite before step {trainer.global_step}")
-        aside = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp")
-        trainer.save_checkpoint(aside)
-        if trainer.is_global_zero:
-            os.replace(aside, self.path)
+        with new_file(self.path) as aside:
+            trainer.save_checkpoint(aside)
+            if keep and trainer.is_global_zero and trainer.global_step > self._saved_at and self.path.exists():
+                os.replace(self.path, previous_path(self.path))  # a kill here leaves this one, which is read then
+        self._saved_at = trainer.global_step
 
 
 class StepProgress(L.Callback):

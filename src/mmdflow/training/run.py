@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import itertools
 import logging
-import pickle
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import lightning as L
 import torch
@@ -24,29 +22,8 @@ from mmdflow import _run_folder
 from mmdflow.errors import DivergedError, InputError, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
+from mmdflow.training.checkpoint import ReadAlready, checkpoint_path, read_checkpoint
 from mmdflow.training.module import LossModule
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Return where a run's checkpoint lies."""
-    return folder / _run_folder.CHECKPOINTS / _run_folder.CHECKPOINT
-
-
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return a run's checkpoint, or None where there is none yet.
-
-    Raises:
-        InputError: if it is damaged.
-    """
-    path = checkpoint_path(folder)
-    if not path.exists():
-        return None
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        _ = checkpoint["global_step"], checkpoint["mmdflow_seconds"], checkpoint["state_dict"]
-        return checkpoint
-    except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, LookupError, TypeError, OSError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}); remove it to start again") from error
 
 
 def read_log(folder: Path) -> dict[str, dict[int, float]]:
@@ -118,6 +95,7 @@ def fit(
         enable_model_summary=False,
         enable_checkpointing=False,
         inference_mode=False,
+        plugins=[] if checkpoint is None else [ReadAlready(checkpoint)],
         default_root_dir=folder,
     )
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmdflow import _checks, _run_folder
-from mmdflow._files import new_folder, read_json, shipped_models
+from mmdflow._files import new_folder, read_json, reading, sha256, shipped_models
 from mmdflow.errors import InputError, reason
 from mmdflow.features import NETWORKS, FeatureNetwork
+
+Module = TypeVar("Module", bound=nn.Module)
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -53,6 +57,16 @@ def _folder_of(path: str | Path) -> Path | None:
     return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
 
 
+def _check_digest(path: Path, digest: str) -> None:
+    """Raise InputError where a file, if it is there, is not the one that was saved."""
+    with reading(path):
+        found = sha256(path) if path.exists() else digest
+    if found != digest:
+        raise InputError(
+            f"{path}: damaged or another file: its SHA-256 is {found[:12]}..., and was {digest[:12]}... when {CONFIG} was written"
+        )
+
+
 @contextmanager
 def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
     """Yield the config of a pipeline folder; an error that it causes inside the block becomes one line.
@@ -61,17 +75,15 @@ def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
         InputError: if it is missing, damaged, or of another format or system than `systems`.
     """
     config = read_json(folder / CONFIG)
-    try:
+    with reading(folder / CONFIG, "damaged or from another version"):
         if config["format"] != FORMAT or config["system"] not in systems:
             needed = " or ".join(map(repr, systems))
             raise InputError(
                 f"{folder / CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of {needed}"
             )
         yield config
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / CONFIG}: damaged or from another version ({error})") from error
+        for file, digest in config.get("sha256", {}).items():  # older folders have none
+            _check_digest(folder / Path(file).name, digest)
 
 
 def save_pipeline(
@@ -101,25 +113,60 @@ def save_pipeline(
     else:
         features = _arguments(network)
     config = {"format": FORMAT, "system": config["system"], "features": features} | config
+    digests: dict[str, str] = {}
     with new_folder(path, overwrite=overwrite) as folder:
         for file, values in {WEIGHTS: network.state_dict(), **(tensors or {})}.items():
             save_file({k: v.contiguous() for k, v in values.items()}, folder / file)
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+            digests[file] = sha256(folder / file)
+        (folder / CONFIG).write_text(json.dumps(config | {"sha256": digests}, indent=2) + "\n")
     return Path(path)
 
 
 def load_network(folder: Path, config: dict[str, Any]) -> FeatureNetwork:
     """Return the network of a pipeline folder, frozen."""
-    network = _new_network(config["features"])
+    network = _fitting(folder, config["features"], lambda: _new_network(config["features"]))
     _load_weights(folder, network)
     return network
 
 
 def load_networks(folder: Path, config: dict[str, Any]) -> nn.ModuleDict:
     """Return the networks by name of a pipeline folder that has several, frozen."""
-    networks = nn.ModuleDict({name: _new_network(arguments) for name, arguments in config["features"].items()})
+    parts = config["features"].items()
+    networks = _fitting(folder, parts, lambda: nn.ModuleDict({name: _new_network(part) for name, part in parts}))
     _load_weights(folder, networks)
     return networks
+
+
+def _fitting(folder: Path, arguments: object, make: Callable[[], Module]) -> Module:
+    """Return a network whose weights are as those of the folder: shapes are compared before any memory is taken.
+
+    Raises:
+        InputError: where they are not, as with a config that asks for absurd sizes.
+    """
+    path = folder / WEIGHTS
+    with _reading_tensors(path), safe_open(path, framework="pt") as file:
+        held = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    total, largest = sum(map(math.prod, held.values())), max(_integers(arguments), default=0)
+    if largest > total:
+        raise InputError(f"{folder / CONFIG}: a network of size {largest}: {WEIGHTS} holds {total} weights in all")
+    with torch.device("meta"):
+        needed = {name: list(value.shape) for name, value in make().state_dict().items()}
+    for name in sorted(held.keys() | needed.keys()):
+        if held.get(name) != needed.get(name):
+            shapes = f"{name}: {held.get(name, 'nothing')}, needs {needed.get(name, 'nothing')}"
+            raise InputError(f"{path}: does not fit the network in {CONFIG} ({shapes})")
+    return make()
+
+
+def _integers(value: object) -> Iterator[int]:
+    """Yield all whole numbers in nested containers."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        for part in value:
+            yield from _integers(part)
+    elif isinstance(value, int):
+        yield value
 
 
 def _arguments(network: nn.Module) -> dict[str, Any]:
@@ -155,9 +202,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: if it is missing or damaged.
     """
-    try:
+    with _reading_tensors(path):
         return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; the folder is not a whole pipeline") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _reading_tensors(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "not a readable safetensors file", missing="missing; the folder is not a whole pipeline")
