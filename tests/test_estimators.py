@@ -117,7 +117,6 @@ def test_a_replay_ends_with_its_recording():
         {"divergence": lambda y: Drift(y, Gaussian(2.0)), "step_size": 0.2},
         {"divergence": MMD},
     ],
-    ids=str,
 )
 def test_fitted_points_come_back_exactly(settings):
     transport = MMDTransport(**({"num_steps": 12, "random_state": 0} | settings))
