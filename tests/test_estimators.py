@@ -132,11 +132,26 @@ def test_fitted_points_come_back_exactly(settings):
 
 def test_the_transport_is_the_flow():
     moved = MMDTransport(num_steps=50).fit_transform(X, Y)
-    np.testing.assert_array_equal(moved, flow(MMD(Y), X, num_steps=50).particles)
+    np.testing.assert_array_equal(moved, flow(MMD(Y), X, num_steps=50, momentum=0.0).particles)
     chosen = MMDTransport(kernel=Gaussian(1.0), num_steps=50, step_size=0.3, momentum=0.5).fit(X, Y)
     expected = flow(MMD(Y, Gaussian(1.0)), X, step_size=0.3, momentum=0.5, num_steps=50)
     np.testing.assert_array_equal(chosen.moved_, expected.particles)
     assert chosen.values_ == pytest.approx(expected.values)
+
+
+def test_a_new_row_lands_where_its_neighbours_do():
+    """With momentum, which the transport has not by default, particles swing past each other, and new rows beyond the target."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(100, 2)), rng.normal(size=(200, 2)) + 3
+    transport = MMDTransport(num_steps=300).fit(source, target)
+    assert np.abs(transport.transform([[0.0, 0.0]]) - 3).max() < 0.5
+
+
+def test_points_of_a_quantizer_settle_on_atoms():
+    x = np.array([[0.0]] * 30 + [[5.0]] * 10)
+    few = MMDQuantizer(2, init=[[1.0], [4.0]], num_steps=1000).fit(x)  # the energy distance has a corner at each
+    np.testing.assert_allclose(few.points_.ravel(), [0, 5], atol=0.01)
+    np.testing.assert_allclose(few.weights_, [0.75, 0.25], atol=0.005)
 
 
 def test_new_points_land_in_the_target():

@@ -366,7 +366,7 @@ def test_references_of_another_critic(tmp_path, unchecked):
 def test_recipes_are_on_equal_terms(data):
     ours, ddpm, gan = read(f"dmmd-{data}"), read(f"ddpm-{data}"), read(f"mmd-gan-{data}")
     assert gan.features == ddpm.features
-    backbone = {"head": ours.features.head, "num_features": 1, "num_residuals": None}
+    backbone = {"head": ddpm.features.head, "num_features": 1, "num_residuals": None}
     assert dataclasses.replace(gan.critic, **backbone) == ddpm.features
     assert (gan.data, gan.evaluation, gan.batch_size) == (ours.data, ours.evaluation, ddpm.batch_size)
     assert (gan.training.precision, gan.training.gradient_clip) == (

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmdflow import _arrays, _checks, ops
 from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow.errors import InputError
-from mmdflow.kernels import Kernel, Riesz
+from mmdflow.kernels import Deep, Kernel, Riesz
 from mmdflow.kernels.base import keeps_up
 from mmdflow.types import ArrayLike
 
@@ -100,6 +100,8 @@ def _mmd2(kernel: Kernel, x: Tensor, y: Tensor, unbiased: bool) -> Tensor:
             return by_parts
     if kernel.finite:
         return _of_features(kernel.embed(x), kernel.embed(y), unbiased).to(x.dtype)
+    if isinstance(kernel, Deep):  # whose sums would be rounded to the network's dtype
+        return _mmd2(kernel.base, kernel.features(x), kernel.features(y), unbiased)
     if kernel.any_dtype:
         wide = torch.float64 if kernel.grows else torch.promote_types(x.dtype, torch.float32)
         x, y = x.to(wide), y.to(wide)

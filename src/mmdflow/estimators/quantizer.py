@@ -16,6 +16,7 @@ from mmdflow import _arrays, _checks
 from mmdflow.divergences import MMD
 from mmdflow.errors import InputError
 from mmdflow.flows import flow
+from mmdflow.flows.loop import usual_step
 from mmdflow.kernels import Kernel
 from mmdflow.types import ArrayLike
 
@@ -36,7 +37,8 @@ class MMDQuantizer(BaseEstimator):
         move: whether the points move.
         weighted: whether the points have weights of their own; 1/n_points each without.
         num_steps: steps of the flow in all.
-        step_size: eta; by default the one that suits the kernel (`usual_step`).
+        step_size: eta at the start, which falls to 0 in a straight line; by default the one that suits the kernel, with its
+            momentum (`usual_step`).
         random_state: seed of the draw.
 
     Attributes:
@@ -46,10 +48,10 @@ class MMDQuantizer(BaseEstimator):
 
     Example:
         >>> import numpy as np
-        >>> from mmdflow import MMDQuantizer
+        >>> from mmdflow import Gaussian, MMDQuantizer
         >>> x = np.array([[0.0]] * 30 + [[5.0]] * 10)
-        >>> few = MMDQuantizer(2, init=[[1.0], [4.0]]).fit(x)
-        >>> few.points_.round(1).tolist(), few.weights_.round(2)
+        >>> few = MMDQuantizer(2, Gaussian(2.0), init=[[1.0], [4.0]]).fit(x)
+        >>> abs(few.points_).round(1).tolist(), few.weights_.round(2)
         ([[0.0], [5.0]], array([0.75, 0.25]))
     """
 
@@ -87,11 +89,21 @@ class MMDQuantizer(BaseEstimator):
         points = _arrays.tensor("init", self._start(X))
         weights = points.new_full((len(points),), 1 / len(points))
         rounds = _ROUNDS if self.move and self.weighted else 1
-        for _ in range(rounds):
+        size, momentum = self._step(divergence) if self.move else (1.0, 0.0)
+        for done in range(rounds):
             if self.move:
                 steps = -(-_checks.count("num_steps", self.num_steps) // rounds)
+                step_size = [
+                    size * (1 - (done + k / steps) / rounds) for k in range(steps)
+                ]  # falls to 0: points settle
                 moved = flow(
-                    divergence, points, num_steps=steps, step_size=self.step_size, weights=weights, evaluate=False
+                    divergence,
+                    points,
+                    num_steps=steps,
+                    step_size=step_size.__getitem__,
+                    momentum=momentum,
+                    weights=weights,
+                    evaluate=False,
                 )
                 points = moved.particles
             if self.weighted:
@@ -99,6 +111,11 @@ class MMDQuantizer(BaseEstimator):
         self.points_, self.weights_ = points.numpy(), weights.numpy()
         self.value_ = float(divergence(points, weights))
         return self
+
+    def _step(self, divergence: MMD) -> tuple[float, Any]:
+        if self.step_size is None:
+            return usual_step(divergence, "euler")
+        return _checks.positive("step_size", self.step_size), 0.0
 
     def _start(self, X: Any) -> Any:
         count = _checks.count("n_points", self.n_points)

@@ -41,7 +41,8 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         target: samples [m, d], if they do not come with `fit`; or "normal", draws from N(0, I), which makes a normaliser.
         num_steps: steps of the flow.
         step_size: eta; by default the one that suits the divergence (`usual_step`).
-        momentum: in [0, 1); by default the one that suits the divergence, where the step is chosen, too; else 0.
+        momentum: in [0, 1); 0 by default, or the integrator's own. With momentum particles swing past each other, and new rows
+            with them.
         integrator: the name of one of `mmdflow.flows`, or an object. "adaptive" is refused: its steps depend on all rows.
         random_state: seed of the normal target and of slices.
 
@@ -163,7 +164,8 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         size: Any = self.step_size
         momentum: Any = self.momentum
         if size is None:
-            size, momentum = usual_step(field, self.integrator, momentum)
+            plain = momentum is None and self.integrator == "euler"
+            size, momentum = usual_step(field, self.integrator, 0.0 if plain else momentum)
         steps = {"num_steps": _checks.count("num_steps", self.num_steps), "integrator": self.integrator}
         return {"step_size": size, "momentum": momentum, **steps}
 

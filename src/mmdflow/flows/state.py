@@ -148,7 +148,7 @@ class Record:
         self.snapshots.append(state.particles)
         if self.evaluate and isinstance(state.field, Divergence):
             value = state.divergence()
-            if bool(value.isnan()):
+            if bool(value.isnan().any()):
                 raise DivergedError(
                     f"F of {type(state.field).__name__} is NaN by step {steps_made}, where the particles are finite: their "
                     f"numbers, or the kernel's, leave the range of {state.particles.dtype}; use float64 or other units",

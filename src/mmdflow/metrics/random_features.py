@@ -73,7 +73,7 @@ class RandomFeatures(nn.Module):
         self.requires_grad_(False)
 
     @classmethod
-    def of(cls, batches: Iterable[Float[Tensor, "n c h w"]]) -> RandomFeatures:
+    def of(cls, batches: Iterable[Tensor]) -> RandomFeatures:
         """Return the features standardised by reference images in [-1, 1], which come in batches.
 
         Raises:

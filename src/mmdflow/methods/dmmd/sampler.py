@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow.divergences import VelocityField
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows import flow
 from mmdflow.flows.integrators import make_integrator, named_integrators
@@ -18,7 +19,7 @@ from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_featur
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.rise import RiseWarning
 from mmdflow.methods.dmmd.settings import SamplerSettings
-from mmdflow.methods.dmmd.targets.base import FlowKind, Target
+from mmdflow.methods.dmmd.targets.base import FlowKind, Target, TargetLevel
 from mmdflow.methods.dmmd.walk import Walk
 from mmdflow.noise import NoiseConditionalKernel
 
@@ -132,13 +133,7 @@ class _Fields:
         )
         if recorder is not None:
             recorder.enter(t, settings.max_slope)
-
-        def watch(phi: Tensor, slope: Tensor) -> None:
-            if recorder is not None:
-                recorder.watch(level, self._shares(phi), phi, slope)
-            if rise is not None:
-                rise.watch(on_features, phi)
-
+        watch = partial(self._watch, level, on_features, recorder, rise)
         return LevelField(
             features_at(self.kernel.features, t),
             on_features,
@@ -147,6 +142,20 @@ class _Fields:
             max_slope=settings.max_slope,
             watch=None if recorder is None and rise is None else watch,
         )
+
+    def _watch(
+        self,
+        level: TargetLevel,
+        on_features: VelocityField,
+        recorder: Recorder | None,
+        rise: RiseWarning | None,
+        phi: Float[Tensor, "n K"],
+        slope: Float[Tensor, " n"],
+    ) -> None:
+        if recorder is not None:
+            recorder.watch(level, self._shares(phi), phi, slope)
+        if rise is not None:
+            rise.watch(on_features, phi)
 
     def _shares(self, like: Tensor) -> Float[Tensor, " C"] | None:
         """Return the share of every class among the particles."""
