@@ -377,3 +377,19 @@ def test_damaged_folders(pipeline, tmp_path, how, message):
 def test_unknown_model_lists_the_shipped_ones():
     with pytest.raises(InputError, match="model = 'nowhere': must be a pipeline folder"):
         DMMDPipeline.from_pretrained("nowhere")
+
+
+def test_folders_of_semi_gradients_and_witness_norms_are_refused_in_a_line(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "p")
+    file = tmp_path / "p" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"features": config["features"] | {"gradient": "semi"}}))
+    with pytest.raises(
+        InputError, match="features.gradient = 'semi': is read no more; such a model is no gradient flow"
+    ):
+        DMMDPipeline.from_pretrained(tmp_path / "p")
+    file.write_text(json.dumps(config | {"witness_norm": 3.0}))
+    with pytest.raises(InputError, match="witness_norm = 3.0: is read no more; models of version 0.1 with one feature"):
+        DMMDPipeline.from_pretrained(tmp_path / "p")
+    file.write_text(json.dumps(config | {"features": config["features"] | {"gradient": "full"}, "witness_norm": None}))
+    assert torch.equal(draw(DMMDPipeline.from_pretrained(tmp_path / "p")).particles, draw(pipeline).particles)

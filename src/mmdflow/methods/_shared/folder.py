@@ -79,7 +79,8 @@ def open_config(folder: Path, *systems: str) -> Iterator[dict[str, Any]]:
         if config["format"] != FORMAT or config["system"] not in systems:
             needed = " or ".join(map(repr, systems))
             raise InputError(
-                f"{folder / CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of {needed}"
+                f"{folder / CONFIG}: holds format {config['format']!r} of {config['system']!r}: need {FORMAT} of {needed} "
+                "(mmdflow.methods.load_pipeline reads models of every method)"
             )
         yield config
         for file, digest in config.get("sha256", {}).items():  # older folders have none

@@ -255,7 +255,11 @@ class DMMDPipeline(SavedPipeline):
     def _of_folder(cls, folder: Path, config: dict[str, Any]) -> DMMDPipeline:
         path_of_noise = schedule(_checks.choice("schedule", config["schedule"], SCHEDULES))
         if config.get("witness_norm") is not None:  # of older folders
-            raise InputError(f"{CONFIG}: witness_norm = {config['witness_norm']!r}: is read no more; must be left out")
+            raise InputError(
+                f"{folder / CONFIG}: witness_norm = {config['witness_norm']!r}: is read no more; models of version 0.1 with one "
+                "feature and a witness norm are flow matching, and are trained by a flow-matching recipe with "
+                "loss.output=residual"
+            )
         base = config["base_kernel"]
         base = base_kernel({"name": base} if isinstance(base, str) else base)  # a name only, in older folders
         return cls(
