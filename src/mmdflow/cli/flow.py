@@ -141,12 +141,14 @@ def _write(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
 
 def _concerns(run: ParticleRun, spec: FlowSpec) -> Iterator[str]:
     """Yield what a flow that went wrong looks like, and what to change: F that rose, particles that did not move."""
+    from mmdflow.divergences.base import spread_of
+
     start, end = (
         math.nan if run.report[f"value_{at}"] is None else run.report[f"value_{at}"] for at in ("start", "end")
     )
     frames = run.result.trajectory
     moved = float((frames[-1] - frames[0]).abs().max())
-    scale = float((run.target - run.target.mean(0)).square().mean().sqrt())
+    scale = spread_of(run.target)
     if end > 1.5 * start and moved > 0.1 * scale and spec.divergence.name != "adaptive":
         yield f"F rose from {start:.3g} to {end:.3g}: the step is too large; try --step_size={run.step_size / 10:.2g}, a tenth"
     if start > 0 and abs(end - start) < 1e-3 * start and moved < 1e-2 * scale:

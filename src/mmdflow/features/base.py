@@ -148,15 +148,24 @@ class FeatureNetwork(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return [phi, *(_regions(state).to(x.dtype) for state in states)]
+        return [phi, *(regions(state).to(x.dtype) for state in states)]
 
 
-def _regions(state: Tensor) -> Tensor:
-    """Return maps [n, C, h, w] averaged over a grid of at most 4 x 4 regions, and flat."""
+#: Side of the grid that maps are averaged over.
+_GRID = 4
+
+
+def regions(state: Tensor) -> Tensor:
+    """Return maps [n, C, h, w] averaged over a grid of at most 4 x 4 regions, and flat; what has no maps, flat alone."""
     if state.ndim == 4:
-        height, width = (min(4, size) for size in state.shape[2:])
-        state = F.adaptive_avg_pool2d(state, (height, width))
+        state = F.adaptive_avg_pool2d(state, regions_of(state.shape[2:]))
     return state.flatten(1)
+
+
+def regions_of(sizes: Sequence[int]) -> tuple[int, int]:
+    """Return the rows and columns of the grid that `regions` takes of maps of these sizes."""
+    height, width = (min(_GRID, size) for size in sizes)
+    return height, width
 
 
 def noise_levels(t: Tensor | SupportsFloat, x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:

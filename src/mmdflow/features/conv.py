@@ -12,10 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow.features.base import FeatureNetwork, LevelEmbedding, image_channels
-
-#: Side of the grid of means that flat features of the mixed head are read off.
-_GRID = 4
+from mmdflow.features.base import FeatureNetwork, LevelEmbedding, image_channels, regions, regions_of
 
 
 class ConvFeatures(FeatureNetwork):
@@ -61,8 +58,8 @@ class ConvFeatures(FeatureNetwork):
         self.read_out = nn.Conv2d(fine, self.num_residuals * entries, 3, padding=1)
         if self.num_flat:
             shrink = self.patch * 2 ** (len(self.channels) - 1)
-            self.grid = tuple(min(_GRID, size // shrink) for size in self.event_shape[1:])
-            self.read_flat = nn.Linear(coarse * math.prod(self.grid), self.num_flat)
+            grid = regions_of([size // shrink for size in self.event_shape[1:]])
+            self.read_flat = nn.Linear(coarse * math.prod(grid), self.num_flat)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
@@ -86,9 +83,7 @@ class ConvFeatures(FeatureNetwork):
             skips.append(h)
         if self.head == "flat":
             return None, self.read_out(F.silu(h).mean((2, 3)))
-        flat = None
-        if self.num_flat:
-            flat = self.read_flat(F.adaptive_avg_pool2d(F.silu(h), self.grid).flatten(1))
+        flat = self.read_flat(regions(F.silu(h))) if self.num_flat else None
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             joined = torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1)
             h = self.checkpoint(block, joined, level)

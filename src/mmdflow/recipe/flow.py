@@ -117,7 +117,8 @@ class FlowSpec:
         columns: of a table, those that move, separated by commas; by default all numbers but those that `id` names or that are
             called id, sample_id, index, ... Other columns are kept as they are. The target must have the same columns.
         id: of a table, columns to keep as they are, separated by commas.
-        apply: a file of further rows, with the columns of the source, that follow the same flow.
+        apply: a file of further rows, with the columns of the source, that follow the same flow; with momentum they may swing
+            past the target, so that momentum = 0 suits them.
         num_steps: steps.
         step_size: eta; by default one that suits the divergence's scale.
         momentum: in [0, 1); by default 0.9 for mmd with riesz and for sliced, else 0. Integrators that need one have their own.

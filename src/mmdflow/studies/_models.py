@@ -33,12 +33,12 @@ def walk(own: SamplerSettings, num_levels: int, steps_per_level: int | None = No
     """
     steps = own.steps_per_level if steps_per_level is None else steps_per_level
     settings = {"num_levels": num_levels, "steps_per_level": steps}
-    if isinstance(own.step_size, str) or own.step_size is None:
-        return settings
     if isinstance(own.step_size, list):
         length = own.steps_per_level * sum(own.step_size)
-    else:
+    elif isinstance(own.step_size, int | float):
         length = own.num_levels * own.steps_per_level * own.step_size
+    else:
+        return settings
     return settings | {"step_size": length / (num_levels * steps)}
 
 

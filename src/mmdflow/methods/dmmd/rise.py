@@ -28,12 +28,12 @@ class RiseWarning:
 
     def __init__(self) -> None:
         self.warned = False
-        self._values: list[float] = []
+        self._ends: list[Tensor] = []
 
     def watch(self, field: VelocityField, phi: Float[Tensor, "n K"]) -> None:
-        """Take in the features of an evaluation; of a field that has no F, nothing."""
+        """Take in the features of an evaluation, of which the first and the last are kept; of a field without F, nothing."""
         if not self.warned and isinstance(field, Divergence):
-            self._values.append(float(field(phi)))
+            self._ends = [*self._ends[:1], phi]
 
     def leave(self, field: LevelField, entered: Tensor, t: float, eta: float, steps: int) -> None:
         """End a level; warn if the value rose.
@@ -45,23 +45,25 @@ class RiseWarning:
             eta: its step size.
             steps: its steps.
         """
-        values, self._values = self._values, []
-        if len(values) < 2 or not values[-1] > values[0]:
+        ends, self._ends = self._ends, []
+        divergence = field.on_features
+        if len(ends) < 2 or not isinstance(divergence, Divergence):
+            return
+        before, after = (float(divergence(phi)) for phi in ends)
+        if not after > before:
             return
         self.warned = True
         log.warning(
             "noise level t = %.4f: 1/2 MMD^2 rose from %.3g to %.3g over steps of step_size = %g; %s",
             t,
-            values[0],
-            values[-1],
+            before,
+            after,
             eta,
-            _advice(field, entered, values[0], eta, steps),
+            _advice(field, divergence, entered, before, eta, steps),
         )
 
 
-def _advice(field: LevelField, entered: Tensor, before: float, eta: float, steps: int) -> str:
-    divergence = field.on_features
-    assert isinstance(divergence, Divergence)
+def _advice(field: LevelField, divergence: Divergence, entered: Tensor, before: float, eta: float, steps: int) -> str:
     for halvings in range(1, _HALVINGS + 1):
         shorter = eta / 2**halvings
         end = flow(field, entered, step_size=shorter, num_steps=steps - 1, evaluate=False).particles

@@ -61,13 +61,13 @@ class Walk:
         """
         t_min, t_max = _ends(settings, t_range)
         levels = noise_levels(settings.num_levels, t_min, t_max)
-        if isinstance(settings.step_size, str) or settings.step_size is None:
-            distances = distance_steps(schedule, levels, second_moment, event_size, settings.step_scale)
-            steps = [eta * (1 - settings.momentum) / settings.steps_per_level for eta in distances]
+        if isinstance(settings.step_size, list):
+            steps = [float(eta) for eta in settings.step_size]
         elif isinstance(settings.step_size, int | float):
             steps = [float(settings.step_size)] * len(levels)
         else:
-            steps = [float(eta) for eta in settings.step_size]
+            distances = distance_steps(schedule, levels, second_moment, event_size, settings.step_scale)
+            steps = [eta * (1 - settings.momentum) / settings.steps_per_level for eta in distances]
         final_level = levels[-1] if settings.final_level is None else settings.final_level
         final = settings.final_step_size
         if final is None:
