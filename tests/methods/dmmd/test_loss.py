@@ -404,6 +404,12 @@ def test_non_finite_term_is_named_with_its_level():
             {"penalty_points": "interpolate", "form": "path"},
             "penalty_points = 'interpolate' with form = 'path': must be",
         ),
+        ({"segment_every": 3}, "segment_every = 3: must be even"),
+        ({"segment_every": 0}, "segment_every = 0"),
+        (
+            {"segment_every": 4, "penalty_points": "segment"},
+            "segment_every = 4 with penalty_points = 'segment': is for",
+        ),
         ({"unit_weight": 3.0, "form": "path"}, "unit_weight = 3.0 with form = 'path': must be left out"),
         ({"diversity_weight": 0.3}, "diversity_weight = 0.3 with num_features = 5: needs at least 16 features"),
         ({"objective": "kl", "form": "path"}, "objective = 'kl' with form = 'path': must be left out"),

@@ -46,6 +46,7 @@ def make(*, witness=False, objects=None, **settings):
         ({"pairing": "paired"}, {"pairing": Paired()}),
         ({"pairing": "shared"}, {"pairing": Shared(), "objective": MMDObjective()}),
         ({"penalty_points": "path"}, {"penalty_points": Path()}),
+        ({"penalty_points": "path", "segment_every": 4}, {"penalty_points": Path(4)}),
         ({"penalty_points": "segment"}, {"penalty_points": Segment()}),
         ({"penalty_points": "interpolate"}, {"penalty_points": Interpolate()}),
         ({"objective": "kl", "ridge": 0.3}, {"objective": KLBound(0.3)}),
@@ -99,6 +100,16 @@ def test_points_lie_on_the_segments_and_every_other_at_its_end():
         torch.testing.assert_close(position, position[:, :1].expand_as(position))
         assert ((position[1::2] > 0) & (position[1::2] < 1)).all()
         assert bool((position[::2] == 1).all()) == points.holds_noisy
+
+
+@pytest.mark.parametrize("every", [4, 8])
+def test_fewer_points_lie_on_segments(every):
+    clean, noisy = batch(32), batch(32) + 5
+    noised = Shared().batch(clean, noisy, torch.tensor([0.3, 0.6]).double())
+    position = (Path(every).draw(noised, seeded()) - clean)[:, 0] / 5
+    inside = position < 1
+    assert inside.nonzero().flatten().tolist() == list(range(1, 32, every))
+    torch.testing.assert_close(position[inside], (Path().draw(noised, seeded()) - clean)[inside, 0] / 5)
 
 
 def test_classes_say_what_they_cannot_do():

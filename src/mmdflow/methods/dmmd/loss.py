@@ -22,7 +22,6 @@ from mmdflow.noise import NoiseConditionalKernel, Schedule, draw_levels
 #: Features below which asking for diversity makes no sense.
 _FEWEST = 16
 _PAIRINGS: dict[str, type[Pairing]] = {kind.name: kind for kind in (Disjoint, Paired, Shared)}
-_POINTS: dict[str, type[PenaltyPoints]] = {kind.name: kind for kind in (Segment, Path, Interpolate)}
 
 
 class DMMDLoss(nn.Module):
@@ -48,8 +47,9 @@ class DMMDLoss(nn.Module):
     E \|grad f(z) - n\|^2 = E \|n\|^2 + E \|grad f(z)\|^2 - 2 MMD^2(P_t, P; t) / norm_t:
 
     the MMD^2, maximised under a penalty on the squared slope that is centred at zero (a Sobolev-regularised MMD; Mroueh et al.
-    2018). The left side has less variance: it regresses on pairs where the right one takes means. "path" points add as much
-    regression at x_t, where particles are. With "paired" pairing the MMD^2 is the biased one (V-statistic) of the step's pairs.
+    2018). The left side has less variance: it regresses on pairs where the right one takes means. "path" points add regression
+    at x_t, where particles are: as much, or more with `segment_every`. With "paired" pairing the MMD^2 is the biased one
+    (V-statistic) of the step's pairs.
 
     `settings` name an objective, a pairing and penalty points. An object of one's own may stand in the place of each:
 
@@ -100,7 +100,7 @@ class DMMDLoss(nn.Module):
         self.settings = LossSettings() if settings is None else settings
         self.objective = objective or _objective(self.settings)
         self.pairing = pairing or _PAIRINGS[self.settings.pairing]()
-        self.penalty_points = penalty_points or _POINTS[self.settings.penalty_points]()
+        self.penalty_points = penalty_points or _points(self.settings)
         self.objective.check(kernel)
         self.pairing.check(self.penalty_points)
         width = kernel.features.num_features if isinstance(kernel.features, FeatureNetwork) else _FEWEST
@@ -177,3 +177,10 @@ def _objective(settings: LossSettings) -> Objective:
     if settings.objective == "mmd":
         return MMDObjective()
     return (KLBound if settings.objective == "kl" else ReverseKLBound)(settings.ridge)
+
+
+def _points(settings: LossSettings) -> PenaltyPoints:
+    """Return the penalty points that settings name."""
+    if settings.penalty_points == "path":
+        return Path(settings.segment_every)
+    return Segment() if settings.penalty_points == "segment" else Interpolate()

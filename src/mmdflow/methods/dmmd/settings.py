@@ -36,8 +36,9 @@ class LossSettings:
         l2_weight: weight of the mean squared features.
         diversity_weight: weight of 1 / participation ratio of the clean features within levels, so that they differ (ours);
             for at least 16 features.
-        penalty_points: where gradients are taken: segment (uniform from x_0 to x_t), path (x_t for every other event, segment
-            for the rest) or interpolate (between clean and noisy samples; of the form penalty).
+        penalty_points: where gradients are taken: segment (uniform from x_0 to x_t), path (segment for one event in
+            `segment_every`, x_t for the rest) or interpolate (between clean and noisy samples; of the form penalty).
+        segment_every: of the points path, an even number: events for each one whose point is on the segment.
         normalize: divide each level's MMD by its distance sqrt(D) d_t, the MMD^2 that a witness of unit slope can reach.
         pairing: disjoint (clean and noised events differ), paired (each event is both) or shared (paired, cheapest).
         t_min: lowest noise level.
@@ -54,6 +55,7 @@ class LossSettings:
     l2_weight: float = 0.0
     diversity_weight: float = 0.0
     penalty_points: Literal["segment", "path", "interpolate"] = "path"
+    segment_every: int = 2
     normalize: bool = True
     pairing: Literal["disjoint", "paired", "shared"] = "disjoint"
     t_min: float = 0.02
@@ -67,7 +69,16 @@ class LossSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         weights = ("mmd_weight", "unit_weight", "l2_weight", "diversity_weight")
-        _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
+        _settings.check(
+            self, counts=["num_levels", "segment_every"], positive=["level_power"], non_negative=["ridge", *weights]
+        )
+        if self.segment_every % 2:
+            raise InputError(f"{self.section}segment_every = {self.segment_every}: must be even, 2 or more")
+        if self.segment_every != 2 and self.penalty_points != "path":
+            raise InputError(
+                f"{self.section}segment_every = {self.segment_every} with {self.section}penalty_points = "
+                f"{self.penalty_points!r}: is for 'path' alone"
+            )
         if self.form == "path":
             self._check_path()
         _checks.interval(f"{self.section}t_min", self.t_min, 0.0, 1.0, "[)")
