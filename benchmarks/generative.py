@@ -38,8 +38,10 @@ OF_PAPER = {
     "exact, one pass": {**EXACT, **ONE_PASS},
     "approximate, one pass": {**APPROXIMATE, **ONE_PASS},
 }
+#: Judges of a report: the first chose settings, the others had no part in any choice.
+JUDGES = ("frechet_distance", "report_distance", "random_distance")
 KEYS = (
-    "frechet_distance",
+    *JUDGES,
     "sliced_w2",
     "mmd_p_value",
     "nearest_distance",
@@ -161,15 +163,15 @@ def summary(rows: list[dict]) -> list[dict]:
     for name in dict.fromkeys(row["row"] for row in rows):
         of_row = [row for row in rows if row["row"] == name]
         for sampler in of_row[0]["samplers"]:
-            values = [row["samplers"][sampler]["frechet_distance"] for row in of_row]
+            values = {judge: [row["samplers"][sampler][judge] for row in of_row] for judge in JUDGES}
             table.append(
                 {
                     "row": name,
                     "sampler": sampler,
                     "seeds": [row["seed"] for row in of_row],
-                    "frechet_distance": values,
-                    "mean": statistics.fmean(values),
-                    "spread": statistics.stdev(values) if len(values) > 1 else None,
+                    **values,
+                    "mean": {judge: statistics.fmean(found) for judge, found in values.items()},
+                    "spread": {judge: statistics.stdev(found) for judge, found in values.items() if len(found) > 1},
                     "nfe": of_row[0]["samplers"][sampler]["nfe"],
                     "steps": statistics.fmean(row["steps"] for row in of_row),
                     "train_seconds": statistics.fmean(row["train_seconds"] for row in of_row),
@@ -199,7 +201,10 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.rows or names:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)
-            found = ", ".join(f"{k} {v['frechet_distance']:.2f} (NFE {v['nfe']})" for k, v in row["samplers"].items())
+            found = ", ".join(
+                f"{k} {' / '.join(f'{v[judge]:.2f}' for judge in JUDGES)} (NFE {v['nfe']})"
+                for k, v in row["samplers"].items()
+            )
             print(f"seed {seed}  {row['steps']:6d} steps {row['train_seconds']:6.0f} s  {name}: {found}", flush=True)
             rows = before(output, seconds) + [read_report(file) for file in sorted(runs.glob("*/row.json"))]
             rows = list({(r["row"], r["seed"], r["seconds"]): r for r in rows if r["row"] in names}.values())

@@ -14,6 +14,32 @@ from mmdflow.studies.compare import page as page_of, shown_number
 ROOT = Path(__file__).parent.parent
 
 
+def equal(suite: str) -> str:
+    """Return every row and sampler of a suite at equal seconds, with mean and spread of its distances by every judge."""
+    report = read_report(ROOT / "results" / f"equal-{suite}.json")
+    judges = ("frechet_distance", "report_distance", "random_distance")
+    lines = ["| row | sampler | NFE | steps | " + " | ".join(f"`{judge}`" for judge in judges) + " |", "|---" * 7 + "|"]
+    for entry in report["summary"]:
+        cells = [f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f}"]
+        for judge in judges:
+            mean, spread = entry["mean"][judge], entry["spread"].get(judge)
+            cells.append(f"{mean:.3g}" if spread is None else f"{mean:.3g} +- {spread:.2g}")
+        lines.append(" | ".join(cells) + " |")
+    rows = report["rows"]
+    seeds = len({row["seed"] for row in rows})
+    number = next(iter(rows[0]["samplers"].values()))["num_samples"]
+    held_out = ", ".join(f"{report['reference'][f'{judge}_reference']:.3g}" for judge in judges)
+    spread_of = f"mean +- standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"*`{report['command']}`: {report['seconds']:g} s of one core a run; {spread_of}; {number} samples. Held-out data",
+            f"have {held_out}. `results/equal-{suite}.json`.*",
+        ]
+    )
+
+
 def comparison(suite: str) -> str:
     """Return every row and sampler of a suite, with the mean and spread of its Frechet distance."""
     report = read_report(ROOT / "results" / f"dmmd-{suite}.json")
