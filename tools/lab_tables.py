@@ -34,8 +34,8 @@ def equal(suite: str) -> str:
         [
             *lines,
             "",
-            f"*`{report['command']}`: {report['seconds']:g} s of one core a run; {spread_of}; {number} samples. Held-out data",
-            f"have {held_out}. `results/equal-{suite}.json`.*",
+            f"*`{report['command']}`: {report['seconds']:g} s of one core a run; {spread_of};",
+            f"{number} samples. Held-out data have {held_out}. `results/equal-{suite}.json`.*",
         ]
     )
 
@@ -185,28 +185,9 @@ def searched(data: str) -> str:
     return "\n".join([*lines, "", f"*`{report['command']}`, seed 0, {count} samples.*"])
 
 
-def stability() -> str:
-    """Return the monitors of long runs."""
-    report = read_report(ROOT / "results" / "dmmd-digits-stability.json")
-    lines = [
-        "| row | seed | exact FD | approximate FD | slope, last and most | participation, least and last |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in report["rows"]:
-        slope, part = row["monitors"]["slope"], row["monitors"]["participation"]
-        fd = [row["samplers"][s]["frechet_distance"] for s in ("exact", "approximate")]
-        lines.append(
-            f"| {row['row']} | {row['seed']} | {fd[0]:.3g} | {fd[1]:.3g} | {slope['last']:.2f}, {slope['most']:.2f} | "
-            f"{part['least']:.2f}, {part['last']:.2f} |"
-        )
-    return "\n".join([*lines, "", f"*`{report['command']}`.*"])
-
-
 TABLES = {
     "lab/digits.md": {
-        "rivals": lambda: comparison("digits"),
-        "ablation": lambda: comparison("digits-ablation"),
-        "stability": stability,
+        "equal": lambda: equal("digits"),
     },
     "lab/images.md": {
         "mnist": lambda: comparison("mnist"),
