@@ -21,7 +21,16 @@ def reason(error: BaseException, most: int = 120) -> str:
 
 
 class InputError(ValueError):
-    """Bad input. The message names the field, the value and what is allowed."""
+    """Bad input. The message names the field, the value and what is allowed.
+
+    Example:
+        >>> from mmdflow import Gaussian, InputError
+        >>> try:
+        ...     Gaussian(-1.0)
+        ... except InputError as error:
+        ...     print(error)
+        bandwidth = -1.0: must be a finite number > 0
+    """
 
 
 class DivergedError(RuntimeError):
@@ -30,6 +39,15 @@ class DivergedError(RuntimeError):
     Attributes:
         particles: the last finite particles, [n, *event], where a sampler kept them; else None.
         monitor: what a watched run looked like until then.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, DivergedError, Linear, flow
+        >>> try:
+        ...     flow(MMD(torch.zeros(1, 1), Linear()), torch.ones(1, 1), step_size=1e30, num_steps=20)
+        ... except DivergedError as error:
+        ...     print("lower step_size" in str(error))
+        True
     """
 
     def __init__(self, message: str, particles: Tensor | None = None, monitor: SamplingMonitor | None = None) -> None:

@@ -53,6 +53,13 @@ class FlowResult:
         times: the flow time at each recorded step, the sum of the step sizes until then, [S].
         weights: the particles' weights after the last step, [n]; None where all are 1/n.
         report: what callbacks and moves report (see their `report`), such as the p-value of a test.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmdflow import MMD, flow
+        >>> result = flow(MMD(np.zeros((5, 2))), np.ones((4, 2)), num_steps=20, save_every=10)
+        >>> result.steps, result.trajectory.shape, bool(result.values[-1] < result.values[0])
+        (array([ 0, 10, 20]), (3, 4, 2), True)
     """
 
     particles: Float[ArrayLike, "n *event"]

@@ -56,6 +56,17 @@ class AdaptiveMMD(Divergence):
 
     Raises:
         InputError: for a bad target, rule or minimum.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import AdaptiveMMD
+        >>> y = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> divergence, widths = AdaptiveMMD(y, "gradient"), []
+        >>> for distance in (10.0, 1.0):
+        ...     _ = divergence.velocity(y + distance)
+        ...     widths.append(divergence.bandwidth)
+        >>> widths[0] > widths[1]
+        True
     """
 
     target: Tensor

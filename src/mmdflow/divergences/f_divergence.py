@@ -69,6 +69,14 @@ class FDivergence(Divergence):
     Raises:
         InputError: for a bad target or settings, or a kernel that is not positive definite.
         DivergedError: when the gap stays above the tolerance; says the gap and what to change.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import KALE, FDivergence, Gaussian
+        >>> y, x = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.5]]).double()
+        >>> kl, kale = FDivergence(y, Gaussian(1.0), 0.1, "kl"), KALE(y, Gaussian(1.0), 0.1)
+        >>> bool((1.1 * kl(x) - kale(x)).abs() < 1e-9)
+        True
     """
 
     target: Tensor

@@ -30,6 +30,14 @@ class KALE(FDivergence):
     Raises:
         InputError: for a bad target or settings.
         DivergedError: when the gap stays above the tolerance; says the gap and what to change.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import KALE, MMD, Gaussian
+        >>> y, x = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.5]]).double()
+        >>> near_the_mmd = KALE(y, Gaussian(1.0), 1e4)
+        >>> bool((near_the_mmd(x) - MMD(y, Gaussian(1.0))(x)).abs() < 1e-4)
+        True
     """
 
     def __init__(

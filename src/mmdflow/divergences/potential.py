@@ -15,6 +15,13 @@ class PotentialEnergy(Divergence):
     Args:
         potential: V, any `Witness`.
         event_shape: the shape of an event, checked when given.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Gaussian, KernelWitness, PotentialEnergy, flow
+        >>> well = KernelWitness(Gaussian(1.0), torch.zeros(1, 2), -torch.ones(1))  # lowest at the origin
+        >>> flow(PotentialEnergy(well), torch.ones(3, 2), step_size=1.0, num_steps=50).particles.abs().max() < 1e-3
+        tensor(True)
     """
 
     def __init__(self, potential: Witness, event_shape: tuple[int, ...] | None = None) -> None:

@@ -52,6 +52,14 @@ class SobolevDescent(Divergence):
     Raises:
         InputError: for a bad target, kernel or regularisation.
         DivergedError: when conjugate gradients do not converge; says the residual and what to change.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Gaussian, SobolevDescent
+        >>> y, x = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.5], [2.0]]).double()
+        >>> scaled = 1e6 * SobolevDescent(y, Gaussian(1.0), 1e6).velocity(x)  # large lambda: the MMD's flow
+        >>> torch.allclose(scaled, MMD(y, Gaussian(1.0)).velocity(x), atol=1e-5)
+        True
     """
 
     target: Tensor

@@ -19,7 +19,14 @@ from mmdflow.ops.dispatch import embedding_grad
 
 @runtime_checkable
 class Witness(Protocol):
-    """f: [n, *event] -> [n], with `grad`: [n, *event] -> [n, *event]."""
+    """f: [n, *event] -> [n], with `grad`: [n, *event] -> [n, *event].
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, Witness
+        >>> isinstance(MMD(torch.zeros(1, 2)).witness(torch.ones(1, 2)), Witness)
+        True
+    """
 
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
@@ -40,6 +47,13 @@ class KernelWitness:
         tolerance: of sums by ``ops.backend("fast", tolerance)``; None for sums as they are made where f is evaluated.
 
     Sums are taken in the points' dtype, if the kernel takes any, in float32 at least; f and its gradient come in the dtype of z.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import KernelWitness, Linear
+        >>> f = KernelWitness(Linear(), torch.tensor([[1.0], [3.0]]), torch.tensor([0.5, 0.5]))  # f(z) = 2 z
+        >>> f(torch.tensor([[4.0]])), f.grad(torch.tensor([[4.0]]))
+        (tensor([8.]), tensor([[2.]]))
     """
 
     def __init__(
@@ -102,6 +116,13 @@ class ValueWitness:
         value: (particles, weights) -> F, differentiable in both, twice where `grad` is taken.
         points: the particles at which f is frozen, [n, *event].
         weights: theirs, [n]; None for 1/n each.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import ValueWitness
+        >>> f = ValueWitness(lambda x, w: w @ x[:, 0] ** 2, torch.zeros(2, 1))  # F = E x^2, so f(z) = z^2
+        >>> f(torch.tensor([[3.0]])), f.grad(torch.tensor([[3.0]]))
+        (tensor([9.]), tensor([[6.]]))
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class FitResult:
         network: the trained network, its weights averaged over the last steps where `ema_decay` is above 0.
         values: the loss mean |v|^2 of each step, [num_steps]: how fast the samples still move.
         steps: the steps made.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD, fit
+        >>> result = fit(MMD(torch.ones(4, 1)), torch.nn.Linear(1, 1), (1,), num_steps=3, batch_size=8)
+        >>> result.steps, len(result.values), result.network(torch.zeros(5, 1)).shape
+        (3, 3, torch.Size([5, 1]))
     """
 
     network: nn.Module

@@ -58,7 +58,14 @@ class Linear(Kernel):
 
 
 class Polynomial(Kernel):
-    r"""k(x, y) = (gamma <x, y> + constant)^degree, with an integer degree >= 1, gamma > 0 and constant >= 0."""
+    r"""k(x, y) = (gamma <x, y> + constant)^degree, with an integer degree >= 1, gamma > 0 and constant >= 0.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Polynomial
+        >>> Polynomial(degree=2)(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]]))  # (5 + 1)^2
+        tensor([[36.]])
+    """
 
     any_dtype = True
     grows = True

@@ -52,6 +52,13 @@ class NoiseConditionalGaussian(NoiseConditionalKernel):
 
     Args:
         width: a positive function or module of t, [] -> [].
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import NoiseConditionalGaussian
+        >>> kernel = NoiseConditionalGaussian(lambda t: 0.1 + t)
+        >>> kernel.at(0.9)(torch.zeros(1, 2), torch.ones(1, 2))  # exp(-2 / 2)
+        tensor([[0.3679]])
     """
 
     def __init__(self, width: Callable[[Tensor], Tensor]) -> None:

@@ -38,7 +38,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class VPSchedule(Schedule):
-    """The variance-preserving SDE of Song et al. (2021): beta(t) linear from beta_min to beta_max."""
+    """The variance-preserving SDE of Song et al. (2021): beta(t) linear from beta_min to beta_max.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import VPSchedule
+        >>> t = torch.tensor([0.0, 0.5, 1.0])
+        >>> VPSchedule().alpha(t), VPSchedule().sigma(t)
+        (tensor([1.0000, 0.2812, 0.0066]), tensor([0.0000, 0.9597, 1.0000]))
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -57,7 +65,14 @@ class VPSchedule(Schedule):
 
 @dataclass(frozen=True)
 class DDPMSchedule(Schedule):
-    """The discrete schedule of Ho et al. (2020): betas linear over `num_steps`; log alpha is interpolated between them."""
+    """The discrete schedule of Ho et al. (2020): betas linear over `num_steps`; log alpha is interpolated between them.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import DDPMSchedule
+        >>> DDPMSchedule().alpha(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([1.0000, 0.2803, 0.0064])
+    """
 
     beta_start: float = 1e-4
     beta_end: float = 0.02
@@ -81,7 +96,14 @@ class DDPMSchedule(Schedule):
 
 @dataclass(frozen=True)
 class CosineSchedule(Schedule):
-    """The cosine schedule of Nichol and Dhariwal (2021), with offset s."""
+    """The cosine schedule of Nichol and Dhariwal (2021), with offset s.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import CosineSchedule
+        >>> CosineSchedule().alpha(torch.tensor([0.0, 0.5]))
+        tensor([1.0000, 0.7027])
+    """
 
     offset: float = 0.008
 
@@ -93,7 +115,14 @@ class CosineSchedule(Schedule):
 
 @dataclass(frozen=True)
 class LinearSchedule(Schedule):
-    """The straight path of rectified flow (Liu et al. 2023): alpha = 1 - t, sigma = t. Not variance preserving."""
+    """The straight path of rectified flow (Liu et al. 2023): alpha = 1 - t, sigma = t. Not variance preserving.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import LinearSchedule
+        >>> LinearSchedule().add_noise(torch.tensor([[4.0]]), torch.tensor([[2.0]]), torch.tensor([0.5]))
+        tensor([[3.]])
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return 1 - t."""
