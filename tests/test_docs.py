@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+import mmdflow
 from mmdflow._settings import table
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,16 @@ GUIDE = [page for page in PAGES if (ROOT / "docs" / "lab") not in page.parents]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+#: Pages whose code runs here, in one namespace a page; that of the others runs elsewhere.
+ELSEWHERE = {"README.md": "test_examples", "flows.md": "test_examples", "extend.md": "test_extend"}
+WITH_CODE = [page for page in PAGES if page.name not in ELSEWHERE and CODE.search(page.read_text())]
+#: Pages that a stranger reads first.
+PLAIN = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "choose", "faq", "gallery", "estimators")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+]
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -89,9 +100,54 @@ def test_imports_in_code_work(page):
                     assert resolves(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}: no such name"
 
 
+REFERENCE = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+#: Rooms whose names are commands and reproductions, with pages of their own.
+COMMANDS = {"cli", "studies"}
+
+
 def test_modules_of_the_reference_exist():
-    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE):
+    for name in REFERENCE:
         assert resolves(name), f"{name}: no such module"
+
+
+@pytest.mark.parametrize("name", mmdflow.__all__)
+def test_the_reference_has_every_public_name(name):
+    value = getattr(mmdflow, name)
+    modules = [importlib.import_module(module) for module in REFERENCE]
+    shown = [m for m in modules if getattr(m, name, None) is value and name in getattr(m, "__all__", [name])]
+    assert shown, f"{name}: in no module of docs/reference.md"
+
+
+def test_the_reference_has_every_room():
+    package = ROOT / "src" / "mmdflow"
+    rooms = [path for path in (*package.iterdir(), *(package / "methods").iterdir()) if (path / "__init__.py").exists()]
+    for room in rooms:
+        if room.name in COMMANDS or room.name.startswith("_"):
+            continue
+        name = ".".join(["mmdflow", *room.relative_to(package).parts])
+        assert any(module == name or module.startswith(f"{name}.") for module in REFERENCE), f"{name}: not there"
+
+
+@pytest.mark.parametrize("name", mmdflow.__all__)
+def test_public_names_have_an_example(name):
+    assert ">>> " in (getattr(mmdflow, name).__doc__ or ""), f"{name}: its docstring has no example"
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for code in CODE.findall(page.read_text()):
+        exec(compile(code, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_sentences_are_short(page):
+    for block in re.split(r"\n\s*\n|\n(?=\||#|\s*- )", FENCE.sub("\n", page.read_text())):
+        for part in block.split("|") if block.lstrip().startswith("|") else [block]:
+            plain = re.sub(r"`[^`]*`", "code", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", part))
+            for sentence in re.split(r"(?<=[.!?])\s+", plain):
+                assert len(sentence.split()) <= 35, f"{page.name}: {' '.join(sentence.split())}"
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: str(page.relative_to(ROOT)))
