@@ -33,8 +33,6 @@ SMALL = {
     "student_teacher": {"num_students": 10, "num_steps": 20},
     "witness_map": {"num_points": 60},
 }
-#: Those of every run of the tests; the others are slow ones.
-QUICK = ("shape_morphing", "simulation_to_data", "witness_map")
 
 
 def output(script):
@@ -42,10 +40,7 @@ def output(script):
     return re.search(r'output: str = "([^"]+)"', script.read_text())[1]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [pytest.param(s, id=s.stem, marks=() if s.stem in QUICK else pytest.mark.slow) for s in SCRIPTS],
-)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_script_writes_its_picture(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))["main"](**SMALL[script.stem])

@@ -32,12 +32,14 @@ def main(output: str = "student_teacher.png", num_students: int = 100, num_steps
     axes = figure.subplots(1, 4)
     networks = {"teacher": teacher, "student at the start": students, "student, after the flow": plain.particles}
     for panel, (title, neurons) in zip(axes, networks.items(), strict=False):
-        panel.imshow(outputs(neurons, grid).mean(0).reshape(60, 60), cmap="RdBu", vmin=-1, vmax=1, origin="lower")
+        panel.imshow(
+            outputs(neurons, grid).mean(0).reshape(60, 60).numpy(), cmap="RdBu", vmin=-1, vmax=1, origin="lower"
+        )
         panel.set_title(title)
         panel.set_axis_off()
     for name, result in (("plain flow", plain), ("noise injected", noisy)):
         print(f"{name}: mean squared error {2 * result.values[0]:.4f} -> {2 * result.values[-1]:.6f}")
-        axes[3].semilogy(result.steps, 2 * result.values, label=name)
+        axes[3].semilogy(result.steps.numpy(), 2 * result.values.numpy(), label=name)
     axes[3].set(xlabel="step", title="mean squared error")
     axes[3].legend(frameon=False)
     figure.savefig(output, dpi=80, bbox_inches="tight")

@@ -20,14 +20,14 @@ def main(output: str = "witness_map.webp", num_points: int = 600) -> None:
 
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-2.8, 2.8, 120)] * 2, indexing="xy"), -1)
     witness = MMD(b, Gaussian(0.4)).witness(a)  # positive where a has more mass than b
-    heat = witness(grid.reshape(-1, 2)).reshape(120, 120)
+    heat = witness(grid.reshape(-1, 2)).reshape(120, 120).numpy()
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    left.scatter(*a.T, s=4, label="a")
-    left.scatter(*b.T, s=4, label="b")
+    left.scatter(*a.T.numpy(), s=4, label="a")
+    left.scatter(*b.T.numpy(), s=4, label="b")
     left.legend(frameon=False)
     left.set_title("two samples")
-    reach = float(heat.abs().max())
+    reach = abs(heat).max()
     image = right.imshow(heat, extent=(-2.8, 2.8, -2.8, 2.8), origin="lower", cmap="RdBu", vmin=-reach, vmax=reach)
     figure.colorbar(image, label="witness")
     right.set_title(f"red: a lacks mass; p = {p_value:.3f}")
