@@ -17,6 +17,7 @@ SHORT = (
     (r"(num_steps|max_steps)=\d+", r"\1=3"),
     (r"training\.max_seconds=\d+", "training.max_steps=2"),
     (r'"(batch|reference)", 5000', r'"\1", 120'),
+    (r"num_targets=\d+", "num_targets=80"),
     (r"digits\.(train|test)\b,", r"digits.\1[:40],"),
     (r"-n 64", "-n 4"),
 )
@@ -58,7 +59,8 @@ def test_own_flow(tmp_path):
 
 def test_own_table(tmp_path):
     out = run("own_table", tmp_path)
-    assert "after MMD^2 = " in out
+    assert "MMD test p = " in out
+    assert "ids and notes as they were" in out
     for name, moved in (("batch", "moved"), ("later", "moved-later")):
         before, after = rows(tmp_path / f"{name}.csv"), rows(tmp_path / f"{moved}.csv")
         assert len(after) == len(before) >= 121
