@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mmdflow import __version__, _checks
+from mmdflow.cli.demo import demo_command
 from mmdflow.cli.evaluate import evaluate_command
 from mmdflow.cli.flow import flow_command
 from mmdflow.cli.judges import judges_command
@@ -29,6 +30,7 @@ commands:
   judges --data D              a data set's own judges: trained, cached, and what they say of held-out data
   compare --data D             train every method for the same time: a table, a grid a method
   reproduce NAME               make a figure of the papers again, and say whether its claim was seen
+  demo                         the live page in a browser: particle flows, and the digits model
   recipes                      the recipes and shipped models that there are
 
 `mmdflow COMMAND --help` shows the options of a command.
@@ -85,5 +87,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "judges": judges_command,
     "reproduce": reproduce_command,
     "compare": compare_command,
+    "demo": demo_command,
     "recipes": recipes_command,
 }
