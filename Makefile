@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 RUN ?= runs/demo
 
-.PHONY: install dev demo test test-gpu faults check lock reproduce docs bench release clean
+.PHONY: install dev demo test test-gpu web-test faults check lock reproduce docs bench release clean
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
@@ -57,6 +57,10 @@ check: dev
 test-gpu: dev
 	$(INSTALL) 'triton>=3.6'
 	$(BIN)/python -m pytest tests/test_ops_gpu.py
+
+# The live page in headless Chromium (Debian: apt-get install nodejs chromium), screenshots in build/web-test
+web-test: install
+	$(BIN)/python tools/web_test.py
 
 # 100 000 damaged files over every reader: refused in one line or read, and no other content where a checksum can tell
 faults: dev
