@@ -59,6 +59,38 @@ def test_numbers_of_the_page_agree_with_the_library():
     assert re.search(r"^# pass [1-9]", run.stdout, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "field", "toy", "start"),
+    [
+        ("riesz", "mmd", "rings", "blob"),
+        ("imq", "mmd", None, "square"),
+        ("laplace", "mean-shift", "moons", "ring"),
+        ("gaussian", "mmd", "eight-gaussians", "left"),
+    ],
+)
+def test_program_of_the_page_runs(kernel, field, toy, start, tmp_path, monkeypatch):
+    """What stands under "The same in Python" is a program of the library with the page's settings."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the page's programs are not tested")
+    settings = {"kernel": kernel, "field": field, "width": 0.5, "step": 0.1, "momentum": 0.8, "noise": 0.2}
+    run = {"toy": toy, "start": start, "count": 40, "steps": 3}
+    module = (PAGE / "flow" / "python.js").as_uri()
+    script = (
+        f"import {{ pythonCode }} from {module!r}; console.log(pythonCode({json.dumps(settings)}, {json.dumps(run)}))"
+    )
+    code = subprocess.run(
+        [node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert "step_size=0.1, momentum=0.8, num_steps=3, noise_injection=0.2" in code
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "target.csv").write_text("x,y\n0.1,0.2\n-0.3,0.5\n0.7,-0.9\n")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["result"].particles.shape == (40, 2)
+    assert names["target"].shape == ((40, 2) if toy else (3, 2))
+
+
 def test_page_asks_no_other_host():
     for file in FILES:
         addresses = re.findall(r"(?:https?|wss?)://[^\s\"')]+", file.read_text())

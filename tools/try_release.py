@@ -1,6 +1,6 @@
 """Try an installed mmdflow as a reader of the README does: python tools/try_release.py README.md
 
-Runs each Python block of the page and one particle flow of the command line, in a new folder, and stops at the first that fails.
+Runs each Python block of the page and a few commands, in a new folder, and stops at the first that fails.
 It needs nothing of the checkout but the page.
 """
 
@@ -29,6 +29,8 @@ def main() -> None:
         flow = [command, "flow", "--target", "rings", "--num_steps", "50", "--save", "moved.npy"]
         subprocess.run(flow, check=True, env=environment)
         assert Path("moved.npy").exists()
+        subprocess.run([command, "demo", "-o", "page"], check=True, env=environment)
+        assert Path("page/index.html").exists()
         subprocess.run([command, "recipes"], check=True, env=environment, stdout=subprocess.DEVNULL)
     print(f"mmdflow {importlib.metadata.version('mmdflow')} works")
 

@@ -1,7 +1,8 @@
 """Try the live page in headless Chromium: `make web-test`, or python tools/web_test.py [--screenshots DIR] [WORD].
 
 Needs node (18 or newer) and Chromium: `apt-get install nodejs chromium` on Debian; $CHROMIUM names another. The page is served on
-the loopback, and the browser can reach nothing else. Screenshots lie in build/web-test. A WORD picks the checks that have it in their names.
+the loopback, and the browser can reach nothing else. Screenshots lie in build/web-test. A WORD picks the checks whose names have
+it.
 """
 
 from __future__ import annotations

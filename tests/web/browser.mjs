@@ -11,6 +11,7 @@ const MOST_BYTES = 3e6;
 const SIZES = {
   desktop: { width: 1440, height: 900 },
   "desktop-dark": { width: 1440, height: 900, media: [{ name: "prefers-color-scheme", value: "dark" }] },
+  "desktop-still": { width: 1440, height: 900, media: [{ name: "prefers-reduced-motion", value: "reduce" }] },
   phone: { width: 390, height: 844, mobile: true },
 };
 const CONTROLS = new Set(["button", "checkbox", "combobox", "link", "slider", "spinbutton", "tab", "textbox"]);
@@ -23,10 +24,10 @@ mkdirSync(screenshots, { recursive: true });
 const browser = await launch(process.env.CHROMIUM || "chromium");
 let page;
 
-async function open(size) {
+async function open(size, least = 5) {
   page = await browser.page(SIZES[size]);
   await page.call("Page.navigate", { url });
-  await page.until(`document.readyState === "complete" && ${steps} >= 5`);
+  await page.until(`document.readyState === "complete" && document.getElementById("unserved").hidden && ${steps} >= ${least}`);
 }
 
 /** What must hold of a page whatever was done on it. */
@@ -207,6 +208,32 @@ const checks = {
     await accessible("phone");
     await shoot("digits-phone");
     await clean();
+  },
+  "where motion is not wanted, the flow waits for Play": async () => {
+    await open("desktop-still", 0);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    assert.deepEqual([await page.evaluate(steps), await page.evaluate(text("pause"))], [0, "Play"]);
+    await page.evaluate(`document.getElementById("pause").click()`);
+    await page.until(`${steps} >= 5`);
+    await clean();
+  },
+  "four workers take the same steps as one": async () => {
+    const runs = [];
+    for (const processors of [2, 5]) {
+      page = await browser.page(SIZES.desktop);
+      await page.call("Emulation.setHardwareConcurrencyOverride", { hardwareConcurrency: processors });
+      await page.call("Page.navigate", { url });
+      await page.until(`document.readyState === "complete" && ${steps} >= 5`);
+      await page.evaluate(`window.seen = {}; document.getElementById("panel-flow").dispatchEvent(new Event("keydown"));
+        new MutationObserver(() => (seen[${steps}] = ${text("value")})).observe(document.getElementById("steps"), { childList: true })`);
+      await page.evaluate(choose("target", "rings"));
+      await page.evaluate(choose("count", 1000));
+      await page.until("seen[30]", 90);
+      runs.push(JSON.parse(await page.evaluate("JSON.stringify(seen)")));
+      assert.equal(page.workers, processors - 1);
+      await clean();
+    }
+    for (const step of [5, 15, 30]) assert.equal(runs[0][step], runs[1][step]);
   },
   "3000 particles: frames a second": async () => {
     await open("desktop");

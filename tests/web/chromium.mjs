@@ -54,12 +54,13 @@ async function openPage(send, listeners, { width, height, mobile = false, media 
   const { targetId } = await send("Target.createTarget", { url: "about:blank" });
   const { sessionId } = await send("Target.attachToTarget", { targetId, flatten: true });
   const call = (method, params) => send(method, params, sessionId);
-  const page = { call, problems: [], requests: [], bytes: 0 };
+  const page = { call, problems: [], requests: [], bytes: 0, workers: 0 };
   const sessions = new Set([sessionId]);  // the page's and its workers'
   listeners.push(({ sessionId: of, method, params }) => {
     if (!sessions.has(of)) return;
     if (method === "Target.attachedToTarget") {
       sessions.add(params.sessionId);
+      page.workers++;
       for (const step of ["Network.enable", "Runtime.enable", "Runtime.runIfWaitingForDebugger"]) send(step, {}, params.sessionId);
     }
     if (method === "Runtime.exceptionThrown") page.problems.push(params.exceptionDetails.exception?.description ?? params.exceptionDetails.text);

@@ -67,7 +67,7 @@ export class DigitsTab {
 
   #play(playing) {
     this.playing = playing;
-    $("digits-pause").textContent = playing ? "Pause" : "Play";
+    $("digits-pause").textContent = playing ? "Pause" : this.#finished ? "Replay" : "Play";
     if (playing && this.#finished && this.frames.length > 1) {
       this.restart();
       return;

@@ -2,8 +2,16 @@
 import { short } from "../common/controls.js";
 import { KERNELS } from "./sums.js";
 
+/** The page's starts (targets.js), n points each. */
+const STARTS = {
+  blob: (n) => `start = 0.25 * rng.normal(size=(${n}, 2))`,
+  square: (n) => `start = rng.uniform(-2, 2, size=(${n}, 2))`,
+  ring: (n) => `angle = rng.uniform(0, 2 * np.pi, size=${n})\nstart = 2.1 * np.stack([np.cos(angle), np.sin(angle)], 1)`,
+  left: (n) => `start = [-1.9, 0] + [0.08, 0.5] * rng.normal(size=(${n}, 2))`,
+};
+
 /** Return Python that moves particles as the page does; `toy` is the name of the target where mmdflow has it. */
-export function pythonCode(settings, { toy, count, steps }) {
+export function pythonCode(settings, { toy, start, count, steps }) {
   const { field, kernel, width, step, momentum, noise } = settings;
   const { python, width: hasWidth } = KERNELS[kernel];
   const k = hasWidth ? `${python}(${short(width)})` : `${python}()`;
@@ -17,7 +25,8 @@ export function pythonCode(settings, { toy, count, steps }) {
     ...(toy ? ["from mmdflow.data import toy"] : []),
     "",
     toy ? `target = toy("${toy}", ${count}).numpy()` : 'target = np.loadtxt("target.csv", delimiter=",", skiprows=1)',
-    `start = 0.25 * np.random.default_rng(0).normal(size=(${count}, 2))`,
+    "rng = np.random.default_rng(0)",
+    STARTS[start](count),
     `result = flow(${velocity}, start,`,
     `              ${options.join(", ")})`,
     "print(result.particles)",

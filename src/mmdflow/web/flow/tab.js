@@ -55,6 +55,8 @@ export class FlowTab {
     this.stage.reset();
     this.stamps = [];
     this.#readOut(null);
+    this.#showCode();
+    this.#look();
     this.#say("");
     this.dirty = true;
   }
@@ -145,15 +147,15 @@ export class FlowTab {
       },
     );
     const stage = document.querySelector("#panel-flow .stage");
-    stage.addEventListener("dragover", (event) => {
+    document.addEventListener("dragover", (event) => {  // anywhere: else the browser leaves the page for the file
       event.preventDefault();
       stage.classList.add("dropping");
     });
-    stage.addEventListener("dragleave", () => stage.classList.remove("dropping"));
-    stage.addEventListener("drop", (event) => {
+    document.addEventListener("dragleave", () => stage.classList.remove("dropping"));
+    document.addEventListener("drop", (event) => {
       event.preventDefault();
       stage.classList.remove("dropping");
-      this.#take(event.dataTransfer.files[0]);
+      if (this.visible) this.#take(event.dataTransfer.files[0]);
     });
   }
 
@@ -237,7 +239,7 @@ export class FlowTab {
   }
 
   #say(message, failed = false) {
-    $("status").textContent = message;
+    if ($("status").textContent !== message) $("status").textContent = message;  // it is read aloud when it changes
     $("status").classList.toggle("failed", failed);
   }
 
@@ -275,7 +277,7 @@ export class FlowTab {
       this.#say("The particles flew apart: the step is too large. They are back at the start.", true);
       return;
     }
-    if (stranded) this.#say(`${stranded} particles feel no pull: the bandwidth is too small to reach the target`, true);
+    if (stranded) this.#say("Some particles feel no pull: the bandwidth is too small to reach the target.", true);
     else if (this.stranded) this.#say("");
     this.stranded = stranded;
     if (particles.steps % 5 === 0) this.#readOut(value);
@@ -297,7 +299,7 @@ export class FlowTab {
     const kind = $("target").value;
     const toy = ["text", "drawing", "file"].includes(kind) ? null : kind;
     const steps = this.simulation.particles?.steps ?? 0;
-    const code = pythonCode(this.simulation.settings, { toy, count: this.count.value, steps });
+    const code = pythonCode(this.simulation.settings, { toy, start: $("source").value, count: this.count.value, steps });
     if ($("python").textContent !== code) $("python").textContent = code;
   }
 }
