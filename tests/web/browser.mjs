@@ -113,7 +113,10 @@ const checks = {
     await clean();
   },
   "a drawing becomes the target": async () => {
-    await page.drag([[400, 400], [500, 300], [600, 400], [700, 300], [760, 420]]);
+    const before = await page.evaluate(steps);
+    const zigzag = Array.from({ length: 150 }, (_, i) => [300 + 3 * i, 400 + 80 * Math.sin(i / 8)]);
+    await page.drag(zigzag, 20);
+    assert.ok((await page.evaluate(steps)) > before, "particles move while a target is drawn");
     await page.until(`document.getElementById("target").value === "drawing"`);
     await page.evaluate(`document.getElementById("restart").click()`);
     await page.until(`${steps} >= 30`, 90);

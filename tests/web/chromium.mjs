@@ -92,10 +92,13 @@ async function openPage(send, listeners, { width, height, mobile = false, media 
     await call("Input.dispatchKeyEvent", { type: text ? "keyDown" : "rawKeyDown", text, ...event });
     await call("Input.dispatchKeyEvent", { type: "keyUp", ...event });
   };
-  page.drag = async (points) => {
+  page.drag = async (points, pause = 0) => {
     const mouse = (type, [x, y]) => call("Input.dispatchMouseEvent", { type, x, y, button: "left", buttons: 1, clickCount: 1 });
     await mouse("mousePressed", points[0]);
-    for (const point of points.slice(1)) await mouse("mouseMoved", point);
+    for (const point of points.slice(1)) {
+      await mouse("mouseMoved", point);
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
     await mouse("mouseReleased", points.at(-1));
   };
   page.chooseFile = async (selector, file) => {

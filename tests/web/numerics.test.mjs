@@ -80,6 +80,9 @@ test("kernels with drifts are those that the library has them for", () => {
 test("rules for the width and the step", () => {
   close(flow.defaultWidth(y), particles.default_width, 1e-9);
   close(flow.spread(y), particles.spread, 1e-9);
+  const coincident = cloud([[0, 0], [0, 0], [0, 0], [3, 4]]);  // more pairs coincide than not
+  close(flow.defaultWidth(coincident), 5);
+  close(flow.defaultWidth(cloud([[1, 2], [1, 2]])), 1);
   for (const { kernel, width, usual_step: expected } of particles.kernels) {
     const { size, momentum } = flow.usualStep({ field: "mmd", kernel, width }, particles.spread);
     close([size, momentum], expected, 1e-9);

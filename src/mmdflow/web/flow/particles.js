@@ -115,12 +115,13 @@ export function usualStep({ field, kernel, width }, spreadOfTarget) {
 export function defaultWidth({ x, y }) {
   const n = Math.min(x.length, 1000);
   const at = Array.from({ length: n }, (_, i) => (n === x.length ? i : Math.round((i * (x.length - 1)) / (n - 1))));
-  const pairs = [];
+  const pairs = new Float64Array((n * (n - 1)) / 2);
   const nearest = new Float64Array(n).fill(Infinity);
+  let pair = 0;
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < i; j++) {
       const r2 = (x[at[i]] - x[at[j]]) ** 2 + (y[at[i]] - y[at[j]]) ** 2;
-      pairs.push(r2);
+      pairs[pair++] = r2;
       if (r2 > 0) {
         nearest[i] = Math.min(nearest[i], r2);
         nearest[j] = Math.min(nearest[j], r2);
@@ -132,8 +133,25 @@ export function defaultWidth({ x, y }) {
   return Number.isFinite(width) && width > 0 ? width : 1;
 }
 
-/** Return the lower median. */
+/** Return the lower median, by Hoare's selection; the values are reordered. */
 function median(values) {
-  const sorted = Float64Array.from(values).sort();
-  return sorted[Math.floor((sorted.length - 1) / 2)];
+  const wanted = Math.floor((values.length - 1) / 2);
+  let low = 0, high = values.length - 1;
+  while (low < high) {
+    const pivot = values[(low + high) >> 1];
+    let i = low, j = high;
+    while (i <= j) {
+      while (values[i] < pivot) i++;
+      while (values[j] > pivot) j--;
+      if (i <= j) {
+        [values[i], values[j]] = [values[j], values[i]];
+        i++;
+        j--;
+      }
+    }
+    if (wanted <= j) high = j;
+    else if (wanted >= i) low = i;
+    else break;
+  }
+  return values[wanted];
 }

@@ -18,16 +18,25 @@ export class Simulation {
     this.settings = { field: "mmd", kernel: "riesz", width: 0.3, step: 0.05, momentum: 0.9, noise: 0 };
     this.generator = random(7);
     this.values = [];  // {step, value}
+    this.changes = 0;  // of what values depend on: target and kernel
     const cells = GRID.columns * GRID.rows;
     this.grid = { x: new Float64Array(cells), y: new Float64Array(cells), f: new Float64Array(cells), vx: new Float64Array(cells), vy: new Float64Array(cells) };
   }
 
   setTarget(target) {
     this.target = target;
+    this.changes++;
+    this.values = [];
     this.pool.setTarget(target);
     this.targetSelf = null;
     this.spread = spread(target);
-    this.defaultWidth = defaultWidth(target);
+    this.width = null;
+  }
+
+  /** mmdflow's default width for the target. */
+  get defaultWidth() {
+    this.width ??= defaultWidth(this.target);
+    return this.width;
   }
 
   /** Put the particles at their start. */
@@ -54,20 +63,23 @@ export class Simulation {
   changeSettings(changes) {
     const before = this.settings;
     this.settings = { ...before, ...changes };
-    if (["kernel", "width"].some((name) => this.settings[name] !== before[name])) {
+    if (["kernel", "width", "field"].some((name) => this.settings[name] !== before[name])) {
       this.targetSelf = null;
+      this.changes++;
       this.values = [];
     }
   }
 
-  /** Take a step; return {value, speed, stranded}, with null for a value that was not taken. */
+  /** Take a step; return {value, stranded}, with null for a value that was not taken; or null if particles started anew. */
   async step({ withGrid }) {
     const { particles, settings } = this;
     const spec = sumSpec(settings);
-    const version = [this.target, settings];
+    const { changes } = this;
+    // while the visitor draws or turns the kernel's knobs, particles go on; what was measured then is of the past
+    const current = () => changes === this.changes;
     if (this.targetSelf === null) {
       const self = (await this.pool.sums(spec, this.target)).pull.value;
-      this.targetSelf = self.reduce((a, b) => a + b, 0) / self.length;
+      if (current()) this.targetSelf = self.reduce((a, b) => a + b, 0) / self.length;
     }
     const at = particles.points(settings.noise, this.generator);
     const grid = withGrid && particles.steps % GRID.every === 0 ? this.grid : { x: [], y: [] };
@@ -79,22 +91,20 @@ export class Simulation {
       const plain = await this.pool.sums(spec, places, places);
       value = energy(plain.push, plain.pull, this.targetSelf);
     }
-    if (version[0] !== this.target || version[1] !== this.settings || particles !== this.particles) {
-      return null;  // these sums belong to what the visitor has changed
-    }
+    if (particles !== this.particles) return null;  // they have started anew
     const v = velocity(settings, push, pull, { particles: particles.count, shifted: settings.noise > 0 });
-    if (grid === this.grid) this.#keepField(particles.count, v, push, pull);
+    if (grid === this.grid && current()) this.#keepField(particles.count, v, push, pull);
     particles.advance(v, settings);
+    if (!current()) value = null;
     if (value !== null) this.#remember(value);
     return { value, stranded: v.stranded };
   }
 
   /** Take the field on the whole grid, without a step. */
   async look() {
-    const { particles, settings, target } = this;
-    const places = { x: particles.x.slice(), y: particles.y.slice() };
-    const { pull, push } = await this.pool.sums(sumSpec(settings), this.grid, places);
-    if (settings !== this.settings || target !== this.target) return;
+    const { particles, settings, changes } = this;
+    const { pull, push } = await this.pool.sums(sumSpec(settings), this.grid, { x: particles.x, y: particles.y });
+    if (changes !== this.changes || particles !== this.particles) return;
     this.#keepField(0, velocity(settings, push, pull, { particles: 0 }), push, pull);
   }
 

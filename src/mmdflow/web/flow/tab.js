@@ -112,7 +112,7 @@ export class FlowTab {
     const field = $("field").value;
     $("formula").textContent = `k(x, y) = ${formula}`;
     $("width-field").hidden = width === null;
-    if (this.auto.width) this.width.value = this.simulation.defaultWidth;
+    if (this.auto.width && width !== null) this.width.value = this.simulation.defaultWidth;
     this.simulation.changeSettings({ kernel, field, width: this.width.value, noise: this.noise.value });
     if (this.auto.step) {
       const usual = this.simulation.usual();
@@ -188,7 +188,6 @@ export class FlowTab {
       const { points, note } = aim(kind, { count: this.count.value, text: $("text").value, pen, file: this.file, invert: $("invert").checked });
       this.simulation.setTarget(points);
       this.#change();
-      this.simulation.values = [];
       this.stage.reset();
       this.#say(note ?? "");
       this.dirty = true;
