@@ -53,3 +53,7 @@ class DivergedError(RuntimeError):
     def __init__(self, message: str, particles: Tensor | None = None, monitor: SamplingMonitor | None = None) -> None:
         super().__init__(message)
         self.particles, self.monitor = particles, monitor
+
+
+class RankLostError(RuntimeError):
+    """Another process of a distributed run ended, or does not answer."""

@@ -55,6 +55,7 @@ class MMD(Divergence):
     target_mean: Tensor | None
     target_rest: Tensor
     tolerance: float | None = None
+    num_targets: int | None = None  #: how many samples there were; None where only their mean embedding is known
 
     def __init__(
         self,
@@ -67,8 +68,8 @@ class MMD(Divergence):
         super().__init__()
         target = _checks.points("target", target).detach()
         self.kernel = kernel = Riesz() if kernel is None else require_kernel(kernel)
-        weights = _checks.weights("target_weights", target_weights, widened(self._wide(target)))
-        self.event_shape = tuple(target.shape[1:])
+        weights = _checks.weights("target_weights", target_weights, widened(self.wide(target)))
+        self.event_shape, self.num_targets = tuple(target.shape[1:]), len(target)
         self.tolerance = None if tolerance is None else _checks.positive("tolerance", tolerance)
         self._remember(target)
         with torch.no_grad(), ops.within(self.tolerance):
@@ -80,7 +81,7 @@ class MMD(Divergence):
                 self.register_buffer("target_mean", None)
                 self.register_buffer("target", target)
                 self.register_buffer("target_weights", weights)
-                y = self._wide(target)
+                y = self.wide(target)
                 self.register_buffer("target_self", weights @ ops.kernel_sum(kernel, y, y, weights))
 
     @classmethod
@@ -162,7 +163,7 @@ class MMD(Divergence):
         self.register_buffer("target_mean", mean)
         self.register_buffer("target_rest", rest)
 
-    def _wide(self, points: Tensor) -> Tensor:
+    def wide(self, points: Tensor) -> Tensor:
         """Return points in the dtype in which their kernel is summed; those of networks stay as they are."""
         if not self.kernel.any_dtype:
             return points
@@ -187,7 +188,7 @@ class MMD(Divergence):
             difference = difference.double() if leaves_range(difference) else difference
             return (difference.square().sum() / 2).to(x.dtype)
         with ops.within(self.tolerance):
-            wide = self._wide(x)
+            wide = self.wide(x)
             return self._pairwise(wide, self._scaled(weights, wide)).to(x.dtype)
 
     def _pairwise(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -210,9 +211,9 @@ class MMD(Divergence):
             weights = uniform(widened(x), weights)
             if self.target_mean is not None:
                 return EmbeddingWitness(self.kernel, self._difference(self.kernel.embed(x), weights))
-            wide = self._wide(x)
+            wide = self.wide(x)
             signed = torch.cat([self._scaled(weights, wide), -self.target_weights.to(widened(wide))])
-            return KernelWitness(self.kernel, torch.cat([wide, self._wide(self.target)]), signed, self.tolerance)
+            return KernelWitness(self.kernel, torch.cat([wide, self.wide(self.target)]), signed, self.tolerance)
 
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x)."""

@@ -157,8 +157,12 @@ class SlicedMMD(Divergence):
 
     def usual_step(self) -> Step | None:
         """Return the step of the MMD with the same kernel, half of it where the kernel is bounded."""
+        return self.usual_step_at(spread_of(self.target) if self.kernel is None else 1.0)
+
+    def usual_step_at(self, spread: float) -> Step | None:
+        """Return the step for a target of another spread, such as the whole of which this one's is a part."""
         if self.kernel is None:
-            return Riesz(self.exponent).usual_step(spread_of(self.target))
+            return Riesz(self.exponent).usual_step(spread)
         step = self.kernel.usual_step(1.0)
         return None if step is None else Step(step.size / 2, step.momentum)
 
@@ -176,11 +180,15 @@ class SlicedMMD(Divergence):
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions if they are redrawn."""
         if self.redraw:
-            self.xi = self._draw()
+            self.draw()
         witness = self.witness(x, weights)
         velocity = witness.grad(x if at is None else at).neg_()
         self.rank_error = witness.rank_error
         return velocity
+
+    def draw(self) -> None:
+        """Draw new directions, which F and the witness take from now on."""
+        self.xi = self._draw()
 
     def projected(self) -> Tensor | None:
         """Return the target's projections [P, m], kept from the last call where directions stay and it pays, else None."""

@@ -37,6 +37,8 @@ class Reports(Protocol):
 class CallbackMove(Move):
     """A callback as a move."""
 
+    by_particle = True  # on each rank it sees that rank's particles
+
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
 

@@ -36,6 +36,7 @@ class Integrator(ABC):
             the one that `mmdflow flow` takes.
         obeys_step_size: whether a step of size eta covers the flow time eta (up to momentum's 1 / (1 - momentum)). Samplers that
             walk down noise levels need that. Adam and Adaptive choose their own.
+        by_particle: whether it moves a particle by its own gradients alone, as integrators of sharded flows must.
         per_particle: names of attributes that hold one row a particle, or None; they follow birth-death jumps.
 
     Example:
@@ -53,6 +54,7 @@ class Integrator(ABC):
     name: ClassVar[str] = ""
     takes_momentum: ClassVar[bool] = False
     obeys_step_size: ClassVar[bool] = True
+    by_particle: ClassVar[bool] = True
     per_particle: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -224,6 +226,7 @@ class Adaptive(Integrator):
 
     name = "adaptive"
     obeys_step_size = False
+    by_particle = False
     size: float | None = None
 
     def __init__(self, tolerance: float = 1e-3) -> None:

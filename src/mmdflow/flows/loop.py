@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _arrays, _checks
+from mmdflow.distributed import Ranks, Rows, current, shard
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import check_particles
 from mmdflow.errors import InputError
@@ -41,6 +42,7 @@ def flow(
     callback: Callback | Sequence[Callback] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
+    sharded: bool = False,
 ) -> FlowResult:
     r"""Move particles along a velocity field, such as the Wasserstein gradient of a divergence.
 
@@ -76,13 +78,16 @@ def flow(
             into the result's report.
         progress: show a bar.
         generator: of the random draws; on its own device.
+        sharded: the particles and the field's target are this process's part of those of all ranks (`mmdflow.distributed`); the
+            result holds its own particles, and the F of all. Equal to the flow of all of them in one process up to rounding.
 
     Returns:
         A `FlowResult`.
 
     Raises:
         InputError: for NaN or infinite particles, mismatched shapes, impossible settings, a move that needs more of the field
-            than it has, or a field without a usual step where none is given.
+            than it has, a field without a usual step where none is given, or what a sharded flow cannot have.
+        RankLostError: where another process of a sharded flow ends.
         DivergedError: when particles become non-finite: lower step_size; or when a recorded F is NaN.
 
     Example:
@@ -96,11 +101,13 @@ def flow(
         >>> type(moved).__name__, sorted(moved.ravel().round(1).tolist())
         ('ndarray', [1.0, 2.0])
     """
-    field_at = _field_schedule(field, particles)
+    ranks = current() if sharded else Ranks()
+    field_at = _field_schedule(field, particles, ranks)
     _checks.count("num_steps", num_steps, 0)
     give_back, x = _arrays.back(particles), _arrays.tensor("particles", particles)
     if step_size is None:
-        step_size, momentum = usual_step(field, integrator, momentum)
+        chosen = field_at(0) if isinstance(field, VelocityField) else field
+        step_size, momentum = usual_step(chosen, integrator, momentum)
     eta = _checks.schedule("step_size", step_size, _checks.non_negative)
     stepper = make_integrator(integrator, 0.0 if momentum is None else momentum)
     record = Record(_due(save_every), evaluate)
@@ -111,10 +118,12 @@ def flow(
         *callback_moves(callback),
     ]
     _check_time(step_size, actions)
+    _check_by_particle(ranks, stepper, actions)
     with torch.inference_mode(False), torch.no_grad():
-        state = _begin(field_at(0), x, weights, stepper, actions, generator)
+        rows = Rows.of(ranks, len(x))
+        state = _begin(field_at(0), x, weights, stepper, actions, ranks.common(generator), rows)
         record.add(0, state)
-        for step in tqdm(range(num_steps), disable=not progress, desc="flow", unit="step"):
+        for step in tqdm(range(num_steps), disable=not (progress and ranks.first), desc="flow", unit="step"):
             if step > 0:
                 state.field = field_at(step)
                 _check_needs(state.field, actions)
@@ -136,13 +145,15 @@ def _begin(
     integrator: Integrator,
     moves: Sequence[Move],
     generator: torch.Generator | None,
+    rows: Rows,
 ) -> FlowState:
     """Return the state before the first step, after checking what the flow is made of."""
     seen = check_particles(field, particles)
     _check_needs(field, moves)
     x = particles.detach().to(torch.promote_types(particles.dtype, seen.dtype), copy=True)
     weighted = weights is not None or any(move.weighted for move in moves)
-    state = FlowState(field, x, _checks.weights("weights", weights, x) if weighted else None, integrator, generator)
+    given = x.new_ones(len(x)) if weights is None else weights
+    state = FlowState(field, x, rows.weights(given, x) if weighted else None, integrator, generator, rows)
     for move in moves:
         move.start(state)
     return state
@@ -158,6 +169,7 @@ def _take_step(state: FlowState, step: int, step_size: float, moves: Sequence[Mo
     for move in moves:
         move.after(state)
         _check_shape(move, state, shape)
+    state.stop = state.rows.ranks.any(state.stop)
 
 
 def _check_shape(move: Move, state: FlowState, shape: torch.Size) -> None:
@@ -178,6 +190,16 @@ def _check_time(step_size: ScalarOrSchedule, moves: Sequence[Move]) -> None:
             )
 
 
+def _check_by_particle(ranks: Ranks, integrator: Integrator, moves: Sequence[Move]) -> None:
+    """Raise InputError where a sharded flow would need what the particles of other ranks do."""
+    parts: list[Integrator | Move] = [integrator, *moves]
+    for part in parts:
+        if ranks.size > 1 and not part.by_particle:
+            raise InputError(
+                f"sharded = True with {type(part).__name__}: looks at all particles, of which a rank has a part; leave it out"
+            )
+
+
 def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
     """Raise InputError where a move needs more of the field than it has."""
     for move in moves:
@@ -189,11 +211,12 @@ def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
             )
 
 
-def _field_schedule(field: FieldOrSchedule, particles: object) -> Callable[[int], VelocityField]:
-    """Return the field of every step."""
+def _field_schedule(field: FieldOrSchedule, particles: object, ranks: Ranks) -> Callable[[int], VelocityField]:
+    """Return the field of every step, of the targets of all ranks."""
     given: object = field
     if isinstance(field, VelocityField):
-        return lambda step: field
+        whole = shard(field, ranks)
+        return lambda step: whole
     if isinstance(particles, VelocityField):
         raise InputError(
             f"field is a {type(given).__name__.lower()} and particles a velocity field: the field comes first, flow(field, "
@@ -211,7 +234,7 @@ def _field_schedule(field: FieldOrSchedule, particles: object) -> Callable[[int]
             raise InputError(
                 f"field({step}) = {_checks.shown(chosen)}: must be a VelocityField, such as MMD(target, Riesz())"
             )
-        return chosen
+        return shard(chosen, ranks)
 
     return field_at
 

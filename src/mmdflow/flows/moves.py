@@ -27,6 +27,7 @@ class Move:
         needs_value: whether it needs F, `state.value(x)`; likewise.
         weighted: whether the particles carry weights of their own: 1/n each at the start, unless `flow` was given others.
         timed: whether it acts in proportion to the time of a step, so that steps of size 0 leave it nothing to do.
+        by_particle: whether it treats a particle without a look at the others, as moves of sharded flows must.
 
     Example:
         >>> import torch
@@ -44,6 +45,7 @@ class Move:
     needs_value: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
     timed: ClassVar[bool] = False
+    by_particle: ClassVar[bool] = False
 
     def start(self, state: FlowState) -> None:
         """Begin a flow: forget the last one, and check that the move makes sense in this one."""
@@ -68,6 +70,8 @@ class NoiseInjection(Move):
         beta: the noise level, a number or a function of the step.
     """
 
+    by_particle = True
+
     def __init__(self, beta: ScalarOrSchedule) -> None:
         self.beta_at = _checks.schedule("beta", beta)
 
@@ -85,6 +89,8 @@ class Diffusion(Move):
     Args:
         scale: a number or a function of the step. Noise does not vanish by itself: let it fall to 0.
     """
+
+    by_particle = True
 
     def __init__(self, scale: ScalarOrSchedule) -> None:
         self.scale_at = _checks.schedule("scale", scale)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import normal_like
+from mmdflow.distributed import Rows
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import dtype_of
 from mmdflow.errors import DivergedError, InputError
@@ -29,6 +29,7 @@ class FlowState:
         weights: [n] with sum 1; None where all are 1/n.
         integrator: what takes the steps.
         generator: of the random draws.
+        rows: where the particles lie among those of all ranks.
         step: the index of this step, 0, 1, ...
         step_size: eta of this step.
         elapsed: the flow time that this step took; known after it.
@@ -43,6 +44,7 @@ class FlowState:
     weights: Tensor | None
     integrator: Integrator
     generator: torch.Generator | None
+    rows: Rows
     step: int = 0
     step_size: float = 0.0
     elapsed: float = 0.0
@@ -86,7 +88,7 @@ class FlowState:
 
     def normal(self) -> Float[Tensor, "n *event"]:
         """Draw standard normal noise, one event a particle."""
-        return normal_like(self.particles, self.generator)
+        return self.rows.normal(self.particles, self.generator)
 
     def witness_values(self) -> Float[Tensor, " n"]:
         """Return the witness f at the particles, for moves with `needs_witness`."""
@@ -139,7 +141,7 @@ class Record:
         Raises:
             DivergedError: where the particles are no longer finite, or F is NaN.
         """
-        if not _checks.all_finite(state.particles):
+        if state.rows.ranks.any(not _checks.all_finite(state.particles)):
             raise DivergedError(
                 f"particles became non-finite by step {steps_made}: lower step_size ({state.step_size:g} here)"
             )

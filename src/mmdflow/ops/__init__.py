@@ -3,6 +3,7 @@
 from mmdflow.ops.dispatch import (
     backend,
     compiled,
+    exactly,
     kernel_sum,
     kernel_sum_grad,
     ranks_compiled,
@@ -16,6 +17,7 @@ from mmdflow.ops.dispatch import (
 __all__ = [
     "backend",
     "compiled",
+    "exactly",
     "kernel_sum",
     "kernel_sum_grad",
     "ranks_compiled",

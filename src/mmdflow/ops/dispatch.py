@@ -96,6 +96,16 @@ def tightened(tolerance: float) -> Iterator[None]:
         outside.include(inside)
 
 
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Compute sums inside the block without a tolerance."""
+    if _fast.get() is None:
+        yield
+        return
+    with backend("auto"):
+        yield
+
+
 @full_precision
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]

@@ -1,0 +1,164 @@
+"""Divergences of particles and targets that lie in parts on the ranks.
+
+Particles, velocities, witness values and targets are those of this rank; F is that of all.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from mmdflow import ops
+from mmdflow._precision import widened
+from mmdflow.distributed.ranks import Ranks, Rows
+from mmdflow.distributed.sliced import ShardedSlicedMMD
+from mmdflow.distributed.targets import check_uniform, common_spread
+from mmdflow.divergences import MMD, Divergence, SlicedMMD, VelocityField
+from mmdflow.divergences.base import dtype_of
+from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
+from mmdflow.errors import InputError
+from mmdflow.types import Particles, Points, Step, Weights
+
+
+def shard(field: VelocityField, ranks: Ranks) -> VelocityField:
+    """Return the field whose target is that of all ranks, for a field that holds this rank's part of it.
+
+    On one rank it is the field itself.
+
+    Raises:
+        InputError: for a field that has no such form: other divergences than MMD and SlicedMMD, a target with weights.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import MMD
+        >>> from mmdflow.distributed import Ranks, shard
+        >>> field = MMD(torch.zeros(3, 2))
+        >>> shard(field, Ranks()) is field
+        True
+    """
+    if ranks.size == 1 or isinstance(field, ShardedMMD | ShardedSlicedMMD):
+        return field
+    if type(field) is MMD:
+        return ShardedMMD(field, ranks)
+    if type(field) is SlicedMMD:
+        return ShardedSlicedMMD(field, ranks)
+    raise InputError(
+        f"sharded = True with field {type(field).__name__}: must be MMD or SlicedMMD; others need all points on one rank"
+    )
+
+
+class ShardedMMD(Divergence):
+    """`MMD` of particles and target that lie in parts on the ranks.
+
+    Sums over pairs go round the ring: each rank holds its own points and those of one other, O((n + m) / ranks), and computes
+    n (n + m) / ranks pairs. Kernels with a finite feature map exchange mean embeddings alone.
+
+    Args:
+        local: the divergence to this rank's part of the target.
+        ranks: the ranks.
+    """
+
+    def __init__(self, local: MMD, ranks: Ranks) -> None:
+        super().__init__()
+        self.local, self.ranks = local, ranks
+        self.kernel, self.event_shape, self.dtype = local.kernel, local.event_shape, dtype_of(local)
+        if local.target_mean is None:
+            check_uniform(local.target_weights)
+            self.rows = Rows.of(ranks, len(local.target))
+        elif local.num_targets is None:
+            raise InputError("sharded = True with a target mean: must hold samples, whose number is the rank's share")
+        else:
+            self.rows = Rows.of(ranks, local.num_targets)
+
+    @property
+    def target(self) -> Tensor:
+        """This rank's samples of the target."""
+        return self.local.target
+
+    def check(self, x: Tensor, field: str = "particles") -> Tensor:
+        """Return x as the rank's own divergence takes it."""
+        return self.local.check(x, field)
+
+    def usual_step(self) -> Step | None:
+        """Return the step of the MMD to all of the target."""
+        if self.local.target_mean is not None:
+            return self.local.usual_step()
+        return self.kernel.usual_step(common_spread(self.local.target, self.ranks))
+
+    def forward(self, x: Particles, weights: Weights | None = None) -> Tensor:
+        """Return F of the particles of all ranks; it has no gradient."""
+        with torch.no_grad():
+            weights = self._weights(x, weights).double()
+            if self.local.target_mean is not None:
+                return (self._difference(x, weights).square().sum() / 2).to(x.dtype)
+            attraction = self._sum(x, self.target, self._target_weights)
+            repulsion = self._sum(x, x, weights)
+            energy = self.ranks.total(weights @ (repulsion / 2 - attraction))
+            return (energy + self._target_self / 2).to(x.dtype)
+
+    def witness(self, x: Particles, weights: Weights | None = None) -> Witness:
+        """Return f, frozen at the particles of all ranks: each evaluation is made by all ranks together."""
+        with torch.no_grad():
+            weights = self._weights(x, weights)
+            if self.local.target_mean is not None:
+                return EmbeddingWitness(self.kernel, self._difference(x, weights.double()).to(widened(x)))
+            frozen = self.local.witness(x)
+            assert isinstance(frozen, KernelWitness)
+            signed = torch.cat([weights.to(frozen.weights), -self._target_weights.to(frozen.weights)])
+            return _RingWitness(self.local, self.ranks, frozen.points, signed)
+
+    @property
+    def _target_weights(self) -> Tensor:
+        return self.target.new_full((self.rows.count,), 1 / self.rows.total, dtype=torch.float64)
+
+    @functools.cached_property
+    def _target_self(self) -> Tensor:
+        """The mean of the kernel over all pairs of the target."""
+        weights = self._target_weights
+        return self.ranks.total(weights @ self._sum(self.target, self.target, weights))
+
+    @functools.cached_property
+    def _target_mean(self) -> Tensor:
+        """The mean embedding of the whole target, in float64."""
+        assert self.local.target_mean is not None
+        own = self.local.target_mean.double() + self.local.target_rest.double()
+        return self.ranks.total(own * (self.rows.count / self.rows.total))
+
+    def _weights(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is not None:
+            return weights
+        return widened(x).new_full((len(x),), 1 / sum(self.ranks.counts(len(x))))
+
+    def _difference(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return E_nu psi(x) - E_mu psi(y), in float64."""
+        return self.ranks.total(weights @ (self.kernel.embed(x).double() - self._target_mean))
+
+    def _sum(self, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum of the kernel over the points of all ranks at each of this rank's z, in float64."""
+        points = self.local.wide(points)
+        witness = _RingWitness(self.local, self.ranks, points, weights.to(widened(points)))
+        return witness(self.local.wide(z)).double()
+
+
+class _RingWitness:
+    """f(z) = sum_j weights_j k(z, points_j) over the points of all ranks."""
+
+    def __init__(self, local: MMD, ranks: Ranks, points: Tensor, weights: Tensor) -> None:
+        self.local, self.ranks, self.points, self.weights = local, ranks, points, weights
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return f(z_i)."""
+        return self._over_ring(z, z.new_zeros(len(z), dtype=torch.float64), slopes=False)
+
+    def grad(self, z: Points) -> Points:
+        """Return grad f(z_i)."""
+        return self._over_ring(z, torch.zeros_like(z, dtype=torch.float64), slopes=True)
+
+    def _over_ring(self, z: Tensor, total: Tensor, *, slopes: bool) -> Tensor:
+        with ops.exactly():  # a tolerance is of the whole sum
+            for points, weights in self.ranks.ring(self.points, self.weights):
+                part = KernelWitness(self.local.kernel, points, weights)
+                total += part.grad(z) if slopes else part(z)
+        return total.to(z.dtype)

@@ -1,0 +1,49 @@
+"""Processes that compute together, for tests: forks of the test's process, so that nothing is imported anew."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def on_ranks(size: int, task: Callable[[], Any], timeout: float = 60.0) -> list[Any]:
+    """Return what the task returns on each of `size` ranks; raise what it raised on the first that failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        children = [_fork(rank, size, task, Path(folder), timeout) for rank in range(size)]
+        for child in children:
+            os.waitpid(child, 0)
+        results = []
+        for rank in range(size):
+            file = Path(folder) / str(rank)
+            assert file.exists(), f"rank {rank} ended without a result"
+            good, value = pickle.loads(file.read_bytes())
+            assert good, f"rank {rank}: {value}"
+            results.append(value)
+    return results
+
+
+def _fork(rank: int, size: int, task: Callable[[], Any], folder: Path, timeout: float) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        torch.set_num_threads(1)
+        store = dist.FileStore(str(folder / "store"), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+        result = True, task()
+    except BaseException:
+        result = False, traceback.format_exc()
+    with contextlib.suppress(BaseException):
+        (folder / f".{rank}").write_bytes(pickle.dumps(result))
+        os.replace(folder / f".{rank}", folder / str(rank))
+    os._exit(0)
