@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mmdflow import __version__, _checks
+from mmdflow.cli._ranks import joined, process
 from mmdflow.cli.demo import demo_command
 from mmdflow.cli.evaluate import evaluate_command
 from mmdflow.cli.flow import flow_command
@@ -52,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"mmdflow {__version__}")
         return 0
-    from mmdflow.errors import DivergedError, InputError
+    from mmdflow.errors import DivergedError, InputError, RankLostError
 
     try:
-        COMMANDS[_checks.choice("command", arguments[0], COMMANDS)](arguments[1:])
+        command = COMMANDS[_checks.choice("command", arguments[0], COMMANDS)]
+        with joined(arguments[0]):
+            command(arguments[1:])
     except InputError as error:
         return _fail(error, _INPUT)
-    except (DivergedError, ImportError, MemoryError) as error:
+    except (DivergedError, RankLostError, ImportError, MemoryError) as error:
         return _fail(error, _FAILURE)
     except KeyboardInterrupt as error:
         print(f"\nmmdflow: interrupted. {error}".rstrip(), file=sys.stderr)
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(error: BaseException | str, code: int) -> int:
     message = " ".join(str(error).split())[:600] or type(error).__name__
-    print(f"mmdflow: error: {message}", file=sys.stderr)
+    print(f"mmdflow: error: {process()}{message}", file=sys.stderr)
     return code
 
 

@@ -20,6 +20,7 @@ _MUCH = 10**9
 
 def flow_command(arguments: list[str]) -> None:
     """Move particles onto a target; write them, or the flow."""
+    from mmdflow.distributed import current
     from mmdflow.errors import InputError
     from mmdflow.recipe import FlowSpec
     from mmdflow.recipe.read import Source, read_settings, read_yaml
@@ -47,7 +48,8 @@ def flow_command(arguments: list[str]) -> None:
     if spec.apply is not None and options.save is None:
         raise InputError(f"apply = {spec.apply!r} without --save: the further rows are saved beside it")
     points, run = _flow(spec, options)
-    _write(points, run, spec, options)
+    if current().first:
+        _write(points, run, spec, options)
     _print(points, run, spec, options)
 
 
@@ -63,6 +65,7 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
     """Check that the files can be written, then run the flow; on Ctrl-C save the particles that it has reached."""
     from mmdflow import plots
     from mmdflow.data import TABLES, check_points_file
+    from mmdflow.distributed import current
     from mmdflow.errors import InputError
     from mmdflow.runs import particles
 
@@ -76,13 +79,14 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
             raise InputError(f"{file}: is there already; --overwrite replaces it")
     points = particles.prepare_flow(spec)
     last: dict[int, Any] = {}
+    whole = current().size == 1  # of several processes each sees a part
 
     def watch(step: int, x: Any) -> None:
         last.clear()
         last[step] = x
 
     def save() -> str:
-        if options.save is None or not last:
+        if options.save is None or not (last and whole):
             return "Nothing saved"
         ((step, x),) = last.items()
         points.save(x, options.save)

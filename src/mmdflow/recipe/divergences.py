@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from mmdflow.distributed import Ranks
     from mmdflow.divergences import VelocityField
     from mmdflow.flows.loop import FieldOrSchedule
     from mmdflow.kernels import Kernel
@@ -187,6 +188,7 @@ def build_divergence(
     num_steps: int = 1,
     *,
     kernel: Kernel | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[FieldOrSchedule, Step]:
     """Return the divergence from a target that the fields describe, or a drift, and the step that suits its flow.
 
@@ -196,6 +198,7 @@ def build_divergence(
         generator: draws the directions of slices.
         num_steps: of the flow, over which a bandwidth falls.
         kernel: takes the place of the one that the fields name.
+        ranks: each gets the divergence to its part of the target, as sharded flows take it; this process alone by default.
 
     Raises:
         InputError: for settings that do not belong together, or a target whose samples are all equal.
@@ -208,6 +211,8 @@ def build_divergence(
         >>> type(divergence).__name__, step
         ('MMD', Step(size=0.5, momentum=0.0))
     """
+    from mmdflow.distributed import Ranks, shard
+    from mmdflow.divergences import VelocityField
     from mmdflow.divergences.base import Divergence, spread_of
     from mmdflow.kernels import default_bandwidth
 
@@ -220,8 +225,11 @@ def build_divergence(
                 f"target has no scale to choose divergence.bandwidth by ({error}); give --divergence.bandwidth"
             ) from None
     choice = DIVERGENCES[spec.name]
-    parts = Parts(spec, target, width, spread_of(target), generator, kernel, num_steps)
+    ranks = ranks or Ranks()
+    own_target = target[ranks.part(len(target))]
+    parts = Parts(spec, own_target, width, spread_of(target), generator, kernel, num_steps)
     field = choice.build(parts)
+    field = shard(field, ranks) if isinstance(field, VelocityField) else field
     own = field.usual_step() if isinstance(field, Divergence) else None
     step = own if choice.step is None else choice.step(parts)
     if step is None:

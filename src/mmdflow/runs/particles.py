@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mmdflow.data import (
     save_points,
     toy,
 )
+from mmdflow.distributed import Ranks, current
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
 from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, flow, named_integrators
@@ -128,7 +129,7 @@ def prepare_flow(spec: FlowSpec) -> Prepared:
 def run_flow(
     spec: FlowSpec, *, prepared: Prepared | None = None, watch: Callback | None = None, progress: bool = False
 ) -> ParticleRun:
-    """Run the flow that the fields describe.
+    """Run the flow that the fields describe: on all ranks that this process is connected to, with the result on each.
 
     Args:
         spec: the fields; what is not given suits the target, see `mmdflow.recipe.divergences`.
@@ -146,9 +147,11 @@ def run_flow(
     """
     points = prepare_flow(spec) if prepared is None else prepared
     generator, target = points.generator, points.target
+    ranks = current()
+    _check_ranks(spec, ranks)
     start = time.perf_counter()
     with ops.within(spec.tolerance) as sums:
-        field, step = build_divergence(spec.divergence, target, generator, spec.num_steps)
+        field, step = build_divergence(spec.divergence, target, generator, spec.num_steps, ranks=ranks)
         settings: dict[str, Any] = {
             "step_size": step.size if spec.step_size is None else spec.step_size,
             "momentum": _momentum(spec, named_integrators()[spec.integrator], step.momentum),
@@ -158,15 +161,17 @@ def run_flow(
         recording = None if points.further is None else Recording(_one_field(field))
         result = flow(
             field if recording is None else recording,
-            points.particles,
+            points.particles[ranks.part(len(points.particles))],
             num_steps=spec.num_steps,
             moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
             save_every=max(1, spec.num_steps // spec.frames),
             callback=[*([] if watch is None else [watch]), *_stops(spec, points.stopping, generator)],
             progress=progress,
             generator=generator,
+            sharded=True,
             **settings,
         )
+        result = _gathered(result, ranks)
         steps, applied, values = int(result.steps[-1]), None, result.values
         if recording is not None and points.further is not None:
             if isinstance(field, Divergence):
@@ -183,6 +188,22 @@ def run_flow(
         "sums": None if sums is None else {"error": sums.error, "quick": sums.grids, "exact": sums.exact},
     }
     return ParticleRun(result, target, report, settings["step_size"], applied)
+
+
+def _check_ranks(spec: FlowSpec, ranks: Ranks) -> None:
+    """Raise InputError for what several processes cannot do, of which each has a part of the particles."""
+    for name in ("apply", "stop_level", "birth_death"):
+        value = getattr(spec, name)
+        if ranks.size > 1 and value is not None:
+            raise InputError(
+                f"{name} = {value!r} on {ranks.size} processes: must be left out; it looks at all particles"
+            )
+
+
+def _gathered(result: FlowResult, ranks: Ranks) -> FlowResult:
+    """Return the result with the particles of all ranks."""
+    trajectory = ranks.gather(result.trajectory.transpose(0, 1)).transpose(0, 1)
+    return replace(result, particles=ranks.gather(result.particles), trajectory=trajectory)
 
 
 def _one_field(field: FieldOrSchedule) -> VelocityField:
