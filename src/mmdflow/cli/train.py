@@ -31,10 +31,14 @@ def train_command(arguments: list[str]) -> None:
         raise InputError("output is missing: give --output=DIR, the folder of the run")
     recipe = _recipe(options)
 
+    from mmdflow.distributed import current
     from mmdflow.runs import train
 
     train.build_check(recipe)
-    train.open_run(recipe, Path(options.output), overwrite=options.overwrite)
+    ranks = current()
+    if ranks.first:
+        train.open_run(recipe, Path(options.output), overwrite=options.overwrite)
+    ranks.wait()
     _run(recipe, Path(options.output))
 
 

@@ -241,10 +241,17 @@ def _blocks(length: int, whole: bool) -> Iterator[int]:
     yield length
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process has ended, or does not answer."""
+    return isinstance(error, RankLostError | dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Say in one line that another process has ended."""
     try:
         yield
     except RuntimeError as error:
+        if not is_loss(error):
+            raise
         raise RankLostError(f"another process of this run ended, or hangs ({reason(error)})") from error

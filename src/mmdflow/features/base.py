@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmdflow import _checks
+from mmdflow.distributed import Ranks
+from mmdflow.distributed.networks import by_parts
 from mmdflow.errors import InputError
 
 HEADS = ("flat", "squared_residual", "mixed")
@@ -44,7 +46,7 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
         self.num_features = _checks.count("num_features", num_features)
-        self.checkpointing = False
+        self.checkpointing, self.ranks = False, Ranks()
         self.head = _checks.choice("head", head, HEADS)
         self.num_residuals = self._residuals(num_residuals)
 
@@ -82,6 +84,10 @@ class FeatureNetwork(nn.Module):
         """
         self.heads = torch.compile(self.heads)  # type: ignore[method-assign]
 
+    def share_rows(self, ranks: Ranks) -> None:
+        """From now on evaluate this rank's part of the rows of a batch that all ranks give alike (`distributed.networks`)."""
+        self.ranks = ranks
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
         return {
@@ -104,7 +110,7 @@ class FeatureNetwork(nn.Module):
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
         """Return u, [n, K, *event], of the squared-residual head; [n, K] of the flat one."""
-        maps, flat = self.heads(x, t)
+        maps, flat = self._shared_heads(x, t)
         out = flat if maps is None else maps
         assert out is not None
         return out
@@ -115,12 +121,18 @@ class FeatureNetwork(nn.Module):
         Raises:
             InputError: for noise levels of another shape.
         """
-        maps, flat = self.heads(x, noise_levels(t, x))
+        maps, flat = self._shared_heads(x, noise_levels(t, x))
         parts = [] if flat is None else [flat.to(x.dtype)]  # autocast may have lowered them
         if maps is not None:
             squares = (x.unsqueeze(1) - maps.to(x.dtype)).square().flatten(2).mean(2)
             parts.insert(0, self.event_size**0.25 / 2 * squares)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _shared_heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if self.ranks.size == 1:
+            return self.heads(x, t)
+        maps, flat = by_parts(self.heads, self.ranks, x, t)
+        return maps, flat
 
     def hidden_modules(self) -> list[nn.Module]:
         """Return the modules whose inputs are the hidden states, from input to output."""

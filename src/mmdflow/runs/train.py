@@ -25,6 +25,7 @@ from mmdflow._files import commit, in_use, litter, make_folder, new_file, read_j
 from mmdflow._lock import locked
 from mmdflow._tensors import out_of_memory
 from mmdflow.data import HUB, DataSet
+from mmdflow.distributed import Ranks, current
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods import get_method, load_pipeline
@@ -126,7 +127,7 @@ def train(
 ) -> Pipeline:
     """Train in a run folder made by `open_run`, from its checkpoint on; leave the pipeline there and return it.
 
-    A finished run is returned as it is.
+    A finished run is returned as it is. On several ranks (`mmdflow.distributed`) all call it alike; rank 0 alone writes.
 
     Args:
         recipe: of the run.
@@ -141,6 +142,8 @@ def train(
     """
     if (folder / _run_folder.PIPELINE).is_dir():
         return load_pipeline(folder / _run_folder.PIPELINE)
+    if not current().first:
+        return _train(recipe, folder, progress=False, clock=clock)
     with locked(make_folder(folder)):
         if (folder / _run_folder.PIPELINE).is_dir():  # by now
             return load_pipeline(folder / _run_folder.PIPELINE)
@@ -165,10 +168,11 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     if recipe.training.channels_last:
         learned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = LossModule(loss, learned, recipe.training, clock=clock)
-    _prepare_networks(learned, recipe)  # after the module has made its average, which needs none of it
+    ranks = current()
+    _prepare_networks(learned, recipe, ranks)  # after the module has made its average, which needs none of it
 
     def draw(step: int) -> None:
-        with module.pause():
+        with module.pause(), _alone(learned, ranks):
             _draw_samples(recipe, system, loss, module.averaged, dataset, folder / _run_folder.SAMPLE_GRIDS, step)
 
     grids = SampleGrids(draw, recipe.training.sample_every)
@@ -186,15 +190,34 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     if recipe.training.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
         averaged.to("cuda")
     trained = Trained(recipe, loss, averaged.eval(), dataset, provenance, progress=progress)
-    pipeline = system.pipeline(trained).to("cpu")
-    pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
-    _draw_curves(folder)
+    with _alone(learned, ranks):
+        pipeline = system.pipeline(trained).to("cpu")
+    if ranks.first:
+        pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
+        _draw_curves(folder)
     return pipeline
 
 
-def _prepare_networks(learned: nn.Module, recipe: Recipe) -> None:
-    """Let the networks that are learned save memory or be compiled, as the recipe says."""
-    for network in (part for part in learned.modules() if isinstance(part, FeatureNetwork)):
+def _networks(learned: nn.Module) -> list[FeatureNetwork]:
+    return [part for part in learned.modules() if isinstance(part, FeatureNetwork)]
+
+
+@contextmanager
+def _alone(learned: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Let networks that share their rows evaluate all of them inside the block, where the other ranks do not join."""
+    for network in _networks(learned):
+        network.share_rows(Ranks())
+    try:
+        yield
+    finally:
+        for network in _networks(learned):
+            network.share_rows(ranks)
+
+
+def _prepare_networks(learned: nn.Module, recipe: Recipe, ranks: Ranks) -> None:
+    """Let the networks that are learned share their rows, save memory or be compiled, as the recipe says."""
+    for network in _networks(learned):
+        network.share_rows(ranks)
         if recipe.training.checkpointing:
             network.enable_checkpointing()
         if recipe.training.compile:

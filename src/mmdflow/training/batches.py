@@ -16,7 +16,7 @@ from mmdflow.errors import InputError
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu", stream: int = 0) -> torch.Generator:
-    """Return the generator of a training step: the same for the same seed, step and stream (rank), always."""
+    """Return the generator of a training step: the same for the same seed, step and stream, always."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) % 2**63
     return torch.Generator(device).manual_seed(mixed)
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from mmdflow._checks import all_finite
 from mmdflow._files import new_file
+from mmdflow.distributed import current
 from mmdflow.errors import DivergedError
 from mmdflow.training.checkpoint import previous_path
 from mmdflow.training.module import LossModule
@@ -40,8 +41,11 @@ class Checkpoints(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save before the first step, and take over Ctrl-C."""
-        for litter in self.path.parent.glob(f".{self.path.stem}.*.tmp*"):  # of a process that was killed while writing
-            litter.unlink()
+        if trainer.is_global_zero:
+            for litter in self.path.parent.glob(
+                f".{self.path.stem}.*.tmp*"
+            ):  # of a process that was killed while writing
+                litter.unlink()
         self._save(
             trainer, pl_module, keep=False
         )  # of the step that it was read at, if from a damaged one's predecessor
@@ -49,7 +53,8 @@ class Checkpoints(L.Callback):
             self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save every so many steps, and stop after Ctrl-C."""
+        """Save every so many steps, and stop after Ctrl-C: on all ranks after the same step."""
+        self.stop = current().any(self.stop)
         if self.stop or trainer.global_step % self.every == 0:
             self._save(trainer, pl_module)
         if self.stop:
@@ -73,9 +78,12 @@ class Checkpoints(L.Callback):
     def _save(self, trainer: L.Trainer, module: L.LightningModule, *, keep: bool = True) -> None:
         if not all(map(all_finite, module.parameters())):
             raise DivergedError(f"parameters became non-finite before step {trainer.global_step}")
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.path)  # rank 0 alone writes, and waits for the others
+            return
         with new_file(self.path) as aside:
             trainer.save_checkpoint(aside)
-            if keep and trainer.is_global_zero and trainer.global_step > self._saved_at and self.path.exists():
+            if keep and trainer.global_step > self._saved_at and self.path.exists():
                 os.replace(self.path, previous_path(self.path))  # a kill here leaves this one, which is read then
         self._saved_at = trainer.global_step
 

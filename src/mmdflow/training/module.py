@@ -93,7 +93,7 @@ class LossModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
-        generator = step_generator(self.loop.seed, step, self.device, self.global_rank)
+        generator = step_generator(self.loop.seed, step, self.device)
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
             self.loss.enter(self.stage, generator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,12 +15,17 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdflow import _run_folder
-from mmdflow.errors import DivergedError, InputError, reason
+from mmdflow.distributed import Ranks, current
+from mmdflow.distributed.ranks import is_loss
+from mmdflow.errors import DivergedError, InputError, RankLostError, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.checkpoint import ReadAlready, checkpoint_path, read_checkpoint
@@ -53,6 +59,9 @@ def fit(
 ) -> LossModule:
     """Train in `folder`, from its last checkpoint when there is one; the result does not depend on interruptions.
 
+    On several ranks (`mmdflow.distributed`) all call it alike. Each has the whole batch of a step; the networks that share rows
+    evaluate their part. The number of ranks changes the result by rounding alone, also where a resume has another.
+
     Args:
         module: the loss, with the settings of the loop.
         data: [n, *event], in memory, or images that are decoded by the batch.
@@ -64,9 +73,12 @@ def fit(
     Raises:
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
-        InputError: when the checkpoint is damaged or does not fit the model.
+        InputError: when the checkpoint is damaged or does not fit the model, or there are seconds to stop by on several ranks.
+        RankLostError: when another rank ends; the last checkpoint stays.
     """
-    loop, checkpoint = module.loop, read_checkpoint(folder)
+    ranks, loop, checkpoint = current(), module.loop, read_checkpoint(folder)
+    if ranks.size > 1 and loop.max_seconds is not None:
+        raise InputError(f"training.max_seconds = {loop.max_seconds:g} on {ranks.size} processes: must be left out")
     start = 0
     if checkpoint is not None:
         start = int(checkpoint["global_step"])
@@ -80,16 +92,16 @@ def fit(
     checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(
         accelerator=loop.accelerator,
-        devices=1,
+        **_devices(ranks),
         max_steps=loop.max_steps,
         max_epochs=-1,
         gradient_clip_val=loop.gradient_clip,
         callbacks=[
             checkpoints,
-            *([StepProgress(loop.max_steps, loop.max_seconds)] if progress else []),
+            *([StepProgress(loop.max_steps, loop.max_seconds)] if progress and ranks.first else []),
             *callbacks,
         ],
-        logger=_loggers(folder, start),
+        logger=_loggers(folder, start, ranks),
         log_every_n_steps=module.log_every,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -104,6 +116,8 @@ def fit(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning.*")
             trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
+    except SIGTERMException:  # a SystemExit, too
+        raise RankLostError(f"stopped by SIGTERM at step {trainer.global_step}; {_kept(folder)}") from None
     except SystemExit:  # Lightning answers Ctrl-C with exit(1), after it has called the callbacks
         if trainer.interrupted:
             raise KeyboardInterrupt from None
@@ -113,10 +127,86 @@ def fit(
             f"step {trainer.global_step}: {error}; lower training.step_size. "
             f"The last good checkpoint stays in {checkpoint_path(folder)}"
         ) from error
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise RankLostError(
+            f"another process of this run ended, or hangs, at step {trainer.global_step}; {_kept(folder)}"
+        ) from error
     finally:
         torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
         checkpoints.restore()
     return module
+
+
+def _kept(folder: Path) -> str:
+    return f"the last checkpoint stays in {checkpoint_path(folder)}"
+
+
+def _devices(ranks: Ranks) -> dict[str, Any]:
+    """Return the trainer's arguments for this process alone, or for one of several that are connected already."""
+    if ranks.size == 1:
+        return {"devices": 1}
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
+    strategy = DDPStrategy(
+        cluster_environment=Connected(ranks),
+        find_unused_parameters=True,  # a loss may take turns
+        broadcast_buffers=False,  # every rank computes the same
+    )
+    return {"devices": here, "num_nodes": ranks.size // here, "strategy": strategy}
+
+
+class Connected(ClusterEnvironment):
+    """Processes that are connected already, whoever started them.
+
+    Args:
+        ranks: the ranks.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """They are there."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Not needed any more."""
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        """Not needed any more."""
+        return int(os.environ.get("MASTER_PORT", "0"))
+
+    @staticmethod
+    def detect() -> bool:
+        """Never by itself."""
+        return False
+
+    def world_size(self) -> int:
+        """Return the number of ranks."""
+        return self.ranks.size
+
+    def set_world_size(self, size: int) -> None:
+        """It is as it is."""
+
+    def global_rank(self) -> int:
+        """Return the rank."""
+        return self.ranks.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """It is as it is."""
+
+    def local_rank(self) -> int:
+        """Return the rank on this machine."""
+        return int(os.environ.get("LOCAL_RANK", self.ranks.rank))
+
+    def node_rank(self) -> int:
+        """Return the number of this machine."""
+        return int(os.environ.get("GROUP_RANK", "0"))
 
 
 def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
@@ -127,10 +217,14 @@ def _load(module: LossModule, checkpoint: dict[str, Any], folder: Path) -> None:
         raise InputError(f"{checkpoint_path(folder)}: does not fit this recipe's network ({why})") from error
 
 
-def _loggers(folder: Path, start: int) -> list[Logger]:
+def _loggers(folder: Path, start: int, ranks: Ranks) -> list[Logger]:
     """CSV always, TensorBoard when installed; each resume writes its own, so no log is lost."""
-    names = (f"from-step-{start}" + (f"-{i}" if i else "") for i in itertools.count())
-    version = next(name for name in names if not (folder / _run_folder.LOGS / name).exists())
+
+    def name(number: int) -> str:
+        return f"from-step-{start}" + (f"-{number}" if number else "")
+
+    number = next(i for i in itertools.count() if not (folder / _run_folder.LOGS / name(i)).exists())
+    version = name(int(ranks.from_first(torch.tensor(number))))
     loggers: list[Logger] = [CSVLogger(folder, name=_run_folder.LOGS, version=version)]
     if find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, name=_run_folder.TENSORBOARD, version=version))
