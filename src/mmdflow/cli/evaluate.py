@@ -193,13 +193,18 @@ def _open_images(options: Options, reference: ImageSet) -> _Samples:
     """Return the images that MODEL names, of any program."""
     from mmdflow.errors import InputError
     from mmdflow.evaluation.judge import check_alike
-    from mmdflow.evaluation.protocols import open_samples
+    from mmdflow.evaluation.protocols import as_images, open_samples
+    from mmdflow.runs.shards import is_shards, read_shards
 
     reason = f"is for a model; must be left out for images, as {options.model}"
     refuse_settings(options, reason)
     if options.particles_per_run is not None:
         raise InputError(f"particles_per_run = {options.particles_per_run}: {reason}")
-    images = open_samples(options.model, reference, options.num_samples, options.seed)
+    if is_shards(options.model):
+        samples = read_shards(options.model)[: options.num_samples]
+        images = as_images(samples, f"{len(samples)} samples of {options.model}")
+    else:
+        images = open_samples(options.model, reference, options.num_samples, options.seed)
     check_alike(images.source, images.event_shape, reference)
     return _Samples(images, None, {})
 

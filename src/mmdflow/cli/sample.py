@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import Options, Parser
+from mmdflow.cli._options import Options, Parser, on_interrupt
 from mmdflow.cli.models import load, model_parser
 
 
@@ -21,6 +21,9 @@ def sample_command(arguments: list[str]) -> None:
 
     generator = torch.Generator().manual_seed(_checks.count("seed", options.seed, 0))
     pipeline, settings = load(options)
+    if options.shards is not None:
+        _sample_in_bulk(pipeline, settings, options)
+        return
     animate = options.output is not None and plots.is_animation(options.output)
     out = _draw(
         pipeline,
@@ -44,6 +47,12 @@ def _sample_parser() -> Parser:
     parser.add_argument("-n", "--num_samples", type=int, help="how many; they flow together. 64, or all of a source")
     parser.add_argument("-o", "--output", type=str, help="a picture (.png, ...), or the flow as .gif or .mp4")
     parser.add_argument("--save", type=str, help="a .npz file of the samples: key `samples`, [n, *event]")
+    parser.add_argument(
+        "--shards",
+        type=str,
+        help="a folder for many samples, in files: by any number of processes; goes on where it was",
+    )
+    parser.add_argument("--particles_per_run", type=int, help="of --shards, how many flow together; 200 by default")
     parser.add_argument("--source", type=str, help="particles to start from: .npz, .npy, .pt, or a folder of pictures")
     parser.add_argument("--noise_source", action="store_true", help="noise the source forward to t_max first")
     parser.add_argument("--labels", type=int | list[int], help="a class for all samples, or a [list] of one a sample")
@@ -56,8 +65,16 @@ def _sample_parser() -> Parser:
 
 def _check_options(options: Options) -> None:
     """Raise InputError for options that contradict each other, or files that cannot be written."""
+    from mmdflow.distributed import current
     from mmdflow.errors import InputError
 
+    if options.shards is not None:
+        _check_bulk(options)
+        return
+    if current().size > 1:
+        raise InputError(f"shards is missing on {current().size} processes: give --shards DIR; one picture is one run")
+    if options.particles_per_run is not None:
+        raise InputError(f"particles_per_run = {options.particles_per_run!r} without --shards: must be left out")
     if options.output is None and options.save is None:
         raise InputError("output is missing: give -o FILE (.png, .gif, .mp4), --save FILE.npz, or both")
     if options.save is not None and not options.save.endswith(".npz"):
@@ -74,6 +91,34 @@ def _check_options(options: Options) -> None:
         plots.check_output(options.output)
     if options.monitor is not None:
         plots.check_monitor_file(options.monitor)
+
+
+#: What goes into the picture, or conditions the run, of a call without --shards.
+_NOT_IN_BULK = ("output", "save", "source", "noise_source", "labels", "known", "mask", "monitor")
+
+
+def _check_bulk(options: Options) -> None:
+    """Raise InputError for options that are not for many samples."""
+    from mmdflow.errors import InputError
+
+    for name in _NOT_IN_BULK:
+        if options[name] not in (None, False):
+            raise InputError(f"{name} = {options[name]!r} with --shards: must be left out")
+    if options.num_samples is None:
+        raise InputError("num_samples is missing: give -n N with --shards")
+
+
+def _sample_in_bulk(pipeline: Any, settings: dict[str, Any], options: Options) -> None:
+    """Draw samples into files, on all ranks; say how to go on after Ctrl-C."""
+    from pathlib import Path
+
+    from mmdflow.distributed import current
+    from mmdflow.runs.shards import Plan, sample_shards
+
+    plan = Plan(options.num_samples, options.particles_per_run or 200, options.seed)
+    with on_interrupt(lambda: f"The files in {options.shards} are whole; the same command goes on"):
+        sample_shards(pipeline, plan, Path(options.shards), current(), progress=True, **settings)
+    print(f"{options.shards}: {plan.num_samples} samples in {len(plan.files)} files")
 
 
 def _draw(pipeline: Any, options: Options, **arguments: Any) -> Any:
