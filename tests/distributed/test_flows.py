@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdflow import KALE, MMD, Divergence, Gaussian, InputError, Linear, Polynomial, SlicedMMD, flow
-from mmdflow.distributed import Ranks, current
+from mmdflow import KALE, MMD, Divergence, Gaussian, InputError, Linear, Polynomial, SlicedMMD, flow, ops
+from mmdflow.distributed import Ranks, current, shard
 from mmdflow.distributed.ranks import DRAWN, Rows
 from mmdflow.flows import Adaptive, BirthDeath, Heun
+from mmdflow.ops import fast
 from tests.distributed.ranks import on_ranks
 
 DRAW = torch.Generator().manual_seed(0)
@@ -99,10 +100,35 @@ def _exchanges() -> dict[str, Any]:
     }
 
 
+def _clouds() -> tuple[Tensor, Tensor]:
+    draw = _seeded()
+    return torch.randn(2003, 2, generator=draw), torch.randn(3001, 2, generator=draw) + 0.5
+
+
+def _quick(ranks: Ranks) -> dict[str, Any]:
+    """Velocities and F within a tolerance, with the record of what was done."""
+    x, y = (points[ranks.part(len(points))] for points in _clouds())
+    made: dict[Any, Any] = {}
+    fast.LEAST = 0  # in this process, which ends soon
+    for tolerance in (1e-3, 1e-5):
+        field = shard(MMD(y, Gaussian(0.5) + Gaussian(0.2)), ranks)
+        assert isinstance(field, Divergence)
+        with ops.backend("fast", tolerance=tolerance) as report:
+            made[tolerance] = field.velocity(x), field(x), report
+    own = shard(MMD(y, Gaussian(0.5), tolerance=1e-3), ranks)
+    return {**made, "own": own.velocity(x)}
+
+
 def _task() -> dict[str, Any]:
     ranks = current()
     flows = _flows(ranks.part(71), ranks.part(103), sharded=True)
-    return {"flows": flows, "refusals": _refusals(), "stops": _stops(), "exchanges": _exchanges()}
+    return {
+        "quick": _quick(ranks),
+        "flows": flows,
+        "refusals": _refusals(),
+        "stops": _stops(),
+        "exchanges": _exchanges(),
+    }
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
@@ -138,6 +164,29 @@ def test_equal_to_one_process(results, alone, name):
 )
 def test_what_cannot_be_sharded(results, case, message):
     assert all(message in result["refusals"][case] for result in results)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_reduced_grids_keep_the_tolerance(results, tolerance):
+    x, y = (points.double() for points in _clouds())
+    exact = MMD(y, Gaussian(0.5) + Gaussian(0.2))
+    velocity, value = exact.velocity(x), exact(x)
+    made = [result["quick"][tolerance] for result in results]
+    error = torch.cat([part for part, _, _ in made]) - velocity
+    assert float(error.square().mean().sqrt() / velocity.square().mean().sqrt()) < tolerance
+    for _, quick, report in made:
+        assert quick == made[0][1]
+        assert abs(float(quick - value)) < 2 * tolerance
+        assert report.grids > 0
+        assert report.error <= tolerance / 2
+
+
+def test_a_divergence_brings_its_tolerance(results):
+    x, y = _clouds()
+    exact = MMD(y, Gaussian(0.5)).velocity(x)
+    error = torch.cat([result["quick"]["own"] for result in results]) - exact
+    assert float(error.abs().max()) > 0
+    assert float(error.square().mean().sqrt() / exact.square().mean().sqrt()) < 1e-3
 
 
 def test_one_rank_stops_all(results):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmdflow import ops
 from mmdflow._precision import widened
+from mmdflow.distributed.grids import gaussian_sums
 from mmdflow.distributed.ranks import Ranks, Rows
 from mmdflow.distributed.sliced import ShardedSlicedMMD
 from mmdflow.distributed.targets import check_uniform, common_spread
@@ -19,6 +20,8 @@ from mmdflow.divergences import MMD, Divergence, SlicedMMD, VelocityField
 from mmdflow.divergences.base import dtype_of
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
+from mmdflow.kernels import Kernel, Mixture
+from mmdflow.ops.fast import FastSums
 from mmdflow.types import Particles, Points, Step, Weights
 
 
@@ -53,7 +56,8 @@ class ShardedMMD(Divergence):
     """`MMD` of particles and target that lie in parts on the ranks.
 
     Sums over pairs go round the ring: each rank holds its own points and those of one other, O((n + m) / ranks), and computes
-    n (n + m) / ranks pairs. Kernels with a finite feature map exchange mean embeddings alone.
+    n (n + m) / ranks pairs. With a tolerance, Gaussians in up to three dimensions add up one grid (`grids`). Kernels with a
+    finite feature map exchange mean embeddings alone.
 
     Args:
         local: the divergence to this rank's part of the target.
@@ -150,15 +154,29 @@ class _RingWitness:
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return f(z_i)."""
-        return self._over_ring(z, z.new_zeros(len(z), dtype=torch.float64), slopes=False)
+        return self._sum(self.local.kernel, z, slopes=False)
 
     def grad(self, z: Points) -> Points:
         """Return grad f(z_i)."""
-        return self._over_ring(z, torch.zeros_like(z, dtype=torch.float64), slopes=True)
+        return self._sum(self.local.kernel, z, slopes=True)
 
-    def _over_ring(self, z: Tensor, total: Tensor, *, slopes: bool) -> Tensor:
-        with ops.exactly():  # a tolerance is of the whole sum
-            for points, weights in self.ranks.ring(self.points, self.weights):
-                part = KernelWitness(self.local.kernel, points, weights)
-                total += part.grad(z) if slopes else part(z)
-        return total.to(z.dtype)
+    def _sum(self, kernel: Kernel, z: Tensor, *, slopes: bool) -> Tensor:
+        """Return the sum, or its gradient, in z's dtype: from one grid where a tolerance allows it, else over the ring."""
+        with ops.within(self.local.tolerance), ops.exactly() as report, torch.no_grad():
+            if report is None:
+                return self._over_ring(kernel, z, slopes=slopes).to(z.dtype)
+            return self._within(report, kernel, z.to(self.points.dtype), slopes=slopes).to(z.dtype)
+
+    def _within(self, report: FastSums, kernel: Kernel, z: Tensor, *, slopes: bool) -> Tensor:
+        if isinstance(kernel, Mixture):
+            return kernel.sum_by_parts(lambda part, x, _: self._within(report, part, x, slopes=slopes), z, self.points)
+        quick = gaussian_sums(self.ranks, kernel, z, self.points, self.weights, report, slopes=slopes)
+        report.exact += quick is None
+        return self._over_ring(kernel, z, slopes=slopes) if quick is None else quick
+
+    def _over_ring(self, kernel: Kernel, z: Tensor, *, slopes: bool) -> Tensor:
+        total = torch.zeros_like(z if slopes else z.flatten(1)[:, 0], dtype=torch.float64)
+        for points, weights in self.ranks.ring(self.points, self.weights):
+            part = KernelWitness(kernel, points, weights)
+            total += part.grad(z) if slopes else part(z)
+        return total

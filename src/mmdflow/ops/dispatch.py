@@ -97,13 +97,14 @@ def tightened(tolerance: float) -> Iterator[None]:
 
 
 @contextmanager
-def exactly() -> Iterator[None]:
-    """Compute sums inside the block without a tolerance."""
-    if _fast.get() is None:
-        yield
+def exactly() -> Iterator[FastSums | None]:
+    """Compute sums inside the block without a tolerance; yield the record of the one outside, None where there is none."""
+    outside = _fast.get()
+    if outside is None:
+        yield None
         return
     with backend("auto"):
-        yield
+        yield outside
 
 
 @full_precision

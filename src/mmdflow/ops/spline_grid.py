@@ -86,13 +86,17 @@ class Grid:
 
     def sums(self, x: Tensor, y: Tensor, weights: Tensor, *, values: bool, slopes: bool) -> Tensor:
         """Return sums over y [m, d] at x [n, d]: of the Gaussian if `values`, of it times x - y if `slopes`, [c, n]."""
-        spectrum = torch.fft.rfftn(self.spread(y, weights)) * self.factor(y.device)
+        return self.interpolate(self.fields(self.spread(y, weights), values=values, slopes=slopes), x)
+
+    def fields(self, nodes: Tensor, *, values: bool, slopes: bool) -> Tensor:
+        """Return the sums on the nodes, [c, *sizes], of the weights on them."""
+        spectrum = torch.fft.rfftn(nodes) * self.factor(nodes.device)
         channels = ([None] if values else []) + (list(range(len(self.sizes))) if slopes else [])
         fields = spectrum.new_empty((len(channels), *self.sizes), dtype=self.dtype)
         for field, axis in zip(fields, channels, strict=True):
-            mode = spectrum if axis is None else spectrum * self.derivative(axis, y.device)
+            mode = spectrum if axis is None else spectrum * self.derivative(axis, nodes.device)
             field.copy_(torch.fft.irfftn(mode, s=self.sizes))
-        return self.interpolate(fields, x)
+        return fields
 
     def factor(self, device: torch.device) -> Tensor:
         """Return what the transform of the nodes is multiplied with, [*sizes, half of the last]."""
