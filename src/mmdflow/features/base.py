@@ -134,6 +134,23 @@ class FeatureNetwork(nn.Module):
         maps, flat = by_parts(self.heads, self.ranks, x, t)
         return maps, flat
 
+    def rescale_outputs(self, factor: float, shift: Float[Tensor, " *event"]) -> None:
+        """Let every event-shaped output u be factor u + shift from now on.
+
+        Raises:
+            InputError: for a network without a bias of its own for every entry.
+
+        Example:
+            >>> from mmdflow.features import MLPFeatures
+            >>> network = MLPFeatures((2,), num_features=1, width=16)
+            >>> before = network.outputs(torch.zeros(5, 2), torch.zeros(5))
+            >>> network.rescale_outputs(2.0, torch.tensor([0.0, 1.0]))
+            >>> after = network.outputs(torch.zeros(5, 2), torch.zeros(5))
+            >>> bool(torch.allclose(after, 2 * before + torch.tensor([0.0, 1.0]), atol=1e-6))
+            True
+        """
+        raise InputError(f"network = {type(self).__name__}: has no bias for every entry; must be an mlp or a decoder")
+
     def hidden_modules(self) -> list[nn.Module]:
         """Return the modules whose inputs are the hidden states, from input to output."""
         raise InputError(f"network = {type(self).__name__}: gives no hidden states")

@@ -61,6 +61,13 @@ class MLPFeatures(FeatureNetwork):
         """Return the constructor's arguments, in plain types."""
         return {**super().config(), "width": self.width, "depth": self.depth, "fourier": self.fourier}
 
+    def rescale_outputs(self, factor: float, shift: Tensor) -> None:
+        """Let every event-shaped output u be factor u + shift from now on."""
+        weight, bias = (getattr(self.read_out, name)[self.num_flat :] for name in ("weight", "bias"))
+        with torch.no_grad():
+            weight.mul_(factor)
+            bias.mul_(factor).add_(shift.flatten().repeat(self.num_residuals))
+
     def hidden_modules(self) -> list[nn.Module]:
         """Return the blocks after the first, and the read-out."""
         return [*self.first[1:], self.read_out]

@@ -77,14 +77,15 @@ class FeaturesSpec:
     """The feature network phi(x, t).
 
     Attributes:
-        network: mlp, conv or unet.
+        network: mlp, conv, decoder or unet.
         head: mixed or squared_residual (ours), or flat (the paper's).
         num_features: K.
         num_residuals: squared residuals among them (mixed); 4 by default.
-        width: units a layer (mlp).
+        code: numbers of the code between event and event (decoder).
+        width: units a layer (mlp, decoder).
         fourier: frequencies of sines of the entries beside the event (mlp).
-        depth: hidden layers (mlp).
-        channels: channels of each resolution, finest first (conv, unet).
+        depth: hidden layers (mlp, decoder).
+        channels: channels of each resolution, finest first (conv, decoder, unet).
         blocks: residual blocks a resolution (conv).
         patch: side of the squares of pixels that are one position of the finest maps (conv).
         attention: self-attention at each resolution (unet).
@@ -95,10 +96,11 @@ class FeaturesSpec:
     section: ClassVar[str] = "features."
     #: A field of older recipes; "semi" is a parametrisation of flow matching, see its `loss.output`.
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": None}
-    network: Literal["mlp", "conv", "unet"] = "mlp"
+    network: Literal["mlp", "conv", "decoder", "unet"] = "mlp"
     head: Literal["squared_residual", "flat", "mixed"] = "squared_residual"
     num_features: int = 4
     num_residuals: int | None = None
+    code: int | None = None
     width: int | None = None
     fourier: int | None = None
     depth: int | None = None
@@ -111,7 +113,7 @@ class FeaturesSpec:
 
     def __post_init__(self) -> None:
         """Check choices and numbers."""
-        sizes = ("width", "depth", "blocks", "patch", "layers", "groups")
+        sizes = ("code", "width", "depth", "blocks", "patch", "layers", "groups")
         _settings.check(self, counts=["num_features", "num_residuals", *sizes])
         for channels in self.channels or []:
             _checks.count("features.channels", channels)

@@ -1,11 +1,14 @@
 import mmdflow.methods.registry
 
+from .alternating import AlternatingLoss as AlternatingLoss, AlternatingTerms as AlternatingTerms
+from .distillation import DistillationLoss as DistillationLoss
 from .fields import BatchFields as BatchFields, LandmarkFields as LandmarkFields, cluster_centres as cluster_centres
-from .generator import Generator as Generator, class_shifts as class_shifts
+from .generator import Generator as Generator, class_shifts as class_shifts, start_at as start_at
 from .loss import DriftingLoss as DriftingLoss, DriftingTerms as DriftingTerms
 from .pipeline import DriftingPipeline as DriftingPipeline
 from .population import Classes as Classes, Group as Group
 from .settings import (
+    DistillationSettings as DistillationSettings,
     DriftingLossSettings as DriftingLossSettings,
     DriftingSettings as DriftingSettings,
     SpacesSettings as SpacesSettings,
@@ -15,6 +18,7 @@ from .spaces import (
     Pixels as Pixels,
     Space as Space,
     dmmd_spaces as dmmd_spaces,
+    untrained as untrained,
 )
 
 METHODS: tuple[mmdflow.methods.registry.Method, ...]

@@ -23,6 +23,9 @@ from mmdflow.methods.drifting.population import Classes, Group
 from mmdflow.methods.drifting.settings import DriftingLossSettings
 from mmdflow.methods.drifting.spaces import Pixels, Space
 
+#: Events of a batch by which distances are measured, in spaces that are measured by the batch.
+_MEASURED = 64
+
 
 @dataclass(frozen=True)
 class DriftingTerms(StepTerms):
@@ -84,7 +87,7 @@ class DriftingLoss(nn.Module):
         levels_per_step: int | None = None,
     ) -> None:
         super().__init__()
-        if not spaces or not all(space.scales for space in spaces):
+        if not spaces or not all(space.scales or space.by_batch for space in spaces):
             raise InputError("spaces: must hold at least one space, and each must be measured: space.measure(events)")
         self.settings = settings or DriftingLossSettings()
         self.generator, self.spaces, self.classes = generator, nn.ModuleList(spaces), classes
@@ -131,6 +134,8 @@ class DriftingLoss(nn.Module):
         """Return the loss's gradient in the samples, its value, and how long velocities are."""
         pull, value, drifts = torch.zeros_like(samples), samples.new_zeros(()), []
         for at, space in self._chosen(generator):
+            if space.by_batch:
+                space.measure(torch.cat([group.data for group in groups])[:_MEASURED], generator)
             with torch.enable_grad():
                 x = samples.clone().requires_grad_()
                 maps = in_chunks(space, self.settings.chunk_size, x, space.draw(x, generator))

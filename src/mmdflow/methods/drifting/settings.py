@@ -82,6 +82,9 @@ class SpacesSettings:
         pixels: the entries themselves.
         model: a trained DMMD: a shipped model's name, a run folder or a pipeline folder. Events are noised to a level t, and
             compared in its features phi(., t).
+        untrained: give the model's network new weights: a control.
+        recipe: of a DMMD, in place of a model: new features, trained in the same steps as the generator, by the DMMD's own loss
+            on data and noised data alone.
         levels: noise levels of the model's features, in [0, 1].
         levels_per_step: how many of them a step uses, drawn at random; all by default.
         hidden: the hidden states of the model's network beside phi, each a space of its own.
@@ -90,6 +93,8 @@ class SpacesSettings:
     section: ClassVar[str] = "spaces."
     pixels: bool = True
     model: str | None = None
+    untrained: bool = False
+    recipe: str | None = None
     levels: list[float] = field(default_factory=lambda: [0.05, 0.2, 0.4])
     levels_per_step: int | None = None
     hidden: bool = True
@@ -97,8 +102,12 @@ class SpacesSettings:
     def __post_init__(self) -> None:
         """Check the fields, and that there is a space."""
         _settings.check(self, counts=["levels_per_step"])
-        if not self.pixels and self.model is None:
-            raise InputError("spaces.pixels = False without spaces.model: one of them must be there")
+        if self.model is not None and self.recipe is not None:
+            raise InputError(f"spaces.recipe = {self.recipe!r} with spaces.model: give one of them")
+        if self.untrained and self.model is None:
+            raise InputError("spaces.untrained = True without spaces.model: is for the network of a model")
+        if not self.pixels and self.model is None and self.recipe is None:
+            raise InputError("spaces.pixels = False without spaces.model or spaces.recipe: one of them must be there")
         if not self.levels:
             raise InputError("spaces.levels = []: must hold at least one noise level")
         for level in self.levels:
@@ -107,6 +116,24 @@ class SpacesSettings:
             raise InputError(
                 f"spaces.levels_per_step = {self.levels_per_step}: must be at most {len(self.levels)}, as many as levels"
             )
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """A flow whose end points the generator regresses, in place of a field.
+
+    Attributes:
+        model: a trained model: a shipped model's name, a run folder or a pipeline folder.
+        num_pairs: pairs of noise and end point, made when training begins.
+    """
+
+    section: ClassVar[str] = "distillation."
+    model: str | None = None
+    num_pairs: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        _settings.check(self, counts=["num_pairs"])
 
 
 @dataclass(frozen=True)

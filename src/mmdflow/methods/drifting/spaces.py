@@ -25,6 +25,7 @@ class Space(nn.Module):
 
     Args:
         module: from events [n, *event] to features [n, ...]; None for a subclass.
+        by_batch: whether the scales are those of the batch of every step, for a module that changes; else those of `measure`.
 
     Example:
         >>> space = Space(torch.nn.Linear(2, 3))
@@ -35,9 +36,9 @@ class Space(nn.Module):
 
     name = "features"
 
-    def __init__(self, module: nn.Module | None = None) -> None:
+    def __init__(self, module: nn.Module | None = None, *, by_batch: bool = False) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.by_batch = module, by_batch
         self.scales: list[float] = []
         if module is not None:
             module.eval().requires_grad_(False)
@@ -89,12 +90,20 @@ class NoisedFeatures(Space):
         level: t in [0, 1].
         factor: from the units of the events to the network's.
         hidden: whether its hidden states are further maps.
+        by_batch: as of `Space`.
     """
 
     def __init__(
-        self, network: FeatureNetwork, schedule: Schedule, level: float, *, factor: float = 1.0, hidden: bool = True
+        self,
+        network: FeatureNetwork,
+        schedule: Schedule,
+        level: float,
+        *,
+        factor: float = 1.0,
+        hidden: bool = True,
+        by_batch: bool = False,
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, by_batch=by_batch)
         self.schedule, self.hidden = schedule, hidden
         self.level, self.factor = _checks.interval("level", level, 0.0, 1.0), _checks.positive("factor", factor)
         self.name = f"features at noise level {level:g}"
@@ -140,7 +149,23 @@ def dmmd_spaces(settings: SpacesSettings, event_shape: Sequence[int], data_scale
             f"spaces.model = {settings.model!r}: has events {list(pipeline.event_shape)}: must be {list(event_shape)}, the data's"
         )
     network, factor = pipeline.features, pipeline.data_scale / data_scale
+    if settings.untrained:
+        network = untrained(network)
     return [
         NoisedFeatures(network, pipeline.schedule, level, factor=factor, hidden=settings.hidden)
         for level in settings.levels
     ]
+
+
+def untrained(network: FeatureNetwork, seed: int = 0) -> FeatureNetwork:
+    """Return a network of the same shape with new weights: the control that tells what training has put into features.
+
+    Example:
+        >>> from mmdflow.features import MLPFeatures
+        >>> network = MLPFeatures((2,), 4, width=16)
+        >>> untrained(network).config() == network.config()
+        True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(network)(**network.config())

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
+from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import System, Trained, new_features
+from mmdflow.methods.drifting.alternating import AlternatingLoss, NewFeatures
+from mmdflow.methods.drifting.distillation import DistillationLoss
 from mmdflow.methods.drifting.fields import LandmarkFields
-from mmdflow.methods.drifting.generator import Generator, class_shifts
+from mmdflow.methods.drifting.generator import Generator, class_shifts, start_at
 from mmdflow.methods.drifting.loss import DriftingLoss
 from mmdflow.methods.drifting.pipeline import DriftingPipeline
 from mmdflow.methods.drifting.population import Classes
@@ -28,35 +31,35 @@ class Drifting(System):
 
     pipeline_class = DriftingPipeline
 
-    def loss(self, recipe: DriftingRecipe, dataset: DataSet | ImageData) -> DriftingLoss:
+    def loss(
+        self, recipe: DriftingRecipe, dataset: DataSet | ImageData
+    ) -> DriftingLoss | AlternatingLoss | DistillationLoss:
         """Return the loss of a new generator."""
         draws = torch.Generator().manual_seed(recipe.training.seed)
-        spaces: list[Space] = [Pixels()] if recipe.spaces.pixels else []
-        spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
         order = torch.randperm(len(dataset.train), generator=draws)
         measured = dataset.train[order[:_MEASURED]]
-        for space in spaces:
-            space.measure(measured, draws)
         classes = None
         if recipe.loss.classes is not None:
             labels = dataset.train_labels
             classes = Classes(dataset.train, labels, recipe.loss.classes, recipe.loss.max_guidance)
-        network = new_features(recipe, dataset)
-        means = None if classes is None else class_shifts(len(classes.rows), dataset.event_shape, draws)
-        generator = Generator(network, recipe.data.scale if recipe.bounded else None, means)
+        generator = _new_generator(recipe, dataset, classes, measured, draws)
+        if recipe.distillation.model is not None:
+            teacher = load_pipeline(recipe.distillation.model)
+            return DistillationLoss(generator, teacher, recipe.distillation.num_pairs, recipe.data.scale)
+        spaces: list[Space] = [Pixels()] if recipe.spaces.pixels else []
+        beside = None if recipe.spaces.recipe is None else NewFeatures.of_recipe(recipe.spaces.recipe, dataset)
+        spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
+        for space in spaces:
+            space.measure(measured, draws)
+        spaces += [] if beside is None else beside.spaces(recipe.spaces)
         fields = None
         if recipe.loss.landmarks is not None:
             fields = LandmarkFields(recipe.loss, lambda: _mapped(spaces, dataset, order, recipe.training.seed), draws)
-        return DriftingLoss(
-            generator,
-            spaces,
-            recipe.loss,
-            fields=fields,
-            classes=classes,
-            levels_per_step=recipe.spaces.levels_per_step,
-        )
+        per_step = recipe.spaces.levels_per_step
+        loss = DriftingLoss(generator, spaces, recipe.loss, fields=fields, classes=classes, levels_per_step=per_step)
+        return loss if beside is None else beside.beside(loss, recipe.training.step_size)
 
-    def learned(self, loss: DriftingLoss) -> nn.Module:
+    def learned(self, loss: DriftingLoss | AlternatingLoss | DistillationLoss) -> nn.Module:
         """Return the generator."""
         return loss.generator
 
@@ -74,6 +77,21 @@ class Drifting(System):
             recipe.data.scale,
             trained.provenance,
         )
+
+
+def _new_generator(
+    recipe: DriftingRecipe,
+    dataset: DataSet | ImageData,
+    classes: Classes | None,
+    measured: Tensor,
+    draws: torch.Generator,
+) -> Generator:
+    """Return a new generator that begins as the recipe says."""
+    means = None if classes is None else class_shifts(len(classes.rows), dataset.event_shape, draws)
+    generator = Generator(new_features(recipe, dataset), recipe.data.scale if recipe.bounded else None, means)
+    if recipe.start is not None:
+        start_at(generator, measured, recipe.start, draws)
+    return generator
 
 
 @torch.no_grad()
