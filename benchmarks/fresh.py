@@ -2,6 +2,7 @@
 
 python benchmarks/fresh.py latency MMD|SlicedMMD N
 python benchmarks/fresh.py memory mmdflow|three_sorts N
+python benchmarks/fresh.py drift METHOD N M REPEATS
 """
 
 import json
@@ -57,6 +58,25 @@ def memory(method: str, n: int) -> dict[str, float]:
     return {"step_mb": peak_mb() - imported, "process_mb": peak_mb(), "seconds": time.perf_counter() - start}
 
 
+def drift(method: str, n: int, m: int, repeats: int) -> dict[str, float]:
+    """Measure the quickest of some velocities of a drift, in seconds of this process, and what they add to its memory."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    import drift as suite
+
+    suite.velocity(method, *suite.clouds(1000, 2000))  # compiled now
+    x, y = suite.clouds(n, m)
+    before, times = peak_mb(), []
+    for _ in range(repeats):
+        start = time.process_time()
+        suite.velocity(method, x, y)
+        times.append(time.process_time() - start)
+    return {"seconds": min(times), "repeats": repeats, "mb": peak_mb() - before}
+
+
 def peak_mb() -> float:
     """Return this process's peak resident memory; getrusage would count that of the process that started it, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -66,5 +86,6 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    measured = {"latency": latency, "memory": memory}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    measure = {"latency": latency, "memory": memory, "drift": drift}[sys.argv[1]]
+    measured = measure(sys.argv[2], *map(int, sys.argv[3:]))
     print(json.dumps(measured))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmdflow import InputError
-from mmdflow.features import NETWORKS, ConvFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
+from mmdflow.features import NETWORKS, ConvFeatures, DecoderFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
 
 pytest.importorskip("diffusers")
 CASES = [
@@ -13,6 +13,8 @@ CASES = [
     (ConvFeatures, (1, 8, 8), {"channels": [8, 16]}),
     (ConvFeatures, (3, 4, 12), {"channels": [8], "blocks": 2}),
     (ConvFeatures, (3, 8, 8), {"channels": [8, 8], "patch": 2}),
+    (DecoderFeatures, (1, 8, 8), {"width": 16, "code": 5, "channels": [4, 8]}),
+    (DecoderFeatures, (3, 4, 12), {"width": 16, "depth": 2, "channels": [8]}),
     (UNetFeatures, (1, 8, 8), {"channels": [8, 16], "groups": 4}),
     (UNetFeatures, (3, 8, 8), {"channels": [8, 8], "groups": 4, "attention": [False, True], "layers": 2}),
 ]
@@ -164,6 +166,9 @@ def test_mixed_features_are_squared_residuals_then_flat_ones(network, event, ext
         (lambda: ConvFeatures((1, 7, 7), channels=(8, 8)), "height and width must be divisible by 2"),
         (lambda: ConvFeatures((1, 8, 8), channels=()), "number of channels = 0"),
         (lambda: UNetFeatures((1, 6, 6), channels=(8, 8, 8)), "height and width must be divisible by 4"),
+        (lambda: DecoderFeatures((1, 6, 8)), r"event_shape = \[1, 6, 8\]: must be .* divisible by 4"),
+        (lambda: DecoderFeatures((5,)), "must be .channels, height, width."),
+        (lambda: DecoderFeatures((1, 8, 8), code=0), "code = 0"),
         (lambda: ConvFeatures((5,)), "must be .channels, height, width."),
         (lambda: UNetFeatures((1, 8, 8), channels=(6, 8)), "each must be divisible by groups = 8"),
         (lambda: UNetFeatures((1, 8, 8), attention=[True]), "attention has 1 entries: must have 2"),
@@ -172,3 +177,16 @@ def test_mixed_features_are_squared_residuals_then_flat_ones(network, event, ext
 def test_bad_input(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@networks
+def test_outputs_are_rescaled_exactly_or_refused(network, event, extra, generator):
+    features = build(network, event, extra, "squared_residual")
+    x, shift = torch.randn(4, *event, generator=generator), torch.randn(event, generator=generator)
+    before = features.outputs(x, torch.zeros(4))
+    if network not in (MLPFeatures, DecoderFeatures):
+        with pytest.raises(InputError, match="has no bias for every entry"):
+            features.rescale_outputs(2.0, shift)
+        return
+    features.rescale_outputs(2.0, shift)
+    torch.testing.assert_close(features.outputs(x, torch.zeros(4)), 2 * before + shift, rtol=1e-4, atol=1e-5)

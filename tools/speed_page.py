@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 ASSETS, PAGE = ROOT / "docs" / "assets" / "speed", ROOT / "docs" / "lab" / "speed.md"
-SUITES = ("sums", "sliced", "scaling", "latency")
+SUITES = ("sums", "sliced", "drift", "scaling", "latency")
 OTHER = "POT (W2)"  # another divergence
 
 INTRODUCTION = """\
@@ -51,6 +51,12 @@ here for orientation only: it projects and sorts both clouds, then matches quant
 SCALING = """\
 The median time of a velocity as one of the sizes grows, float32, {threads} thread(s): MMD with the Gaussian kernel,
 SlicedMMD with 100 orthogonal directions drawn anew."""
+DRIFT = """\
+The velocity of {n} particles to {m} samples, d = {d}, float32, Laplace kernel of bandwidth {bandwidth:g}: the mean-shift drift of
+`Drift`, the same formula from two matrices of weights in plain torch, and the batch form of Deng et al. (2026) in plain torch,
+which holds all pairs. It is **another drift**: its softmax over columns needs all pairs at once. Every method has a process of
+its own. Seconds are CPU seconds, the quickest of {repeats}; memory is what was added to the peak. Errors are relative, against
+the same formula in float64, of {checked[0]} particles and {checked[1]} samples."""
 GOALS = """\
 What this version set out to reach, with the same kind of directions on both sides. Where it falls short, the reasons are:
 
@@ -75,7 +81,7 @@ def main() -> None:
     reports = {suite: json.loads((folder / f"bench-{suite}.json").read_text()) for suite in SUITES}
     ASSETS.mkdir(parents=True, exist_ok=True)
     sections = [
-        section(reports[suite]) for suite, section in zip(SUITES, (sums, sliced, scaling, latency), strict=True)
+        section(reports[suite]) for suite, section in zip(SUITES, (sums, sliced, drift, scaling, latency), strict=True)
     ]
     slower = ["## Where mmdflow is not ahead", *behind(reports["sums"], reports["sliced"])]
     goals_met = ["## Goals", GOALS, goals(reports)]
@@ -206,6 +212,18 @@ def goals(reports: dict[str, dict[str, Any]]) -> str:
     first = next(row["first_ms"] for row in reports["latency"]["rows"] if row["cache"] == "empty")
     rows.append(["first velocity, nothing compiled yet", "", "2000 ms", f"{first:.0f} ms"])
     return markdown(["work", "against", "goal", "measured"], rows)
+
+
+def drift(report: dict[str, Any]) -> list[str]:
+    """Return the section of the drift."""
+    repeats = next(iter(report["methods"].values()))["repeats"]
+    text = DRIFT.format(**{key: report[key] for key in ("n", "m", "d", "bandwidth", "checked")}, repeats=repeats)
+    table = [
+        [name, number(of["seconds"]), f"{of['ratio']:.2g}", number(of["mb"]), f"{of['error']:.0e}"]
+        for name, of in report["methods"].items()
+    ]
+    header = ["method", "seconds", "ratio", "MB", "error"]
+    return [*heading("A drift", report, [wrapped(text)]), markdown(header, table)]
 
 
 def scaling(report: dict[str, Any]) -> list[str]:

@@ -9,12 +9,17 @@ from torch import nn
 
 from mmdflow import DivergedError, DMMDPipeline, Drift, Gaussian, InputError, Laplace, VPSchedule
 from mmdflow.data import load
+from mmdflow.divergences.drifts import to_unit_rms
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.functional import mmd2
 from mmdflow.kernels import median_bandwidth
+from mmdflow.methods import get_method
 from mmdflow.methods.drifting import (
+    AlternatingLoss,
     BatchFields,
     Classes,
+    DistillationLoss,
+    DistillationSettings,
     DriftingLoss,
     DriftingLossSettings,
     DriftingPipeline,
@@ -28,10 +33,12 @@ from mmdflow.methods.drifting import (
     class_shifts,
     cluster_centres,
     dmmd_spaces,
+    start_at,
+    untrained,
 )
 from mmdflow.methods.drifting.fields import Meeting
 from mmdflow.methods.drifting.recipe import DriftingRecipe
-from mmdflow.recipe import FeaturesSpec
+from mmdflow.recipe import BatchTrainingSpec, FeaturesSpec
 from tests.methods.common import (
     change_config,
     check_draws_from_its_generator_alone,
@@ -194,10 +201,7 @@ def test_loss_draws_from_its_generator_alone():
 def test_a_narrow_start_does_not_collapse(family, num_steps):
     """Digits from a generator whose outputs spread by 1 percent of the data's: the recipes' fields spread it again."""
     data = load("digits")
-    made_by = network((1, 8, 8), width=64).float()
-    with torch.no_grad():
-        made_by.read_out.weight.mul_(0.01 * float(data.train.std(0).mean()) / 0.2)
-        made_by.read_out.bias.copy_(data.train.mean(0).clamp(-0.9, 0.9).atanh().flatten())
+    made_by = narrow_network(data.train.flatten(1))
     (space,) = measured(Pixels(), events=data.train[:300])
     loss, draws = DriftingLoss(Generator(made_by, 1.0), [space], read(f"{family}-digits").loss), seeded()
     optimiser = torch.optim.Adam(made_by.parameters(), 5e-3)
@@ -216,6 +220,63 @@ def test_a_narrow_start_does_not_collapse(family, num_steps):
         made = loss.generator(torch.randn(300, 1, 8, 8, generator=draws))
     kernel, mean = Gaussian(2.0), data.train.mean(0).expand(300, -1, -1, -1)
     assert mmd2(made, data.test, kernel) < 0.35 * mmd2(mean, data.test, kernel, unbiased=False)
+
+
+def narrow_network(data):
+    """A network whose outputs, through tanh, have the mean of the data and about 1 percent of their spread."""
+    made_by = network((1, 8, 8), width=64).float()
+    with torch.no_grad():
+        made_by.read_out.weight.mul_(0.01 * float(data.std(0).mean()) / 0.2)
+        made_by.read_out.bias.copy_(data.mean(0).clamp(-0.9, 0.9).atanh())
+    return made_by
+
+
+def published_batch_form(x, y, tau):
+    """The batch form as published: own distances raised by 100 in place of a mask, affinities floored before the root."""
+    joined = torch.cat([x, y])
+    distances = torch.cdist(x, joined)
+    logits = distances / distances.mean() + 100 * torch.eye(len(x), len(joined))
+    affinity = (-logits / tau).softmax(0) * (-logits / tau).softmax(1)
+    affinity = affinity.clamp_min(1e-6).sqrt()
+    push, pull = affinity[:, : len(x)], affinity[:, len(x) :]
+    pull, push = pull * push.sum(1, keepdim=True), push * pull.sum(1, keepdim=True)
+    return pull @ y - push @ x - (pull.sum(1, keepdim=True) - push.sum(1, keepdim=True)) * x
+
+
+def test_a_narrow_generator_stays_narrow_under_the_published_form_and_spreads_under_ours():
+    """Digits from outputs of 1 percent of the data's spread, along fields of equal lengths; the floor is what holds it back."""
+    data = load("digits").train.flatten(1)
+    median, spreads = float(median_bandwidth(data[:300])), {}
+    for name, field in (
+        ("ours", lambda x, y, tau: Drift(y, Laplace(tau * median), normalization="batch").velocity(x)),
+        ("published", published_batch_form),
+    ):
+        made_by, draws = narrow_network(data), seeded()
+        optimiser = torch.optim.Adam(made_by.parameters(), 5e-3)
+        for _ in range(60):
+            y = data[torch.randint(len(data), (96,), generator=draws)]
+            x = made_by.outputs(torch.randn(96, 1, 8, 8, generator=draws), torch.zeros(96)).tanh().flatten(1)
+            velocity = to_unit_rms(sum(to_unit_rms(field(x.detach(), y, tau)) for tau in (0.02, 0.05, 0.2)))
+            optimiser.zero_grad()
+            (x - (x + velocity).detach()).square().mean().backward()
+            optimiser.step()
+        spreads[name] = float(x.detach().std(0).mean() / y.std(0).mean())
+    assert spreads["published"] < 0.07
+    assert spreads["ours"] > 0.2
+
+
+@pytest.mark.parametrize("bound", [None, 1.0, 2.0])
+@pytest.mark.parametrize("spread", [0.01, 0.8])
+def test_a_start_has_the_mean_and_the_spread_that_are_asked_for(bound, spread):
+    data = load("digits").train[:400].double()
+    generator = Generator(network((1, 8, 8)), bound)
+    start_at(generator, data, spread, seeded())
+    made = generator(torch.randn(2000, 1, 8, 8, dtype=torch.float64, generator=seeded(1)))
+    found, wanted = ((x - x.mean(0)).square().mean().sqrt() for x in (made, data))
+    assert float(found / wanted) == pytest.approx(spread, rel=0.08)
+    inside = data.mean(0).abs() < 0.9
+    lowered = 0.0 if bound is None else 0.35  # tanh draws means inwards where the spread is large
+    assert float((made.mean(0) - data.mean(0))[inside].detach().abs().max()) < 0.02 + (0.2 + lowered) * spread
 
 
 def test_generated_events_that_are_not_finite_are_told():
@@ -278,6 +339,73 @@ def test_a_generator_trains_in_the_features_of_a_dmmd():
         loss(cloud(64, seed=int(torch.randint(1000, (), generator=draws))), draws).total.backward()
         optimiser.step()
     assert float((generator.network.shift.detach() - 1).abs().max()) < 0.35  # from 2
+
+
+def test_an_untrained_network_has_the_shape_of_the_trained_one():
+    trained, control = (
+        dmmd_spaces(SpacesSettings(model="digits", levels=[0.2], untrained=new), (1, 8, 8))[0].module
+        for new in (False, True)
+    )
+    assert control.config() == trained.config()
+    assert not torch.equal(control.read_out.weight, trained.read_out.weight)
+    again = untrained(trained)
+    assert torch.equal(again.read_out.weight, control.read_out.weight)
+
+
+# ---- features that are trained beside, and distillation
+
+
+def beside():
+    dataset = load("digits")
+    recipe = read("drifting-digits", "--spaces.recipe=dmmd-digits", "--spaces.levels=[0.2]", "--features.width=16")
+    return get_method("drifting").make_system().loss(recipe, dataset), dataset.train[:256], recipe
+
+
+def test_features_beside_learn_by_their_own_loss_alone_and_the_generator_by_its_own():
+    loss, batch, recipe = beside()
+    assert isinstance(loss, AlternatingLoss)
+    terms = loss(batch, seeded())
+    terms.total.backward()
+    ours = {name: p.grad.clone() for name, p in loss.features.named_parameters()}
+    loss.zero_grad()
+    terms.features.total.backward()  # what the DMMD's loss alone gives: no generated event reaches the features
+    assert all(torch.equal(p.grad, ours[name]) for name, p in loss.features.named_parameters())
+    assert all(p.grad is None for p in loss.generator.parameters())
+    assert all(p.grad is None for p in loss.averaged.parameters())
+    groups = loss.parameter_groups()
+    assert [part for part, _ in groups] == [loss.generator, loss.features]
+    assert groups[1][1] * recipe.training.step_size == pytest.approx(read("dmmd-digits").training.step_size)
+    assert {"spread", "features_loss", "features_slope"} <= terms.scalars().keys()
+
+
+def test_the_averaged_features_follow_the_trained_ones():
+    loss, batch, _ = beside()
+    trained = loss.features.kernel.features
+    before = loss.averaged.read_out.weight.clone()
+    with torch.no_grad():
+        trained.read_out.weight.add_(1.0)
+    loss(batch, seeded())
+    torch.testing.assert_close(loss.averaged.read_out.weight, before + 0.01)
+    (space,) = (space for space in loss.drifting.spaces if space.by_batch)
+    drawn = space.draw(batch[:64], seeded())
+    assert all(0.5 < median_bandwidth(phi) / math.sqrt(phi.shape[1]) < 2 for phi in space(batch[:64], drawn))
+
+
+def test_distillation_regresses_the_end_points_of_the_flow():
+    teacher = pipeline((2,))
+    loss = DistillationLoss(Generator(network((2,)).float()), teacher, 300, scale=0.5)
+    loss.enter(0, seeded())
+    torch.testing.assert_close(loss.ends, teacher(particles=loss.sources).particles)
+    terms = loss(torch.zeros(64, 2), seeded(1))
+    rows = torch.randint(300, (64,), generator=seeded(1))
+    expected = (loss.generator(loss.sources[rows]) - 0.5 * loss.ends[rows]).square().mean()
+    torch.testing.assert_close(terms.total, expected)
+    optimiser = torch.optim.Adam(loss.generator.parameters(), 1e-2)
+    for step in range(300):
+        optimiser.zero_grad()
+        loss(torch.zeros(128, 2), seeded(step)).total.backward()
+        optimiser.step()
+    assert float(loss(torch.zeros(300, 2), seeded()).total.detach()) < 0.05 * float(terms.total.detach())
 
 
 def test_bad_spaces(tmp_path, unchecked):
@@ -475,7 +603,9 @@ def test_recipes_are_on_equal_terms(data):
     for family, field in fields.items():
         recipe = read(f"{family}-{data}")
         assert (recipe.system, recipe.loss.field) == ("drifting", field)
-        assert (recipe.features, recipe.data, recipe.spaces) == (ddpm.features, ddpm.data, SpacesSettings())
+        images = data in ("mnist", "fashion")
+        assert recipe.features == (read(f"drifting-{data}") if images else ddpm).features
+        assert (recipe.data, recipe.spaces, recipe.start) == (ddpm.data, SpacesSettings(), 0.8 if images else None)
         assert recipe.evaluation.num_samples == ddpm.evaluation.num_samples
         assert recipe.bounded == (data != "checkerboard")
 
@@ -504,6 +634,33 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),
         (DriftingLossSettings, {"max_guidance": 2.0}, "loss.max_guidance = 2 without loss.classes"),
         (SpacesSettings, {"pixels": False}, "spaces.pixels = False without spaces.model"),
+        (
+            SpacesSettings,
+            {"model": "digits", "recipe": "dmmd-digits"},
+            "spaces.recipe = 'dmmd-digits' with spaces.model",
+        ),
+        (SpacesSettings, {"untrained": True}, "spaces.untrained = True without spaces.model"),
+        (DistillationSettings, {"num_pairs": 0}, "distillation.num_pairs = 0"),
+        (DriftingRecipe, {"start": 0.0}, "start = 0"),
+        (
+            DriftingRecipe,
+            {"spaces": SpacesSettings(recipe="dmmd-digits"), "training": BatchTrainingSpec(batch_size=64)},
+            "training.batch_size = 64 with spaces.recipe = 'dmmd-digits': must be at least 128",
+        ),
+        (DriftingRecipe, {"spaces": SpacesSettings(recipe="ddpm-digits")}, "spaces.recipe = 'ddpm-digits'"),
+        (
+            DriftingRecipe,
+            {
+                "spaces": SpacesSettings(recipe="dmmd-digits"),
+                "loss": DriftingLossSettings(field="mmd", landmarks=5),
+            },
+            "loss.landmarks = 5 with spaces.recipe",
+        ),
+        (
+            DriftingRecipe,
+            {"distillation": DistillationSettings(model="digits"), "loss": DriftingLossSettings(classes=2)},
+            "loss.classes = 2 with distillation.model",
+        ),
         (SpacesSettings, {"levels": []}, r"spaces.levels = \[\]"),
         (SpacesSettings, {"levels": [1.5]}, r"spaces.levels = 1.5: must be a number in \[0, 1\]"),
         (SpacesSettings, {"levels": [0.5], "levels_per_step": 2}, "spaces.levels_per_step = 2: must be at most 1"),

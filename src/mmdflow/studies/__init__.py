@@ -38,6 +38,7 @@ NAMES = (
     "sliced-distances",
     "sliced-momentum",
     "sliced-kernels",
+    "one-step",
 )
 
 

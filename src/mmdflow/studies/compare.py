@@ -164,7 +164,7 @@ def compare(settings: ComparisonSettings, folder: Path, *, progress: bool = Fals
     plots.check_matplotlib()
     make_folder(folder / "runs")
     reports: dict[str, list[dict[str, Any]]] = {name: [] for name in settings.names}
-    with _one_thread():
+    with one_thread():
         for seed in range(settings.seeds):
             for name in settings.names:
                 report = _report(settings, name, seed, folder, progress)
@@ -363,7 +363,8 @@ def shown_number(value: float | None) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Use one thread inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
