@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from mmdflow import MMD, Drift, Gaussian, InputError, Laplace, Matern, RationalQuadratic, Riesz, flow
+from mmdflow import MMD, Drift, Gaussian, InputError, Laplace, Matern, RationalQuadratic, Riesz, flow, ops
 from mmdflow.divergences.drifts import NORMALIZATIONS
+from mmdflow.ops import cpu
 
 KERNELS = [
     Gaussian(0.7),
@@ -105,6 +106,37 @@ def test_sharp_is_a_gradient_and_mean_shift_is_not():
     assert asymmetry("sharp") < 1e-8
     assert asymmetry("none") < 1e-8
     assert asymmetry("mean-shift") > 1e-3
+
+
+@pytest.mark.parametrize("d", [1, 3, 40])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("normalization", ["mean-shift", "sharp"])
+def test_compiled_drifts_are_the_plain_ones(normalization, kernel, d):
+    x, y = (points / math.sqrt(d) for points in clouds(d=d))
+    drift = Drift(y, kernel, normalization=normalization)
+    with ops.backend("reference"):
+        expected = drift.velocity(x)
+    with ops.backend("compiled"):
+        torch.testing.assert_close(drift.velocity(x), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "passes"), [(Laplace(0.8), 2), (Gaussian(0.7), 2), (Matern(1.5, 0.9), 2), (Riesz(), 4)]
+)
+def test_a_pass_over_the_pairs_gives_the_sum_and_the_gradient_of_the_companion(monkeypatch, kernel, passes):
+    """Of another kernel whose rate is not the density's, two passes do."""
+    calls, add = [], cpu.add
+    monkeypatch.setattr(cpu, "add", lambda *arguments: (calls.append(1), add(*arguments)))
+    x, y = clouds(d=20)
+    weights = torch.full((len(y),), 1 / len(y), dtype=torch.float64)
+    companion = Laplace(0.3) if passes == 4 else kernel.companion()
+    for _ in range(2):
+        with ops.backend("compiled"):
+            value, slope = ops.sum_and_grad(kernel, companion, x, y, weights)
+    assert len(calls) == passes
+    with ops.backend("reference"):
+        torch.testing.assert_close(value, ops.kernel_sum(kernel, x, y, weights), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(slope, ops.kernel_sum_grad(companion, x, y, weights), rtol=1e-10, atol=1e-12)
 
 
 def test_batch_form_is_the_loop():

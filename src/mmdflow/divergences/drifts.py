@@ -146,11 +146,13 @@ class Drift:
         if self.normalization == "sinkhorn":
             return self._sinkhorn(z, x, weights, cloud)
         data = _Cloud(self.target, self.target_weights)
-        pull, push = (ops.kernel_sum_grad(self.companion, z, c.points, c.weights) for c in (data, cloud))
         if self.normalization == "none":
+            pull, push = (ops.kernel_sum_grad(self.companion, z, c.points, c.weights) for c in (data, cloud))
             return pull - push
         density = self.kernel if self.normalization == "mean-shift" else self.companion
-        attraction, repulsion = (ops.kernel_sum(density, z, c.points, c.weights) for c in (data, cloud))
+        (attraction, pull), (repulsion, push) = (
+            ops.sum_and_grad(density, self.companion, z, c.points, c.weights) for c in (data, cloud)
+        )
         if cloud.masked:
             repulsion = repulsion - cloud.weights[: cloud.masked] * density.diag(z)
         tiny = torch.finfo(z.dtype).tiny

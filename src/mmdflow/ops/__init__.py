@@ -13,6 +13,7 @@ from mmdflow.ops.dispatch import (
     tightened,
     within,
 )
+from mmdflow.ops.joint import sum_and_grad
 
 __all__ = [
     "backend",
@@ -21,6 +22,7 @@ __all__ = [
     "kernel_sum",
     "kernel_sum_grad",
     "ranks_compiled",
+    "sum_and_grad",
     "sums",
     "tangent_sum",
     "tangent_sum_grad",

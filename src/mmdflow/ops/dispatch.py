@@ -182,6 +182,11 @@ def tangent_sum_grad(
     return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
 
 
+def is_fast() -> bool:
+    """Return whether sums are taken within a tolerance."""
+    return _backend.get() == "fast"
+
+
 def _leaves_range(kernel: Kernel, z: Tensor, points: Tensor) -> bool:
     """Return whether float32 has not the range for sums that float64 may take."""
     if not kernel.any_dtype or z.dtype == torch.float64:
