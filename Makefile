@@ -1,5 +1,5 @@
 # Everything runs in .venv, made on first use; stamp files make later calls quick.
-#   make demo     train a DMMD on handwritten digits, sample it, judge it
+#   make demo     train a DMMD on handwritten digits, sample it, judge it; then a one-step generator for a minute
 #   make test     run the tests
 #   make release  build the distributions and try them
 # With a CUDA build of PyTorch already in $(PYTHON): make TORCH=system demo
@@ -43,6 +43,9 @@ demo: install
 	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/samples.png --save $(RUN)/samples.npz
 	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/flow.gif
 	$(BIN)/mmdflow evaluate $(RUN)
+	@if [ -f $(RUN)-onestep/recipe.yaml ]; then $(BIN)/mmdflow train --resume $(RUN)-onestep; \
+	else $(BIN)/mmdflow train drifting-digits --output=$(RUN)-onestep --training.max_seconds=60; fi
+	$(BIN)/mmdflow sample $(RUN)-onestep -n 64 -o $(RUN)-onestep/samples.png
 
 test: dev
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

@@ -248,7 +248,8 @@ class OneStep(Study):
 
     def _generated(self, row: Row, judges: Mapping[str, DistanceJudge]) -> Generated:
         distances: dict[str, list[float]] = {name: [] for name in judges}
-        steps, shown = [], None
+        steps: list[int] = []
+        shown: Tensor | None = None
         for seed in range(self.seed, self.seed + self.seeds):
             try:
                 pipeline = self._pipeline(row, seed)

@@ -43,8 +43,8 @@ class DistillationLoss(nn.Module):
 
     def enter(self, stage: int, generator: torch.Generator) -> None:
         """Make the pairs."""
-        parts, device = [], generator.device
-        draws = torch.Generator().manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=device)))
+        seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+        draws, parts = torch.Generator().manual_seed(seed), []
         for part in self.sources.split(_TOGETHER):
             noise = torch.randn(part.shape, generator=draws)
             parts.append((noise, self._teacher(particles=noise, generator=draws).particles))
