@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,3 +159,51 @@ def test_finite_entries_are_told_from_others_even_where_their_sum_overflows():
         assert all_finite(torch.tensor(good))
     for bad in ([math.nan, 1.0], [math.inf, 1.0], [math.inf, -math.inf], [high, high, math.nan], [-math.inf, high]):
         assert not all_finite(torch.tensor(bad))
+
+
+KERNELS_OF_BATCHES = [
+    Gaussian(0.7),
+    Laplace(1.0),
+    Riesz(),
+    RationalQuadratic(1.0),
+    Gaussian(1.0) + Laplace(2.0),
+    Linear(),
+    Polynomial(2),
+    Deep(Gaussian(1.0), lambda x: x.flatten(1).sin()),
+]
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("kernel", KERNELS_OF_BATCHES, ids=lambda kernel: type(kernel).__name__)
+def test_a_batch_is_its_problems_one_by_one(kernel, unbiased, generator):
+    x = torch.randn(4, 6, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    y = torch.randn(4, 9, 3, dtype=torch.float64, generator=generator) + 1
+    y[1, :2] = x.detach()[1, :2]  # coincident points
+    together = mmd2(x, y, kernel, unbiased=unbiased, batched=True)
+    one_by_one = torch.stack([mmd2(a, b, kernel, unbiased=unbiased) for a, b in zip(x, y, strict=True)])
+    assert together.shape == (4,)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-12, atol=1e-12)
+    weights = torch.arange(1.0, 5.0, dtype=torch.float64)
+    grads = [torch.autograd.grad(values @ weights, x)[0] for values in (together, one_by_one)]
+    torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-12)
+
+
+def test_batches_of_events_and_of_many_entries(generator):
+    x, y = (torch.randn(3, n, 2, 20, generator=generator) for n in (5, 4))
+    for kernel in (Gaussian(3.0), Riesz()):
+        together = mmd2(x, y, kernel, batched=True)
+        torch.testing.assert_close(together, torch.stack([mmd2(a, b, kernel) for a, b in zip(x, y, strict=True)]))
+        assert together.dtype == torch.float32
+    features = mmd2_of_features(x.flatten(2), y.flatten(2), batched=True)
+    torch.testing.assert_close(features, mmd2(x, y, Linear(), batched=True))
+    assert isinstance(mmd2(x.numpy(), y.numpy(), Gaussian(3.0), batched=True), np.ndarray)
+
+
+def test_a_batch_that_is_none(unchecked):
+    x = torch.zeros(3, 4, 2)
+    with pytest.raises(InputError, match=r"x and y have shapes \[3, 4, 2\] and \[2, 4, 2\]: must be \[B, n, \*event\]"):
+        mmd2(x, x[:2], Gaussian(1.0), batched=True)
+    with pytest.raises(InputError, match="y has event shape|x has event shape"):
+        mmd2(x, torch.zeros(3, 4, 5), Gaussian(1.0), batched=True)
+    with pytest.raises(InputError, match="samples of 4 and 1 points"):
+        mmd2_of_features(x, x[:, :1], batched=True)
