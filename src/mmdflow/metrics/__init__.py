@@ -1,4 +1,9 @@
-"""Measures of how good samples are, of features: the caller's, a small classifier's, or an untrained network's."""
+"""Measures of how good samples are, of features: the caller's, a small classifier's, or an untrained network's.
+
+Functions of whole sets, and objects of torchmetrics (`objects`) that take samples by the batch.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from mmdflow.metrics.classifier import Classifier, ConvolutionalClassifier, ResidualClassifier, train_classifier
 from mmdflow.metrics.frechet import frechet_distance
@@ -11,10 +16,17 @@ from mmdflow.metrics.scores import Estimate, frechet_at_infinity, frechet_interv
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import StopWhenIndistinguishable, gaussian_scales, mmd_test
 
+if TYPE_CHECKING:
+    from mmdflow.metrics.objects import EnergyDistance, FrechetDistance, KernelDistance, MMDMetric
+
 __all__ = [
     "Classifier",
     "ConvolutionalClassifier",
+    "EnergyDistance",
     "Estimate",
+    "FrechetDistance",
+    "KernelDistance",
+    "MMDMetric",
     "ManifoldScores",
     "Memorisation",
     "Moments",
@@ -34,3 +46,14 @@ __all__ = [
     "sliced_w2",
     "train_classifier",
 ]
+
+_OBJECTS = ("EnergyDistance", "FrechetDistance", "KernelDistance", "MMDMetric")
+
+
+def __getattr__(name: str) -> Any:
+    """Return an object of torchmetrics, which is imported when the first is asked for."""
+    if name in _OBJECTS:
+        from mmdflow.metrics import objects
+
+        return getattr(objects, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
