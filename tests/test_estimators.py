@@ -147,6 +147,41 @@ def test_a_new_row_lands_where_its_neighbours_do():
     assert np.abs(transport.transform([[0.0, 0.0]]) - 3).max() < 0.5
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": "gaussian"},
+        {"kernel": Gaussian(1.0), "integrator": Heun()},
+        {"divergence": "sliced", "kernel": Gaussian(1.0)},
+        {"divergence": lambda y: Drift(y, Gaussian(2.0)), "step_size": 0.2},
+    ],
+)
+def test_a_transport_goes_back(settings):
+    transport = MMDTransport(**({"num_steps": 6, "random_state": 0} | settings)).fit(X, Y)
+    np.testing.assert_array_equal(transport.inverse_transform(transport.moved_[::-1]), X[::-1])
+    moved = transport.transform(NEW)
+    back = transport.inverse_transform(np.r_[moved, transport.moved_[:2]])
+    np.testing.assert_allclose(back, np.r_[NEW, X[:2]], rtol=0, atol=1e-9)
+    single = MMDTransport(**({"num_steps": 6, "random_state": 0} | settings)).fit(X.astype(np.float32), Y)
+    np.testing.assert_allclose(single.inverse_transform(single.transform(NEW.astype(np.float32))), NEW, atol=1e-3)
+
+
+def test_what_has_no_way_back_is_told():
+    swinging = MMDTransport(kernel="gaussian", num_steps=5, momentum=0.5).fit(X, Y)
+    np.testing.assert_array_equal(swinging.inverse_transform(swinging.moved_), X)
+    with pytest.raises(InputError, match="momentum = 0.5 with inverse_transform of new rows: must be 0"):
+        swinging.inverse_transform(NEW)
+    remembering = MMDTransport(kernel="gaussian", num_steps=5, integrator="adams_bashforth").fit(X, Y)
+    with pytest.raises(InputError, match="its steps depend on the steps before"):
+        remembering.inverse_transform(NEW)
+    few = MMDTransport(num_steps=3, step_size=0.5).fit([[-1.0], [1.0]], [[5.0], [6.0]])
+    beside = few.moved_[:1] + 0.01  # each particle repels what is near it by a step: nothing comes to lie so near
+    with pytest.raises(
+        InputError, match=r"no start is found for 1 of 2 rows, row 1 the first: the flow is not one to one"
+    ):
+        few.inverse_transform(np.r_[few.moved_[:1], beside])
+
+
 def test_points_of_a_quantizer_settle_on_atoms():
     x = np.array([[0.0]] * 30 + [[5.0]] * 10)
     few = MMDQuantizer(2, init=[[1.0], [4.0]], num_steps=1000).fit(x)  # the energy distance has a corner at each

@@ -26,6 +26,31 @@ _DTYPES = (np.float64, np.float32)
 _NORMAL = 1000
 
 
+class _Places:
+    """Where each of some rows lies among them; equal rows are taken in turn."""
+
+    def __init__(self, rows: np.ndarray[Any, np.dtype[Any]]) -> None:
+        self.dtype = rows.dtype
+        self._rows: dict[bytes, list[int]] = {}
+        for i, row in enumerate(_keys(rows)):
+            self._rows.setdefault(row, []).append(i)
+
+    def exchanged(
+        self, rows: np.ndarray[Any, np.dtype[Any]], values: np.ndarray[Any, np.dtype[Any]]
+    ) -> tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]:
+        """Return for rows that are known the values of the same place, and the numbers of the others."""
+        out, new = np.empty(rows.shape, values.dtype), []
+        seen: dict[bytes, int] = defaultdict(int)
+        for i, row in enumerate(_keys(rows.astype(self.dtype, copy=False))):
+            places = self._rows.get(row)
+            if places is None:
+                new.append(i)
+            else:
+                out[i] = values[places[min(seen[row], len(places) - 1)]]
+                seen[row] += 1
+        return out, np.array(new, int)
+
+
 class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Move the rows of X onto a target sample along the gradient flow of a divergence, and new rows along the same flow.
 
@@ -108,30 +133,60 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.divergence_ = field
         if isinstance(field, Divergence):
             self.values_ = np.array([float(field(X)), float(field(self.moved_))])
-        self._places: dict[bytes, list[int]] = defaultdict(list)
-        for i, row in enumerate(_keys(X)):
-            self._places[row].append(i)
-        self._places.default_factory = None
+        self._places, self._ends = _Places(X), _Places(self.moved_)
         return self
 
     def transform(self, X: Any) -> Any:
         """Return where the rows of X go, [k, d]: fitted rows to where they ended, new ones along the recorded flow."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=_DTYPES, order="C", reset=False)
-        moved = np.empty(X.shape, self.moved_.dtype)
-        new: list[int] = []
-        seen: dict[bytes, int] = defaultdict(int)
-        for i, row in enumerate(_keys(X.astype(self.moved_.dtype, copy=False))):
-            places = self._places.get(row)
-            if places is None:
-                new.append(i)
-            else:  # equal rows take the places of equal rows in turn
-                moved[i] = self.moved_[places[min(seen[row], len(places) - 1)]]
-                seen[row] += 1
-        if new:
+        moved, new = self._places.exchanged(X, self.moved_)
+        if len(new):
             rows = np.ascontiguousarray(X[new], self.moved_.dtype)
             moved[new] = flow(self._recording.replay(), rows, **self._step).particles
         return moved.astype(X.dtype, copy=False)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return where rows came from, [k, d]: of `moved_` the fitted rows, of others what the recorded flow takes there.
+
+        Each recorded step is undone by iteration, the last first (`Recording.rewind`). That needs steps that remember nothing:
+        Euler without momentum, the default, or Heun. And the flow must be one to one where the rows lie: a smooth kernel, such
+        as "gaussian", and a small step. A flow that has come to rest has drawn much together, and loses what told rows apart.
+
+        Raises:
+            InputError: for other integrators, or rows for which no start is found.
+
+        Example:
+            >>> import numpy as np
+            >>> rng = np.random.default_rng(0)
+            >>> source, target = rng.normal(size=(100, 2)), rng.normal(size=(200, 2)) + 3
+            >>> transport = MMDTransport(kernel="gaussian", num_steps=40).fit(source, target)
+            >>> new = np.array([[0.5, -0.5]])
+            >>> bool(np.abs(transport.inverse_transform(transport.transform(new)) - new).max() < 1e-6)
+            True
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=_DTYPES, order="C", reset=False)
+        starts = np.asarray(self._recording.frozen[0].particles.cpu())
+        found, new = self._ends.exchanged(X, starts)
+        if len(new):
+            if self._step["momentum"]:
+                raise InputError(
+                    f"momentum = {self._step['momentum']!r} with inverse_transform of new rows: must be 0; they do not know with "
+                    f"which velocity they arrived"
+                )
+            steps = {name: self._step[name] for name in ("step_size", "num_steps", "integrator")}
+            ends = torch.from_numpy(np.ascontiguousarray(X[new], self.moved_.dtype))
+            rows, good = self._recording.rewind(ends, **steps)
+            if not bool(good.all()):
+                bad = int(new[int((~good).nonzero()[0])])
+                raise InputError(
+                    f"X: no start is found for {int((~good).sum())} of {len(X)} rows, row {bad} the first: the flow is not one "
+                    f"to one there, or its steps are too large; a smooth kernel ('gaussian'), a smaller step_size or fewer steps "
+                    f"help"
+                )
+            found[new] = rows.numpy()
+        return found.astype(X.dtype, copy=False)
 
     def _target(self, X: Any, y: Any, random: np.random.RandomState) -> Any:
         if y is not None and np.asarray(y).ndim == 2:

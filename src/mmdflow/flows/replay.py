@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from mmdflow._tensors import along
 from mmdflow.divergences import VelocityField
-from mmdflow.divergences.base import check_particles, dtype_of
+from mmdflow.divergences.base import check_particles, dtype_of, spread_of
 from mmdflow.errors import InputError
+from mmdflow.flows.integrators import Euler, Integrator, make_integrator
 from mmdflow.types import Particles, Points, Step, Weights
+
+#: Iterations for a step that is undone.
+_MOST = 60
 
 
 class Frozen(NamedTuple):
@@ -68,6 +77,47 @@ class Recording:
         """Return the field of further points, for one flow with the same integrator, steps and step sizes."""
         return Replay(self.field, self.frozen)
 
+    def rewind(
+        self, ends: Points, *, step_size: float, num_steps: int, integrator: str | Integrator = "euler"
+    ) -> tuple[Points, Bool[Tensor, " n"]]:
+        r"""Return where points started that a replay takes to `ends`, and which of them were found.
+
+        Each step $y = \Phi_k(z)$ is solved for z, the last first, by $z \leftarrow z + y - \Phi_k(z)$, which converges where
+        the step size times the Lipschitz constant of the velocity is below 1. A point is found if a replay from its start ends
+        within 1e-3 (of float64; else 1e-2) of the spread of the particles.
+
+        Args:
+            ends: [n, *event].
+            step_size: of the recorded flow.
+            num_steps: of it.
+            integrator: of it; one that remembers nothing of the steps before: Euler without momentum, or Heun.
+
+        Raises:
+            InputError: for an integrator that remembers.
+        """
+        stepper = make_integrator(integrator)
+        if stepper.per_particle and not (type(stepper) is Euler and stepper.momentum == 0):
+            raise InputError(
+                f"integrator = {integrator!r}: its steps depend on the steps before, which end points do not know; only "
+                f"integrator='euler' without momentum, and 'heun', can be rewound"
+            )
+        per_step, eps = len(self.frozen) // num_steps, torch.finfo(ends.dtype).eps
+        scale = spread_of(self.frozen[-1].particles)
+
+        def step(k: int, z: Tensor) -> Tensor:
+            part = Replay(self.field, self.frozen[k * per_step : (k + 1) * per_step])
+            return copy(stepper).step(lambda x: -part.velocity(x), z, step_size, k)[0]
+
+        with torch.no_grad():
+            z = ends
+            for k in reversed(range(num_steps)):
+                z = _solved(partial(step, k), z, 100 * eps * scale)
+            again = z
+            for k in range(num_steps):
+                again = step(k, again)
+        near = (1e-3 if ends.dtype == torch.float64 else 1e-2) * scale
+        return z, (again - ends).flatten(1).abs().amax(1) <= near
+
 
 class Replay:
     """The field of points that follow a recorded flow; made by `Recording.replay`.
@@ -105,6 +155,21 @@ class Replay:
             return self.field.velocity(particles, x if at is None else at, held)
         finally:
             _set_state(self.field, now)
+
+
+def _solved(step: Callable[[Tensor], Tensor], y: Tensor, tolerance: float) -> Tensor:
+    """Return z with step(z) = y, as near as the iteration comes, event by event."""
+    z = best = y
+    least = y.new_full((len(y),), torch.inf)
+    for _ in range(_MOST):
+        residual = y - step(z)
+        size = residual.flatten(1).abs().amax(1)
+        better = size < least
+        best, least = torch.where(along(better, z), z, best), torch.where(better, size, least)
+        if bool((least <= tolerance).all()):
+            break
+        z = z + residual
+    return best
 
 
 def _state(field: VelocityField) -> Tensor:
