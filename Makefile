@@ -40,8 +40,8 @@ $(VENV)/.docs: $(VENV)/.installed
 demo: install
 	@if [ -f $(RUN)/recipe.yaml ]; then $(BIN)/mmdflow train --resume $(RUN); \
 	else $(BIN)/mmdflow train dmmd-digits --output=$(RUN); fi
-	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/samples.png --save $(RUN)/samples.npz
-	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/flow.gif
+	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/samples.png --save $(RUN)/samples.npz --overwrite
+	$(BIN)/mmdflow sample $(RUN) -n 64 -o $(RUN)/flow.gif --overwrite
 	$(BIN)/mmdflow evaluate $(RUN)
 	@if [ -f $(RUN)-onestep/recipe.yaml ]; then $(BIN)/mmdflow train --resume $(RUN)-onestep; \
 	else $(BIN)/mmdflow train drifting-digits --output=$(RUN)-onestep --training.max_seconds=60; fi

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, is_dataclass
 from operator import attrgetter
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -46,6 +47,13 @@ def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
         raise KeyboardInterrupt(message()) from None
 
 
+def check_free(options: Options, *files: str | Path | None) -> None:
+    """Raise InputError for a file that is there already, unless --overwrite is given; None stands for no file."""
+    for file in files:
+        if file is not None and not options["overwrite"] and Path(file).exists():
+            raise InputError(f"{file}: is there already; --overwrite replaces it")
+
+
 class Parser:
     """The options of a command.
 
@@ -79,6 +87,10 @@ class Parser:
             self._positional = name
         self._add(self._parser, flags, type, help, **more)
         self._defaults[name] = False if more.get("action") == "store_true" else default
+
+    def add_overwrite(self) -> None:
+        """Add --overwrite, which `check_free` reads."""
+        self.add_argument("--overwrite", action="store_true", help="replace files that are there already")
 
     def add_settings(self, kind: type, values: Any = None) -> None:
         """Add an option a field of a settings dataclass, `--part.field` for one in a part, in a group a part.

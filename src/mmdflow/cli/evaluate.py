@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdflow import _checks, _run_folder
-from mmdflow.cli._options import Options, Parser
+from mmdflow.cli._options import Options, Parser, check_free
 from mmdflow.cli.models import check_device, load, model_parser, refuse_settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _NUM_SAMPLES = 10_000
 #: Particles that flow together there, and particles whose run a page shows.
 _TOGETHER, _SHOWN = 200, 12
 #: Figures of a model's report that stand alone, in this order, below those beside held-out data.
-_ALONE = ("frechet_distance_to_test", "mmd_p_value")
+_ALONE = ("frechet_distance_to_test", "mmd_p_value", "copying_z", "close_share")
 _FACTS = ("num_samples", "subset_size", "nfe", "sample_seconds", "train_seconds")
 
 
@@ -61,6 +61,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--report", type=str, help="a folder for a page to look at: report.html, report.md and pictures"
     )
+    parser.add_overwrite()
     return parser
 
 
@@ -79,6 +80,7 @@ def _judge_model(options: Options) -> None:
     pipeline, settings = load(options)
     folder = Path(options.model)
     is_run = (folder / _run_folder.RECIPE).is_file()
+    check_free(options, options.output, options.figure)
     output = options.output or (folder / _run_folder.METRICS if is_run else None)
     figure = options.figure or (folder / _run_folder.REPORT if is_run else None)
     if output is not None:
@@ -171,6 +173,7 @@ def _check_reference_options(options: Options) -> None:
         protocol(options.protocol)
     check_device(options.device)
     options.seed = _checks.count("seed", 0 if options.seed is None else options.seed, 0)
+    check_free(options, options.output, None if options.report is None else Path(options.report) / "report.html")
     for folder in (options.report, None if options.output is None else Path(options.output).parent):
         if folder is not None:
             make_folder(Path(folder))
@@ -259,10 +262,12 @@ def _table(report: dict[str, Any]) -> str:
     """Return a model's report as text: every figure beside that of held-out data."""
     rows = [("", "samples", "held-out data")]
     for key, value in report.items():
-        if isinstance(value, float) and f"{key}_reference" in report:
-            rows.append((key, f"{value:.4g}", f"{report[f'{key}_reference']:.4g}"))
-    if "frechet_distance_random_split" in report:
-        rows.append(("  of random real splits", "", f"{report['frechet_distance_random_split']:.4g}"))
+        if f"{key}_reference" in report and not isinstance(value, list):
+            both = value, report[f"{key}_reference"]
+            of_samples, held_out = (figure["mean"] if isinstance(figure, dict) else figure for figure in both)
+            rows.append((key, f"{of_samples:.4g}", f"{held_out:.4g}"))
+            if f"{key}_random_split" in report:
+                rows.append(("  of random real splits", "", f"{report[f'{key}_random_split']:.4g}"))
     for key in (*_ALONE, *_FACTS):
         if report.get(key) is not None:
             rows.append((key, f"{report[key]:.4g}" if isinstance(report[key], float) else str(report[key]), ""))

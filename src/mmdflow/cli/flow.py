@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdflow.cli._options import Options, Parser, on_interrupt
+from mmdflow.cli._options import Options, Parser, check_free, on_interrupt
 
 if TYPE_CHECKING:
     from mmdflow.recipe import FlowSpec
@@ -21,7 +21,6 @@ _MUCH = 10**9
 def flow_command(arguments: list[str]) -> None:
     """Move particles onto a target; write them, or the flow."""
     from mmdflow.distributed import current
-    from mmdflow.errors import InputError
     from mmdflow.recipe import FlowSpec
     from mmdflow.recipe.read import Source, read_settings, read_yaml
 
@@ -36,7 +35,7 @@ def flow_command(arguments: list[str]) -> None:
         "--save",
         help="the last particles as .npy, .npz, .csv or .pt; a table, with its other columns, also as .tsv or .parquet",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_overwrite()
     parser.add_settings(FlowSpec)
     options = parser.parse(arguments)
     if options.output is None and options.save is None:
@@ -66,7 +65,6 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
     from mmdflow import plots
     from mmdflow.data import TABLES, check_points_file
     from mmdflow.distributed import current
-    from mmdflow.errors import InputError
     from mmdflow.runs import particles
 
     if options.output is not None:
@@ -74,9 +72,7 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
         plots.check_matplotlib()
     if options.save is not None:
         check_points_file(options.save, table=Path(spec.source.partition("#")[0]).suffix.lower() in TABLES)
-    for file in (options.output, options.save, _applied_file(spec, options)):
-        if file is not None and not options.overwrite and Path(file).exists():
-            raise InputError(f"{file}: is there already; --overwrite replaces it")
+    check_free(options, options.output, options.save, _applied_file(spec, options))
     points = particles.prepare_flow(spec)
     last: dict[int, Any] = {}
     whole = current().size == 1  # of several processes each sees a part

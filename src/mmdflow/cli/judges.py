@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from mmdflow.cli._options import Parser
+from mmdflow.cli._options import Parser, check_free
 
 
 def judges_command(arguments: list[str]) -> None:
@@ -16,11 +16,13 @@ def judges_command(arguments: list[str]) -> None:
     parser.add_argument("--data", type=str, default="digits", help="a data set's name")
     parser.add_argument("-n", "--num_samples", type=int, help="held-out images judged; by default all that there are")
     parser.add_argument("-o", "--output", type=str, help="a JSON file of the same")
+    parser.add_overwrite()
     options = parser.parse(arguments)
 
     from mmdflow._files import make_folder, write_json
     from mmdflow.evaluation.distance import own_judges
 
+    check_free(options, options.output)
     if options.output is not None:
         make_folder(Path(options.output).parent)
     result = own_judges(options.data, options.num_samples)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import Parser, on_interrupt
+from mmdflow.cli._options import Parser, check_free, on_interrupt
 
 
 def reproduce_command(arguments: list[str]) -> None:
@@ -27,6 +27,7 @@ def reproduce_command(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str, default="reproductions", help="folder of the figures and JSON files"
     )
+    parser.add_overwrite()
     options = parser.parse(arguments)
 
     from mmdflow import studies
@@ -43,7 +44,9 @@ def reproduce_command(arguments: list[str]) -> None:
     folder = Path(options.output)
     settings = options.some("scale", "seed", "features")
     done: list[str] = []
-    for name in studies.NAMES if options.name == "all" else (options.name,):
+    names = studies.NAMES if options.name == "all" else (options.name,)
+    check_free(options, *(folder / f"{name}.json" for name in names))
+    for name in names:
         with on_interrupt(partial("Done and saved: {}; not done: {}".format, ", ".join(done) or "nothing", name)):
             report = studies.reproduce(name, studies.module(name), folder, **settings, progress=True)
         done.append(name)
