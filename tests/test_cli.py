@@ -101,7 +101,10 @@ def test_sample_writes_picture_animation_and_arrays(run_folder, tmp_path, capsys
     assert "NFE 4" in capsys.readouterr().out
     assert Image.open(animation).n_frames == 5
     first = np.load(arrays)["samples"]
-    assert main(["sample", str(run_folder), "-n", "5", "--save", str(arrays)]) == 0
+    again = ["sample", str(run_folder), "-n", "5", "--save", str(arrays)]
+    capsys.readouterr()
+    assert "s.npz: is there already; --overwrite replaces it" in complaint(capsys, again)
+    assert main([*again, "--overwrite"]) == 0
     np.testing.assert_array_equal(np.load(arrays)["samples"], first)
     assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
 

@@ -89,7 +89,7 @@ def test_full_scale_one_step_generators_run_from_images_to_samples(tmp_path, fam
             main(["train", f"{family}-cifar10", f"--output={run}", f"--data.path={path}", *QUICK, *small, *classes])
             == 0
         )
-        assert main(["sample", str(run), "-n", "4", f"--save={saved}", "--labels=1"]) == 0
+        assert main(["sample", str(run), "-n", "4", f"--save={saved}", "--labels=1", "--overwrite"]) == 0
 
 
 def test_a_chain_of_networks_climbs_a_pyramid_of_images(tmp_path):

@@ -33,6 +33,10 @@ class InputError(ValueError):
     """
 
 
+class MissingPartError(InputError):
+    """A data set that is there has no part of the name that was asked for, such as test."""
+
+
 class DivergedError(RuntimeError):
     """A computation became non-finite. The message says where, and what to change.
 

@@ -23,7 +23,7 @@ Gradient flows of the Maximum Mean Discrepancy.
 
 commands:
   train RECIPE --output=DIR    train a model; RECIPE is a name (see `mmdflow recipes`) or a YAML file
-  train --resume DIR           go on with an interrupted run
+  train --resume DIR           go on with an interrupted run; --training.max_steps=N makes it longer
   flow --target T -o FILE      move particles onto a toy set, a file of points or a picture
   sample MODEL -o FILE         draw samples from a shipped model, a run or a pipeline folder
   evaluate MODEL               judge a model's samples against its data: a table and JSON

@@ -21,6 +21,7 @@ _MUCH = 10**9
 def flow_command(arguments: list[str]) -> None:
     """Move particles onto a target; write them, or the flow."""
     from mmdflow.distributed import current
+    from mmdflow.errors import InputError
     from mmdflow.recipe import FlowSpec
     from mmdflow.recipe.read import Source, read_settings, read_yaml
 

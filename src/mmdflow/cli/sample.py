@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from mmdflow import _checks
-from mmdflow.cli._options import Options, Parser, on_interrupt
+from mmdflow.cli._options import Options, Parser, check_free, on_interrupt
 from mmdflow.cli.models import load, model_parser
 
 
@@ -55,11 +55,16 @@ def _sample_parser() -> Parser:
     parser.add_argument("--particles_per_run", type=int, help="of --shards, how many flow together; 200 by default")
     parser.add_argument("--source", type=str, help="particles to start from: .npz, .npy, .pt, or a folder of pictures")
     parser.add_argument("--noise_source", action="store_true", help="noise the source forward to t_max first")
-    parser.add_argument("--labels", type=int | list[int], help="a class for all samples, or a [list] of one a sample")
-    parser.add_argument("--known", type=str, help="an event whose masked part is kept: a picture, .npz, .npy or .pt")
+    parser.add_argument("--labels", type=str, help="a class, by number or name, for all, or a [list] of one a sample")
+    parser.add_argument(
+        "--known",
+        type=str,
+        help="an event whose masked part is kept: a picture (fitted to the model's size), .npz, .npy or .pt",
+    )
     parser.add_argument("--mask", type=str, help="where it is known: white in a picture, non-zero in an array")
     parser.add_argument("--monitor", type=str, help="what the run looks like at each level, as a picture or .json")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_overwrite()
     return parser
 
 
@@ -91,6 +96,7 @@ def _check_options(options: Options) -> None:
         plots.check_output(options.output)
     if options.monitor is not None:
         plots.check_monitor_file(options.monitor)
+    check_free(options, options.output, options.save, options.monitor)
 
 
 #: What goes into the picture, or conditions the run, of a call without --shards.
@@ -172,8 +178,26 @@ def _conditions(options: Options, pipeline: Any) -> dict[str, Any]:
         conditions["known"] = _read_events(options.known, options, pipeline)
         conditions["mask"] = _read_mask(options, pipeline)
     if options.labels is not None:
-        conditions["labels"] = torch.as_tensor(options.labels, device=options.device)
+        labels = _labels(options.labels, pipeline.provenance.get("data", {}).get("classes", []))
+        conditions["labels"] = torch.as_tensor(labels, device=options.device)
     return conditions
+
+
+def _labels(text: str, classes: list[str]) -> int | list[int]:
+    """Return the numbers of the classes that a word or a [list] of words names; a class's name goes before its number."""
+    from mmdflow.errors import InputError
+
+    many = text.startswith("[") and text.endswith("]")
+    numbers = []
+    for word in map(str.strip, text[1:-1].split(",") if many else [text]):
+        if word in classes:
+            numbers.append(classes.index(word))
+        elif word.isdecimal():
+            numbers.append(int(word))
+        else:
+            names = f", of the classes {', '.join(classes)}{_checks.near(word, classes)}" if classes else ""
+            raise InputError(f"labels = {text!r}: must be int or a list, in brackets: [a,b]{names}")
+    return numbers if many else numbers[0]
 
 
 def _read_mask(options: Options, pipeline: Any) -> Any:
@@ -183,7 +207,7 @@ def _read_mask(options: Options, pipeline: Any) -> Any:
 
     if data.is_points_file(options.mask):
         return _read_events(options.mask, options, pipeline) != 0
-    pixels = data.read_images(options.mask, 3).to(options.device)
+    pixels = data.read_images(options.mask, 3, _side(pipeline)).to(options.device)
     if bool((pixels.amax(1) - pixels.amin(1) > 0.1).any()):
         raise InputError(f"mask = {options.mask!r}: is a colour picture: must be black and white, white where known")
     return pixels[:, :1] > 0
@@ -208,4 +232,10 @@ def _read_events(file: str, options: Options, pipeline: Any) -> Any:
     from mmdflow import data
 
     channels = pipeline.event_shape[0] if len(pipeline.event_shape) == 3 else 1
-    return data.read_samples(file, channels).to(options.device, torch.float32)
+    return data.read_samples(file, channels, _side(pipeline)).to(options.device, torch.float32)
+
+
+def _side(pipeline: Any) -> int | None:
+    """Return the side of a model's square images, to which pictures are fitted as those that it was trained on."""
+    shape = pipeline.event_shape
+    return shape[1] if len(shape) == 3 and shape[1] == shape[2] else None

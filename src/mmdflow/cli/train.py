@@ -11,6 +11,7 @@ from mmdflow.cli._options import Options, Parser, on_interrupt
 
 if TYPE_CHECKING:
     from mmdflow.recipe import Recipe
+    from mmdflow.recipe.data import ImageData
     from mmdflow.recipe.read import Source
 
 
@@ -32,14 +33,33 @@ def train_command(arguments: list[str]) -> None:
     recipe = _recipe(options)
 
     from mmdflow.distributed import current
+    from mmdflow.recipe.data import ImageData
     from mmdflow.runs import train
 
-    train.build_check(recipe)
+    dataset = train.build_check(recipe)
     ranks = current()
     if ranks.first:
         train.open_run(recipe, Path(options.output), overwrite=options.overwrite)
+        if isinstance(dataset, ImageData):
+            print(_image_line(dataset))
     ranks.wait()
     _run(recipe, Path(options.output))
+
+
+def _image_line(dataset: ImageData) -> str:
+    """Return what is trained on and what is held out, in a line."""
+    shape = " x ".join(map(str, dataset.event_shape))
+    line = f"images:  {len(dataset.train)} of {shape} to train on"
+    if dataset.train.flip:
+        line += ", mirror images counted"
+    if dataset.held_out:
+        taken = ", the same ones always (data.held_out)" if dataset.split else ""
+        line += f"; {dataset.held_out} held out for `mmdflow evaluate`{taken}"
+    if dataset.train.skipped:
+        line += f"; {dataset.train.skipped} that are unreadable left out"
+    if dataset.classes:
+        line += f"; classes {', '.join(f'{i} {name}' for i, name in enumerate(dataset.classes))}"
+    return line
 
 
 def recipe_from(name: str | Path, options: Sequence[str] = ()) -> Recipe:
@@ -62,17 +82,29 @@ def _recipe(options: Options) -> Recipe:
 
 
 def _resume(arguments: list[str]) -> None:
-    """Go on with the run that --resume names, by its own recipe."""
+    """Go on with the run that --resume names, by its own recipe, or make it longer."""
     from mmdflow.errors import InputError
+    from mmdflow.runs import train
     from mmdflow.runs.read import read_recipe
 
-    parser = Parser("train", "Go on with an interrupted run, by its own recipe.")
+    parser = Parser("train", "Go on with an interrupted run, by its own recipe, or with a finished one for more steps.")
     parser.add_argument("--resume", required=True, help="folder of the run")
-    folder = Path(parser.parse(arguments).resume)
+    parser.add_argument("--training.max_steps", type=int, help="of all steps, those that were taken counted")
+    options = parser.parse(arguments)
+    folder, max_steps = Path(options.resume), options["training.max_steps"]
     file = folder / _run_folder.RECIPE
     if not file.is_file():
         raise InputError(f"resume = {folder}: holds no run ({file.name} is missing)")
-    _run(read_recipe(file), folder)
+    if max_steps is None:
+        _run(read_recipe(file), folder)
+        return
+    recipe, done = train.lengthen(folder, max_steps)
+    rate, share = recipe.training.step_size, 1 - done / max_steps
+    print(
+        f"longer:  from step {done} to {max_steps}; the step size goes on as in a run of {max_steps} steps, at "
+        f"{rate * share:.3g} of {rate:g}, and falls to 0 by the end"
+    )
+    _run(recipe, folder)
 
 
 def _peek(arguments: list[str]) -> Options:
@@ -101,7 +133,8 @@ def _train_parser(arguments: list[str]) -> Parser:
         "train",
         "Train a model by a recipe (a name or a YAML file). Every field of it is an option. With RECIPE, --help shows the fields "
         "of its method and their values in it; else the fields of dmmd.",
-        usage="mmdflow train RECIPE --output=DIR [--part.field=VALUE ...]\n       mmdflow train --resume DIR",
+        usage="mmdflow train RECIPE --output=DIR [--part.field=VALUE ...]\n"
+        "       mmdflow train --resume DIR [--training.max_steps=N]",
     )
     _add_options(parser)
     parser.add_settings(kind, read_settings(kind, *sources) if sources and _HELP & {*arguments} else None)
@@ -113,7 +146,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument("--config", action="append", default=[], help="a YAML file of fields, over those of RECIPE")
     parser.add_argument("-o", "--output", help="folder of the run: checkpoints, logs, samples, pipeline")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that is in the output folder")
-    parser.add_argument("--resume", help="folder of an interrupted run to go on with; takes nothing else")
+    parser.add_argument("--resume", help="folder of a run to go on with; takes --training.max_steps besides")
 
 
 def _run(recipe: Recipe, folder: Path) -> None:

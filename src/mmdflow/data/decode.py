@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow._files import cache_folder, new_file
-from mmdflow.data.pixels import as_array, opened
-from mmdflow.errors import InputError, reason
+from mmdflow.data.pixels import as_array, opened, squared
+from mmdflow.errors import InputError, MissingPartError, reason
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +61,14 @@ class Decoded:
         labels: class indices, [n], where all have one.
         skipped: unreadable pictures that were left out.
         revision: of the repository that they came from, where it is known.
+        classes: the names of the classes 0, 1, ..., where they have names.
     """
 
     pixels: NDArray[np.generic]
     labels: Tensor | None
     skipped: int = 0
     revision: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,13 @@ class Encoded:
     open: Callable[[], Opened]
 
     @classmethod
-    def files(cls, files: Sequence[Path], root: Path) -> Encoded:
-        """Return the pictures of files."""
+    def files(cls, files: Sequence[Path], root: Path, labels: Sequence[int] | None = None) -> Encoded:
+        """Return the pictures of files, and their class indices."""
+        known = [None] * len(files) if labels is None else labels
         return cls(
-            files_identity(files, root),
+            files_identity(files, root) + ("" if labels is None else f" {labels}"),
             lambda i: str(files[i]),
-            lambda: Opened(len(files), ((file.read_bytes, None) for file in files)),
+            lambda: Opened(len(files), ((file.read_bytes, label) for file, label in zip(files, known, strict=True))),
         )
 
 
@@ -108,17 +110,26 @@ def decoded(
 ) -> Decoded:
     """Return pictures as bytes of one shape.
 
-    They come from the cache where it has them; a damaged file there gives a warning and is made again.
+    They come from the cache where it has them; a damaged file there gives a warning and is made again. That a source has no
+    such part is kept there, too.
 
     Raises:
+        MissingPartError: if the source has none.
         InputError: for a picture that is unreadable (unless skipped), or of another shape than the first where `size` is None.
     """
     settings = f"{pictures.identity} size={size} crop={crop} channels={channels} corrupt={corrupt} {_RULES}"
     file = cache_folder() / "images" / f"{hashlib.sha256(settings.encode()).hexdigest()[:24]}.npy"
-    rows_file = file.with_suffix(".rows.npz")
+    rows_file, missing_file = file.with_suffix(".rows.npz"), file.with_suffix(".missing")
+    if missing_file.exists():
+        raise MissingPartError(missing_file.read_text())
     decoded = _cached(file, rows_file)
     if decoded is None:
-        labels, skipped, revision = _write(pictures, file, size, crop, channels, corrupt, progress)
+        try:
+            labels, skipped, revision = _write(pictures, file, size, crop, channels, corrupt, progress)
+        except MissingPartError as error:  # only a source that is asked for its parts at last: the hub
+            with new_file(missing_file) as aside:
+                aside.write_text(str(error))
+            raise
         with new_file(rows_file) as aside:
             np.savez(aside, labels=labels, skipped=skipped, revision=revision)
         decoded = _cached(file, rows_file)
@@ -182,7 +193,7 @@ def _write(
                 if image.shape != shape:
                     raise InputError(
                         f"{pictures.name(i)}: is {list(image.shape)}, and the first picture {list(shape)}: must agree; "
-                        f"give a size to crop and resize to"
+                        f"give a size (data.size) to crop and resize to"
                     )
                 out.write(image.tobytes())
                 labels.append(label)
@@ -203,11 +214,4 @@ def _write_header(out: io.BufferedWriter, count: int, shape: tuple[int, ...]) ->
 
 def _picture(data: bytes, size: int | None, crop: int | None, channels: int) -> NDArray[np.uint8]:
     """Return a picture as bytes, [c, h, w]: the centred square, resized, where it is not of that size already."""
-    picture = opened(data, channels)
-    if crop is not None or (size is not None and picture.size != (size, size)):
-        side = min(*picture.size, crop or max(picture.size))
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
-    if size is not None and picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return as_array(picture, channels)
+    return as_array(squared(opened(data, channels), size, crop), channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class ImageSet:
         source: where they come from, for reports.
         flip: whether to hold mirror images too.
         skipped: corrupt images that were left out.
+        classes: the names of the classes 0, 1, ..., where they have names.
 
     Raises:
         InputError: for another dtype or shape, no images, or labels that do not belong to them.
@@ -48,6 +50,7 @@ class ImageSet:
         source: str,
         flip: bool = False,
         skipped: int = 0,
+        classes: tuple[str, ...] = (),
     ) -> None:
         if pixels.dtype != np.uint8:
             raise InputError(f"{source}: holds {pixels.dtype} {_span(pixels)}: must be uint8 in [0, 255]")
@@ -57,17 +60,43 @@ class ImageSet:
             )
         if labels is not None and tuple(labels.shape) != (len(pixels),):
             raise InputError(f"{source}: {len(pixels)} images with {list(labels.shape)} labels do not belong together")
-        self.pixels, self.source, self.flip, self.skipped = pixels, source, flip, skipped
-        self.labels = torch.cat([labels] * 2) if labels is not None and flip else labels
+        self._pixels, self.source, self.flip, self.skipped = pixels, source, flip, skipped
+        self._rows = np.arange(len(pixels))
+        self.classes = classes
+        self._labels = labels
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The bytes, without mirror images, [n, c, h, w]; of a part they are copied."""
+        whole = len(self._rows) == len(self._pixels)
+        return self._pixels if whole else self._pixels[self._rows]  # type: ignore[return-value]
+
+    @property
+    def labels(self) -> Int[Tensor, " n"] | None:
+        """Class indices, those of mirror images too; None where there are none."""
+        return torch.cat([self._labels] * 2) if self._labels is not None and self.flip else self._labels
+
+    def part(self, rows: Int[Tensor, " k"], source: str, *, flip: bool = False) -> ImageSet:
+        """Return the images of some rows, in increasing order, without copying them.
+
+        Args:
+            rows: increasing, without mirror images.
+            source: what the part is, for reports.
+            flip: whether the part holds mirror images too.
+        """
+        part = copy(self)
+        part._rows, part.source, part.flip = self._rows[rows.numpy()], source, flip
+        part._labels = None if self._labels is None else self._labels[rows]
+        return part
 
     def __len__(self) -> int:
         """Return the number of images, mirror images counted."""
-        return len(self.pixels) * (1 + self.flip)
+        return len(self._rows) * (1 + self.flip)
 
     @property
     def event_shape(self) -> tuple[int, int, int]:
         """The shape of an image, (c, h, w)."""
-        _, channels, height, width = self.pixels.shape
+        _, channels, height, width = self._pixels.shape
         return channels, height, width
 
     def __getitem__(self, index: Tensor) -> Float[Tensor, "k c h w"]:
@@ -77,8 +106,8 @@ class ImageSet:
             raise InputError(f"index is {list(index.shape)} of {index.dtype}: must be [k] of integers")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise InputError(f"index holds {rows.min()} to {rows.max()}: must lie in [0, {len(self) - 1}]")
-        mirrored, row = np.divmod(rows, len(self.pixels))
-        bytes_ = torch.from_numpy(np.ascontiguousarray(self.pixels[row])).to(index.device)
+        mirrored, row = np.divmod(rows, len(self._rows))
+        bytes_ = torch.from_numpy(np.ascontiguousarray(self._pixels[self._rows[row]])).to(index.device)
         images = bytes_.float().div_(127.5).sub_(1)
         if mirrored.any():
             which = torch.from_numpy(mirrored.astype(bool)).to(index.device)
@@ -97,8 +126,8 @@ class ImageSet:
     @property
     def second_moment(self) -> float:
         """Mean square of the entries, over at most 10 000 images evenly spaced."""
-        count = min(len(self.pixels), _MOMENT_IMAGES)
-        rows = torch.linspace(0, len(self.pixels) - 1, count).long()
+        count = min(len(self._rows), _MOMENT_IMAGES)
+        rows = torch.linspace(0, len(self._rows) - 1, count).long()
         sums = [float(self[part].double().square().sum()) for part in rows.split(512)]
         return sum(sums) / (count * int(np.prod(self.event_shape)))
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from mmdflow.data.cifar import is_cifar, read_cifar
 from mmdflow.data.decode import CORRUPT, PICTURES, Decoded, Encoded, decoded
 from mmdflow.data.image_set import ImageSet
 from mmdflow.data.tables import HUB, hub_pictures, is_table, table_pictures
-from mmdflow.errors import InputError
+from mmdflow.errors import InputError, MissingPartError
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,9 @@ def images(
     taken in the whole of their range (`mmdflow.data.pixels.upright`). Hidden files and folders are passed over, and files in
     the folder that are no pictures are counted in a warning. A file of several pictures counts as unreadable.
 
+    Where all pictures of a folder, or of its part, lie in sub-folders, and there are two or more of these, they are classes:
+    their names in order are the classes 0, 1, ....
+
     Pictures larger or smaller than `size` are cropped to the centred square, then resized (bicubic, antialiased), once: the
     bytes lie in the cache (MMDFLOW_CACHE) from then on and are memory-mapped. Arrays are not resized.
 
@@ -85,6 +88,7 @@ def images(
         progress: show a bar while pictures are decoded.
 
     Raises:
+        MissingPartError: if the source has no such part.
         InputError: if nothing is there, a picture is unreadable, shapes do not fit, or the hub cannot be reached.
         ImportError: without the package `datasets`, where it is needed.
     """
@@ -105,9 +109,16 @@ def images(
         return decoded(pictures, size=size, crop=crop, channels=channels, corrupt=corrupt, progress=progress)
 
     on_hub = name.startswith(HUB)
-    read = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode)
+    read = decode(hub_pictures(name, split, SPLITS)) if on_hub else _read(path, split, decode, name not in NAMED)
     where = f"{name} at {read.revision}" if read.revision else str(path)
-    images = ImageSet(read.pixels, read.labels, source=f"{where} ({split})", flip=flip, skipped=read.skipped)
+    images = ImageSet(
+        read.pixels,
+        read.labels,
+        source=f"{where} ({split})",
+        flip=flip,
+        skipped=read.skipped,
+        classes=read.classes,
+    )
     wanted = (channels, size or images.event_shape[1], size or images.event_shape[2])
     if images.event_shape != wanted:
         raise InputError(
@@ -130,10 +141,10 @@ def named_folder(name: str) -> Path:
     return where
 
 
-def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded]) -> Decoded:
+def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded], labelled: bool) -> Decoded:
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         if split != "train":
-            raise InputError(
+            raise MissingPartError(
                 f"{path}: is one file, all training data; split = {split!r} needs a folder of train and test"
             )
         return Decoded(*_array(path))
@@ -153,7 +164,31 @@ def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded]) -> Decod
         files = _celeba(files, path / "list_eval_partition.txt", split)
     if not files:
         raise InputError(f"{part}: holds no pictures ({', '.join(sorted(PICTURES))}) for split = {split!r}")
-    return decode(Encoded.files(files, part))
+    classes = _classes(files, path, part) if labelled and not celeba else ()
+    if not classes:
+        return decode(Encoded.files(files, part))
+    labels = [classes.index(file.relative_to(part).parts[0]) for file in files]
+    return replace(decode(Encoded.files(files, part, labels)), classes=classes)
+
+
+def _classes(files: list[Path], path: Path, part: Path) -> tuple[str, ...]:
+    """Return the names of the sub-folders that are classes, those of the other part of the folder too; none where there are none.
+
+    Names that are numbers are sorted as numbers.
+    """
+    own = {file.relative_to(part).parts[:-1][:1] for file in files}
+    if () in own and len(own) > 1:
+        beside = sum(file.parent == part for file in files)
+        log.warning("%s: %d pictures lie beside its sub-folders: these are not taken for classes", part, beside)
+    if () in own or len(own) < 2:
+        return ()
+    names = {name for (name,) in own}
+    others = [path / name for names_of in SPLITS.values() for name in names_of] if part != path else []
+    for other in others:
+        if other != part and other.is_dir():
+            inside = (file.relative_to(other).parts for file in _picture_files(other, warn=False))
+            names |= {parts[0] for parts in inside if len(parts) > 1}
+    return tuple(sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
 
 
 def _part(path: Path, split: str) -> Path:
@@ -164,7 +199,7 @@ def _part(path: Path, split: str) -> Path:
                 return candidate
     parts = [name for names in SPLITS.values() for name in names if (path / name).is_dir()]
     if parts or (split == "test" and not (path / "list_eval_partition.txt").is_file()):
-        raise InputError(
+        raise MissingPartError(
             f"{path}: holds no folder {split}/ (nor {split}.npz, {split}.npy), which split = {split!r} needs"
         )
     return path

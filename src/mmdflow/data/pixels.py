@@ -50,6 +50,23 @@ def upright(picture: Image.Image, channels: int) -> Image.Image:
     return picture.convert(MODES[channels])
 
 
+def squared(picture: Image.Image, size: int | None, crop: int | None = None) -> Image.Image:
+    """Return a picture of `size` x `size` pixels: the centred square, resized (bicubic), where it has another size already.
+
+    Args:
+        picture: of any size.
+        size: the side; the picture's own size where None.
+        crop: side of the centred square; the shorter side where None.
+    """
+    if crop is not None or (size is not None and picture.size != (size, size)):
+        side = min(*picture.size, crop or max(picture.size))
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return picture
+
+
 def as_array(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
     """Return the bytes of a picture of that many channels, [c, h, w]."""
     pixels = np.asarray(picture, np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmdflow._files import reading
 from mmdflow.data.decode import Encoded, Opened, Picture, files_identity
-from mmdflow.errors import InputError, reason
+from mmdflow.errors import InputError, MissingPartError, reason
 
 #: What a data set of the Hugging Face hub begins with: hub:OWNER/NAME[@CONFIG][#REVISION].
 HUB = "hub:"
@@ -94,7 +94,9 @@ def _part(where: str, parts: Mapping[str, Any], split: str, splits: Mapping[str,
     name = next((name for name in splits[split] if name in parts), None)
     if name is None:
         allowed = ", ".join(splits[split])
-        raise InputError(f"{where}: has the parts {', '.join(parts)}: must have one of {allowed}, as split = {split!r}")
+        raise MissingPartError(
+            f"{where}: has the parts {', '.join(parts)}: must have one of {allowed}, as split = {split!r}"
+        )
     return parts[name]
 
 

@@ -91,7 +91,8 @@ FIGURES: tuple[Figure, ...] = (
         "kernel of features",
         "lower",
         "KID (Binkowski et al. 2018): unbiased MMD^2 of (x.y / K + 1)^3, mean and standard deviation (with n, as torchmetrics "
-        "has it) over 100 pairs of subsets of at most 1000. There is no deviation where the subsets are both whole sets.",
+        "has it) over 100 pairs of subsets of at most 1000, 10 of a model against its training data. There is no deviation where "
+        "the subsets are both whole sets.",
     ),
     Figure(
         "inception_score",
@@ -131,7 +132,8 @@ FIGURES: tuple[Figure, ...] = (
         "features",
         "lower",
         "Szekely and Rizzo 2004: 2 E d(x, y) - E d(x, x') - E d(y, y') with the Euclidean distance d, over pairs of different "
-        "points. It is MMD^2 with the kernel -d, unbiased, so it may be negative. At most 10 000 of each.",
+        "points. It is MMD^2 with the kernel -d, unbiased, so it may be negative. At most 10 000 of each. Of a model against its "
+        "training data it is of the entries, at most 2000 of each.",
     ),
     Figure(
         "energy_p_value",

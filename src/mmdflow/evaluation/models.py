@@ -122,7 +122,8 @@ def _provenance(pipeline: Pipeline) -> tuple[DataSpec, dict[str, Any]]:
     try:
         source, drawing = pipeline.provenance["data"], pipeline.provenance["recipe"]["evaluation"]
         names = [name for name in ("name", "path", "size", "channels") if name in source]
-        return DataSpec(**{name: source[name] for name in names}), drawing
+        held_out = source.get("held_out", 0.0)  # older runs trained on all images
+        return DataSpec(**{name: source[name] for name in names}, held_out=held_out), drawing
     except (KeyError, TypeError):
         raise InputError(
             "the pipeline's provenance names no data set and recipe: it cannot be evaluated by name"

@@ -16,10 +16,10 @@ from mmdflow._tensors import to_bytes
 from mmdflow.data import DataSet, ImageSet
 from mmdflow.data.image_sources import NAMED
 from mmdflow.errors import InputError
-from mmdflow.evaluation.data_judges import VALIDATION, kind_of
+from mmdflow.evaluation.data_judges import RANDOM, VALIDATION, kind_of
 from mmdflow.metrics.extractors import FeatureExtractor, feature_extractor
 from mmdflow.recipe import DataSpec
-from mmdflow.recipe.data import judged_data, judged_part
+from mmdflow.recipe.data import judged_data, judged_part, split
 
 log = logging.getLogger(__name__)
 
@@ -173,24 +173,31 @@ def extractor_for(features: str | None, reference: str, device: str = "cpu") -> 
     """Return the features to judge by: of a judge of the reference's own, or what `feature_extractor` knows.
 
     Its own judges are "own" (validation), "report" and "random". By default it is the validation judge of digits, mnist and
-    fashion, and Inception for other references. Networks other than a data set's own compute on `device`.
+    fashion, Inception for the other named sets; for other references the validation judge where there are labels, else
+    "random". Networks other than a data set's own compute on `device`.
 
     Raises:
         InputError: for an unknown name, or a judge that needs labels of a reference that has none.
     """
-    name = features or (VALIDATION.features if reference in _LABELLED else "inception")
-    kind = kind_of(name)
-    if kind is None:
+    name = features or ("inception" if reference in NAMED else None)
+    if name is not None and (kind := kind_of(name)) is None:
         return feature_extractor(name, device)
-    return kind.open(_judged_reference(reference), f"features = {name!r} with reference = {reference!r}")
+    dataset = _judged_reference(reference)
+    if name is None:
+        name = (VALIDATION if VALIDATION.lack(dataset) is None else RANDOM).features
+        kind = kind_of(name)
+    assert kind is not None
+    return kind.open(dataset, f"features = {name!r} with reference = {reference!r}")
 
 
 def _judged_reference(name_or_path: str) -> DataSet:
-    """Return both parts of a reference as the data set that its judges are made of."""
+    """Return both parts of a reference as the data set that its judges are made of; of one part a tenth is held out."""
     if name_or_path in _LABELLED or name_or_path in NAMED:
         return judged_data(DataSpec(name_or_path))
     images = open_images(name_or_path)
-    train, labels = judged_part(images)
     other = other_part(name_or_path, "train", images)
+    if other is None:
+        images, other = split(images, DataSpec().held_out)
+    train, labels = judged_part(images)
     test, test_labels = (train[:0], None) if other is None else judged_part(other)
     return DataSet(name_or_path, train, test, labels, test_labels, images.source)

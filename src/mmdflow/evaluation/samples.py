@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,18 +12,24 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import eight_bits
+from mmdflow.divergences.functional import mmd2
 from mmdflow.evaluation.figures import REFERENCE
 from mmdflow.evaluation.protocols import as_images
 from mmdflow.evaluation.reference import ReferenceStatistics
 from mmdflow.evaluation.statistics import class_figures, manifold_figures
+from mmdflow.kernels import Riesz
 from mmdflow.metrics.extractors import FeatureExtractor
 from mmdflow.metrics.frechet import frechet_distance, warn_if_deficient
+from mmdflow.metrics.memorisation import memorisation
 from mmdflow.metrics.neighbours import nearest_distances
+from mmdflow.metrics.scores import kernel_distance
 from mmdflow.metrics.sliced import sliced_w2
 from mmdflow.metrics.two_sample import mmd_test
 
 #: Samples at most in the permutation test, the nearest-neighbour search and the manifold scores.
 _MOST = 2000
+#: Pairs of subsets of the kernel distance.
+_SUBSETS = 10
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,10 @@ def evaluate_samples(
     the held-out set is balanced over classes, as that of the digits is, no independent draw of real data reaches its
     Frechet distance; `frechet_distance_random_split` is the mean of ten random splits of all real data into as many and the rest.
 
-    Without an extractor there are sliced_w2, mmd2, mmd_p_value, nearest_distance, and the manifold scores of the entries; with
-    one the manifold scores are of its features, and there are Frechet distances, and class figures where it has classes.
-    `judges` names the features of every Frechet distance.
+    Of the entries there are sliced_w2, energy_distance, mmd2, mmd_p_value, nearest_distance, and those of memorisation,
+    copying_z and close_share. Manifold scores and kernel_distance are of the extractor's features, of the entries without one.
+    With an extractor there are Frechet distances, and class figures where it has classes. `judges` names the features of every
+    Frechet distance.
 
     Args:
         samples: what is judged; images are clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be.
@@ -82,7 +89,8 @@ def evaluate_samples(
     subsets = samples[: len(samples) // size * size].split(size)
     reference = test[torch.randperm(len(test), generator=generator)[:size]]
     entries = _Parts(subsets, reference, train, test)
-    mmd2, p_value = mmd_test(subsets[0][:_MOST], reference[:_MOST], generator=generator)
+    value, p_value = mmd_test(subsets[0][:_MOST], reference[:_MOST], generator=generator)
+    nearest, nearest_held_out = (nearest_distances(x[:_MOST], train) for x in (samples, test))
     features = entries if extractor is None else entries.features(extractor)
     report: dict[str, Any] = {
         "num_samples": len(samples),
@@ -90,10 +98,14 @@ def evaluate_samples(
         "features": "raw entries" if extractor is None else extractor.name,
         "sliced_w2": _mean([sliced_w2(s, train, generator=_seeded(seed)) for s in subsets]),
         f"sliced_w2{REFERENCE}": sliced_w2(reference, train, generator=_seeded(seed)),
-        "mmd2": mmd2,
+        "energy_distance": _energy(subsets[0], train, seed),
+        f"energy_distance{REFERENCE}": _energy(reference, train, seed),
+        "mmd2": value,
         "mmd_p_value": p_value,
-        "nearest_distance": float(nearest_distances(samples[:_MOST], train).median()),
-        f"nearest_distance{REFERENCE}": float(nearest_distances(test[:_MOST], train).median()),
+        "nearest_distance": float(nearest.median()),
+        f"nearest_distance{REFERENCE}": float(nearest_held_out.median()),
+        **asdict(memorisation(nearest, nearest_held_out)),
+        **_kernel(features, seed),
         **_manifold(features, _seeded(seed)),
     }
     judges = dict(reports or {})
@@ -113,6 +125,25 @@ def _report_distance(key: str, extractor: FeatureExtractor, parts: _Parts) -> di
         key: _mean([frechet_distance(extractor.features(subset), moments) for subset in parts.subsets]),
         f"{key}{REFERENCE}": frechet_distance(extractor.features(parts.reference), moments),
     }
+
+
+def _energy(x: Tensor, train: Tensor, seed: int) -> float:
+    """Return the energy distance of the entries of events to training events, of few enough of both."""
+    rows = torch.randperm(len(train), generator=_seeded(seed))[:_MOST]
+    first, second = (z.flatten(1).double() for z in (x[:_MOST], train[rows]))
+    return float(mmd2(first, second, Riesz()))
+
+
+def _kernel(parts: _Parts, seed: int) -> dict[str, dict[str, float]]:
+    """Return the kernel distances of samples and of held-out events to training events."""
+    size = min(len(parts.subsets[0]), len(parts.reference), len(parts.train), 1000)
+    first, second = (
+        kernel_distance(
+            x.flatten(1), parts.train.flatten(1), num_subsets=_SUBSETS, subset_size=size, generator=_seeded(seed)
+        ).plain
+        for x in (parts.subsets[0], parts.reference)
+    )
+    return {"kernel_distance": first, f"kernel_distance{REFERENCE}": second}
 
 
 def _manifold(parts: _Parts, generator: torch.Generator) -> dict[str, float]:

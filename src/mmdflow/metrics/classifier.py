@@ -103,6 +103,7 @@ class ConvolutionalClassifier(Classifier):
     file_stem = f"v{version}"
     title = f"classifier v{version}"
     architecture = "3 convolutions"
+    most_passes = 66
 
     def __init__(self, event_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__(event_shape, num_classes)

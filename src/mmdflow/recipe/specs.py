@@ -6,6 +6,7 @@ Every number that shapes a run is a field of a recipe and stands nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mmdflow import _checks, _settings
@@ -35,13 +36,16 @@ class DataSpec:
 
     Attributes:
         name: digits, mnist, fashion, checkerboard, rings, moons, spirals, eight-gaussians or pinwheel; cifar10, celeba64,
-            church64 or images (which needs a path), whose images are decoded by the batch.
+            church64 or images (which needs a path), whose images are decoded by the batch. A folder or file of images, or
+            hub:OWNER/NAME, stands for images with this path.
         path: folder of the IDX files, or what holds the images (hub:OWNER/NAME is on the Hugging Face hub); by default found
             through MMDFLOW_DATA or the hub.
         scale: factor of the data while it is trained on and flowed to; samples are given in the data's own units.
         size: side of the images, of image sets; the named ones have theirs, others keep what they have.
         channels: 1 for grey images, 3 for colour, of image sets; 3 by default.
         flip: whether to train on mirror images too, of image sets.
+        held_out: share of the images that is not trained on but kept for `evaluate`, of image sets without a test part; always
+            the same images, as large a share of every class.
     """
 
     name: str = "digits"
@@ -50,10 +54,15 @@ class DataSpec:
     size: int | None = None
     channels: int | None = None
     flip: bool = False
+    held_out: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the numbers, and that only image sets have the fields of image sets."""
+        if _is_place(self.name):
+            object.__setattr__(self, "path", self.name)
+            object.__setattr__(self, "name", "images")
         _checks.positive("data.scale", self.scale)
+        _checks.interval("data.held_out", self.held_out, 0.0, 1.0, "[)")
         if self.size is not None:
             _checks.count("data.size", self.size)
         if self.channels not in (None, 1, 3):
@@ -70,6 +79,15 @@ class DataSpec:
             raise InputError(
                 "data.path is missing with data.name = 'images': give the folder or file of the images, or hub:OWNER/NAME"
             )
+
+
+def _is_place(name: str) -> bool:
+    """Whether the name of a data set is that of a folder or file, or of a data set of the hub."""
+    if ":" not in name and not Path(name).exists():
+        return False
+    from mmdflow.data import DATASETS, HUB  # slow to load
+
+    return name not in {*DATASETS, "images"} and (name.startswith(HUB) or Path(name).exists())
 
 
 @dataclass(frozen=True)

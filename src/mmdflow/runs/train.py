@@ -19,7 +19,7 @@ import yaml
 from torch import nn
 
 import mmdflow
-from mmdflow import _run_folder, plots
+from mmdflow import _checks, _run_folder, plots
 from mmdflow._amx import spare_amx
 from mmdflow._files import commit, in_use, litter, make_folder, new_file, read_json, remove, write_json
 from mmdflow._lock import locked
@@ -32,6 +32,7 @@ from mmdflow.methods import get_method, load_pipeline
 from mmdflow.methods.base import Pipeline, System, Trained
 from mmdflow.recipe.data import ImageData, load_data
 from mmdflow.recipe.specs import Recipe
+from mmdflow.runs.read import read_recipe
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,11 @@ def build_loss(recipe: Recipe, dataset: DataSet | ImageData) -> nn.Module:
     return get_method(recipe.system).make_system().loss(recipe, dataset)
 
 
-def build_check(recipe: Recipe) -> None:
+def build_check(recipe: Recipe) -> DataSet | ImageData:
     """Load the data and evaluate the loss of a recipe once, so that a mistake shows before a folder is made.
+
+    Returns:
+        The data.
 
     Raises:
         InputError: for settings that do not fit the data or each other.
@@ -59,6 +63,7 @@ def build_check(recipe: Recipe) -> None:
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
     with torch.no_grad(), explain_out_of_memory(recipe):
         build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
+    return dataset
 
 
 @contextmanager
@@ -117,9 +122,65 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
     make_folder(folder)
     if recipe.data.path is not None and not recipe.data.path.startswith(HUB):  # a resume may come from elsewhere
         recipe = replace(recipe, data=replace(recipe.data, path=str(Path(recipe.data.path).resolve())))
+    _write_recipe(recipe, folder)
+    write_json(folder / _run_folder.PROVENANCE, _provenance())
+
+
+def lengthen(folder: Path, max_steps: int) -> tuple[Recipe, int]:
+    """Give a run, finished or not, another number of steps: `train` then goes on from its checkpoint.
+
+    The pipeline of a finished run stays in its place until that of the longer run is there. The step size is that of a run of
+    `max_steps`, from the step that was reached: step_size (1 - s / max_steps). After a finished run, whose step size had come
+    down to 0, it rises at once.
+
+    Args:
+        folder: of the run.
+        max_steps: of all steps, those that were taken counted.
+
+    Returns:
+        The recipe with `max_steps`, and the steps that were taken.
+
+    Raises:
+        InputError: for a run that is bounded by seconds, steps that were taken already, or if another process trains there.
+    """
+    from mmdflow.training.checkpoint import read_checkpoint
+
+    recipe = read_recipe(folder / _run_folder.RECIPE)
+    _checks.count("training.max_steps", max_steps)
+    if recipe.training.max_seconds is not None:
+        raise InputError(
+            f"training.max_steps = {max_steps} with training.max_seconds = {recipe.training.max_seconds:g}: must be left out; "
+            f"the run is bounded by seconds"
+        )
+    with locked(folder):
+        checkpoint = read_checkpoint(folder)
+        done = 0 if checkpoint is None else int(checkpoint["global_step"])
+        if max_steps <= done:
+            raise InputError(f"training.max_steps = {max_steps}: must be more than {done}, the steps that were taken")
+        before = recipe.training.max_steps
+        recipe = replace(recipe, training=replace(recipe.training, max_steps=max_steps))
+        origin = read_json(folder / _run_folder.PROVENANCE) if (folder / _run_folder.PROVENANCE).exists() else {}
+        _write_recipe(recipe, folder)
+        if max_steps != before:
+            write_json(
+                folder / _run_folder.PROVENANCE,
+                {**origin, "max_steps_before": [*origin.get("max_steps_before", []), before]},
+            )
+    return recipe, done
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
     with new_file(folder / _run_folder.RECIPE) as aside:
         aside.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
-    write_json(folder / _run_folder.PROVENANCE, _provenance())
+
+
+def _finished(recipe: Recipe, folder: Path) -> bool:
+    """Whether a run folder holds the pipeline of a recipe, and not that of a shorter run which was made longer."""
+    if not (folder / _run_folder.PIPELINE).is_dir():
+        return False
+    made = read_json(folder / _run_folder.PIPELINE / "config.json").get("provenance", {}).get("recipe", {})
+    steps = made.get("training", {}).get("max_steps", recipe.training.max_steps)
+    return bool(steps == recipe.training.max_steps)
 
 
 def train(
@@ -140,12 +201,12 @@ def train(
         DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
-    if (folder / _run_folder.PIPELINE).is_dir():
+    if _finished(recipe, folder):
         return load_pipeline(folder / _run_folder.PIPELINE)
     if not current().first:
         return _train(recipe, folder, progress=False, clock=clock)
     with locked(make_folder(folder)):
-        if (folder / _run_folder.PIPELINE).is_dir():  # by now
+        if _finished(recipe, folder):  # by now
             return load_pipeline(folder / _run_folder.PIPELINE)
         for path in litter(folder, _run_folder.FILES):
             log.warning("%s: left by a process that was killed; removed", path)
@@ -181,7 +242,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     provenance = {
         **origin,
         "device": str(module.trained_on),
-        "data": {**asdict(recipe.data), "source": dataset.source},
+        "data": {**asdict(recipe.data), "source": dataset.source, **_classes(dataset)},
         "steps": module.steps,
         "train_seconds": round(module.seconds, 2),
         "recipe": _plain(asdict(recipe)),
@@ -196,6 +257,12 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
         pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
         _draw_curves(folder)
     return pipeline
+
+
+def _classes(dataset: DataSet | ImageData) -> dict[str, Any]:
+    """Return the names of the classes for the provenance, where they have names."""
+    names = dataset.classes if isinstance(dataset, ImageData) else ()
+    return {"classes": list(names)} if names else {}
 
 
 def _networks(learned: nn.Module) -> list[FeatureNetwork]:

@@ -89,7 +89,13 @@ class Checkpoints(L.Callback):
 
 
 class StepProgress(L.Callback):
-    """One bar over all steps, or over the seconds of a training that is bounded by them, with ETA and the parts of the loss."""
+    """One bar over all steps, or over the seconds of a training that is bounded by them, with ETA and what was logged last.
+
+    That is the loss and the first few of its parts, `_SHOWN` in front.
+    """
+
+    #: What comes first on the bar, and how many numbers fit.
+    _SHOWN, _MOST = ("loss", "mmd2", "slope"), 3
 
     def __init__(self, max_steps: int, max_seconds: float | None = None) -> None:
         self.max_steps, self.max_seconds = max_steps, max_seconds
@@ -110,9 +116,12 @@ class StepProgress(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Move on."""
         self.bar.update(max(0, self._done(trainer, pl_module) - self.bar.n))
-        values = trainer.progress_bar_metrics
-        if values and trainer.global_step % 50 == 1:
-            self.bar.set_postfix({k: f"{float(v):.3g}" for k, v in values.items()}, refresh=False)
+        if isinstance(pl_module, LossModule) and trainer.global_step % pl_module.log_every == 0:
+            values = trainer.progress_bar_metrics
+            names = [name for name in self._SHOWN if name in values]
+            names += [name for name in values if name not in names]
+            shown = {name: f"{float(values[name]):.3g}" for name in names[: self._MOST]}
+            self.bar.set_postfix(shown, refresh=trainer.global_step == trainer.max_steps)
 
     def _done(self, trainer: L.Trainer, module: L.LightningModule) -> int:
         """Return steps, or seconds: whole ones."""

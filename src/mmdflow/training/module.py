@@ -88,6 +88,7 @@ class LossModule(L.LightningModule):
         self.trained_on = "cpu"
         self.stage, self.stage_span = -1, (0.0, 0.0)  # the shares of the training done where it begins and ends
         self.stage_step = 0  # the step where it begins
+        self._other_length = False  # whether the checkpoint is of a run of other max_steps
         self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -170,8 +171,15 @@ class LossModule(L.LightningModule):
             self.trainer.should_stop = True
 
     def on_train_start(self) -> None:
-        """Start the clock."""
+        """Start the clock, and take up the step size of a longer run than the one that was saved."""
         self._since = self.clock()
+        if self._other_length:
+            for scheduler in self.trainer.lr_scheduler_configs:
+                plan: Any = scheduler.scheduler
+                for group, base, factor in zip(
+                    plan.optimizer.param_groups, plan.base_lrs, plan.lr_lambdas, strict=True
+                ):
+                    group["lr"] = base * factor(self.global_step)
         cuda = self.device.type == "cuda"
         self.trained_on = torch.cuda.get_device_name(self.device) if cuda else str(self.device)
 
@@ -190,6 +198,7 @@ class LossModule(L.LightningModule):
         self._since = None if self._since is None else self.clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
         checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
+        checkpoint["mmdflow_max_steps"] = self.loop.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
@@ -197,3 +206,8 @@ class LossModule(L.LightningModule):
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
         self.stage, *span, self.stage_step = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0, 0))
         self.stage_span = (span[0], span[1])
+        planned = int(checkpoint.get("mmdflow_max_steps", self.loop.max_steps))
+        self._other_length = planned != self.loop.max_steps
+        if self._other_length and self.stage >= 0 and isinstance(self.loss, Staged):  # shares of another length
+            start = span[0] * planned / self.loop.max_steps
+            self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))

@@ -42,7 +42,8 @@ class SamplingSpec(SamplerSettings):
     Attributes:
         mean_levels: noise levels at which target means are stored; between them they are interpolated.
         mean_noise_repeats: draws of noise an event for the means of noised data.
-        mean_events: training events used for the means; all when not given.
+        mean_events: training events used for the means; all when not given. A short training takes fewer events, draws and
+            levels, so that the means take no longer than it did; a warning says so.
         class_means: whether to store target means of every class, for samples of chosen classes; by default where the data have
             labels and every class has an event among those that means are made of.
         num_references: training events kept as references, for base kernels other than linear.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -27,6 +28,13 @@ from mmdflow.methods.dmmd.recipe import DMMDRecipe, SamplingSpec
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, schedule
 from mmdflow.recipe.data import ImageData
 
+log = logging.getLogger(__name__)
+
+#: Passes through the network that an event of a training step costs, with its clean partner and the double backward.
+_PASSES = 12
+#: Events and noise levels that target means are made of at least, where there are so many.
+_EVENTS, _LEVELS = 64, 11
+
 
 class DMMD(System):
     """DMMD: its pipeline holds what it knows of the target beside the kernel."""
@@ -50,6 +58,10 @@ class DMMD(System):
         """Return the pipeline with what it knows of the target, computed here from the training data."""
         recipe, loss, averaged, dataset = trained.recipe, trained.loss, trained.averaged, trained.dataset
         spec = _preview(recipe.sampling) if trained.preview else recipe.sampling
+        if not isinstance(averaged, NoiseConditionalWitness) and averaged.base.finite:
+            loop = recipe.training
+            steps = loop.sample_every if trained.preview else trained.provenance.get("steps", loop.max_steps)
+            spec = affordable(spec, len(dataset.train), steps * recipe.batch_size, say=not trained.preview)
         training = averaged.training
         averaged.eval()
         target = _target(recipe, loss, averaged, dataset, spec, trained.progress)
@@ -81,6 +93,33 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
     )
 
 
+def affordable(spec: SamplingSpec, num_events: int, events_trained: int, *, say: bool = False) -> SamplingSpec:
+    """Return the settings of target means that take no more passes through the network than the training took.
+
+    An event at a level costs one pass clean and one for each draw of noise; one that is trained on about `_PASSES`, for the
+    penalty is differentiated twice. What is asked for is cut in this order: the draws of noise to one, the events to `_EVENTS`,
+    the levels to `_LEVELS`.
+
+    Args:
+        spec: what is asked for.
+        num_events: training events that there are.
+        events_trained: over all steps, repeated ones counted.
+        say: warn of what is cut.
+    """
+    budget, repeats, levels = _PASSES * events_trained, spec.mean_noise_repeats, spec.mean_levels
+    asked = min(num_events, spec.mean_events or num_events)
+    if asked * levels * (repeats + 1) <= budget:
+        return spec
+    events = min(asked, max(budget // (2 * levels), _EVENTS))
+    levels = min(levels, max(budget // (2 * events), _LEVELS))
+    if say:
+        log.warning(
+            "target means of %d of %d events at %d of %d noise levels, to take no longer than this short training",
+            *(events, num_events, levels, spec.mean_levels),
+        )
+    return replace(spec, mean_events=events, mean_noise_repeats=1, mean_levels=levels)
+
+
 def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     """Raise InputError, before anything is trained, for parts of a recipe that do not fit each other or the data."""
     if recipe.training.compile:
@@ -91,7 +130,9 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     if recipe.sampling.class_means:
         labels = _target_rows(recipe, dataset, recipe.sampling)[1]
         if labels is None:
-            raise InputError(f"sampling.class_means = True: the data set {dataset.name} has no labels")
+            raise InputError(
+                f"sampling.class_means = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
+            )
         check_classes(labels)
 
 
@@ -151,11 +192,23 @@ def _target_rows(recipe: DMMDRecipe, dataset: DataSet | ImageData, spec: Samplin
     size = spec.mean_events if recipe.base.name == "linear" else spec.num_references
     rows = torch.arange(count)
     if size is not None:
-        rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))[:size]
+        rows = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.training.seed))
+        if labels is not None and not _has_every_class(labels[rows[:size]], dataset.train_labels):
+            rows = _by_turns(rows, labels)
+        rows = rows[:size]
     labels = None if labels is None else labels[rows]
     if spec.class_means is None and labels is not None and not _has_every_class(labels, dataset.train_labels):
         labels = None
     return rows, labels
+
+
+def _by_turns(rows: Tensor, labels: Tensor) -> Tensor:
+    """Return rows in an order in which the classes take turns, so that the first few have one of each."""
+    turns = torch.empty(len(rows), dtype=torch.long)
+    for label in labels.unique():
+        members = labels[rows] == label
+        turns[members] = torch.arange(int(members.sum()))
+    return rows[turns.argsort(stable=True)]
 
 
 def _has_every_class(labels: Tensor, of_all: Tensor | None) -> bool:
