@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mmdflow import DMMDLoss, Gaussian, KernelWitness, VPSchedule
-from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
 from mmdflow.methods.dmmd import LossSettings
 from mmdflow.noise import NoiseConditionalGaussian
 
-#: Width that every learned width starts from, about the data's standard deviation.
+#: Width that every learned width starts from: that of the noise.
 FIRST_WIDTH = 1.0
+
+#: (n, generator) -> n points of a distribution.
+Draw: TypeAlias = Callable[[int, torch.Generator], Tensor]
 
 
 class LearnedWidth(nn.Module):
@@ -35,7 +39,7 @@ class LearnedWidth(nn.Module):
 
 
 def learn_width(
-    name: str,
+    draw: Draw,
     *,
     normalize: bool,
     unit_weight: float,
@@ -47,12 +51,12 @@ def learn_width(
     seed: int,
     progress: bool,
 ) -> LearnedWidth:
-    """Learn sigma(t) on fresh draws of a toy distribution by DMMD's loss (DMMD paper, Algorithm 1) and Adam with linear decay."""
+    """Learn sigma(t) on fresh draws of a distribution by DMMD's loss (DMMD paper, Algorithm 1) and Adam with linear decay."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = LearnedWidth()
-    moment = float(toy(name, 10_000, generator).square().mean())
+    moment = float(draw(10_000, generator).square().mean())
     loss = DMMDLoss(
         NoiseConditionalGaussian(width),
         VPSchedule(),
@@ -63,7 +67,7 @@ def learn_width(
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / num_steps)
     label = "DMMD, normalised" if normalize else "DMMD"
     for _ in tqdm(range(num_steps), disable=not progress, desc=label, unit="step"):
-        terms = loss(toy(name, num_levels * events_per_level, generator), generator)
+        terms = loss(draw(num_levels * events_per_level, generator), generator)
         terms.check_finite()
         optimiser.zero_grad()
         terms.total.backward()
@@ -86,7 +90,7 @@ class TrainedGAN:
 
 
 def train_mmd_gan(
-    name: str,
+    draw: Draw,
     *,
     unit_weight: float,
     num_steps: int,
@@ -114,7 +118,7 @@ def train_mmd_gan(
     weights = torch.cat([torch.ones(batch_size), -torch.ones(batch_size)]) / batch_size
     widths = []
     for _ in tqdm(range(num_steps), disable=not progress, desc="MMD-GAN", unit="step"):
-        y = toy(name, batch_size, random)
+        y = draw(batch_size, random)
         x = model(torch.randn(batch_size, 2, generator=random)).detach()
         kernel = Gaussian(log_width.exp())
         points = torch.lerp(x, y, torch.rand(batch_size, 1, generator=random)).requires_grad_()
@@ -128,6 +132,6 @@ def train_mmd_gan(
 
         x = model(torch.randn(batch_size, 2, generator=random))
         learner.zero_grad()
-        mmd2(x, toy(name, batch_size, random), Gaussian(widths[-1])).backward()
+        mmd2(x, draw(batch_size, random), Gaussian(widths[-1])).backward()
         learner.step()
     return TrainedGAN(model, widths)
