@@ -284,7 +284,7 @@ def test_missing_matplotlib_is_told_before_the_work(tmp_path, capsys, monkeypatc
     ("command", "explanations"),
     [
         ("flow", ["A particle flow:", "a file of points gives as many random rows", "of riesz and sliced, in (0, 2)"]),
-        ("train", ["noise levels a step", "hidden layers (mlp)"]),
+        ("train", ["noise levels a step", "hidden layers (mlp, decoder)"]),
     ],
 )
 def test_help_explains_every_field(command, explanations, capsys):

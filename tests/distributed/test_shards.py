@@ -84,7 +84,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads((folder / "index.json").read_text())["settings"] == QUICK
     assert main([*command, "--seed=1"]) == 2
     assert "holds samples of another seed" in capsys.readouterr().err
-    for more, message in ((["-o", "grid.png"], "output = 'grid.png' with --shards"), (["--labels=3"], "labels = 3")):
+    for more, message in ((["-o", "grid.png"], "output = 'grid.png' with --shards"), (["--labels=3"], "labels = '3'")):
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
     assert main(["sample", "digits", "-o", "grid.png", "--particles_per_run=4"]) == 2
