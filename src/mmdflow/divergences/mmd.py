@@ -34,7 +34,7 @@ class MMD(Divergence):
         target: samples y of mu, [m, *event], m >= 1.
         kernel: the kernel k; by default Riesz(), the energy distance, which has no bandwidth.
         target_weights: of the target's samples, [m], non-negative; scaled to sum 1. 1/m each by default.
-        tolerance: of every sum over pairs, relative: Gaussian kernels in up to three dimensions then cost O((n + m) log(n + m)),
+        tolerance: of every sum over pairs, relative: radial kernels in up to three dimensions then cost O((n + m) log(n + m)),
             where that is quicker (``ops.backend("fast", tolerance)`` says more). None, the default, sums exactly.
 
     Raises:

@@ -66,6 +66,11 @@ class Term(NamedTuple):
     value_factor: float
     slope_factor: float
 
+    @property
+    def steepness(self) -> float:
+        """The gradient of value(|x - y|^2) is that times slope(|x - y|^2) (x - y)."""
+        return self.slope_factor / self.value_factor
+
     def fits(self, dtype: torch.dtype) -> bool:
         """Return whether all numbers are in the range of the type."""
         return all(abs(number) <= torch.finfo(dtype).max for number in (*self.profile, *self[1:]))

@@ -43,9 +43,9 @@ def backend(name: str, *, tolerance: float | None = None) -> Iterator[FastSums |
     """Compute sums inside the block in another way.
 
     Args:
-        name: "reference" (plain torch), "compiled" (also small sums), "auto" (the default), or "fast": Gaussians in up to three
-            dimensions, and their mixtures, within a tolerance in O(n log n), where that is quicker (`mmdflow.ops.fast`). On the
-            line Laplace, Matern and Riesz(1) kernels are exact and as quick with every backend but "reference".
+        name: "reference" (plain torch), "compiled" (also small sums), "auto" (the default), or "fast": radial kernels in up to
+            three dimensions, and their mixtures, within a tolerance in O(n log n), where that is quicker (`mmdflow.ops.fast`).
+            On the line Laplace, Matern and Riesz(1) kernels are exact and as quick with every backend but "reference".
         tolerance: of "fast", 1e-4 by default: of the root mean square of each sum's error over that of the sum.
 
     Yields:
@@ -250,7 +250,7 @@ def sums(term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool
     if report is None:
         add(term.profile, x, y, w, value, slope)
     else:
-        fast.add(report, fast.Sums(add, term.profile, x, y, w), value, slope)
+        fast.add(report, fast.Sums(add, term.profile, term.steepness, x, y, w), value, slope)
     return (
         None if value is None else value.mul_(term.value_factor).to(z.dtype),
         None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),

@@ -127,8 +127,8 @@ class FlowSpec:
         birth_death: rate of birth-death jumps.
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
-        tolerance: of every sum over pairs, relative: sums in O(n log n) for gaussian in up to three dimensions, where that is
-            quicker; by default they are exact.
+        tolerance: of every sum over pairs, relative: sums in O(n log n) for radial kernels in up to three dimensions, where
+            that is quicker; by default they are exact.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.

@@ -185,7 +185,7 @@ def run_flow(
         "nfe": result.nfe,
         "seconds": time.perf_counter() - start,
         "p_value": _p_value(result.particles, points.test, generator),
-        "sums": None if sums is None else {"error": sums.error, "quick": sums.grids, "exact": sums.exact},
+        "sums": None if sums is None else {"error": sums.error, "quick": sums.quick, "exact": sums.exact},
     }
     return ParticleRun(result, target, report, settings["step_size"], applied)
 
