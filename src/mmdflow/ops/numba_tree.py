@@ -9,11 +9,10 @@ c = 0, 1, ... begin and how many there are.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
+from numba.extending import overload
 
 from mmdflow.ops import numba_sums
 from mmdflow.ops.numba_sums import jit
@@ -287,91 +286,106 @@ def evaluate(boxes, span, points, cube, rows, locals_, values, slopes):
                         slopes[start + i, axis] += slope[3 - dim + axis, i] / half
 
 
-@functools.cache
-def loops(dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the loops `near` and `enter`, which sum over points by the compiled sums of that dimension."""
-    direct = numba_sums.direct(dim)
+DIRECT = {dim: numba_sums.direct(dim) for dim in (1, 2, 3)}
 
-    @jit
-    @no_type_check
-    def near(profile, boxes, span, pairs, starts, points, cube, nodes, values, slopes):
-        """Add the sums over near points, and over the nodes of expansions that near targets meet.
 
-        Args: `span` as for `evaluate`; `pairs` and `starts` as `walk` gives them; `points` are the targets [n, d], the sources
-        [m, d] and their weights; `nodes` are those of a box in [-1, 1], [nodes, d], what they weigh, [rows, nodes], and the rows
-        of the boxes.
-        """
-        x, y, weights = points
-        grid, charges, seats = nodes
-        real = x.dtype.type
-        buffer, w = np.empty(dim * GATHERED, x.dtype), np.empty(GATHERED, x.dtype)
-        centre, other = np.zeros(3), np.zeros(3)
-        for a in range(span[0], span[1]):
-            left = 0
-            for pair in range(starts[a], starts[a + 1]):
-                b = pairs[pair, 1]
-                left += len(grid) if b < 0 else boxes[b, S1] - boxes[b, S0]
-            if left == 0:
-                continue
-            t0, t1 = boxes[a, T0], boxes[a, T1]
-            place(boxes, a, cube, centre)
-            rows = np.empty(
-                (t1 - t0, dim), x.dtype
-            )  # measured from the centre, so that no digits are lost far from the origin
-            for i in range(t1 - t0):
+@no_type_check
+def direct(profile, rows, points, weights, values, slopes, axes):
+    """The compiled sums over points in the dimension that is the length of the tuple `axes`."""
+    raise NotImplementedError
+
+
+@overload(direct)
+@no_type_check
+def _direct(profile, rows, points, weights, values, slopes, axes):
+    of_dim = DIRECT[axes.count]
+
+    def call(profile, rows, points, weights, values, slopes, axes):
+        of_dim(profile, rows, points, weights, values, slopes)
+
+    return call
+
+
+@jit
+@no_type_check
+def near(profile, boxes, span, met, points, cube, nodes, axes, values, slopes):
+    """Add the sums over near points, and over the nodes of expansions that near targets meet.
+
+    Args: `span` as for `evaluate`; `met` is `near` and its starts as `walk` gives them; `points` are the targets [n, d], the
+    sources [m, d] and their weights; `nodes` are those of a box in [-1, 1], [nodes, d], what they weigh, [rows, nodes], and the
+    rows of the boxes; `axes` is a tuple of d numbers.
+    """
+    pairs, starts = met
+    dim = len(axes)
+    x, y, weights = points
+    grid, charges, seats = nodes
+    real = x.dtype.type
+    buffer, w = np.empty(dim * GATHERED, x.dtype), np.empty(GATHERED, x.dtype)
+    centre, other = np.zeros(3), np.zeros(3)
+    for a in range(span[0], span[1]):
+        left = 0
+        for pair in range(starts[a], starts[a + 1]):
+            b = pairs[pair, 1]
+            left += len(grid) if b < 0 else boxes[b, S1] - boxes[b, S0]
+        if left == 0:
+            continue
+        t0, t1 = boxes[a, T0], boxes[a, T1]
+        place(boxes, a, cube, centre)
+        rows = np.empty((t1 - t0, dim), x.dtype)  # from the centre: no digits are lost far from the origin
+        for i in range(t1 - t0):
+            for axis in range(dim):
+                rows[i, axis] = real(x[t0 + i, axis] - centre[3 - dim + axis])
+        value = None if values is None else values[t0:t1]
+        slope = None if slopes is None else slopes[t0:t1]
+        filled, room = 0, min(left, GATHERED)
+        gathered = buffer[: dim * room].reshape(dim, room)
+        for pair in range(starts[a], starts[a + 1]):
+            b = pairs[pair, 1]
+            half = 0.0
+            if b < 0:
+                half = place(boxes, ~b, cube, other)
+                at, stop = 0, len(grid)
+            else:
+                at, stop = boxes[b, S0], boxes[b, S1]
+            while at < stop:
+                size = min(stop - at, room - filled)
                 for axis in range(dim):
-                    rows[i, axis] = real(x[t0 + i, axis] - centre[3 - dim + axis])
-            value = None if values is None else values[t0:t1]
-            slope = None if slopes is None else slopes[t0:t1]
-            filled, room = 0, min(left, GATHERED)
-            gathered = buffer[: dim * room].reshape(dim, room)
-            for pair in range(starts[a], starts[a + 1]):
-                b = pairs[pair, 1]
-                half = 0.0
-                if b < 0:
-                    half = place(boxes, ~b, cube, other)
-                    at, stop = 0, len(grid)
-                else:
-                    at, stop = boxes[b, S0], boxes[b, S1]
-                while at < stop:
-                    size = min(stop - at, room - filled)
-                    for axis in range(dim):
-                        middle = centre[3 - dim + axis]
-                        if b < 0:
-                            middle -= other[3 - dim + axis]
-                            for j in range(size):
-                                gathered[axis, filled + j] = real(half * grid[at + j, axis] - middle)
-                        else:
-                            for j in range(size):
-                                gathered[axis, filled + j] = real(y[at + j, axis] - middle)
-                    for j in range(size):
-                        w[filled + j] = real(charges[seats[~b], at + j]) if b < 0 else weights[at + j]
-                    at += size
-                    filled += size
-                    if filled == room:
-                        direct(profile, rows, gathered, w[:filled], value, slope)
-                        left -= filled
-                        filled, room = 0, min(left, GATHERED)
-                        gathered = buffer[: dim * room].reshape(dim, room)
+                    middle = centre[3 - dim + axis]
+                    if b < 0:
+                        middle -= other[3 - dim + axis]
+                        for j in range(size):
+                            gathered[axis, filled + j] = real(half * grid[at + j, axis] - middle)
+                    else:
+                        for j in range(size):
+                            gathered[axis, filled + j] = real(y[at + j, axis] - middle)
+                for j in range(size):
+                    w[filled + j] = real(charges[seats[~b], at + j]) if b < 0 else weights[at + j]
+                at += size
+                filled += size
+                if filled == room:
+                    direct(profile, rows, gathered, w[:filled], value, slope, axes)
+                    left -= filled
+                    filled, room = 0, min(left, GATHERED)
+                    gathered = buffer[: dim * room].reshape(dim, room)
 
-    @jit
-    @no_type_check
-    def enter(profile, boxes, pairs, points, cube, grid, seats, potentials):
-        """Add the sums over points of boxes at the nodes of boxes that they meet, in float64, to `potentials` [rows, nodes]."""
-        _, y, weights = points
-        centre, at = np.zeros(3), np.empty(grid.shape)
-        for pair in range(len(pairs)):
-            a, b = pairs[pair]
-            half = place(boxes, a, cube, centre)
-            s0, s1 = boxes[b, S0], boxes[b, S1]
-            moved, w = np.empty((dim, s1 - s0)), np.empty(s1 - s0)
-            for j in range(s1 - s0):
-                w[j] = weights[s0 + j]
-                for axis in range(dim):
-                    moved[axis, j] = y[s0 + j, axis] - centre[3 - dim + axis]
-            for i in range(len(grid)):
-                for axis in range(dim):
-                    at[i, axis] = half * grid[i, axis]
-            direct(profile, at, moved, w, potentials[seats[a]], None)
 
-    return near, enter
+@jit
+@no_type_check
+def enter(profile, boxes, pairs, points, cube, grid, seats, axes, potentials):
+    """Add the sums over points of boxes at the nodes of boxes that they meet, in float64, to `potentials` [rows, nodes]."""
+    _, y, weights = points
+    dim = len(axes)
+    centre, at = np.zeros(3), np.empty(grid.shape)
+    for pair in range(len(pairs)):
+        a, b = pairs[pair]
+        half = place(boxes, a, cube, centre)
+        s0, s1 = boxes[b, S0], boxes[b, S1]
+        moved, w = np.empty((dim, s1 - s0)), np.empty(s1 - s0)
+        for j in range(s1 - s0):
+            w[j] = weights[s0 + j]
+            for axis in range(dim):
+                moved[axis, j] = y[s0 + j, axis] - centre[3 - dim + axis]
+        for i in range(len(grid)):
+            for axis in range(dim):
+                at[i, axis] = half * grid[i, axis]
+        direct(profile, at, moved, w, potentials[seats[a]], None, axes)

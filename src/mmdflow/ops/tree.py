@@ -135,22 +135,23 @@ class Tree:
         self._ascend(moments)
         locals_ = torch.zeros_like(moments)
         self._translate(profile, moments.numpy(), locals_.numpy(), negligible, single)
-        near, enter = numba_tree.loops(self.x.shape[1])
-        points, grid = (self.x, self.y, w), self.basis.grid
+        points, grid, axes = (self.x, self.y, w), self.basis.grid, (0,) * self.x.shape[1]
         entered, seats = self._seats(self.local[:, 0])
         potentials = np.zeros((len(entered), len(grid)))
-        enter(_typed(profile, np.float64), self.boxes, self.local, points, self.cube, grid, seats, potentials)
+        numba_tree.enter(
+            _typed(profile, np.float64), self.boxes, self.local, points, self.cube, grid, seats, axes, potentials
+        )
         locals_[entered] += torch.from_numpy(potentials) @ torch.from_numpy(self.basis.transform.T)
         self._descend(locals_)
         charged, seats = self._seats(~self.near[self.near[:, 1] < 0, 1])
         nodes = grid, (moments[charged] @ torch.from_numpy(self.basis.transform)).numpy(), seats
-        typed, local = _typed(profile, self.x.dtype.type), locals_.numpy()
+        typed, local, met = _typed(profile, self.x.dtype.type), locals_.numpy(), (self.near, self.starts[1])
         value, slope, rise = (None if total is None else np.zeros(total.shape) for total in (values, slopes, slopes))
 
         def task(part: slice) -> None:
             span = int(level[part.start]), int(level[part.stop - 1]) + 1
             numba_tree.evaluate(self.boxes, span, self.x, self.cube, self.basis.rows, local, value, rise)
-            near(typed, self.boxes, span, self.near, self.starts[1], points, self.cube, nodes, value, slope)
+            numba_tree.near(typed, self.boxes, span, met, points, self.cube, nodes, axes, value, slope)
 
         for level in self._levels():  # whose boxes have no targets in common
             threads.over_rows(task, len(level), max(1, len(level) // TASKS))
