@@ -304,8 +304,10 @@ def _by_tree(report: FastSums, sums: Sums, goal: Goal, values: Tensor | None, sl
         return "trees are for the CPU"
     if max(goal.box.extents) > MOST_EXTENT:
         return "the points lie too far apart"
-    from mmdflow.ops.tree import Tree  # numba is loaded with the first large sum
+    from mmdflow.ops.tree import Tree, least_cost  # numba is loaded with the first large sum
 
+    if least_cost(len(sums.x) + len(sums.y)) > sums.exact_cost:
+        return "exact sums are quicker than a tree"
     dim = sums.x.shape[1]
     aim, reason = MEASURED * report.tolerance, ""
     degree = max(2, math.ceil(math.log(TREE_ERROR[dim] / aim) / math.log(TREE_RATE)))
