@@ -51,6 +51,12 @@ def test_goes_on_with_what_is_missing(pipeline, tmp_path):
     assert (tmp_path / names[0]).stat().st_mtime_ns == kept
 
 
+def test_samples_without_an_index_are_refused(pipeline, tmp_path):
+    (tmp_path / PLAN.files[0]).touch()
+    with pytest.raises(InputError, match=r"holds samples without index\.json"):
+        sample_shards(pipeline, PLAN, tmp_path, Ranks(), **QUICK)
+
+
 @pytest.mark.parametrize(
     ("plan", "settings", "message"),
     [
@@ -82,6 +88,12 @@ def test_from_the_command_line(tmp_path, capsys):
     assert main(command) == 0
     assert f"{folder}: 9 samples in 2 files" in capsys.readouterr().out
     assert json.loads((folder / "index.json").read_text())["settings"] == QUICK
+    assert torch.equal(read_shards(folder), read_shards(folder).clamp(-1, 1))
+    judged = ["evaluate", str(folder), "--reference=digits", "--split=test", "--features=random"]
+    assert main(judged) == 0
+    assert "; 9 samples against" in capsys.readouterr().out
+    assert main([*judged, "--num_samples=10"]) == 2
+    assert f"num_samples = 10: {folder} holds 9" in capsys.readouterr().err
     assert main([*command, "--seed=1"]) == 2
     assert "holds samples of another seed" in capsys.readouterr().err
     for more, message in ((["-o", "grid.png"], "output = 'grid.png' with --shards"), (["--labels=3"], "labels = '3'")):

@@ -204,7 +204,10 @@ def _open_images(options: Options, reference: ImageSet) -> _Samples:
     if options.particles_per_run is not None:
         raise InputError(f"particles_per_run = {options.particles_per_run}: {reason}")
     if is_shards(options.model):
-        samples = read_shards(options.model)[: options.num_samples]
+        samples = read_shards(options.model)
+        if options.num_samples is not None and options.num_samples > len(samples):
+            raise InputError(f"num_samples = {options.num_samples}: {options.model} holds {len(samples)}")
+        samples = samples[: options.num_samples]
         images = as_images(samples, f"{len(samples)} samples of {options.model}")
     else:
         images = open_samples(options.model, reference, options.num_samples, options.seed)

@@ -124,7 +124,7 @@ def _sample_in_bulk(pipeline: Any, settings: dict[str, Any], options: Options) -
     plan = Plan(options.num_samples, options.particles_per_run or 200, options.seed)
     with on_interrupt(lambda: f"The files in {options.shards} are whole; the same command goes on"):
         sample_shards(pipeline, plan, Path(options.shards), current(), progress=True, **settings)
-    print(f"{options.shards}: {plan.num_samples} samples in {len(plan.files)} files")
+    print(f"{options.shards}: {plan.num_samples} samples in {len(plan.files)} file{'s' * (len(plan.files) > 1)}")
 
 
 def _draw(pipeline: Any, options: Options, **arguments: Any) -> Any:

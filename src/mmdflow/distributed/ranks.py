@@ -145,9 +145,9 @@ class Ranks:
             dist.all_reduce(total, operation)
         return total
 
-    def _number(self, value: int) -> Tensor:
-        nccl = self.size > 1 and dist.get_backend() == "nccl"
-        return torch.tensor(value, device="cuda" if nccl else "cpu")
+    @staticmethod
+    def _number(value: int) -> Tensor:
+        return torch.tensor(value)
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ def current() -> Ranks:
 def connect(timeout: float = 600.0) -> Ranks:
     """Connect the processes that torchrun, or another launcher with its variables, has started; return the ranks.
 
-    A script that calls it runs on one process as well, where nothing happens. NCCL exchanges tensors where every process has a
-    GPU of its own, gloo elsewhere.
+    A script that calls it runs on one process as well, where nothing happens. NCCL exchanges what lies on GPUs, where every
+    process has one of its own, and gloo all else.
 
     Args:
         timeout: seconds after which an exchange that others do not join fails. A process that ends is noticed at once; this is
@@ -228,7 +228,7 @@ def connect(timeout: float = 600.0) -> Ranks:
         if gpus:
             torch.cuda.set_device(local)
         with _explained():
-            dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
     return current()
 
 

@@ -145,7 +145,8 @@ def _open(folder: Path, plan: Plan, pipeline: Pipeline, settings: dict[str, Any]
     index = json.loads(json.dumps(index, default=str))
     file = folder / INDEX
     if not file.exists():
-        if any(path.name.startswith("samples-") for path in make_folder(folder).iterdir()):
+        strays = any(path.name.startswith("samples-") for path in make_folder(folder).iterdir())
+        if strays and not file.exists():  # which another rank may have written by now
             raise InputError(f"{folder}: holds samples without {INDEX}; choose another folder")
         write_json(file, index)
         return
