@@ -99,8 +99,8 @@ def _check_options(options: Options) -> None:
     check_free(options, options.output, options.save, options.monitor)
 
 
-#: What goes into the picture, or conditions the run, of a call without --shards.
-_NOT_IN_BULK = ("output", "save", "source", "noise_source", "labels", "known", "mask", "monitor")
+#: What goes into a picture, conditions a run or replaces a file, of a call without --shards.
+_NOT_IN_BULK = ("overwrite", "output", "save", "source", "noise_source", "labels", "known", "mask", "monitor")
 
 
 def _check_bulk(options: Options) -> None:
