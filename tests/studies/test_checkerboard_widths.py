@@ -135,10 +135,10 @@ def verdicts_of(name, quality):
 def test_mmd2_is_like_the_interpolations_only_if_no_fixed_width_is_nearer():
     verdict = verdicts_of(DMMD, QUALITY)["discrepancy_like_interpolation"]
     assert verdict.holds
-    assert INTERPOLATION in verdict.measured
+    assert verdict.measured == "0.10 to it, 1.01 to width 0.3"
     verdict = verdicts_of(NORMALISED, QUALITY)["discrepancy_like_interpolation"]
     assert not verdict.holds
-    assert "width 0.3" in verdict.measured
+    assert verdict.measured.endswith("0.04 to width 0.3")
 
 
 def test_best_samples_win_by_both_figures_and_may_lose_to_those_of_the_other_loss():

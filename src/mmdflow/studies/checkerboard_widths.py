@@ -31,6 +31,12 @@ Settings were changed after looks at seed 0, the criteria were not:
 - 40 steps a level instead of 10, with step sizes for the smaller board: flows nearer to their end.
 
 The outliers that the paper mentions are counted, not judged: particles more than `FAR` from the board.
+
+Seen at the small scale in seed 0: sigma(t) is flat from t = 1 to 0.4, at 0.8, falls to 0.17 by t = 0.15, as the widths of the
+largest MMD^2 do, and to a tenth of its first value at t = 0.02. Above t = 0.4, where P_t is as good as noise, it waves by a few
+percent, which spoils the rank correlation. MMD-GAN's width falls over the same range. DMMD's samples are the best of all flows by
+both figures; one particle in a hundred stays outside, which costs them the sliced W_2 against the MMD-GAN, whose samples are a
+blob with 61 percent in the dark squares.
 """
 
 from __future__ import annotations
@@ -317,7 +323,7 @@ def verdicts(
     """
     shape, (gan_fall, shared) = shape_of_width(curves[dmmd], grid), gan_width_falls(gan_widths, curves[dmmd])
     distance = distances_of_logs(discrepancies, dmmd)
-    nearest = min(distance, key=lambda name: distance[name])
+    rival = min((name for name in distance if name != INTERPOLATION), key=lambda name: distance[name])
     own, others = quality[dmmd], {name: q for name, q in quality.items() if name not in ("target", DMMD, NORMALISED)}
     closest = min(others, key=lambda name: others[name]["sliced_w2"])
     darkest = max(others, key=lambda name: others[name]["dark"])
@@ -339,8 +345,8 @@ def verdicts(
         ),
         "discrepancy_like_interpolation": Verdict(
             f"log MMD^2 nearest to that of the {INTERPOLATION}",
-            f"nearest to {nearest} ({distance[nearest]:.2f}; {distance[INTERPOLATION]:.2f} to the {INTERPOLATION})",
-            nearest == INTERPOLATION,
+            f"{distance[INTERPOLATION]:.2f} to it, {distance[rival]:.2f} to {rival}",
+            distance[INTERPOLATION] < distance[rival],
         ),
         "samples_best": Verdict(
             "smallest sliced W_2, largest share in the dark squares",
