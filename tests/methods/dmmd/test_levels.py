@@ -69,6 +69,36 @@ def test_references_with_a_linear_kernel_agree_with_the_means(sampler, final):
         assert nfe_slow == nfe
 
 
+@pytest.mark.parametrize("shares", [None, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)])
+@pytest.mark.parametrize("base", [Linear(), Gaussian(2.0)], ids=["means", "references"])
+def test_feedback_weighs_the_way_of_the_particles_to_the_noised_data(base, shares):
+    """w (p - (c / w + (1 - 1 / w) n)) = (n - c) + w (p - n), and w = 1 is the exact flow to the last bit."""
+    k, phi = kernel(base), data(6, seed=5)[:, [0, 1, 2, 0]]
+    target = means(k, labels=classes()) if k.base.finite else references(labels=classes())
+    level = target.level(k, 0.4)
+    exact, approximate = (level.field(kind, shares) for kind in (FlowKind.EXACT, FlowKind.APPROXIMATE))
+    assert torch.equal(level.field(FlowKind.EXACT, shares, feedback=1.0).velocity(phi), exact.velocity(phi))
+    along = approximate.velocity(phi)
+    towards_noised = exact.velocity(phi) - along
+    for w in (1.5, 4.0):
+        found = level.field(FlowKind.EXACT, shares, feedback=w)
+        torch.testing.assert_close(found.velocity(phi), along + w * towards_noised, rtol=1e-9, atol=1e-11)
+        x = phi.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(found(x), x)
+        torch.testing.assert_close(-len(x) * gradient, found.velocity(phi), rtol=1e-9, atol=1e-11)
+
+
+def test_feedback_is_of_the_exact_walk_alone():
+    k = kernel()
+    target, z = means(k), data(6, seed=5)
+    runs = {w: walk_down(k, target, z, feedback=w, **RUN)[0] for w in (1.0, 3.0)}
+    assert float((runs[1.0] - runs[3.0]).norm()) > 1e-3
+    how = {"levels": (0.9,), "step_sizes": (0.0,), **FINAL}  # the final steps alone
+    for changes in ({"sampler": "approximate", **RUN}, {"final_sampler": "exact", **how}):
+        plain, braked = (walk_down(k, target, z, feedback=w, **changes)[0] for w in (1.0, 3.0))
+        assert torch.equal(plain, braked)
+
+
 def test_exact_sampler_with_a_gaussian_base_is_equation_10():
     base = Gaussian(2.0) + RationalQuadratic(0.5, 3.0) + 0.1 * Linear()
     k, refs, z = kernel(base), references(), data(6, seed=5)

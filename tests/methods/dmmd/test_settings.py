@@ -31,6 +31,8 @@ def test_recipes_extend_the_settings():
     [
         (SamplerSettings, "", {"num_levels": 0}, "num_levels = 0: must be"),
         (SamplingSpec, "sampling.", {"num_levels": 0}, "sampling.num_levels = 0: must be"),
+        (SamplerSettings, "", {"feedback": 0.5}, "feedback = 0.5: must be a finite number >= 1"),
+        (SamplingSpec, "sampling.", {"feedback": float("nan")}, "sampling.feedback = nan: must be"),
         (SamplingSpec, "sampling.", {"step_size": [0.1]}, "sampling.step_size has 1 entries"),
         (
             SamplingSpec,
@@ -127,4 +129,5 @@ def test_folders_hold_the_settings_under_the_same_keys(tmp_path):
         "chunk_size",
         "whitening",
         "guidance",
+        "feedback",
     ]

@@ -155,6 +155,7 @@ def field_on_features(
     num_classes: int = 0,
     guidance: float = 0.0,
     whitening: float = math.inf,
+    feedback: float = 1.0,
 ) -> VelocityField:
     """Return the velocity field on features of particles of given classes, or of none.
 
@@ -165,10 +166,11 @@ def field_on_features(
         num_classes: the target's classes, C.
         guidance: weight of a class's flow over that of all data.
         whitening: lambda of the regularised witness; infinity for the plain one.
+        feedback: w of the exact flow.
     """
     if labels is None:
-        return target.field(kind, None, whitening)
+        return target.field(kind, None, whitening, feedback)
     identity = torch.eye(num_classes, device=labels.device)
-    fields = {c: target.field(kind, identity[c], whitening) for c in labels.unique().tolist()}
-    of_all = target.field(kind, None, whitening) if guidance else None
+    fields = {c: target.field(kind, identity[c], whitening, feedback) for c in labels.unique().tolist()}
+    of_all = target.field(kind, None, whitening, feedback) if guidance else None
     return PerClass(fields, labels, of_all, guidance)

@@ -64,7 +64,7 @@ def sample(
 
     @lru_cache(maxsize=1)
     def field_of_level(i: int) -> LevelField:
-        return fields.at(walk.levels[i], kind, recorder, rise)
+        return fields.at(walk.levels[i], kind, recorder, rise, settings.feedback)
 
     def after_step(step: int, x: Tensor) -> Tensor | None:
         nonlocal entered, finite
@@ -119,7 +119,12 @@ class _Fields:
         self.kernel, self.target, self.settings, self.labels = kernel, target, settings, labels
 
     def at(
-        self, t: float, kind: FlowKind, recorder: Recorder | None = None, rise: RiseWarning | None = None
+        self,
+        t: float,
+        kind: FlowKind,
+        recorder: Recorder | None = None,
+        rise: RiseWarning | None = None,
+        feedback: float = 1.0,
     ) -> LevelField:
         """Return the field of noise level t, watched by what is given to watch it."""
         settings, level = self.settings, self.target.level(self.kernel, t, self.settings.chunk_size)
@@ -130,6 +135,7 @@ class _Fields:
             num_classes=self.target.num_classes,
             guidance=settings.guidance,
             whitening=math.inf if settings.whitening is None else settings.whitening,
+            feedback=feedback,
         )
         if recorder is not None:
             recorder.enter(t, settings.max_slope)

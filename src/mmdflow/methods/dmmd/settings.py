@@ -128,6 +128,9 @@ class SamplerSettings:
         whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference), C the covariance of clean features
             at the level and s = tr C / K; the plain witness by default, and for inf in a call.
         guidance: weight g of (1 + g) class flow - g unconditional flow, for runs with labels.
+        feedback: w >= 1, how much the particles' distance to P_t counts in the exact flow (ours; 1 is the paper's): the flow is w
+            times that of 1/2 MMD^2 to P / w + (1 - 1 / w) P_t, P_t the noised data at the level. Final steps have 1, and the
+            approximate flow, which would be w = 0, has none.
     """
 
     num_levels: int = 50
@@ -147,6 +150,7 @@ class SamplerSettings:
     chunk_size: int | None = None
     whitening: float | None = None
     guidance: float = 0.0
+    feedback: float = 1.0
     #: Stands before a field's name in messages.
     section: ClassVar[str] = ""
     #: Fields that infinity switches off in a call.
@@ -162,6 +166,8 @@ class SamplerSettings:
             positive=["step_scale", "final_step_size", "max_slope", "whitening"],
             non_negative=["guidance"],
         )
+        if _checks.finite(f"{p}feedback", self.feedback) < 1:
+            raise InputError(f"{p}feedback = {self.feedback!r}: must be a finite number >= 1")
         if self.step_size is None:  # in older folders
             object.__setattr__(self, "step_size", "distance")
         _checks.step_sizes(f"{p}step_size", self.step_size, self.num_levels)

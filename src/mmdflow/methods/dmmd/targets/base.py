@@ -42,9 +42,20 @@ class TargetLevel(Protocol):
     """What a target is on the features of one noise level. `shares` mixes its classes, [C]; None takes all data as it is."""
 
     def field(
-        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+        self,
+        kind: FlowKind,
+        shares: Float[Tensor, " C"] | None = None,
+        whitening: float = math.inf,
+        feedback: float = 1.0,
     ) -> VelocityField:
-        """Return the velocity field on features, events [K]; `whitening` is lambda of the regularised witness."""
+        """Return the velocity field on features, events [K].
+
+        Args:
+            kind: how particles move.
+            shares: of the classes, [C].
+            whitening: lambda of the regularised witness; infinity for the plain one.
+            feedback: w >= 1 of the exact flow, which is w times that of 1/2 MMD^2 to P / w + (1 - 1 / w) P_t.
+        """
         ...
 
     def mismatch(self, phi: Float[Tensor, "n K"], shares: Float[Tensor, " C"] | None = None) -> tuple[float, float]:

@@ -43,12 +43,16 @@ class LevelMeans:
     covariance: Float[Tensor, "K K"] | None = None
 
     def field(
-        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+        self,
+        kind: FlowKind,
+        shares: Float[Tensor, " C"] | None = None,
+        whitening: float = math.inf,
+        feedback: float = 1.0,
     ) -> Divergence:
         """Return the divergence on features whose flow is of that kind.
 
-        EXACT is 1/2 MMD^2 to the clean mean; APPROXIMATE is the potential <psi, noisy - clean>; SINGLE is 1/2 MMD^2 of a
-        particle on its own. `whitening` transforms psi first.
+        EXACT is 1/2 MMD^2 to the clean mean, or, with feedback w, w times that to clean / w + (1 - 1 / w) noisy. APPROXIMATE is
+        the potential <psi, noisy - clean>; SINGLE is 1/2 MMD^2 of a particle on its own. `whitening` transforms psi first.
         """
         clean, noisy = self._means(shares)
         base = self.base
@@ -59,8 +63,12 @@ class LevelMeans:
                 clean @ transform,
                 noisy @ transform,
             )
-        if kind is FlowKind.EXACT:
+        if kind is FlowKind.EXACT and feedback == 1:
             return MMD.from_mean_embedding(clean, base)
+        if kind is FlowKind.EXACT:
+            return MMD.from_mean_embedding(
+                math.sqrt(feedback) * torch.lerp(noisy, clean, 1 / feedback), feedback * base
+            )
         if kind is FlowKind.APPROXIMATE:
             return PotentialEnergy(EmbeddingWitness(base, noisy - clean))
         return PotentialEnergy(SingleParticle(base, EmbeddingWitness(base, clean)))

@@ -38,12 +38,22 @@ class LevelSamples:
     labels: Int[Tensor, " N"] | None = None
 
     def field(
-        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+        self,
+        kind: FlowKind,
+        shares: Float[Tensor, " C"] | None = None,
+        whitening: float = math.inf,
+        feedback: float = 1.0,
     ) -> Divergence:
-        """Return the divergence on features whose flow is of that kind; `whitening` is of finite feature maps alone."""
+        """Return the divergence on features whose flow is of that kind; `whitening` is of finite feature maps alone.
+
+        With feedback w, EXACT is w times 1/2 MMD^2 to a mixture of the clean references, 1 / w of it, and the noised ones.
+        """
         clean, noisy, weights = self._weighted(shares)
-        if kind is FlowKind.EXACT:
+        if kind is FlowKind.EXACT and feedback == 1:
             return MMD(clean, self.base, target_weights=weights)
+        if kind is FlowKind.EXACT:
+            mixed = torch.cat([weights / feedback, weights * (1 - 1 / feedback)])
+            return MMD(torch.cat([clean, noisy]), feedback * self.base, target_weights=mixed)
         if kind is FlowKind.APPROXIMATE:
             return PotentialEnergy(KernelWitness(self.base, torch.cat([noisy, clean]), torch.cat([weights, -weights])))
         return PotentialEnergy(SingleParticle(self.base, KernelWitness(self.base, clean, weights)))

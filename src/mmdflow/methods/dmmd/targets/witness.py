@@ -32,7 +32,11 @@ class LevelWitness:
     reverse: bool
 
     def field(
-        self, kind: FlowKind, shares: Float[Tensor, " C"] | None = None, whitening: float = math.inf
+        self,
+        kind: FlowKind,
+        shares: Float[Tensor, " C"] | None = None,
+        whitening: float = math.inf,
+        feedback: float = 1.0,
     ) -> Divergence:
         """Return the potential energy of the witness, for the approximate flow; there is no other.
 
