@@ -185,7 +185,29 @@ def searched(data: str) -> str:
     return "\n".join([*lines, "", f"*`{report['command']}`, seed 0, {count} samples.*"])
 
 
+def corrector(data: str) -> str:
+    """Return the distances of a model by what corrects its samples: of seed 0 by every judge, and means over several seeds."""
+    report = read_report(ROOT / "results" / "corrector.json")
+    rows = report["models"][data]
+    lines = [
+        "| sampler | NFE | the judge of settings | report | random | the same, means over seeds |",
+        "|---" * 6 + "|",
+    ]
+    for name, row in rows.items():
+        distances = list(row["distances"].values())
+        shown = " | ".join(shown_number(values[0]) for values in distances)
+        seeds = len(distances[0])
+        means = ", ".join(shown_number(sum(values) / seeds) for values in distances)
+        lines.append(f"| {name} | {row['nfe']} | {shown} | {f'{means} ({seeds} seeds)' if seeds > 1 else '-'} |")
+    counts = " or ".join(str(count) for count in sorted({row["num_samples"] for row in rows.values()}))
+    return "\n".join([*lines, "", f"*`{report['command']} {data} --num_samples {counts}`: the shipped model.*"])
+
+
 TABLES = {
+    "lab/correctors.md": {
+        "corrector-digits": lambda: corrector("digits"),
+        "corrector-mnist": lambda: corrector("mnist"),
+    },
     "lab/digits.md": {
         "equal": lambda: equal("digits"),
     },
@@ -200,6 +222,7 @@ TABLES = {
     "dmmd.md": {"cost": cost},
     "lab/comparison.md": {
         "digits": lambda: compared("digits"),
+        "digits-published": lambda: compared("digits-published"),
         "mnist": lambda: compared("mnist"),
         "fashion": lambda: compared("fashion"),
         "checkerboard": lambda: compared("checkerboard"),

@@ -57,6 +57,10 @@ METHODS: dict[str, Method] = {
     "jko-flow": Method("jko-flow"),
     "dggf-kl": Method("dggf-kl"),
     "discriminator-flow": Method("discriminator-flow"),
+    # with the published settings, where ours differ; digits alone
+    "gs-mmd-rk-paper": Method("gs-mmd-rk", family="gs-mmd-rk-paper"),
+    "dggf-kl-paper": Method("dggf-kl", family="dggf-kl-paper"),
+    "discriminator-flow-paper": Method("discriminator-flow", family="discriminator-flow-paper"),
     # the one-step DMMD is not among them: its features are trained before the seconds begin
     "drifting": Method("drifting"),
     "mmd-generator": Method("drifting", family="mmd-generator"),
