@@ -90,7 +90,8 @@ def ode_states(
     """Yield the particles after every step of dx/dt = v(x, t) from t = 1 to 0; Heun's steps are two evaluations.
 
     Adams and Bashforth carry the velocity on in a straight line from the one before: (3 v_i - v_{i-1}) / 2. Their first step is
-    Euler's.
+    Euler's. `flow` has no field for Heun's second evaluation, which is at the next level, and rounds Adams and Bashforth's
+    combination otherwise; so steps are made here.
 
     Args:
         predict: (x, t) -> the velocity v at x, t in [0, 1].
