@@ -146,8 +146,57 @@ def test_cells_as_a_target(tmp_path, capsys):
     assert main(["flow", f"--target={tmp_path / 'cells.h5ad'}#X_pca", f"--save={save}", *QUICK]) == 0
     assert read_points(save).shape == (20, 3)
     capsys.readouterr()
-    message = complaint(capsys, ["flow", f"--target={tmp_path / 'cells.h5ad'}#X_umap", f"--save={save}"])
+    other = tmp_path / "q.npy"
+    message = complaint(capsys, ["flow", f"--target={tmp_path / 'cells.h5ad'}#X_umap", f"--save={other}"])
     assert "#X_umap: no such entry of obsm: must be one of X_pca" in message
+
+
+def test_cells_come_back_into_a_copy_of_their_file(tmp_path, capsys):
+    anndata = pytest.importorskip("anndata")
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    pca = rng.normal(size=(30, 3))
+    names = [f"cell-{i}" for i in rng.permutation(30)]
+    obs = pandas.DataFrame({"batch": pandas.Categorical(["a", "b", "c"] * 10)}, index=names)
+    cells = anndata.AnnData(
+        X=rng.poisson(1.0, (30, 4)).astype(np.float32), obs=obs, obsm={"X_pca": pca}, uns={"note": "kept"}
+    )
+    cells.layers["counts"] = cells.X.copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    before = (tmp_path / "cells.h5ad").read_bytes()
+    np.save(tmp_path / "target.npy", pca + 2)
+    steps = ["--num_steps=40", f"--target={tmp_path / 'target.npy'}"]
+    saved = tmp_path / "moved.h5ad"
+    assert main(["flow", f"--source={tmp_path / 'cells.h5ad'}#X_pca", f"--save={saved}", *steps]) == 0
+    assert "the particles go to the entry X_pca of obsm" in capsys.readouterr().out
+    moved = anndata.read_h5ad(saved)
+    assert moved.obs_names.tolist() == names
+    assert moved.obs["batch"].tolist() == obs["batch"].tolist()
+    assert moved.uns["note"] == "kept"
+    np.testing.assert_array_equal(moved.layers["counts"], cells.X)
+    np.testing.assert_allclose(moved.obsm["X_pca"].mean(0), pca.mean(0) + 2, atol=0.2)
+    alone = tmp_path / "moved.npy"
+    assert main(["flow", f"--source={tmp_path / 'cells.h5ad'}#X_pca", f"--save={alone}", *steps]) == 0
+    np.testing.assert_array_equal(moved.obsm["X_pca"], np.load(alone))
+    assert (tmp_path / "cells.h5ad").read_bytes() == before
+
+    np.save(tmp_path / "target.npy", rng.poisson(3.0, (30, 4)))
+    assert main(["flow", f"--source={tmp_path / 'cells.h5ad'}", f"--save={saved}", "--overwrite", *steps]) == 0
+    assert anndata.read_h5ad(saved).obsm["X_moved"].shape == (30, 4)
+    np.testing.assert_array_equal(anndata.read_h5ad(saved).obsm["X_pca"], pca)
+    few = [
+        "flow",
+        f"--source={tmp_path / 'cells.h5ad'}",
+        f"--save={tmp_path / 'few.h5ad'}",
+        "--num_particles=5",
+        *steps,
+    ]
+    capsys.readouterr()
+    assert main(few) == 2
+    assert "5 rows for the 30 cells of" in capsys.readouterr().err
+    assert not (tmp_path / "few.h5ad").exists()
+    message = complaint(capsys, ["flow", "--target=rings", f"--save={tmp_path / 'p.h5ad'}"])
+    assert "p.h5ad: must end in .npy, .npz, .csv, .pt" in message
 
 
 def test_pictures_as_targets_and_sources(tmp_path):

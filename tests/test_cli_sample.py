@@ -16,7 +16,7 @@ QUICK = ["--num_levels=3", "--final_steps=0"]
 
 
 def sample(*options):
-    return main(["sample", "digits", *options])
+    return main(["sample", "digits", "--overwrite", *options])
 
 
 def complaint(capsys, *options, code=2):

@@ -68,7 +68,7 @@ def test_the_report_classifier_repeats_to_the_bit(digits, tmp_path, monkeypatch)
     assert first.name == again.name == fresh.name
     assert [file.name.split("-")[0] for file in (tmp_path / "classifiers").iterdir()] == ["residual"]
     assert [ResidualClassifier.steps_for(n) for n in (64, 1438, 60_000)] == [25, 575, 1500]
-    assert ConvolutionalClassifier.steps_for(64) == 1500
+    assert [ConvolutionalClassifier.steps_for(n) for n in (64, 1438, 60_000)] == [66, 1500, 1500]
     longer = train_classifier(*few, kind=ResidualClassifier, num_steps=5, cache=False)
     assert longer.name.split("(")[0] != first.name.split("(")[0]
 

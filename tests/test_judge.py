@@ -287,7 +287,7 @@ def test_a_folder_of_another_program_is_judged(folder, tmp_path, capsys):
     }
     assert "| frechet distance |" in (page / "report.md").read_text()
     model = ["digits", "--reference=digits", "--split=test", "-n=20", "--num_levels=2", f"--report={page}"]
-    assert main(["evaluate", *model, f"-o={written}"]) == 0
+    assert main(["evaluate", *model, f"-o={written}", "--overwrite"]) == 0
     report = json.loads(written.read_text())
     assert report["nfe"] == 4
     assert (report["training"].split()[-1], report["reference"]) == ("(train)", report["held_out"])

@@ -178,6 +178,19 @@ def test_a_test_part_that_there_is_is_the_one_held_out(tmp_path):
     assert judged.test_labels.bincount().tolist() == [4, 1, 4]
 
 
+def test_a_hub_set_of_one_part_is_split(tmp_path, pictures):
+    datasets = pytest.importorskip("datasets")
+    files = sorted(map(str, pictures.rglob("*.png")))
+    table = datasets.Dataset.from_dict({"image": files, "label": [int("squares" in file) for file in files]})
+    (tmp_path / "set").mkdir()
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
+    spec = DataSpec(f"hub:{tmp_path / 'set'}", size=8)
+    assert (spec.name, spec.path) == ("images", f"hub:{tmp_path / 'set'}")
+    trained, judged = load_data(spec), judged_data(spec)
+    assert (len(trained.train), trained.held_out, trained.split) == (54, 6, True)
+    assert judged.test_labels.bincount().tolist() == [4, 2]
+
+
 def test_what_is_a_class(tmp_path, caplog):
     for name in ("10", "9"):
         draw(tmp_path / "numbers" / name / "deeper", 2, seed=int(name))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmdflow.cli._options import Options, Parser, check_free, on_interrupt
 
 if TYPE_CHECKING:
+    from mmdflow.data import Rows
     from mmdflow.recipe import FlowSpec
     from mmdflow.runs.particles import ParticleRun, Prepared
 
@@ -34,7 +35,8 @@ def flow_command(arguments: list[str]) -> None:
     parser.add_argument("-o", "--output", help="the last particles as a picture (.png, ...), or the flow (.gif, .mp4)")
     parser.add_argument(
         "--save",
-        help="the last particles as .npy, .npz, .csv or .pt; a table, with its other columns, also as .tsv or .parquet",
+        help="the last particles as .npy, .npz, .csv or .pt; a table, with its other columns, also as .tsv or "
+        ".parquet; cells as .h5ad",
     )
     parser.add_overwrite()
     parser.add_settings(FlowSpec)
@@ -64,7 +66,7 @@ def _applied_file(spec: FlowSpec, options: Options) -> Path | None:
 def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
     """Check that the files can be written, then run the flow; on Ctrl-C save the particles that it has reached."""
     from mmdflow import plots
-    from mmdflow.data import TABLES, check_points_file
+    from mmdflow.data import check_points_file
     from mmdflow.distributed import current
     from mmdflow.runs import particles
 
@@ -72,7 +74,7 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
         plots.check_output(options.output)
         plots.check_matplotlib()
     if options.save is not None:
-        check_points_file(options.save, table=Path(spec.source.partition("#")[0]).suffix.lower() in TABLES)
+        check_points_file(options.save, spec.source)
     check_free(options, options.output, options.save, _applied_file(spec, options))
     points = particles.prepare_flow(spec)
     last: dict[int, Any] = {}
@@ -106,12 +108,23 @@ def _announce(points: Prepared, spec: FlowSpec, options: Options) -> None:
             print(f"keeps    {_listed(source.kept)}")
         else:
             print(f"leaves   {_listed(source.kept)} out of {options.save}: {', '.join(TABLES)} keep them")
+    elif source is not None and Path(options.save or "").suffix.lower() == ".h5ad":
+        print(
+            f"keeps    all of {source.path.partition('#')[0]}; the particles go to the entry {_entry(source)} of obsm"
+        )
     n, m = len(points.particles), len(points.target)
     if spec.divergence.name != "sliced" and n * (n + m) * points.target[0].numel() > _MUCH:
         print(
             f"large    {n} rows, {m} targets: fewer steps (--num_steps=100) often do, --num_targets=N takes N random rows, "
             f"--divergence=sliced sorts instead of pairing; Ctrl-C saves what is reached"
         )
+
+
+def _entry(source: Rows) -> str:
+    """Return the entry of obsm that the moved rows of an .h5ad file go to."""
+    from mmdflow.data.point_tables import MOVED
+
+    return source.path.partition("#")[2] or MOVED
 
 
 def _listed(names: list[str]) -> str:

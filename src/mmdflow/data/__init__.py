@@ -8,13 +8,14 @@ from mmdflow.data.pictures import read_images, read_samples
 from mmdflow.data.points import (
     POINT_FILES,
     READ_POINT_FILES,
+    TABLES,
     check_points_file,
     density_points,
     is_points_file,
     read_points,
     save_points,
 )
-from mmdflow.data.rows import TABLES, Rows, read_rows
+from mmdflow.data.rows import Rows, read_rows
 from mmdflow.data.tables import HUB
 from mmdflow.data.toy import TOYS, toy
 

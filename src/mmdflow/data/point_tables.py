@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from mmdflow._files import new_file
 from mmdflow.data.datasets import MAX_BYTES
 from mmdflow.errors import InputError
 
+#: Entry of `obsm` that what was X goes to.
+MOVED = "X_moved"
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
@@ -81,6 +85,31 @@ def read_h5ad(path: Path, embedding: str | None) -> Array:
             size = f"{needed / 2**30:.1f} GiB when dense: must be at most {MAX_BYTES / 2**30:g}"
             raise InputError(f"{path}: X, {list(held.shape)}, takes {size}; {advice}")
         return _dense(held[:])
+
+
+def write_h5ad(source: Path, embedding: str | None, values: Array, path: Path) -> None:
+    """Write a copy of an .h5ad file with an entry of `obsm` replaced, or X_moved added for what was X; all else stays.
+
+    Raises:
+        InputError: if the file has another number of cells.
+        ImportError: if anndata is not installed.
+    """
+    try:
+        import anndata
+        import h5py
+    except ImportError:
+        raise ImportError(f"{path}: .h5ad files need anndata: pip install 'mmdflow[single-cell]'") from None
+    write = getattr(anndata, "io", anndata.experimental).write_elem  # before 0.11 it is experimental
+    with new_file(path) as aside:
+        shutil.copyfile(source, aside)
+        with h5py.File(aside, "r+") as file:
+            obs = file["obs"]
+            count = len(obs[obs.attrs["_index"]])
+            if count != len(values):
+                raise InputError(
+                    f"{path}: {len(values)} rows for the {count} cells of {source}: must be all; leave num_particles out"
+                )
+            write(file.require_group("obsm"), embedding or MOVED, values)
 
 
 def _dense(values: Any) -> Array:

@@ -23,6 +23,8 @@ from mmdflow.types import ArrayLike
 
 #: Endings of files of points that are read and written.
 POINT_FILES = (".npy", ".npz", ".csv", ".pt")
+#: Endings of files whose columns have names, or could have.
+TABLES = (".csv", ".tsv", ".parquet")
 #: Endings of files of points that are read.
 READ_POINT_FILES = (*POINT_FILES, ".parquet", ".h5ad", ".tsv")
 
@@ -81,10 +83,17 @@ def save_points(points: Float[Tensor, "n *event"] | ArrayLike, path: str | Path)
             torch.save(points.detach().cpu(), aside)
 
 
-def check_points_file(path: str | Path, *, table: bool = False) -> Path:
-    """Return the path if points, or a table, can be saved there; else raise InputError, before the work that makes them."""
+def check_points_file(path: str | Path, source: str | Path | None = None) -> Path:
+    """Return the path if points can be saved there; else raise InputError, before the work that makes them.
+
+    Args:
+        path: to save at.
+        source: the file that the points came from: tables and .h5ad files come back as such.
+    """
     path = Path(path)
-    endings = (*POINT_FILES, ".tsv", ".parquet") if table else POINT_FILES
+    kind = "" if source is None else split_entry(source)[0].suffix.lower()
+    others = {".h5ad": (".h5ad",), **dict.fromkeys(TABLES, (".tsv", ".parquet"))}
+    endings = (*POINT_FILES, *others.get(kind, ()))
     if path.suffix.lower() not in endings:
         raise InputError(f"{path}: must end in {', '.join(endings)}")
     make_folder(path.parent)

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._files import new_file, reading
-from mmdflow.data.points import read_npz_entry, read_points, save_points, split_entry
+from mmdflow.data.point_tables import write_h5ad
+from mmdflow.data.points import TABLES, read_npz_entry, read_points, save_points, split_entry
 from mmdflow.errors import InputError
 
-#: Endings of files whose columns have names, or could have.
-TABLES = (".csv", ".tsv", ".parquet")
 _DELIMITERS = (",", ";", "\t", "|")
 #: Names of columns that name rows.
 _ID = re.compile(r"(^|[\W_])(id|ids|index|key|barcode)$|^$|^unnamed: 0$", re.IGNORECASE)
@@ -80,7 +79,8 @@ class Rows:
         """Write the rows with their columns replaced by points: whole or not at all.
 
         A table comes back with header, order and all other columns, as .csv or .tsv (with its own delimiter where the ending is
-        the same), or .parquet. An entry of an .npz file comes back among the others. Other endings hold the points alone.
+        the same), or .parquet. An entry of an .npz or .h5ad file comes back in a copy of the file; X of an .h5ad file as the
+        entry X_moved of `obsm`. Other endings hold the points alone.
         """
         path = Path(path)
         ending = path.suffix.lower()
@@ -89,6 +89,11 @@ class Rows:
             (_write_parquet if ending == ".parquet" else _write_text)(self, values, path)
         elif ending == ".npz" and split_entry(self.path)[0].suffix.lower() == ".npz":
             _write_entry(self.path, points, path)
+        elif ending == ".h5ad":
+            source, entry = split_entry(self.path)
+            if source.suffix.lower() != ".h5ad":
+                raise InputError(f"{path}: only what came from an .h5ad file is saved as one, and {self.path} did not")
+            write_h5ad(source, entry, points.detach().cpu().numpy(), path)
         elif ending == ".parquet":
             raise InputError(f"{path}: only tables are saved as .parquet, and {self.path} is none")
         else:

@@ -191,12 +191,12 @@ def extractor_for(features: str | None, reference: str, device: str = "cpu") -> 
 
 
 def _judged_reference(name_or_path: str) -> DataSet:
-    """Return both parts of a reference as the data set that its judges are made of; of one part a tenth is held out."""
+    """Return both parts of a reference as the data set of its judges; of one part with labels a tenth is held out."""
     if name_or_path in _LABELLED or name_or_path in NAMED:
         return judged_data(DataSpec(name_or_path))
     images = open_images(name_or_path)
     other = other_part(name_or_path, "train", images)
-    if other is None:
+    if other is None and images.labels is not None:
         images, other = split(images, DataSpec().held_out)
     train, labels = judged_part(images)
     test, test_labels = (train[:0], None) if other is None else judged_part(other)
