@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdflow import InputError
+from mmdflow import MMD, InputError, flow
 from mmdflow.cli import main
 from mmdflow.methods import load_pipeline
 from mmdflow.recipe import DivergenceSpec
@@ -74,6 +74,18 @@ def test_a_colour_picture_is_no_mask(capsys, tmp_path):
     assert (np.load(tmp_path / "s.npz")["samples"][:, 0, :4] == 1).all()
 
 
+def test_a_folder_is_no_recipe(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    message = complaint(capsys, ["train", "pics", "--output=r"])
+    assert "it is a folder: `mmdflow train dmmd-images --data=pics` trains on its pictures" in message
+    message = complaint(capsys, ["train", "dmmd-images", "--output=r"])
+    assert "pictures: no such folder" in message
+    assert message.endswith("a recipe's --data=FOLDER says where images are")
+
+
 def test_a_seed_is_no_generator(unchecked):
+    with pytest.raises(InputError, match="generator = 0: must be a torch.Generator"):
+        flow(MMD(np.ones((6, 2))), np.zeros((5, 2)), num_steps=1, generator=0)
     with pytest.raises(InputError, match="generator = 0: must be a torch.Generator, such as torch.Generator"):
         load_pipeline("digits")(2, generator=0)

@@ -151,7 +151,7 @@ def _read(path: Path, split: str, decode: Callable[[Encoded], Decoded], labelled
     if is_table(path):
         return decode(table_pictures(path, split, SPLITS))
     if not path.is_dir():
-        others = f"nor one of {', '.join(NAMED)}, nor {HUB}OWNER/NAME"
+        others = f"nor one of {', '.join(NAMED)}, nor {HUB}OWNER/NAME; a recipe's --data=FOLDER says where images are"
         raise InputError(f"{path}: no such folder, .npy, .npz or .parquet file, {others}")
     if is_cifar(path):
         return Decoded(*read_cifar(path, split))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import _arrays, _checks
+from mmdflow._tensors import device_of
 from mmdflow.distributed import Ranks, Rows, current, shard
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import check_particles
@@ -104,6 +105,7 @@ def flow(
     ranks = current() if sharded else Ranks()
     field_at = _field_schedule(field, particles, ranks)
     _checks.count("num_steps", num_steps, 0)
+    device_of(generator)  # refuses a seed
     give_back, x = _arrays.back(particles), _arrays.tensor("particles", particles)
     if step_size is None:
         chosen = field_at(0) if isinstance(field, VelocityField) else field

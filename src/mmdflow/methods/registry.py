@@ -130,6 +130,8 @@ def recipe_path(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     hint = _checks.near(name, sorted(files))
+    if Path(name).is_dir():
+        hint = f"; it is a folder: `mmdflow train dmmd-images --data={name}` trains on its pictures"
     raise InputError(f"recipe = {name!r}: must be a YAML file or a name that `mmdflow recipes` lists{hint}")
 
 
