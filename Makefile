@@ -45,7 +45,7 @@ demo: install
 	$(BIN)/mmdflow evaluate $(RUN)
 	@if [ -f $(RUN)-onestep/recipe.yaml ]; then $(BIN)/mmdflow train --resume $(RUN)-onestep; \
 	else $(BIN)/mmdflow train drifting-digits --output=$(RUN)-onestep --training.max_seconds=60; fi
-	$(BIN)/mmdflow sample $(RUN)-onestep -n 64 -o $(RUN)-onestep/samples.png
+	$(BIN)/mmdflow sample $(RUN)-onestep -n 64 -o $(RUN)-onestep/samples.png --overwrite
 
 test: dev
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
