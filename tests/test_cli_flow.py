@@ -62,12 +62,56 @@ def test_a_tolerance_makes_sums_quick_and_says_so(tmp_path, capsys, monkeypatch)
         "--num_steps=3",
     ]
     arguments += ["--num_targets=2500", "--frames=1"]
-    for name, more in (("quick", ["--tolerance=1e-3"]), ("exact", [])):
+    said = {}
+    for name, more in (("quick", ["--tolerance=1e-3"]), ("usual", []), ("exact", ["--tolerance=none"])):
         assert main([*arguments, f"--save={tmp_path / name}.npy", *more]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"sums     [1-9]\d* quick, largest error \de-0[3-9]; \d+ exact", out)
-    quick, exact = (np.load(tmp_path / f"{name}.npy") for name in ("quick", "exact"))
+        said[name] = re.findall("sums .*", capsys.readouterr().out)
+    assert re.fullmatch(r"sums     [1-9]\d* quick, largest error \de-0[3-9]; \d+ exact", *said["quick"])
+    usual = r"sums     [1-9]\d* quick, .*\(--tolerance=0.0001 by default; --tolerance=none sums exactly\)"
+    assert re.fullmatch(usual, *said["usual"])
+    assert said["exact"] == []
+    quick, usual, exact = (np.load(tmp_path / f"{name}.npy") for name in ("quick", "usual", "exact"))
     assert 0 < np.abs(quick - exact).max() < 1e-2
+    assert 0 < np.abs(usual - exact).max() < 1e-3
+
+
+@pytest.fixture
+def four_columns(tmp_path):
+    """A file of points of four columns, for which there are no quick sums."""
+    np.save(tmp_path / "four.npy", np.random.default_rng(0).normal(size=(40, 4)))
+    return f"--target={tmp_path / 'four.npy'}"
+
+
+def test_by_default_a_flow_takes_what_no_quick_sums_are_for(four_columns, tmp_path, capsys, monkeypatch):
+    """Nothing is refused, and nothing said, where all sums are exact."""
+    monkeypatch.setattr("mmdflow.ops.dispatch.SMALL", 0)
+    for more in (["--divergence.kernel=gaussian"], ["--divergence=kale"], ["--divergence=drift"]):
+        assert main(["flow", four_columns, f"--save={tmp_path / 'p.npy'}", *QUICK, *more]) == 0
+        assert "sums" not in capsys.readouterr().out
+
+
+def test_the_hint_at_the_cost_of_pairs_is_for_sums_over_pairs(four_columns, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmdflow.cli.flow._MUCH", 0)
+    for target, word, said in (("rings", "auto", False), ("rings", "none", True), (four_columns[9:], "auto", True)):
+        options = [f"--target={target}", f"--tolerance={word}", "--divergence.kernel=gaussian"]
+        assert main(["flow", *options, f"--save={tmp_path / 'p.npy'}", *QUICK]) == 0
+        assert ("large    20 rows" in capsys.readouterr().out) == said
+
+
+def test_snapshots_of_a_flow(tmp_path, capsys):
+    file = tmp_path / "moves.npy"
+    arguments = ["flow", f"--snapshots={file}", *QUICK, f"--save={tmp_path / 'p.npy'}"]
+    assert main(arguments) == 0
+    assert f"{file}" in capsys.readouterr().out
+    made = np.load(file, mmap_mode="r")
+    assert made.shape == (4, 20, 2)
+    np.testing.assert_array_equal(made[-1], np.load(tmp_path / "p.npy"))
+    assert main(arguments) == 0  # with --overwrite
+    without = [argument for argument in arguments if argument != "--overwrite" and "--save" not in argument]
+    assert main(without) == 2
+    assert f"{file}: is there already" in capsys.readouterr().err
+    assert main(["flow", f"--snapshots={tmp_path / 'a.csv'}", *QUICK]) == 2
+    assert "must end in .npy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,27 @@ def test_scikit_learns_own_checks(estimator, check, unchecked):
     check(estimator)
 
 
+# Sums within a tolerance
+
+
+def test_large_tables_are_moved_by_quick_sums_which_a_word_turns_off(monkeypatch, caplog):
+    monkeypatch.setattr("mmdflow.ops.dispatch.SMALL", 0)
+    monkeypatch.setattr("mmdflow.ops.fast.LEAST", 0)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2500, 2)), random.normal(size=(2500, 2)) + 1
+    usual, exact = (MMDTransport(kernel=Gaussian(1.0), num_steps=3, tolerance=word) for word in ("auto", None))
+    with caplog.at_level("INFO", "mmdflow"):
+        usual.fit(x, y)
+    assert usual.sums_.grids > 0
+    assert "tolerance=None sums exactly" in caplog.text
+    exact.fit(x, y)
+    assert exact.sums_ is None
+    for rows in (x, NEW):
+        assert 0 < np.abs(usual.transform(rows) - exact.transform(rows)).max() < 1e-3
+    with pytest.raises(InputError, match="tolerance = 'none': must be a finite number > 0, 'auto', or None"):
+        MMDTransport(tolerance="none").fit(x, y)
+
+
 # New points along the same flow
 
 

@@ -48,14 +48,19 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes `path`'s place when the block ends well, else it is removed."""
     path = Path(path)
     make_folder(path.parent)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    aside = aside_of(path)
     try:
-        with _writing(path):
+        with writing(path):
             yield aside
             _apply_umask(aside)
             os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def aside_of(path: Path) -> Path:
+    """Return where this process writes a file before it takes its place."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     try:
-        with _writing(path):
+        with writing(path):
             yield aside
             _apply_umask(aside, *aside.rglob("*"))
             if path.exists():
@@ -92,7 +97,7 @@ _DISK = ("os error", "PytorchStreamWriter", "inline_container", "iostream error"
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn what writers raise on a full disk, or one that fails, into one line; other errors pass."""
     try:
         yield

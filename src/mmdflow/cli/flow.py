@@ -38,12 +38,17 @@ def flow_command(arguments: list[str]) -> None:
         help="the last particles as .npy, .npz, .csv or .pt; a table, with its other columns, also as .tsv or "
         ".parquet; cells as .h5ad",
     )
+    parser.add_argument(
+        "--snapshots",
+        help="the particles at every frame, [frame, particle, column], as .npy, which takes them from memory",
+    )
     parser.add_overwrite()
     parser.add_settings(FlowSpec)
     options = parser.parse(arguments)
-    if options.output is None and options.save is None:
+    if options.output is None and options.save is None and options.snapshots is None:
         raise InputError(
-            "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both"
+            "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both; --snapshots FILE "
+            "(.npy) takes the particles of every frame"
         )
     files = [Source(read_yaml(Path(file)), file) for file in options.config]
     spec = read_settings(FlowSpec, *files, Source(options.fields))
@@ -63,11 +68,18 @@ def _applied_file(spec: FlowSpec, options: Options) -> Path | None:
     return save.with_name(f"{save.stem}-{Path(spec.apply.partition('#')[0]).stem}{save.suffix}")
 
 
+def _files(spec: FlowSpec, options: Options) -> list[str]:
+    """Return the files that are written."""
+    files = (options.output, options.save, _applied_file(spec, options), options.snapshots)
+    return [str(file) for file in files if file is not None]
+
+
 def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
     """Check that the files can be written, then run the flow; on Ctrl-C save the particles that it has reached."""
     from mmdflow import plots
     from mmdflow.data import check_points_file
     from mmdflow.distributed import current
+    from mmdflow.flows import Snapshots
     from mmdflow.runs import particles
 
     if options.output is not None:
@@ -75,7 +87,8 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
         plots.check_matplotlib()
     if options.save is not None:
         check_points_file(options.save, spec.source)
-    check_free(options, options.output, options.save, _applied_file(spec, options))
+    check_free(options, *_files(spec, options))
+    snapshots = None if options.snapshots is None else Snapshots(options.snapshots, overwrite=options.overwrite)
     points = particles.prepare_flow(spec)
     last: dict[int, Any] = {}
     whole = current().size == 1  # of several processes each sees a part
@@ -85,16 +98,18 @@ def _flow(spec: FlowSpec, options: Options) -> tuple[Prepared, ParticleRun]:
         last[step] = x
 
     def save() -> str:
+        kept = "" if snapshots is None else f"Snapshots until then are in {snapshots.path}"
         if options.save is None or not (last and whole):
-            return "Nothing saved"
+            return kept or "Nothing saved"
         ((step, x),) = last.items()
         points.save(x, options.save)
         go_on = f"go on with the same options and --source={options.save}"
-        return f"Saved the particles of step {step} in {options.save}; {go_on}"
+        return f"Saved the particles of step {step} in {options.save}; {go_on}{kept and '. '}{kept}"
 
     _announce(points, spec, options)
     with on_interrupt(save):
-        return points, particles.run_flow(spec, prepared=points, watch=watch, progress=True)
+        run = particles.run_flow(spec, prepared=points, watch=watch, snapshots=snapshots, progress=True)
+        return points, run
 
 
 def _announce(points: Prepared, spec: FlowSpec, options: Options) -> None:
@@ -113,7 +128,7 @@ def _announce(points: Prepared, spec: FlowSpec, options: Options) -> None:
             f"keeps    all of {source.path.partition('#')[0]}; the particles go to the entry {_entry(source)} of obsm"
         )
     n, m = len(points.particles), len(points.target)
-    if spec.divergence.name != "sliced" and n * (n + m) * points.target[0].numel() > _MUCH:
+    if n * (n + m) * points.target[0].numel() > _MUCH and _pairs_up(points, spec):
         print(
             f"large    {n} rows, {m} targets: fewer steps (--num_steps=100) often do, --num_targets=N takes N random rows, "
             f"--divergence=sliced sorts instead of pairing; Ctrl-C saves what is reached"
@@ -125,6 +140,19 @@ def _entry(source: Rows) -> str:
     from mmdflow.data.point_tables import MOVED
 
     return source.path.partition("#")[2] or MOVED
+
+
+def _pairs_up(points: Prepared, spec: FlowSpec) -> bool:
+    """Return whether a step sums over all pairs."""
+    from mmdflow import ops
+    from mmdflow.recipe.divergences import KERNELS
+
+    of = spec.divergence
+    if of.name == "sliced":
+        return False
+    kernel = KERNELS[of.kernel_name].build(of.bandwidth or 1.0, of.exponent or 1.0)
+    event = points.target[0]
+    return spec.tolerance == "none" or not ops.has_quick_sums(kernel, event.numel(), event.dtype)
 
 
 def _listed(names: list[str]) -> str:
@@ -172,6 +200,13 @@ def _concerns(run: ParticleRun, spec: FlowSpec) -> Iterator[str]:
         )
 
 
+def _sums(sums: dict[str, float], spec: FlowSpec) -> str:
+    """Return a line on sums within a tolerance; who did not ask for them is told how to have exact ones."""
+    line = f"sums     {sums['quick']} quick, largest error {sums['error']:.0e}; {sums['exact']} exact"
+    off = f" (--tolerance={sums['tolerance']:g} by default; --tolerance=none sums exactly)"
+    return line + (off if spec.tolerance == "auto" else "")
+
+
 def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options) -> None:
     """Print what the flow reached, the verdict of the test, and the files."""
     report = run.report
@@ -180,9 +215,8 @@ def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
     start, end = report["value_start"], report["value_end"]
     value = "none" if start is None else f"{start:.4g} -> {end:.4g}"
     print(f"F        {value} in {report['steps']} steps, {report['seconds']:.1f} s")
-    if report["sums"] is not None:
-        sums = report["sums"]
-        print(f"sums     {sums['quick']} quick, largest error {sums['error']:.0e}; {sums['exact']} exact")
+    if report["sums"] is not None and (report["sums"]["quick"] or spec.tolerance != "auto"):
+        print(_sums(report["sums"], spec))
     if report["p_value"] is not None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")
@@ -190,5 +224,4 @@ def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
         print(
             f"no test: all {len(points.target)} rows of the target are used; --num_targets=N takes N and tests by others"
         )
-    written = (options.output, options.save, _applied_file(spec, options))
-    print(f"written: {', '.join(str(name) for name in written if name is not None)}")
+    print(f"written: {', '.join(_files(spec, options))}")

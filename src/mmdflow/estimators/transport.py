@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mmdflow import _arrays, _checks
+from mmdflow import _arrays, _checks, ops
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
 from mmdflow.flows import Adaptive, Integrator, Recording, flow
@@ -20,6 +21,8 @@ from mmdflow.flows.loop import usual_step
 from mmdflow.kernels import Kernel
 from mmdflow.recipe import DivergenceSpec
 from mmdflow.recipe.divergences import DIVERGENCES, KERNELS, build_divergence
+
+log = logging.getLogger(__name__)
 
 _DTYPES = (np.float64, np.float32)
 #: Points at least that a standard normal target has.
@@ -69,12 +72,16 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         momentum: in [0, 1); 0 by default, or the integrator's own. With momentum particles swing past each other, and new rows
             with them.
         integrator: the name of one of `mmdflow.flows`, or an object. "adaptive" is refused: its steps depend on all rows.
+        tolerance: of every sum over pairs, relative. "auto" is 1e-4 where the kernel and the dimension have sums in O(n log n)
+            and those are quicker, which a number demands of them (`mmdflow.ops.backend`); None sums exactly.
         random_state: seed of the normal target and of slices.
 
     Attributes:
         moved_: where the rows of X ended, [n, d].
         divergence_: the field that moved them.
         values_: F before and after, for a divergence that has F.
+        sums_: what sums of `fit` were quick and which error was measured (`mmdflow.ops.fast.FastSums`); None with tolerance None.
+            A log message at level INFO says so where some were.
         n_features_in_: d.
 
     Memory is that of num_steps copies of X (twice that for Heun's steps).
@@ -99,6 +106,7 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         step_size: float | None = None,
         momentum: float | None = None,
         integrator: str | Integrator = "euler",
+        tolerance: float | str | None = "auto",
         random_state: Any = None,
     ) -> None:
         self.divergence = divergence
@@ -108,6 +116,7 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.step_size = step_size
         self.momentum = momentum
         self.integrator = integrator
+        self.tolerance = tolerance
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> MMDTransport:
@@ -126,13 +135,17 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         target = self._target(X, y, random)
         generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
-        field = self._field(_arrays.tensor("target", target), generator)
-        self._recording = Recording(field)
-        self._step = self._settings(field)
-        self.moved_ = flow(self._recording, X, **self._step).particles
+        with ops.within(self.tolerance) as self.sums_:
+            field = self._field(_arrays.tensor("target", target), generator)
+            self._recording = Recording(field)
+            self._step = self._settings(field)
+            self.moved_ = flow(self._recording, X, **self._step).particles
+            if isinstance(field, Divergence):
+                self.values_ = np.array([float(field(X)), float(field(self.moved_))])
         self.divergence_ = field
-        if isinstance(field, Divergence):
-            self.values_ = np.array([float(field(X)), float(field(self.moved_))])
+        if self.sums_ is not None and self.sums_.grids:
+            said = self.sums_.grids, self.sums_.error, self.sums_.exact
+            log.info("sums: %d quick, largest error %.0e, %d exact; tolerance=None sums exactly", *said)
         self._places, self._ends = _Places(X), _Places(self.moved_)
         return self
 
@@ -143,7 +156,8 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         moved, new = self._places.exchanged(X, self.moved_)
         if len(new):
             rows = np.ascontiguousarray(X[new], self.moved_.dtype)
-            moved[new] = flow(self._recording.replay(), rows, **self._step).particles
+            with ops.within(self.tolerance):
+                moved[new] = flow(self._recording.replay(), rows, **self._step).particles
         return moved.astype(X.dtype, copy=False)
 
     def inverse_transform(self, X: Any) -> Any:

@@ -24,4 +24,5 @@ from .moves import (
     reweighted as reweighted,
 )
 from .replay import Recording as Recording, Replay as Replay
+from .snapshots import Snapshots as Snapshots
 from .state import FlowState as FlowState

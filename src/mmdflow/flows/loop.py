@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from mmdflow.errors import InputError
 from mmdflow.flows.callbacks import Callback, callback_moves
 from mmdflow.flows.integrators import Integrator, make_integrator, named_integrators
 from mmdflow.flows.moves import Diffusion, Move, NoiseInjection
+from mmdflow.flows.snapshots import Memory, Snapshots
 from mmdflow.flows.state import FlowState, Record
 from mmdflow.types import ArrayLike, FlowResult, ScalarOrSchedule, Step
 
@@ -40,6 +42,7 @@ def flow(
     weights: Float[Tensor, " n"] | ArrayLike | None = None,
     save_every: int | Sequence[int] | None = None,
     evaluate: bool = True,
+    snapshots: str | Path | Snapshots | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
@@ -73,6 +76,7 @@ def flow(
         save_every: record particles and F every so many steps, or after the steps of a list; the start and the end always are.
         evaluate: whether to compute F at the recorded steps; without it, and for fields without F, `values` is empty. The F of
             a schedule is that of the step just made (at the start: of the first step).
+        snapshots: a new .npy file that takes the recorded particles instead of memory, for large populations; or a `Snapshots`.
         callback: one or several, called in turn after every step with (steps made, particles). Each may return a tensor of the
             same shape that replaces the particles (`mmdflow.flows.constraints`), True to stop, or None. One that has a
             `start(particles, weights)` is called with them when a flow begins; what its `report()` returns, if it has one, goes
@@ -87,7 +91,8 @@ def flow(
 
     Raises:
         InputError: for NaN or infinite particles, mismatched shapes, impossible settings, a move that needs more of the field
-            than it has, a field without a usual step where none is given, or what a sharded flow cannot have.
+            than it has, a field without a usual step where none is given, a file of snapshots that is there already, or what a
+            sharded flow cannot have.
         RankLostError: where another process of a sharded flow ends.
         DivergedError: when particles become non-finite: lower step_size; or when a recorded F is NaN.
 
@@ -112,7 +117,7 @@ def flow(
         step_size, momentum = usual_step(chosen, integrator, momentum)
     eta = _checks.schedule("step_size", step_size, _checks.non_negative)
     stepper = make_integrator(integrator, 0.0 if momentum is None else momentum)
-    record = Record(_due(save_every), evaluate)
+    record = Record(_due(save_every), evaluate, _store(snapshots, ranks))
     actions = [
         *_short_form("noise_injection", noise_injection, NoiseInjection),
         *_short_form("diffusion", diffusion, Diffusion),
@@ -124,16 +129,17 @@ def flow(
     with torch.inference_mode(False), torch.no_grad():
         rows = Rows.of(ranks, len(x))
         state = _begin(field_at(0), x, weights, stepper, actions, ranks.common(generator), rows)
-        record.add(0, state)
-        for step in tqdm(range(num_steps), disable=not (progress and ranks.first), desc="flow", unit="step"):
-            if step > 0:
-                state.field = field_at(step)
-                _check_needs(state.field, actions)
-            _take_step(state, step, eta(step), actions)
-            if state.stop or step + 1 == num_steps or record.due(step + 1):
-                record.add(step + 1, state)
-            if state.stop:
-                break
+        with record.snapshots:
+            record.add(0, state)
+            for step in tqdm(range(num_steps), disable=not (progress and ranks.first), desc="flow", unit="step"):
+                if step > 0:
+                    state.field = field_at(step)
+                    _check_needs(state.field, actions)
+                _take_step(state, step, eta(step), actions)
+                if state.stop or step + 1 == num_steps or record.due(step + 1):
+                    record.add(step + 1, state)
+                if state.stop:
+                    break
         report: dict[str, object] = {}
         for move in actions:
             report |= move.report()
@@ -278,6 +284,15 @@ def _given_moves(moves: Move | Sequence[Move]) -> list[Move]:
         if not isinstance(move, Move):
             raise InputError(f"moves = {_checks.shown(move)}: must be Move objects, such as BirthDeath(0.5)")
     return several
+
+
+def _store(snapshots: str | Path | Snapshots | None, ranks: Ranks) -> Memory | Snapshots:
+    """Return what takes the recorded particles."""
+    if snapshots is None:
+        return Memory()
+    if ranks.size > 1:
+        raise InputError(f"snapshots with sharded = True on {ranks.size} processes: must be None; each has a part")
+    return snapshots if isinstance(snapshots, Snapshots) else Snapshots(snapshots)
 
 
 def _due(save_every: int | Sequence[int] | None) -> Callable[[int], bool]:

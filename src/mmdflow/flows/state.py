@@ -16,6 +16,7 @@ from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import dtype_of
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.flows.integrators import Integrator
+from mmdflow.flows.snapshots import Memory, Snapshots
 from mmdflow.types import ArrayLike, FlowResult
 
 
@@ -126,13 +127,14 @@ class Record:
     Attributes:
         due: whether the state after that many steps is recorded; the last one always is.
         evaluate: whether F is.
+        snapshots: what takes the particles.
     """
 
     due: Callable[[int], bool]
     evaluate: bool
+    snapshots: Memory | Snapshots
     steps: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    snapshots: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
     def add(self, steps_made: int, state: FlowState) -> None:
@@ -147,7 +149,7 @@ class Record:
             )
         self.steps.append(steps_made)
         self.times.append(state.time)
-        self.snapshots.append(state.particles)
+        self.snapshots.add(state.particles)
         if self.evaluate and isinstance(state.field, Divergence):
             value = state.divergence()
             if bool(value.isnan().any()):
@@ -161,11 +163,11 @@ class Record:
     def result(
         self, state: FlowState, report: dict[str, object], give_back: Callable[[Tensor], ArrayLike]
     ) -> FlowResult:
-        """Return what the flow returns, as arrays of the kind that it was given."""
+        """Return what the flow returns, as arrays of the kind that it was given, when all is recorded."""
         return FlowResult(
             particles=give_back(state.particles),
             values=give_back(torch.stack(self.values) if self.values else state.particles.new_empty(0)),
-            trajectory=give_back(torch.stack(self.snapshots)),
+            trajectory=give_back(self.snapshots.trajectory()),
             steps=give_back(torch.tensor(self.steps)),
             nfe=state.nfe,
             times=give_back(torch.tensor(self.times, dtype=torch.float64)),

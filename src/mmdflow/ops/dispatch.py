@@ -69,18 +69,60 @@ def backend(name: str, *, tolerance: float | None = None) -> Iterator[FastSums |
         raise InputError(f"tolerance = {tolerance!r} with backend = {name!r}: only 'fast' takes one")
     report = None
     if name == "fast":
-        report = FastSums(_checks.positive("tolerance", 1e-4 if tolerance is None else tolerance))
+        report = FastSums(_checks.positive("tolerance", fast.USUAL if tolerance is None else tolerance))
+    with _chosen(name, report):
+        yield report
+
+
+@contextmanager
+def _chosen(name: str, report: FastSums | None) -> Iterator[None]:
     tokens = _backend.set(name), _fast.set(report)
     try:
-        yield report
+        yield
     finally:
         _backend.reset(tokens[0])
         _fast.reset(tokens[1])
 
 
-def within(tolerance: float | None) -> AbstractContextManager[FastSums | None]:
-    """Compute sums inside the block by ``backend("fast", tolerance)``, or as outside for None."""
-    return nullcontext() if tolerance is None else backend("fast", tolerance=tolerance)
+def within(tolerance: float | str | None) -> AbstractContextManager[FastSums | None]:
+    """Compute sums inside the block by ``backend("fast", tolerance)``, or as outside for None.
+
+    "auto" is what commands and estimators do by default: the tolerance is `fast.USUAL`, and sums that "fast" does not offer are
+    as outside, where "fast" itself would refuse them.
+
+    Raises:
+        InputError: for another word, or a tolerance that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from mmdflow import Laplace, ops
+        >>> x = torch.rand(1000, 4, generator=torch.Generator().manual_seed(0))
+        >>> with ops.within("auto") as report:
+        ...     _ = ops.kernel_sum_grad(Laplace(0.1), x, x, torch.ones(1000))
+        >>> report.grids, report.exact
+        (0, 1)
+    """
+    if not isinstance(tolerance, str):
+        return nullcontext() if tolerance is None else backend("fast", tolerance=tolerance)
+    if tolerance != "auto":
+        raise InputError(f"tolerance = {tolerance!r}: must be a finite number > 0, 'auto', or None for exact sums")
+    return _where_quicker()
+
+
+def has_quick_sums(kernel: Kernel, dim: int, dtype: torch.dtype) -> bool:
+    """Return whether "fast" offers sums of this kernel on events of so many entries; of a kernel of kernels, of its own part."""
+    try:
+        fast.check(kernel, kernel.compiled_term(dim, dtype), dim)
+    except InputError:
+        return False
+    return True
+
+
+@contextmanager
+def _where_quicker() -> Iterator[FastSums]:
+    report = FastSums(fast.USUAL, strict=False)
+    with _chosen("fast", report):
+        yield report
 
 
 @contextmanager
@@ -90,10 +132,10 @@ def tightened(tolerance: float) -> Iterator[None]:
     if outside is None or outside.tolerance <= tolerance:
         yield
         return
-    with backend("fast", tolerance=tolerance) as inside:
+    inside = FastSums(tolerance, outside.strict)
+    with _chosen("fast", inside):
         yield
-    if inside is not None:
-        outside.include(inside)
+    outside.include(inside)
 
 
 @contextmanager
@@ -210,8 +252,8 @@ def _term(kernel: Kernel, z: Tensor, points: Tensor) -> Term | None:
         return None
     if z.shape[1:] != points.shape[1:] or z.dtype != points.dtype or z.device != points.device:
         return None  # for torch to refuse
-    term = kernel.compiled_term(z[0].numel(), z.dtype)
-    if chosen == "fast":
+    term, report = kernel.compiled_term(z[0].numel(), z.dtype), _fast.get()
+    if report is not None and report.strict:
         fast.check(kernel, term, z[0].numel())
     if chosen in ("auto", "fast") and len(z) * len(points) < SMALL:
         return None

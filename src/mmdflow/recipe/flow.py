@@ -127,8 +127,8 @@ class FlowSpec:
         birth_death: rate of birth-death jumps.
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
-        tolerance: of every sum over pairs, relative: sums in O(n log n) for radial kernels in up to three dimensions, where
-            that is quicker; by default they are exact.
+        tolerance: of every sum over pairs, relative; none for exact sums, auto (the default) for 1e-4 where the kernel and the
+            dimension have sums in O(n log n) and those are quicker, which a number demands of them.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.
@@ -145,7 +145,7 @@ class FlowSpec:
     integrator: str = "euler"
     birth_death: float | None = None
     stop_level: float | None = None
-    tolerance: float | None = None
+    tolerance: float | Literal["auto", "none"] = "auto"
     columns: str | list[str] | None = None
     id: str | list[str] | None = None
     apply: str | None = None
@@ -158,7 +158,9 @@ class FlowSpec:
         for name, minimum in (("num_particles", 1), ("num_targets", 2), ("num_steps", 1), ("frames", 1), ("seed", 0)):
             if getattr(self, name) is not None:
                 _checks.count(name, getattr(self, name), minimum)
-        _settings.check(self, positive=["step_size", "tolerance"], non_negative=["noise_injection", "birth_death"])
+        _settings.check(self, positive=["step_size"], non_negative=["noise_injection", "birth_death"])
+        if not isinstance(self.tolerance, str):
+            _checks.positive("tolerance", self.tolerance)
         if self.momentum is not None:
             _checks.interval("momentum", self.momentum, 0.0, 1.0, "[)")
         if self.apply is not None and (self.birth_death is not None or self.integrator == "adaptive"):

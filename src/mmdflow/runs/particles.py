@@ -26,7 +26,7 @@ from mmdflow.data import (
 from mmdflow.distributed import Ranks, current
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
-from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, flow, named_integrators
+from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, Snapshots, flow, named_integrators
 from mmdflow.flows.loop import FieldOrSchedule
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
@@ -49,8 +49,8 @@ class ParticleRun:
         result: of `flow`.
         target: the samples that the flow used, [m, *event].
         report: F before and after, None where the field has none; p-value of the two-sample test against held-out samples where
-            there are any, seconds, NFE; with a tolerance, how many sums were quick and how many exact, and the largest error that
-            was measured.
+            there are any, seconds, NFE; unless all sums were to be exact, how many were quick and how many exact, the tolerance,
+            and the largest error that was measured.
         step_size: that the flow took.
         applied: where the further rows of `apply` went.
     """
@@ -127,7 +127,12 @@ def prepare_flow(spec: FlowSpec) -> Prepared:
 
 
 def run_flow(
-    spec: FlowSpec, *, prepared: Prepared | None = None, watch: Callback | None = None, progress: bool = False
+    spec: FlowSpec,
+    *,
+    prepared: Prepared | None = None,
+    watch: Callback | None = None,
+    snapshots: Snapshots | None = None,
+    progress: bool = False,
 ) -> ParticleRun:
     """Run the flow that the fields describe: on all ranks that this process is connected to, with the result on each.
 
@@ -135,6 +140,7 @@ def run_flow(
         spec: the fields; what is not given suits the target, see `mmdflow.recipe.divergences`.
         prepared: its points, of `prepare_flow`.
         watch: called with step and particles after every step.
+        snapshots: the file that takes the recorded particles instead of memory.
         progress: show a bar.
 
     Raises:
@@ -150,7 +156,7 @@ def run_flow(
     ranks = current()
     _check_ranks(spec, ranks)
     start = time.perf_counter()
-    with ops.within(spec.tolerance) as sums:
+    with ops.within(None if spec.tolerance == "none" else spec.tolerance) as sums:
         field, step = build_divergence(spec.divergence, target, generator, spec.num_steps, ranks=ranks)
         settings: dict[str, Any] = {
             "step_size": step.size if spec.step_size is None else spec.step_size,
@@ -165,6 +171,7 @@ def run_flow(
             num_steps=spec.num_steps,
             moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
             save_every=max(1, spec.num_steps // spec.frames),
+            snapshots=snapshots,
             callback=[*([] if watch is None else [watch]), *_stops(spec, points.stopping, generator)],
             progress=progress,
             generator=generator,
@@ -185,7 +192,7 @@ def run_flow(
         "nfe": result.nfe,
         "seconds": time.perf_counter() - start,
         "p_value": _p_value(result.particles, points.test, generator),
-        "sums": None if sums is None else {"error": sums.error, "quick": sums.quick, "exact": sums.exact},
+        "sums": None if sums is None else sums.counts(),
     }
     return ParticleRun(result, target, report, settings["step_size"], applied)
 
