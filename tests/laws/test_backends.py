@@ -289,6 +289,26 @@ def test_threads_do_not_change_sums(dim):
         assert (got - exact).norm() < 1e-6 * exact.norm() * dim**0.5
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_numbers_below_the_normal_ones_are_flushed_in_compiled_loops_alone(before):
+    """Tails of narrow kernels lie there; what the process does with such numbers elsewhere stays as it is."""
+    small = torch.full((1,), 2e-38)
+    x = torch.linspace(0, 20, 40)[:, None].repeat(1, 2)
+    with ops.backend("reference"):
+        expected = ops.kernel_sum_grad(Gaussian(1.0), x, x, torch.ones(40))
+    torch.set_flush_denormal(before)
+    try:
+        with threads.flushing():
+            assert float(small * 0.25) == 0
+        assert (float(small * 0.25) == 0) == before
+        with ops.backend("compiled"):
+            result = ops.kernel_sum_grad(Gaussian(1.0), x, x, torch.ones(40))
+        assert (float(small * 0.25) == 0) == before
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_code_is_compiled_where_no_cache_can_be_written(monkeypatch):
     real = numba_sums.njit
 

@@ -38,7 +38,8 @@ def add_tangents(profile: Profile, x: Tensor, y: Tensor, vectors: Tensor, totals
     fused, columns, v = numba_sums.tangent(x.shape[1]), y.T.contiguous().numpy(), vectors.T.contiguous().numpy()
 
     def task(part: slice) -> None:
-        fused(typed, x[part].numpy(), columns, v, totals[part].numpy())
+        with threads.flushing():
+            fused(typed, x[part].numpy(), columns, v, totals[part].numpy())
 
     threads.over_rows(task, len(x), max(1, TASK // len(y)))
 
@@ -54,11 +55,12 @@ def _directly(
 ) -> None:
     """Add the sums by exact differences."""
     fused, columns, w = numba_sums.direct(x.shape[1]), y.T.contiguous().numpy(), weights.numpy()
-    threads.over_rows(
-        lambda part: fused(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part)),
-        len(x),
-        max(1, TASK // len(y)),
-    )
+
+    def task(part: slice) -> None:
+        with threads.flushing():
+            fused(profile, x[part].numpy(), columns, w, _rows(values, part), _rows(slopes, part))
+
+    threads.over_rows(task, len(x), max(1, TASK // len(y)))
 
 
 def _by_products(
@@ -79,19 +81,9 @@ def _by_products(
 
         def task(part: slice) -> None:
             at = slice(rows.start + part.start, rows.start + part.stop)
-            numba_sums.weigh(
-                profile,
-                block[part].numpy(),
-                x[at].numpy(),
-                points,
-                x_norms[at].numpy(),
-                norms,
-                w,
-                close,
-                _rows(values, at),
-                _rows(of_weights, at),
-                _rows(slopes, at),
-            )
+            norms_x, totals = x_norms[at].numpy(), [_rows(total, at) for total in (values, of_weights, slopes)]
+            with threads.flushing():
+                numba_sums.weigh(profile, block[part].numpy(), x[at].numpy(), points, norms_x, norms, w, close, *totals)
 
         threads.over_rows(task, len(block), TASK)
 

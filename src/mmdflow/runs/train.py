@@ -242,6 +242,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     provenance = {
         **origin,
         "device": str(module.trained_on),
+        "threads": module.threads.chosen or origin["threads"],
         "data": {**asdict(recipe.data), "source": dataset.source, **_classes(dataset)},
         "steps": module.steps,
         "train_seconds": round(module.seconds, 2),

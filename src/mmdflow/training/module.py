@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmdflow.training.batches import step_generator
 from mmdflow.training.settings import LoopSpec
+from mmdflow.training.threads import Threads
 
 
 class Terms(Protocol):
@@ -75,6 +76,7 @@ class LossModule(L.LightningModule):
         self.loss = loss
         self.loop, self.clock = loop, clock
         self.log_every = min(loop.log_every, loop.max_steps)
+        self.threads = Threads(loop.threads)
 
         def average(averaged: Any, current: Any, count: Any) -> None:
             step = float(count)
@@ -94,6 +96,7 @@ class LossModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
+        self.threads.begin_step(step, self._learned[0], batch)
         generator = step_generator(self.loop.seed, step, self.device)
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
@@ -112,6 +115,7 @@ class LossModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update_parameters(self._learned[0])
+        self.threads.end_step()
 
     @property
     def averaged(self) -> nn.Module:
@@ -199,6 +203,7 @@ class LossModule(L.LightningModule):
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
         checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
         checkpoint["mmdflow_max_steps"] = self.loop.max_steps
+        checkpoint["mmdflow_threads"] = self.threads.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the clock up again."""
@@ -211,3 +216,5 @@ class LossModule(L.LightningModule):
         if self._other_length and self.stage >= 0 and isinstance(self.loss, Staged):  # shares of another length
             start = span[0] * planned / self.loop.max_steps
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
+        if "mmdflow_threads" in checkpoint:
+            self.threads.load(checkpoint["mmdflow_threads"])

@@ -113,7 +113,7 @@ def fit(
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), module.threads.training():
             warnings.filterwarnings("ignore", module="lightning.*")
             trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
     except SIGTERMException:  # a SystemExit, too

@@ -27,6 +27,8 @@ class LoopSpec:
         checkpoint_every: steps between checkpoints.
         sample_every: steps between grids of samples; 0 for none.
         accelerator: auto, cpu or gpu.
+        threads: of the CPU. By default one for small networks (parameters times entries of an event below 5e7); larger ones try
+            1, 2, 4, ... up to torch's number in their first steps and keep the quickest, over resumes, too.
         precision: float32, or bfloat16 for matrix products and convolutions (autocast).
         checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
         compile: evaluate the network through torch.compile; not with the full gradient, which needs a double backward.
@@ -47,6 +49,7 @@ class LoopSpec:
     checkpoint_every: int = 500
     sample_every: int = 2000
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
     compile: bool = False
@@ -56,7 +59,7 @@ class LoopSpec:
         """Check choices and numbers."""
         _settings.check(
             self,
-            counts=["max_steps", "log_every", "checkpoint_every"],
+            counts=["max_steps", "log_every", "checkpoint_every", "threads"],
             positive=["step_size", "gradient_clip", "max_seconds"],
             non_negative=["weight_decay"],
         )
