@@ -3,11 +3,13 @@
 python benchmarks/fresh.py latency MMD|SlicedMMD N
 python benchmarks/fresh.py memory mmdflow|three_sorts N
 python benchmarks/fresh.py drift METHOD N M REPEATS
+python benchmarks/fresh.py growth quick N
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +79,31 @@ def drift(method: str, n: int, m: int, repeats: int) -> dict[str, float]:
     return {"seconds": min(times), "repeats": repeats, "mb": peak_mb() - before}
 
 
+#: Bandwidth, tolerance and steps of a flow of a large population.
+WIDTH, TOLERANCE, STEPS = 0.5, 1e-4, 3
+
+
+def growth(method: str, n: int) -> dict[str, float]:
+    """Time a whole step of n particles in the plane to as many targets, with F and a snapshot on disk, and its peak memory."""
+    import torch
+    from measure import points
+
+    from mmdflow import MMD, Gaussian, flow, ops
+
+    torch.set_num_threads(1)
+    imported = peak_mb()
+    x, y = points(n, 2)
+    with tempfile.TemporaryDirectory() as folder, ops.backend("fast", tolerance=TOLERANCE) as sums:
+        field, few = MMD(y, Gaussian(WIDTH)), points(3000, 2)[0]
+        flow(MMD(few, Gaussian(WIDTH)), few + 1, step_size=0.1, num_steps=1)  # loads what is compiled
+        start = time.process_time()
+        flow(field, x, step_size=0.1, num_steps=STEPS, save_every=1, snapshots=Path(folder, "moves.npy"))
+        seconds = (time.process_time() - start) / STEPS
+    assert sums is not None
+    errors = {"error": sums.error, "quick": sums.grids, "exact": sums.exact}
+    return {"seconds": seconds, "process_mb": peak_mb(), "step_mb": peak_mb() - imported, **errors}
+
+
 def peak_mb() -> float:
     """Return this process's peak resident memory; getrusage would count that of the process that started it, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -86,6 +113,6 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    measure = {"latency": latency, "memory": memory, "drift": drift}[sys.argv[1]]
+    measure = {"latency": latency, "memory": memory, "drift": drift, "growth": growth}[sys.argv[1]]
     measured = measure(sys.argv[2], *map(int, sys.argv[3:]))
     print(json.dumps(measured))

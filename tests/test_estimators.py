@@ -370,6 +370,13 @@ def test_the_test_is_the_functions():
     assert other.p_value == pytest.approx(0.01)
     assert test.test(Y) == other
     assert KernelTwoSampleTest([Gaussian(1.0), Gaussian(2.0)]).fit(X).test(Y).rejected
+    for options in (
+        {"block_size": 20},
+        {"tolerance": 1e-3},
+        {"method": "random-features", "num_features": 30},
+        {"method": "linear-time"},
+    ):
+        assert KernelTwoSampleTest("median", random_state=0, **options).fit(X).test(Y).rejected
     with pytest.raises(InputError, match="kernel = 'scale': must be one of scales, median"):
         KernelTwoSampleTest("scale").fit(X)
 

@@ -1,8 +1,27 @@
+import re
+
 import pytest
 import torch
 
-from mmdflow import MMD, Gaussian, InputError, Laplace, Riesz, flow
-from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test, two_sample
+from mmdflow import (
+    MMD,
+    Gaussian,
+    InputError,
+    Laplace,
+    Matern,
+    Polynomial,
+    RationalQuadratic,
+    Riesz,
+    flow,
+)
+from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test, resampling, two_sample
+
+
+class Shifted(Gaussian):
+    """A formula of one's own, which depends on more than the distance."""
+
+    def forward(self, x, y):
+        return super().forward(x, y) * (1 + x.sum(1)[:, None] ** 2) * (1 + y.sum(1)[None] ** 2)
 
 
 def normal(n, d=2, seed=0):
@@ -231,3 +250,148 @@ def test_what_cannot_be_tested_is_told_before_the_flow(settings, message, unchec
 def test_bad_input(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make()
+
+
+# Large samples
+
+
+def under_draws(statistic, kernel, x, y, draws):
+    return statistic(kernel, x, y, draws)[0]
+
+
+@pytest.mark.parametrize("kernel", [Gaussian(0.8), Laplace(1.0) + 0.5 * Gaussian(2.0)])
+def test_statistics_by_sums_are_those_of_gram_matrices(kernel, generator):
+    x, y = normal(13), normal(9, seed=1) + 0.5
+    labels = resampling.draw_labels(13, 9, 6, generator)
+    by_gram, by_sums = (
+        under_draws(way, kernel, x, y, labels) for way in (resampling.labels_by_gram, resampling.labels_by_sums)
+    )
+    torch.testing.assert_close(by_sums, by_gram, rtol=1e-10, atol=1e-12)
+    signs = resampling.draw_signs(9, 9, 6, generator)
+    by_gram, by_sums = (
+        under_draws(way, kernel, x[:9], y, signs) for way in (resampling.signs_by_gram, resampling.signs_by_sums)
+    )
+    torch.testing.assert_close(by_sums, by_gram, rtol=1e-10, atol=1e-12)
+
+
+def test_the_unbiased_statistic_under_labels_in_closed_form(generator):
+    """Against sums written out, with the labels of one column."""
+    x, y, kernel = normal(6), normal(4, seed=1), Gaussian(1.0)
+    labels = resampling.draw_labels(6, 4, 1, generator)
+    both = torch.cat([x, y])
+    a, b = both[labels[:, 1] == 1], both[labels[:, 1] == 0]
+    within = [(kernel(p, p).sum() - len(p)) / (len(p) * (len(p) - 1)) for p in (a, b)]
+    expected = within[0] + within[1] - 2 * kernel(a, b).mean()
+    assert under_draws(resampling.labels_by_gram, kernel, x, y, labels)[1] == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("kernel", [Gaussian(0.8), Matern(1.5, 1.0), RationalQuadratic(1.5, 0.7)])
+def test_many_random_features_give_the_statistic_of_the_kernel(kernel, generator):
+    mixed = 2.0 * kernel + Gaussian(3.0)
+    x, y = normal(30), normal(20, seed=1) + 1
+    labels = resampling.draw_labels(30, 20, 3, generator)
+    features = under_draws(resampling.LabelsByFeatures(200_000, generator), mixed, x, y, labels)
+    gram = under_draws(resampling.labels_by_gram, mixed, x, y, labels)
+    torch.testing.assert_close(features, gram, rtol=0, atol=0.02 * float(gram[0]))
+
+
+def test_the_linear_time_statistic_in_closed_form(generator):
+    x, y, kernel = normal(6), normal(6, seed=1) + 1, Laplace(1.0)
+    signs = resampling.draw_signs_of_halves(6, 6, 1, generator)
+    k = [kernel(a, b).diagonal() for a, b in ((x[:3], x[3:]), (y[:3], y[3:]), (x[:3], y[3:]), (x[3:], y[:3]))]
+    h = k[0] + k[1] - k[2] - k[3]
+    expected = torch.stack([h.mean(), (signs[:, 1] * h).mean()])
+    torch.testing.assert_close(under_draws(resampling.signs_by_pairs, kernel, x, y, signs), expected)
+
+
+@pytest.mark.parametrize(
+    "kernel", [Gaussian(1.0), Riesz(), Gaussian(1.0) + 0.2 * Laplace(2.0), Polynomial(2), Shifted(1.0)]
+)
+def test_values_of_pairs(kernel):
+    x, y = normal(150), normal(150, seed=1)
+    torch.testing.assert_close(resampling.of_pairs(kernel, x, y), kernel(x, y).diagonal())
+
+
+large = pytest.mark.parametrize(
+    ("method", "options"),
+    [("random-features", {"num_features": 20}), ("linear-time", {}), ("permutation", {"tolerance": 1e-3})],
+)
+
+
+@large
+def test_tests_of_large_samples_keep_their_level(method, options, generator):
+    """Of samples that are stored sorted, and of unequal size."""
+    rejections = 0
+    for _ in range(200):
+        x, y = (sorted_rows(n, generator) for n in (30, 24))
+        p = mmd_test(x, y, Gaussian(1.0), method=method, num_permutations=19, generator=generator, **options)[1]
+        rejections += p <= 0.1
+    assert 8 <= rejections <= 34  # 20 expected; about 3 standard deviations each way
+
+
+@large
+def test_tests_of_large_samples_have_power(method, options, generator):
+    x, y = normal(400), normal(300, seed=1) + 1
+    settings = {"method": method, "num_permutations": 99, "generator": generator, **options}
+    assert mmd_test(x, y, **settings)[1] == 0.01
+    assert mmd_test(x, y, gaussian_scales(x, (0.5, 1.0)), **settings)[1] == 0.01
+
+
+def test_sums_within_a_tolerance_change_no_verdict(monkeypatch):
+    """The grid, however few points there are."""
+    monkeypatch.setattr("mmdflow.ops.dispatch.SMALL", 0)
+    monkeypatch.setattr("mmdflow.ops.fast.LEAST", 0)
+    monkeypatch.setattr("mmdflow.ops.fast.PAIR", 1e6)
+    x, y = normal(300).float(), normal(200, seed=1).float() + 0.1
+    for method, size in (("permutation", 200), ("wild-bootstrap", 200)):
+        whole, sums = (
+            mmd_test(
+                x[:size],
+                y,
+                Gaussian(1.0),
+                method=method,
+                num_permutations=49,
+                tolerance=tolerance,
+                generator=torch.Generator().manual_seed(0),
+            )
+            for tolerance in (None, 1e-4)
+        )
+        assert sums[0] == pytest.approx(whole[0], rel=1e-2)
+        assert sums[1] == pytest.approx(whole[1], abs=0.021)
+
+
+def test_no_gram_matrix_is_made_of_large_samples(generator, monkeypatch):
+    monkeypatch.setattr(two_sample, "memory_left", lambda device: 2**20)
+    x, y = normal(4000), normal(3000, seed=1) + 0.5
+    for options in ({"method": "random-features"}, {"method": "linear-time"}, {"tolerance": 1e-3}):
+        assert mmd_test(x, y, Gaussian(1.0), num_permutations=19, generator=generator, **options)[1] == 0.05
+    with pytest.raises(
+        InputError, match=r"num_permutations = 500 with 7000 points: takes 0 GiB .* must be at most 148"
+    ):
+        mmd_test(x, y, method="linear-time")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 1e-3, "block_size": 8}, "block_size = 8 with tolerance = 0.001: one of them must be None"),
+        ({"tolerance": 0.0}, "tolerance = 0"),
+        ({"method": "linear-time", "block_size": 8}, "block_size = 8 with method = 'linear-time': must be None"),
+        (
+            {"method": "random-features", "tolerance": 0.1},
+            "tolerance = 0.1 with method = 'random-features': must be None",
+        ),
+        ({"method": "random-features", "num_features": 0}, "num_features = 0"),
+        ({"method": "random-features", "kernel": Riesz()}, "kernel = Riesz: must be Gaussian, Matern"),
+        ({"method": "random-features", "kernel": Polynomial(2)}, "kernel = Polynomial: must be Gaussian, Matern"),
+        ({"method": "random-features", "kernel": Shifted(1.0)}, "kernel = Shifted: must be Gaussian, Matern"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message, unchecked):
+    with pytest.raises(InputError, match=re.escape(message)):
+        mmd_test(normal(9), normal(9, seed=1), **options)
+
+
+def test_a_tolerance_where_no_sums_are_quick(unchecked):
+    with pytest.raises(InputError, match="backend = 'fast' in dimension 4: must be 1 to 3"):
+        mmd_test(normal(9, 4), normal(9, 4, seed=1), tolerance=1e-3)

@@ -4,9 +4,11 @@ A table stands between the lines `<!-- NAME -->` and `<!-- end -->`. Galleries t
 results/compare move to docs/assets, where the pages show them.
 """
 
+import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mmdflow.evaluation.figures import read_report
 from mmdflow.studies.compare import page as page_of, shown_number
@@ -203,6 +205,51 @@ def corrector(data: str) -> str:
     return "\n".join([*lines, "", f"*`{report['command']} {data} --num_samples {counts}`: the shipped model.*"])
 
 
+def growth() -> str:
+    """Return the time and the memory of a step of large populations."""
+    report = read_report(ROOT / "results" / "bench-growth.json")
+    lines = ["| n = m | seconds a step | to n log n | MB at most | error |", "|---" * 5 + "|"]
+    first = report["rows"][0]
+    for row in report["rows"]:
+        grown = row["n"] * math.log(row["n"]) / (first["n"] * math.log(first["n"]))
+        lines.append(
+            f"| {row['n']:,} | {row['seconds']:.3g} | {row['seconds'] / first['seconds'] / grown:.2f} | "
+            f"{row['process_mb']:.0f} | {row['error']:.0e} |"
+        )
+    return "\n".join([*lines, "", _of_run(report)])
+
+
+def power() -> str:
+    """Return the share of rejections of each way to test two samples."""
+    report = read_report(ROOT / "results" / "two-sample.json")
+    shifts = [f"{shift:g}" for shift in report["shifts"]]
+    lines = [f"| way | level | {' | '.join(f'shift {shift}' for shift in shifts[1:])} | ms |"]
+    lines.append("|---" * (len(shifts) + 2) + "|")
+    for way, row in report["ways"].items():
+        shares = " | ".join(f"{share:.3f}" for share in row["rejected"])
+        lines.append(f"| {way} | {shares} | {1000 * sum(row['seconds']) / len(row['seconds']):.1f} |")
+    return "\n".join([*lines, "", _of_run(report)])
+
+
+def large_tests() -> str:
+    """Return the time of a test of large samples, by way."""
+    report = read_report(ROOT / "results" / "two-sample.json")
+    lines = ["| way | seconds | p-value |", "|---|---|---|"]
+    for way, row in report["large_tests"].items():
+        lines.append(f"| {way} | {row['seconds']:.2g} | {row['p_value']:.2f} |")
+    return "\n".join(lines)
+
+
+def _of_run(report: dict[str, Any]) -> str:
+    """Return how, when and where something was measured."""
+    machine, commit = report["machine"], report["commit"] or "unknown"
+    dirty = ", with changes that were not committed" if commit.endswith("-dirty") else ""
+    return (
+        f"*`{report['command']}`, {report['date']}: {machine['cpu']}, {machine['threads']} thread, load before "
+        f"{report['load_before']:.1f}; commit {commit[:7]}{dirty}.*"
+    )
+
+
 TABLES = {
     "lab/correctors.md": {
         "corrector-digits": lambda: corrector("digits"),
@@ -220,6 +267,8 @@ TABLES = {
         "walk": walk,
     },
     "dmmd.md": {"cost": cost},
+    "lab/fast-sums.md": {"growth": growth},
+    "lab/two-sample.md": {"power": power, "large": large_tests},
     "lab/comparison.md": {
         "digits": lambda: compared("digits"),
         "digits-published": lambda: compared("digits-published"),

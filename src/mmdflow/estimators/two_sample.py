@@ -22,7 +22,7 @@ class TestOutcome:
     """What a test says.
 
     Attributes:
-        statistic: MMD^2, unbiased.
+        statistic: MMD^2, unbiased (of the method that was asked for).
         p_value: the share of resamplings with a statistic at least as large.
         rejected: whether the p-value is at most the level: the two samples have different laws.
     """
@@ -38,8 +38,12 @@ class KernelTwoSampleTest(BaseEstimator):
     Args:
         kernel: a `Kernel`, or several to aggregate over; "scales", Gaussians of five bandwidths around the reference's median
             distance, aggregated (the default); or "median", one Gaussian with the median distance of both samples.
-        method: "permutation", of exact level, or "wild-bootstrap", which needs samples of equal size.
+        method: "permutation", of exact level; "wild-bootstrap", which needs samples of equal size; "random-features" or
+            "linear-time", of exact level, for large samples.
         num_permutations: resamplings.
+        block_size: points of a block, for large samples; None for one block of all.
+        tolerance: of sums in O(n log n) in place of Gram matrices, for large samples in up to three dimensions.
+        num_features: frequencies of "random-features".
         level: of the test, in (0, 1).
         random_state: seed of the resamplings.
 
@@ -62,12 +66,18 @@ class KernelTwoSampleTest(BaseEstimator):
         *,
         method: str = "permutation",
         num_permutations: int = 500,
+        block_size: int | None = None,
+        tolerance: float | None = None,
+        num_features: int = 100,
         level: float = 0.05,
         random_state: Any = None,
     ) -> None:
         self.kernel = kernel
         self.method = method
         self.num_permutations = num_permutations
+        self.block_size = block_size
+        self.tolerance = tolerance
+        self.num_features = num_features
         self.level = level
         self.random_state = random_state
 
@@ -89,8 +99,15 @@ class KernelTwoSampleTest(BaseEstimator):
         if isinstance(kernel, str):
             kernel = gaussian_scales(self.reference_) if kernel == "scales" else None
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
-        count = self.num_permutations
         statistic, p_value = mmd_test(
-            X, self.reference_, kernel, method=self.method, num_permutations=count, generator=generator
+            X,
+            self.reference_,
+            kernel,
+            method=self.method,
+            num_permutations=self.num_permutations,
+            block_size=self.block_size,
+            tolerance=self.tolerance,
+            num_features=self.num_features,
+            generator=generator,
         )
         return TestOutcome(statistic, p_value, p_value <= self.level)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
-from mmdflow._precision import full_precision, widened
+from mmdflow import _checks, ops
+from mmdflow._precision import full_precision
 from mmdflow._tensors import device_of, flat, memory_left
 from mmdflow.errors import InputError
 from mmdflow.kernels import Gaussian, Kernel, median_bandwidth, squared_distances
+from mmdflow.metrics.resampling import (
+    Draw,
+    LabelsByFeatures,
+    Statistic,
+    draw_labels,
+    draw_signs,
+    draw_signs_of_halves,
+    labels_by_gram,
+    labels_by_sums,
+    signs_by_gram,
+    signs_by_pairs,
+    signs_by_sums,
+)
 from mmdflow.types import ArrayLike
 
 #: Rows at most whose distances the bandwidth of tied data is taken from.
@@ -29,20 +42,33 @@ def mmd_test(
     method: str = "permutation",
     num_permutations: int = 500,
     block_size: int | None = None,
+    tolerance: float | None = None,
+    num_features: int = 100,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
     """Return MMD^2 and its p-value, (1 + #{resampled >= observed}) / (1 + resamplings).
 
-    "permutation" relabels the points: its level is exact for any n and m, and the statistic is the unbiased one. "wild-bootstrap"
-    flips the signs of pairs: it needs n = m, its level is asymptotic, and its statistic leaves out the kernel of each pair. The
-    pairs are x_i with the rows of y in a random order, so that rows stored sorted or by class do no harm. Both tests are for
-    independent samples. Both cost one Gram matrix of (n + m)^2 entries a kernel.
+    | method | resampling | level | statistic | time, memory |
+    |---|---|---|---|---|
+    | "permutation" | relabels the points | exact, any n and m | unbiased | O((n + m)^2), both |
+    | "wild-bootstrap" | signs of pairs (x_i, y_i), n = m | asymptotic | leaves out the kernel of each pair | O(n^2), both |
+    | "random-features" | relabels the points | exact, any n and m | unbiased, of random features | O((n + m) L), O(L) |
+    | "linear-time" | signs of pairs of pairs | exact, min(n, m) of each | mean of O(n) independent terms | O(n + m), O(1) |
 
-    Large samples are tested by blocks (Zaremba, Gretton, Blaschko 2013): both are dealt at random into blocks of `block_size`
-    points together, the statistic is the mean of the blocks', and resampling stays within blocks, so that the level is as
-    before. Time grows as (n + m) block_size and memory as block_size^2. Power is lost: where the samples are alike, the
-    statistic's standard deviation is ((n + m) / block_size)^(1/2) times that of the whole test, so that the least MMD^2 that is
-    seen is as many times larger. Take the largest blocks that time allows.
+    Pairs are x_i with the rows of y in a random order, so that rows stored sorted or by class do no harm. All tests are for
+    independent samples. Labels and signs of all resamplings take n + m bytes each.
+
+    Large samples have four ways, whose power differs (docs/lab/two-sample.md):
+
+    * `tolerance` takes the statistic of the first two by sums in O((n + m) log(n + m)) within it, a sum a resampling, where the
+      kernel and the dimension have such sums (`ops.backend("fast")`). No power is lost.
+    * "random-features" (Zhao, Meng 2015; normalised: Chwialkowski, Ramdas, Sejdinovic, Gretton 2015) compares samples at L random
+      frequencies of a smooth radial kernel.
+    * `block_size` (Zaremba, Gretton, Blaschko 2013): both samples are dealt at random into blocks of that many points together,
+      the statistic is the mean of the blocks', and resampling stays within blocks, so that the level is as before. Where the
+      samples are alike, the statistic's standard deviation is ((n + m) / block_size)^(1/2) times that of the whole test, so that
+      the least MMD^2 that is seen is as many times larger. Take the largest blocks that time allows.
+    * "linear-time" (Gretton et al. 2012, section 6) is for any kernel and the least power: that of blocks of 4.
 
     The default bandwidth is the median distance of both samples together; where that is 0, because most points are equal, it is
     the median of the positive distances.
@@ -57,14 +83,16 @@ def mmd_test(
         x: the first sample, n >= 2.
         y: the second sample, m >= 2.
         kernel: one, or several to aggregate over (`gaussian_scales`); Gaussian with the median heuristic when None.
-        method: "permutation" or "wild-bootstrap".
+        method: "permutation", "wild-bootstrap", "random-features" or "linear-time".
         num_permutations: resamplings.
         block_size: points of a block, of both samples together, at least 4; None for one block of all.
-        generator: of the resamplings, and of the blocks.
+        tolerance: of sums, relative, in place of Gram matrices; None for Gram matrices.
+        num_features: L, frequencies of "random-features".
+        generator: of the resamplings, of pairs, blocks and frequencies.
 
     Raises:
         InputError: for mismatched event shapes, fewer than 2 points, entries that are not finite, n != m in the wild bootstrap,
-            or a Gram matrix that the memory does not hold.
+            options that do not go together, kernels that a way does not take, or what the memory does not hold.
 
     Example:
         >>> import torch
@@ -79,10 +107,10 @@ def mmd_test(
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"x and y have {n} and {m} points: each needs at least 2")
-    if method == "wild-bootstrap" and n != m:
-        raise InputError(f"method = 'wild-bootstrap' with {n} and {m} points: must be equally many")
+    _check_options(method, n, m, block_size, tolerance)
     count = 1 if block_size is None else _num_blocks(n, m, _checks.count("block_size", block_size, 4))
-    _check_memory(-(-n // count) + -(-m // count), x)
+    rows = -(-n // count) + -(-m // count)
+    _check_memory(rows, x, num_permutations, gram=METHODS[method].by_gram is not None and tolerance is None)
     if kernel is None:
         # a random order, so that the heuristic's subsample holds points of both
         both = torch.cat([x, y])
@@ -90,41 +118,64 @@ def mmd_test(
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
     if not kernels:
         raise InputError("kernel = []: must hold at least one kernel")
-    if method == "wild-bootstrap":
+    if method == "linear-time":  # of the larger sample some are left out
+        x = x[_shuffled(n, generator, x)]
+    if METHODS[method].pairs:
         y = y[_shuffled(m, generator, y)]
-    blocks = [(x, y)]
-    if count > 1:
-        order = _shuffled(n, generator, x)
-        # the pairs of the wild bootstrap stay together; their order is random already
-        shuffled = y[order] if method == "wild-bootstrap" else y[_shuffled(m, generator, y)]
-        blocks = list(zip(x[order].tensor_split(count), shuffled.tensor_split(count), strict=True))
-    rows, tails = _resampled(kernels, blocks, method, num_permutations, generator)
-    table, p_values = torch.stack(rows), torch.stack(tails)  # [kernels, 1 + resamplings], the observed one first
+    blocks = _dealt(x, y, count, generator, together=METHODS[method].pairs)
+    statistic = METHODS[method].by_sums if tolerance is not None else METHODS[method].by_gram
+    if method == "random-features":
+        statistic = LabelsByFeatures(_checks.count("num_features", num_features), generator)
+    elif method == "linear-time":
+        statistic = signs_by_pairs
+    assert statistic is not None
+    with ops.within(tolerance):
+        observed, tails = _resampled(kernels, blocks, METHODS[method].draw, statistic, num_permutations, generator)
+    table, p_values = torch.stack(observed), torch.stack(tails)  # [kernels, 1 + resamplings], the observed one first
     smallest = p_values.min(0).values
     return float(table[p_values[:, 0].argmin(), 0]), float((smallest <= smallest[0]).double().mean())
+
+
+def _check_options(method: str, n: int, m: int, block_size: int | None, tolerance: float | None) -> None:
+    """Raise InputError unless the options go together."""
+    if method == "wild-bootstrap" and n != m:
+        raise InputError(f"method = 'wild-bootstrap' with {n} and {m} points: must be equally many")
+    if tolerance is not None:
+        _checks.positive("tolerance", tolerance)
+    for name, value in (("block_size", block_size), ("tolerance", tolerance)):
+        if value is not None and METHODS[method].by_gram is None:
+            raise InputError(f"{name} = {value} with method = {method!r}: must be None")
+    if block_size is not None and tolerance is not None:
+        raise InputError(f"block_size = {block_size} with tolerance = {tolerance:g}: one of them must be None")
+
+
+def _dealt(
+    x: Tensor, y: Tensor, count: int, generator: torch.Generator | None, *, together: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Return both samples dealt at random into so many blocks; pairs, whose order is random already, stay `together`."""
+    if count == 1:
+        return [(x, y)]
+    order = _shuffled(len(x), generator, x)
+    shuffled = y[order] if together else y[_shuffled(len(y), generator, y)]
+    return list(zip(x[order].tensor_split(count), shuffled.tensor_split(count), strict=True))
 
 
 def _resampled(
     kernels: list[Kernel],
     blocks: list[tuple[Tensor, Tensor]],
-    method: str,
+    draw: Draw,
+    statistic: Statistic,
     num_permutations: int,
     generator: torch.Generator | None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the statistics of every kernel, [1 + resamplings], the observed one first, and their upper tails."""
-    draw, statistics_of = METHODS[method]
     sums: list[Tensor | float] = [0.0] * len(kernels)
     largest = [0.0] * len(kernels)
     for x, y in blocks:
-        both = torch.cat([x, y])
-        draws = draw(len(x), len(y), num_permutations, generator)
+        draws = draw(len(x), len(y), num_permutations, generator).to(x.device)
         for i, k in enumerate(kernels):
-            with torch.no_grad():
-                points = widened(both) if k.any_dtype else both
-                gram = k(points, points).double()
-            gram.fill_diagonal_(0)
-            sums[i] = sums[i] + statistics_of(gram, draws.to(gram), len(x), len(y))
-            largest[i] = max(largest[i], float(gram.abs().max()))
+            values, most = statistic(k, x, y, draws)
+            sums[i], largest[i] = sums[i] + values, max(largest[i], most)
     rows = [torch.as_tensor(total) / len(blocks) for total in sums]
     return rows, [_upper_tail(row, 1e-12 * most) for row, most in zip(rows, largest, strict=True)]
 
@@ -163,13 +214,23 @@ def _typical_distance(x: Float[Tensor, "n *event"]) -> float:
     return float(positive.median().sqrt()) if len(positive) else 1.0
 
 
-def _check_memory(rows: int, x: Tensor) -> None:
-    """Raise InputError where the Gram matrix of so many rows, in x's dtype and in float64, takes more memory than there is."""
-    needed, left = rows**2 * (8 + x.element_size()), memory_left(x.device)
-    if left is not None and needed > left:
+def _check_memory(rows: int, x: Tensor, num_permutations: int, *, gram: bool) -> None:
+    """Raise InputError where more memory than is left goes to a Gram matrix, in x's dtype and in float64, or to labels."""
+    left = memory_left(x.device)
+    if left is None:
+        return
+    of_pair = 8 + x.element_size()
+    if gram and rows**2 * of_pair > left:
         raise InputError(
-            f"x and y have {rows} points: their Gram matrix takes {needed / 2**30:.0f} GiB of {left / 2**30:.0f} GiB free; test "
-            f"at most {int((left / (8 + x.element_size())) ** 0.5)} points, drawn at random, or give mmd_test a block_size"
+            f"x and y have {rows} points: their Gram matrix takes {rows**2 * of_pair / 2**30:.0f} GiB of {left / 2**30:.0f} GiB "
+            f"free; test at most {int((left / of_pair) ** 0.5)} points, drawn at random, or give mmd_test a block_size, a "
+            f"tolerance, or method = 'random-features' or 'linear-time'"
+        )
+    needed = rows * (num_permutations + 1)
+    if needed > left:
+        raise InputError(
+            f"num_permutations = {num_permutations} with {rows} points: takes {needed / 2**30:.0f} GiB of {left / 2**30:.0f} GiB "
+            f"free; must be at most {max(1, left // rows - 1)}"
         )
 
 
@@ -179,40 +240,28 @@ def _upper_tail(values: Tensor, slack: float) -> Tensor:
     return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
 
 
-def _draw_labels(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
-    """Mark the points that play x, [n + m, 1 + resamplings]."""
-    device = device_of(generator)
-    first = torch.zeros(n + m, count + 1, dtype=torch.float64, device=device)
-    first[:n, 0] = 1
-    for column in range(1, count + 1):
-        first[torch.randperm(n + m, generator=generator, device=device)[:n], column] = 1
-    return first
+class Method(NamedTuple):
+    """A way to test.
+
+    Attributes:
+        draw: of resamplings.
+        by_gram: its statistic from Gram matrices, in blocks or whole; None where it needs none.
+        by_sums: the same by sums over pairs.
+        pairs: whether the order of y matters.
+    """
+
+    draw: Draw
+    by_gram: Statistic | None = None
+    by_sums: Statistic | None = None
+    pairs: bool = False
 
 
-def _of_labels(gram: Tensor, first: Tensor, n: int, m: int) -> Tensor:
-    product = gram @ first
-    within_x = (first * product).sum(0)
-    across = product.sum(0) - within_x
-    within_y = gram.sum() - within_x - 2 * across
-    return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * across / (n * m)
-
-
-def _draw_signs(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw signs of the pairs, [n, 1 + resamplings]."""
-    device = device_of(generator)
-    signs = 2 * torch.randint(2, (n, count + 1), generator=generator, device=device).double() - 1
-    signs[:, 0] = 1
-    return signs
-
-
-def _of_signs(gram: Tensor, signs: Tensor, n: int, m: int) -> Tensor:
-    h = gram[:n, :n] + gram[n:, n:] - gram[:n, n:] - gram[n:, :n]
-    h.fill_diagonal_(0)
-    return (signs * (h @ signs)).sum(0) / (n * (n - 1))
-
-
-#: Method -> how resamplings are drawn, and the statistics of a Gram matrix with zero diagonal under them.
-METHODS = {"permutation": (_draw_labels, _of_labels), "wild-bootstrap": (_draw_signs, _of_signs)}
+METHODS = {
+    "permutation": Method(draw_labels, labels_by_gram, labels_by_sums),
+    "wild-bootstrap": Method(draw_signs, signs_by_gram, signs_by_sums, pairs=True),
+    "random-features": Method(draw_labels),
+    "linear-time": Method(draw_signs_of_halves, pairs=True),
+}
 
 
 class StopWhenIndistinguishable:
@@ -227,7 +276,7 @@ class StopWhenIndistinguishable:
         level: stop once the p-value is at least this.
         every: test after every so many steps.
         kernel: as `mmd_test` takes it; by default Gaussians of five bandwidths around the median of held_out, aggregated.
-        method: "permutation" or "wild-bootstrap".
+        method: of `mmd_test`.
         num_permutations: resamplings a test.
         generator: of the resamplings.
 
