@@ -27,7 +27,7 @@ MODULES = {"KeOps": "pykeops", "GeomLoss": "geomloss"}
 
 
 def report(options: Namespace) -> dict[str, Any]:
-    n = 5000 if options.scale == "full" else 500
+    n = 2000 if options.scale == "full" else 300
     print(f"MMD velocity beside plain torch, n = m = {n}, float32, {options.threads} thread(s)", flush=True)
     table = Table(method=16, kernel=8, d=4, ms=10, ratio=8, error=8)
     rows = []

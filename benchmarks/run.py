@@ -3,7 +3,7 @@
 python benchmarks/run.py [--only sums,sliced,...] [--scale full|small] [--repeats 7] [--seconds 60] [--threads 1]
     [--output results]
 
-Writes bench-SUITE.json to the output folder for every suite: sums, sliced, drift, scaling, latency. The peers are
+Writes bench-SUITE.json to the output folder for every suite: sums, plain, sliced, drift, scaling, latency. The peers are
 in benchmarks/requirements.txt; those that are not installed are left out. tools/speed_page.py makes a page of the reports.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SUITES = ("sums", "sliced", "drift", "scaling", "latency")
+SUITES = ("sums", "plain", "sliced", "drift", "scaling", "latency")
 
 
 def suites(text: str) -> list[str]:

@@ -219,6 +219,21 @@ def growth() -> str:
     return "\n".join([*lines, "", _of_run(report)])
 
 
+def solvers_before() -> str:
+    """Return solvers beside those of an older checkout."""
+    report = read_report(ROOT / "results" / "bench-solvers-before.json")
+    lines = ["| divergence | n | first step, before | now | warm step, before | now | MB, before | now | apart |"]
+    lines.append("|---" * 9 + "|")
+    for row in report["rows"]:
+        before, now = row["before"], row["now"]
+        first, warm = (
+            f"{before[key]:.3g} | {now[key]:.3g} ({before[key] / now[key]:.0f}x)" for key in ("first_s", "warm_s")
+        )
+        memory = f"{before['process_mb']:.0f} | {now['process_mb']:.0f}"
+        lines.append(f"| {row['divergence']} | {row['n']} | {first} | {warm} | {memory} | {row['error']:.0e} |")
+    return "\n".join([*lines, "", _of_run(report)])
+
+
 def power() -> str:
     """Return the share of rejections of each way to test two samples."""
     report = read_report(ROOT / "results" / "two-sample.json")
@@ -267,7 +282,7 @@ TABLES = {
         "walk": walk,
     },
     "dmmd.md": {"cost": cost},
-    "lab/fast-sums.md": {"growth": growth},
+    "lab/fast-sums.md": {"growth": growth, "before": solvers_before},
     "lab/two-sample.md": {"power": power, "large": large_tests},
     "lab/comparison.md": {
         "digits": lambda: compared("digits"),
