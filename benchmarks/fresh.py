@@ -100,7 +100,7 @@ def growth(method: str, n: int) -> dict[str, float]:
         flow(field, x, step_size=0.1, num_steps=STEPS, save_every=1, snapshots=Path(folder, "moves.npy"))
         seconds = (time.process_time() - start) / STEPS
     assert sums is not None
-    errors = {"error": sums.error, "quick": sums.grids, "exact": sums.exact}
+    errors = {"error": sums.error, "quick": sums.quick, "exact": sums.exact}
     return {"seconds": seconds, "process_mb": peak_mb(), "step_mb": peak_mb() - imported, **errors}
 
 

@@ -36,8 +36,8 @@ signed weights; GeomLoss is `SamplesLoss("gaussian" or "energy", backend="tensor
 broadcast are autograd through all distances, and through all differences (up to 10 dimensions; it holds [n, m, d]).
 Cells: milliseconds, ratio, error."""
 PLAIN = """\
-The same work beside what one writes in ten lines who knows the gradient: squared distances by a matrix product, {rows} rows
-at a time, the slope in place, a second product (`blocked` in `benchmarks/peers.py`), no autograd. *Two products* are the bare
+The same work, n = m = {n}, beside what one writes in ten lines who knows the gradient: squared distances by a matrix product,
+{rows} rows at a time, the slope in place, a second product (`blocked` in `benchmarks/peers.py`), no autograd. *Two products* are the bare
 matrix products over all pairs: no method of this kind goes below them. Times are those of the process, in turns; errors
 are those of {checked} particles. Cells: milliseconds, ratio, error."""
 LIMIT = """\
@@ -173,7 +173,7 @@ def plain(report: dict[str, Any]) -> list[str]:
     ]
     offsets = ", ".join(f"{offset:g}" for offset in unique(away, "offset"))
     return [
-        *heading("Beside plain torch", report, [wrapped(PLAIN.format(rows=256, checked=200))]),
+        *heading("Beside plain torch", report, [wrapped(PLAIN.format(n=report["n"], rows=256, checked=200))]),
         markdown(["kernel", "d", *names], table),
         wrapped(limit),
         "### Away from the origin",

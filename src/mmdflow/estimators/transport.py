@@ -143,8 +143,8 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if isinstance(field, Divergence):
                 self.values_ = np.array([float(field(X)), float(field(self.moved_))])
         self.divergence_ = field
-        if self.sums_ is not None and self.sums_.grids:
-            said = self.sums_.grids, self.sums_.error, self.sums_.exact
+        if self.sums_ is not None and self.sums_.quick:
+            said = self.sums_.quick, self.sums_.error, self.sums_.exact
             log.info("sums: %d quick, largest error %.0e, %d exact; tolerance=None sums exactly", *said)
         self._places, self._ends = _Places(X), _Places(self.moved_)
         return self
