@@ -37,8 +37,8 @@ broadcast are autograd through all distances, and through all differences (up to
 Cells: milliseconds, ratio, error."""
 PLAIN = """\
 The same work, n = m = {n}, beside what one writes in ten lines who knows the gradient: squared distances by a matrix product,
-{rows} rows at a time, the slope in place, a second product (`blocked` in `benchmarks/peers.py`), no autograd. *Two products* are the bare
-matrix products over all pairs: no method of this kind goes below them. Times are those of the process, in turns; errors
+{rows} rows at a time, the slope in place, a second product (`blocked` in `benchmarks/peers.py`), no autograd. *Two products* are
+the bare matrix products over all pairs: no method of this kind goes below them. Times are those of the process, in turns; errors
 are those of {checked} particles. Cells: milliseconds, ratio, error."""
 LIMIT = """\
 In many dimensions the two products are most of the work, and both methods have them. At d = {dim} mmdflow takes {share:.2f} of
