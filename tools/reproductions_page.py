@@ -164,7 +164,8 @@ def opening(runs: dict[int, dict[str, Any]]) -> str:
     for name in studies.NAMES:
         fixed = "after a first look" if name in CHANGED else BEFORE.get(name, "not before looking")
         verdicts = " | ".join(verdict(reports[name]) if name in reports else "not run" for reports in runs.values())
-        rows.append(f"| [{name}](#{name}) | {verdicts} | {fixed} | {NOTES.get(name, '')} |")
+        link = f"[{name}](#{name})" if name in runs[0] else name
+        rows.append(f"| {link} | {verdicts} | {fixed} | {NOTES.get(name, '')} |")
     seen = {name: [reports[name]["seen"] for reports in runs.values() if name in reports] for name in studies.NAMES}
     always = sum(bool(verdicts) and all(verdicts) for verdicts in seen.values())
     paragraphs = [
