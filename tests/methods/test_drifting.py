@@ -40,6 +40,7 @@ from mmdflow.methods.drifting import (
 from mmdflow.methods.drifting.fields import Meeting
 from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.recipe import BatchTrainingSpec, FeaturesSpec
+from mmdflow.runs.read import read_recipe
 from tests.methods.common import (
     change_config,
     check_draws_from_its_generator_alone,
@@ -358,7 +359,8 @@ def test_an_untrained_network_has_the_shape_of_the_trained_one():
 
 def beside():
     dataset = load("digits")
-    recipe = read("drifting-digits", "--spaces.recipe=dmmd-digits", "--spaces.levels=[0.2]", "--features.width=16")
+    changes = {"spaces": {"recipe": "dmmd-digits", "levels": [0.2]}, "features": {"width": 16}}
+    recipe = read_recipe("drifting-digits", changes)
     return get_method("drifting").make_system().loss(recipe, dataset), dataset.train[:256], recipe
 
 
@@ -366,7 +368,7 @@ def test_features_beside_learn_by_their_own_loss_alone_and_the_generator_by_its_
     loss, batch, recipe = beside()
     assert isinstance(loss, AlternatingLoss)
     terms = loss(batch, seeded())
-    terms.total.backward()
+    terms.total.backward(retain_graph=True)
     ours = {name: p.grad.clone() for name, p in loss.features.named_parameters()}
     loss.zero_grad()
     terms.features.total.backward()  # what the DMMD's loss alone gives: no generated event reaches the features

@@ -78,5 +78,5 @@ def test_a_tiny_study_is_written_and_goes_on(tmp_path, monkeypatch, capsys):
     assert "| second | seen |" in page
     assert (tmp_path / "one-step.png").stat().st_size > 5000
     monkeypatch.setattr(cache.train, "_train", None)  # nothing is trained again
-    assert main(["reproduce", "one-step", "-o", str(tmp_path)]) == 0
+    assert main(["reproduce", "one-step", "-o", str(tmp_path), "--overwrite"]) == 0
     assert json.loads((tmp_path / "one-step.json").read_text())["figures"] == report["figures"]
