@@ -8,7 +8,8 @@ export class Pipeline {
     const { sampler } = config;
     const known = {
       schedule: config.schedule === "linear", base_kernel: config.base_kernel.name === "linear", integrator: sampler.integrator === "euler",
-      momentum: sampler.momentum === 0, whitening: sampler.whitening === null, steps_per_level: sampler.steps_per_level === 1,
+      momentum: sampler.momentum === 0, whitening: sampler.whitening === null, feedback: (sampler.feedback ?? 1) === 1,
+      steps_per_level: sampler.steps_per_level === 1,
       step_size: sampler.step_size === "distance", final_sampler: sampler.final_steps === 0 || sampler.final_sampler === "approximate",
       data_scale: config.data_scale === 1,
     };
