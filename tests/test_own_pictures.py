@@ -200,7 +200,7 @@ def test_what_is_a_class(tmp_path, caplog):
     assert images(tmp_path / "one").labels is None
     draw(tmp_path / "numbers", 1)
     assert images(tmp_path / "numbers").labels is None
-    assert "1 pictures lie beside its sub-folders: these are not taken for classes" in caplog.text
+    assert "pictures beside its sub-folders (1): these are not taken for classes" in caplog.text
     with pytest.raises(MissingPartError, match="holds no folder test/"):
         images(tmp_path / "numbers", "test")
     with pytest.raises(InputError, match=r"data.held_out = 1.0: must be a number in \[0, 1\)"):

@@ -164,7 +164,9 @@ def test_what_is_no_picture_of_the_set_is_passed_over_or_counted(folder, caplog)
     (folder / "album.png").mkdir()  # a folder by its kind
     with caplog.at_level(logging.WARNING):
         assert len(images(folder, channels=1)) == 2
-    assert not caplog.records
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}: pictures beside its sub-folders (1): these are not taken for classes"
+    ]
     for name in ("labels.csv", "c.heic", "d.gif", "e.gif", "README"):
         (folder / name).write_text("")
     with caplog.at_level(logging.WARNING):

@@ -179,7 +179,7 @@ def _classes(files: list[Path], path: Path, part: Path) -> tuple[str, ...]:
     own = {file.relative_to(part).parts[:-1][:1] for file in files}
     if () in own and len(own) > 1:
         beside = sum(file.parent == part for file in files)
-        log.warning("%s: %d pictures lie beside its sub-folders: these are not taken for classes", part, beside)
+        log.warning("%s: pictures beside its sub-folders (%d): these are not taken for classes", part, beside)
     if () in own or len(own) < 2:
         return ()
     names = {name for (name,) in own}
