@@ -198,6 +198,8 @@ def main() -> None:
     command = f"python benchmarks/generative.py {options.suite}"
     if seconds != SECONDS.get(options.suite):
         command += f" --seconds {seconds:g}"
+    if options.num_samples is not None:
+        command += f" --num-samples {options.num_samples}"
     for seed in options.seeds:
         for name in options.rows or names:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)

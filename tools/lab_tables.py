@@ -36,8 +36,9 @@ def equal(suite: str) -> str:
         [
             *lines,
             "",
-            f"*`{report['command']}`: {report['seconds']:g} s of one core a run; {spread_of};",
-            f"{number} samples. Held-out data have {held_out}. `results/equal-{suite}.json`.*",
+            f"*`{report['command']}`:",
+            f"{report['seconds']:g} s of one core a run; {spread_of}; {number} samples.",
+            f"Held-out data have {held_out}. `results/equal-{suite}.json`.*",
         ]
     )
 
@@ -274,6 +275,7 @@ TABLES = {
         "equal": lambda: equal("digits"),
     },
     "lab/images.md": {
+        "equal": lambda: equal("mnist"),
         "mnist": lambda: comparison("mnist"),
         "fashion": lambda: comparison("fashion"),
         "mnist-curve": lambda: curve("mnist"),
