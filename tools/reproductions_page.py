@@ -34,6 +34,7 @@ NOTES = {
     "ablation-nfe": "one step a level stops gaining far below 250 evaluations here",
     "ablation-particles": "the rate is seen; one particle alone is not reliably worse than 200 here",
     "ablation-kernels": "the others make a third of the steps in equal seconds; after equal steps a linear part brings them near",
+    "one-step": "11 claims: 2 seen, 3 not seen, 6 open, where the two judges or the seeds do not agree",
     "shape-transfer": "the claim is our reading of the authors' notebook",
 }
 NAMES = (
@@ -50,6 +51,7 @@ BEFORE = {
     "sliced-distances": "before looking",
     "indistinguishable": "its level before looking",
     "checkerboard-widths": "criteria before looking, settings after",
+    "one-step": "criteria before looking, settings after",
 }
 CHANGED = ("adaptive-bandwidth", "sliced-momentum", "sliced-kernels", "student-teacher", "three-rings")
 
@@ -103,6 +105,9 @@ PARTS: dict[str, Callable[[dict[str, Any]], dict[str, bool]]] = {
     "gaussian-mixture": _gaussian_mixture,
     "shape-transfer": _shape_transfer,
     "sliced-kernels": _sliced_kernels,
+    "one-step": lambda figures: {
+        claim: verdict == "seen" for claim, verdict in figures["verdicts"].items() if verdict != "open"
+    },
 }
 #: Claims of one part, in a few words.
 WHOLE = {
