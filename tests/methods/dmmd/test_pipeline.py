@@ -116,6 +116,7 @@ def test_distance_schedule_is_split_among_the_steps_of_a_level(pipeline):
         ({"particles": torch.full((2, 1, 8, 8), 1.5), "noise_source": True}, r"range \[1.5, 1.5\]: .*in \[-1, 1\]"),
         ({"particles": torch.full((2, 1, 8, 8), float("nan"))}, r"range \[nan, nan\]"),
         ({"particles": torch.zeros(2, 1, 8, 8, dtype=torch.long)}, "particles have dtype torch.int64"),
+        ({"by_class": True}, "by_class = True: the model holds no target means of classes"),
         ({"labels": 1}, "train with --sampling.class_means=true"),
         ({"known": torch.zeros(1, 8, 8)}, "mask is missing"),
         ({"known": torch.zeros(1, 8, 8), "mask": torch.ones(1, 8, 8)}, "mask has dtype torch.float32"),
@@ -148,7 +149,7 @@ def test_names_of_the_paper(pipeline, name, plain):
 
 
 def test_settings_that_would_do_nothing_are_refused(pipeline):
-    with pytest.raises(InputError, match="guidance = 3.0 without labels"):
+    with pytest.raises(InputError, match="guidance = 3.0 without labels or by_class"):
         draw(pipeline, guidance=3.0)
     low = TargetSamples.draw(torch.rand(4, 1, 8, 8), LinearSchedule(), t_min=0.0)
     with pytest.raises(InputError, match="final_level = 0.0 with final_steps = 1: has steps of size 0"):
@@ -210,6 +211,7 @@ def test_classes(pipeline, unchecked):
     one = draw(pipeline, labels=1).particles
     assert torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 1])).particles)
     assert not torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 2]), guidance=2.0).particles)
+    torch.testing.assert_close(draw(pipeline, labels=1, by_class=True).particles, one)  # a call's labels come first
     for labels, message in (
         (3, r"labels lie in \[3, 3\]: must be classes 0 to 2"),
         (torch.tensor([0, 1]), r"labels have shape \[2\]: must be \[3\]"),
@@ -393,3 +395,23 @@ def test_folders_of_semi_gradients_and_witness_norms_are_refused_in_a_line(pipel
         DMMDPipeline.from_pretrained(tmp_path / "p")
     file.write_text(json.dumps(config | {"features": config["features"] | {"gradient": "full"}, "witness_norm": None}))
     assert torch.equal(draw(DMMDPipeline.from_pretrained(tmp_path / "p")).particles, draw(pipeline).particles)
+
+
+@pytest.mark.parametrize("kind", ["means", "samples"])
+def test_by_class_draws_classes_by_their_shares(pipeline, kind, unchecked):
+    """The shares come out of the means alone, and a run by class is one whose labels were drawn by them."""
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    labels = torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
+    schedule, levels = LinearSchedule(), torch.linspace(0.02, 1, 5)
+    if kind == "means":
+        target = target_means(pipeline.kernel, schedule, [x], levels, labels=labels)
+    else:
+        target = TargetSamples.draw(x, schedule, t_min=0.02, labels=labels)
+    torch.testing.assert_close(target.class_shares, torch.tensor([1 / 2, 1 / 3, 1 / 6]), atol=1e-4, rtol=0)
+    pipeline = replace(pipeline, target=target)
+    noise = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    drawn = torch.multinomial(target.class_shares, 7, True, generator=torch.Generator().manual_seed(9))
+    asked = {"particles": noise, "guidance": 1.5, "num_levels": 3}
+    by_class = pipeline(by_class=True, generator=torch.Generator().manual_seed(9), **asked)
+    assert torch.equal(by_class.particles, pipeline(labels=drawn, **asked).particles)
+    assert len(drawn.unique()) > 1

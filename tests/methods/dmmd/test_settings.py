@@ -129,5 +129,6 @@ def test_folders_hold_the_settings_under_the_same_keys(tmp_path):
         "chunk_size",
         "whitening",
         "guidance",
+        "by_class",
         "feedback",
     ]

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmdflow import _arrays
+from mmdflow._tensors import device_of
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.targets.base import Target
 from mmdflow.noise import Schedule
@@ -92,6 +93,16 @@ def check_labels(
     if low < 0 or high >= target.num_classes:
         raise InputError(f"labels lie in [{low}, {high}]: must be classes 0 to {target.num_classes - 1}")
     return classes.long()
+
+
+def draw_labels(n: int, target: Target, generator: torch.Generator | None) -> Int[Tensor, " n"]:
+    """Return a class for every particle, drawn by the classes' shares of the data."""
+    if target.num_classes == 0:
+        raise InputError(
+            "by_class = True: the model holds no target means of classes; train with --sampling.class_means=true"
+        )
+    shares = target.class_shares.to(device_of(generator))
+    return torch.multinomial(shares, n, replacement=True, generator=generator)
 
 
 def check_known(

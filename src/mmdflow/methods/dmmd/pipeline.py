@@ -23,7 +23,7 @@ from mmdflow.kernels import base_config, base_kernel
 from mmdflow.methods._shared.folder import CONFIG, load_network, load_tensors
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput, given_back
-from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source
+from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source, draw_labels
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.sampler import sample
 from mmdflow.methods.dmmd.settings import SamplerSettings
@@ -132,7 +132,7 @@ class DMMDPipeline(SavedPipeline):
             generator: of the initial noise, and of a source's or known entries' noise.
             particles: the source instead of N(0, I), [n, *event]; then num_particles is not used. This and what
                 follows may be arrays of any kind; the output is of the kind of the first that is given.
-            labels: the class of every particle, [n], or of all; needs target means of classes.
+            labels: the class of every particle, [n], or of all; needs target means of classes. `by_class` draws them.
             known: values of known entries, [*event] or [n, *event]; they come back as they are.
             mask: True where known; broadcasts to [n, *event].
             noise_source: noise the source forward to t_max first (SDEdit, Meng et al. 2022); images then lie in [-1, 1].
@@ -156,10 +156,12 @@ class DMMDPipeline(SavedPipeline):
         )
         source = self._source(num_particles, particles, noise_source, walk.levels[0], generator)
         n = len(source)
-        if settings.get("guidance") and labels is None:
+        if settings.get("guidance") and labels is None and not sampler.by_class:
             raise InputError(
-                f"guidance = {sampler.guidance!r} without labels: must come with the classes that it guides to"
+                f"guidance = {sampler.guidance!r} without labels or by_class: must come with the classes that it guides to"
             )
+        if labels is None and sampler.by_class:
+            labels = draw_labels(n, target, generator)
         classes = None if labels is None else check_labels(labels, n, target, source.device)
         inpainting = check_known(known, mask, n, self.event_shape, source)
         fixed = None

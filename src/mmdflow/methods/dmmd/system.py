@@ -127,11 +127,16 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     check_integrator(recipe.sampling)
     if recipe.loss.objective != "mmd":
         _check_learned_witness(recipe)
-    if recipe.sampling.class_means:
+    if recipe.sampling.by_class and recipe.sampling.class_means is False:
+        raise InputError(
+            "sampling.by_class = True with sampling.class_means = False: must be left out, or means of classes kept"
+        )
+    if recipe.sampling.class_means or recipe.sampling.by_class:
+        name = "class_means" if recipe.sampling.class_means else "by_class"
         labels = _target_rows(recipe, dataset, recipe.sampling)[1]
         if labels is None:
             raise InputError(
-                f"sampling.class_means = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
+                f"sampling.{name} = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
             )
         check_classes(labels)
 
@@ -142,7 +147,7 @@ def _check_learned_witness(recipe: DMMDRecipe) -> None:
     sampling = recipe.sampling
     if recipe.base.name != "linear":
         raise InputError(f"base.name = {recipe.base.name!r} {reason} linear")
-    for name in ("whitening", "class_means", "guidance"):
+    for name in ("whitening", "class_means", "guidance", "by_class"):
         if value := getattr(sampling, name):
             raise InputError(f"sampling.{name} = {value!r} {reason} left out; a learned witness has no target means")
     if {sampling.sampler, sampling.final_sampler or sampling.sampler} != {"approximate"}:

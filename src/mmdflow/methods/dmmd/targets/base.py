@@ -81,6 +81,11 @@ class Target(Protocol):
         ...
 
     @property
+    def class_shares(self) -> Float[Tensor, " C"]:
+        """The share of every class in the data; empty for no classes."""
+        ...
+
+    @property
     def whitenable(self) -> bool:
         """Whether witnesses can be regularised by the covariance of features."""
         ...

@@ -147,6 +147,16 @@ class TargetMeans:
         return 0 if self.class_clean is None else len(self.class_clean)
 
     @property
+    def class_shares(self) -> Float[Tensor, " C"]:
+        """The share of every class in the data, by which the means of classes mix to those of all; empty for no classes."""
+        if self.class_clean is None or self.class_noisy is None:
+            return self.clean.new_empty(0)
+        of_classes = torch.cat([self.class_clean.flatten(1), self.class_noisy.flatten(1)], 1).double().T
+        of_all = torch.cat([self.clean.flatten(), self.noisy.flatten()]).double()
+        shares = torch.linalg.lstsq(of_classes, of_all[:, None]).solution[:, 0].clamp_min(0)
+        return (shares / shares.sum()).to(self.clean)
+
+    @property
     def whitenable(self) -> bool:
         """Whether there are covariances."""
         return self.covariance is not None

@@ -138,6 +138,13 @@ class TargetSamples:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
     @property
+    def class_shares(self) -> Float[Tensor, " C"]:
+        """The share of every class among the samples; empty for no classes."""
+        if self.labels is None:
+            return self.clean.new_empty(0)
+        return self.labels.bincount().to(self.clean) / len(self.labels)
+
+    @property
     def whitenable(self) -> bool:
         """No: whitening is of finite feature maps."""
         return False

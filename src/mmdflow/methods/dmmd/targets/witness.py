@@ -111,6 +111,11 @@ class TargetWitness:
         return 0
 
     @property
+    def class_shares(self) -> Float[Tensor, " C"]:
+        """None."""
+        return self.levels.new_empty(0)
+
+    @property
     def whitenable(self) -> bool:
         """No: there are no features of the data to whiten by."""
         return False
