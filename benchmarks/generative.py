@@ -1,11 +1,13 @@
-"""DMMD against its own parts, the paper's recipe, DDPM and flow matching, at equal seconds of training.
+"""DMMD against its own parts, the paper's recipe, DDPM and flow matching, at equal seconds of training; one-step generators.
 
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
+python benchmarks/generative.py one-step-mnist --seconds 1200 --seeds 0 --rows "batch drift" MMD-GAN --num-samples 2000
 
-Suites: digits, mnist and fashion (rivals), digits-parts. Every run is `mmdflow train RECIPE` with the options that its row names
-and `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every
-sampler of its row. Finished runs are kept, so that an interrupted suite goes on, and a sampler that a row has gained is measured
-without training it anew; the report keeps the rows that it had, unless measured anew.
+Suites: digits, mnist and fashion (rivals), digits-parts, and the rows of `mmdflow reproduce one-step`: one-step-digits,
+one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the options that its row names and
+`--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every sampler
+of its row. Finished runs are kept and interrupted ones gone on with, so that an interrupted suite goes on, and a sampler that a
+row has gained is measured without training it anew; the report keeps the rows that it had, unless measured anew.
 
 (Files results/dmmd-*.json are of version 0.1, whose rows "DMMD, ours" of 28x28 images are flow matching: docs/lab/names.md.)
 """
@@ -21,12 +23,15 @@ from pathlib import Path
 
 import torch
 
+from mmdflow._run_folder import RECIPE
 from mmdflow.cli.train import recipe_from
 from mmdflow.evaluation import models
 from mmdflow.evaluation.figures import read_report
 from mmdflow.methods import load_pipeline, recipe_path
 from mmdflow.runs import train as runs
+from mmdflow.runs.read import read_recipe
 from mmdflow.studies.compare import num_parameters
+from mmdflow.studies.one_step import ROWS as ONE_STEP
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
 BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
@@ -63,11 +68,29 @@ def part(*changes: str) -> tuple:
     return ("dmmd-digits", [*changes], BOTH)
 
 
+def one_step(data: str) -> dict:
+    """The rows of `mmdflow reproduce one-step`: the same generator in all of them."""
+    recipes = {name: row.recipe(data) for name, row in ONE_STEP.items()}
+    return {name: (recipe, as_options(changes), {"one step": {}}) for name, (recipe, changes) in recipes.items()}
+
+
+def as_options(changes: dict, prefix: str = "--") -> list[str]:
+    """Changes of a recipe's fields as options of `mmdflow train`."""
+    options = []
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            options += as_options(value, f"{prefix}{key}.")
+        else:
+            options.append(f"{prefix}{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return options
+
+
 ALONE = "--features.num_residuals=null"
 SUITES = {
     "digits": rivals("digits"),
     "mnist": rivals("mnist"),
     "fashion": rivals("fashion"),
+    **{f"one-step-{data}": one_step(data) for data in ("digits", "mnist", "fashion")},
     "digits-parts": {
         "ours: 4 squared residuals, 124 flat features": part(),
         "4 squared residuals alone": part("--features.head=squared_residual", "--features.num_features=4", ALONE),
@@ -82,18 +105,27 @@ SUITES = {
         "no final steps": part("--sampling.final_steps=0"),
     },
 }
-SECONDS = {"digits": 120.0, "digits-parts": 40.0, "mnist": 3000.0, "fashion": 3000.0}
+SECONDS = {
+    "digits": 120.0,
+    "digits-parts": 40.0,
+    "mnist": 3000.0,
+    "fashion": 3000.0,
+    "one-step-digits": 120.0,
+    "one-step-mnist": 1200.0,
+    "one-step-fashion": 1200.0,
+}
 
 
 def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
     if (folder / "pipeline").exists():
         return
-    fixed = [f"--training.seed={seed}", "--training.sample_every=0", "--training.checkpoint_every=1000000"]
+    fixed = [f"--training.seed={seed}", "--training.sample_every=0"]
     if seconds is not None:
         fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
     recipe = recipe_from(recipe_path(recipe_name), [*options, *fixed])
-    runs.build_check(recipe)
-    runs.open_run(recipe, folder, overwrite=True)
+    if not (folder / RECIPE).exists() or read_recipe(folder / RECIPE) != recipe:  # else it goes on from its checkpoint
+        runs.build_check(recipe)
+        runs.open_run(recipe, folder, overwrite=True)
     runs.train(recipe, folder, progress=False, clock=time.process_time)
 
 

@@ -1,16 +1,25 @@
 """The study of one-step generators: verdicts on figures that are known, and a run with everything tiny."""
 
+import importlib.util
 import json
 import math
+import struct
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mmdflow import studies
 from mmdflow.cli import main
-from mmdflow.methods import recipe_names
-from mmdflow.runs import cache
+from mmdflow.cli.train import recipe_from
+from mmdflow.methods import recipe_names, recipe_path
+from mmdflow.runs import cache, train
 from mmdflow.runs.read import read_recipe
 from mmdflow.studies.one_step import CLAIMS, ROWS, Claim, Generated, Row, compared, verdict
+
+ROOT = Path(__file__).parents[2]
 
 
 def row(report, random=None):
@@ -43,16 +52,64 @@ def test_verdicts():
     assert verdict(Claim("", [("one", "two")]), {"one": diverged, "two": diverged}) == "open"
 
 
-@pytest.mark.parametrize("data", ["digits", "mnist"])
+@pytest.mark.parametrize("data", ["digits", "mnist", "fashion"])
 def test_every_row_has_a_recipe_and_every_claim_has_rows(data):
     for claim in CLAIMS:
         assert {name for pair in claim.pairs for name in pair} <= ROWS.keys()
+    generator = read_recipe(f"drifting-{data}").features
     for one in ROWS.values():
         name, changes = one.recipe(data)
         assert name in recipe_names()
         recipe = read_recipe(name, changes)
-        assert recipe.data.name == data
+        assert (recipe.data.name, recipe.features, recipe.bounded) == (data, generator, True)
     assert Row(changes={"spaces": {"recipe": "dmmd-DATA"}}).recipe("mnist")[1] == {"spaces": {"recipe": "dmmd-mnist"}}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_28x28_takes_steps(tmp_path, name):
+    """A few steps of every recipe on stand-ins, with few events: finite losses, and a generator that moves."""
+    recipe = recipe_on_stand_ins(tmp_path, *ROWS[name].recipe("mnist"))
+    dataset = train.load_data(recipe.data)
+    loss, draws = train.build_loss(recipe, dataset), torch.Generator().manual_seed(0)
+    if hasattr(loss, "enter"):  # the end points of a flow
+        loss.enter(0, draws)
+    before = [p.detach().clone() for p in loss.generator.parameters()]
+    optimiser = torch.optim.Adam(loss.parameters(), 1e-3)
+    for _ in range(2):  # MMD-GAN's players take turns
+        optimiser.zero_grad()
+        terms = loss(dataset.train[: recipe.batch_size], draws)
+        terms.check_finite()
+        terms.total.backward()
+        optimiser.step()
+    after = list(loss.generator.parameters())
+    assert all(bool(p.isfinite().all()) for p in after)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def recipe_on_stand_ins(folder, name, changes):
+    """The recipe of a row on 160 random images, with the least batch."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 160), ("t10k", 20)):
+        for kind, array in (
+            ("images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), np.uint8)),
+            ("labels-idx1-ubyte", rng.integers(0, 10, count, np.uint8)),
+        ):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / f"{part}-{kind}").write_bytes(header + array.tobytes())
+    few = read_recipe(name, changes | {"data": {"name": "mnist", "path": str(folder)}}).smallest()
+    return replace(few, training=replace(few.training, batch_size=max(4, few.smallest_batch)))
+
+
+def test_the_benchmark_trains_the_rows_of_the_study():
+    """Its options on the command line give the recipe that the study trains."""
+    spec = importlib.util.spec_from_file_location("generative", ROOT / "benchmarks" / "generative.py")
+    generative = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generative)
+    suite = generative.SUITES["one-step-mnist"]
+    assert suite.keys() == ROWS.keys()
+    for name, (recipe, options, samplers) in suite.items():
+        assert recipe_from(recipe_path(recipe), options) == read_recipe(*ROWS[name].recipe("mnist"))
+        assert samplers == {"one step": {}}
 
 
 def test_a_tiny_study_is_written_and_goes_on(tmp_path, monkeypatch, capsys):

@@ -46,6 +46,10 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
+#: Data whose one-step recipes have a decoder as the generator; digits have a perceptron.
+_DECODED = ("mnist", "fashion")
+
+
 @dataclass(frozen=True)
 class Row:
     """A generator of the study.
@@ -54,15 +58,18 @@ class Row:
         family: of its recipe, FAMILY-DATA.
         changes: of the recipe's fields; DATA stands for the name of the data set.
         all_counted: whether all seconds that it needed are counted, those of features or of a teacher among them.
+        decoder_family: in place of `family` on data whose one-step recipes have a decoder as the generator.
     """
 
     family: str = "drifting"
     changes: Mapping[str, Any] = field(default_factory=dict)
     all_counted: bool = True
+    decoder_family: str | None = None
 
     def recipe(self, data: str) -> tuple[str, dict[str, Any]]:
         """Return the name of the recipe and its changes for a data set."""
-        return f"{self.family}-{data}", _named(self.changes, data)
+        family = self.decoder_family if self.decoder_family and data in _DECODED else self.family
+        return f"{family}-{data}", _named(self.changes, data)
 
 
 def _named(changes: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -105,7 +112,7 @@ ROWS: dict[str, Row] = {
     MMD_BESIDE: Row("mmd-generator", _IN_BESIDE),
     TRAINED: Row("dmmd-onestep", all_counted=False),
     UNTRAINED: Row("dmmd-onestep", {"spaces": {"untrained": True}}),
-    GAN: Row("mmd-gan"),
+    GAN: Row("mmd-gan", decoder_family="mmd-gan-decoder"),
     DISTILLED: Row(changes={"distillation": {"model": "DATA", "num_pairs": 1024}}, all_counted=False),
 }
 
