@@ -72,6 +72,22 @@ def test_guidance_has_its_fixed_point(normalization, alpha):
     assert float(velocity.abs().max()) < 1e-10
 
 
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_negatives_of_weight_zero_are_none(normalization, second):
+    """alpha = 1; and weights of 0 among others take no part."""
+    x, y, others, more = clouds(5, 7, 3, 6)
+    options = {"normalization": normalization, "second": more if second else None}
+    plain = Drift(y, Laplace(0.8), **options)
+    zeros = torch.zeros(3, dtype=torch.float64)
+    unguided = Drift(y, Laplace(0.8), negatives=others, negative_weights=zeros, **options)
+    assert torch.equal(unguided.velocity(x), plain.velocity(x))
+    some = torch.tensor([0.4, 0.0, 0.3], dtype=torch.float64)
+    ours = Drift(y, Laplace(0.8), negatives=others, negative_weights=some, **options)
+    without = Drift(y, Laplace(0.8), negatives=others[[0, 2]], negative_weights=some[[0, 2]], **options)
+    torch.testing.assert_close(ours.velocity(x), without.velocity(x), **EXACT)
+
+
 def test_negatives_are_particles_that_do_not_move():
     x, y, others = clouds(5, 7, 3)
     kernel = Laplace(0.8)

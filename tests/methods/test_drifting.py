@@ -3,12 +3,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmdflow import DivergedError, DMMDPipeline, Drift, Gaussian, InputError, Laplace, VPSchedule
 from mmdflow._files import shipped_models
+from mmdflow.cli import main
 from mmdflow.data import load
 from mmdflow.divergences.drifts import to_unit_rms
 from mmdflow.features import FeatureNetwork, MLPFeatures
@@ -38,6 +40,7 @@ from mmdflow.methods.drifting import (
     untrained,
 )
 from mmdflow.methods.drifting.fields import Meeting
+from mmdflow.methods.drifting.population import Group
 from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.recipe import BatchTrainingSpec, FeaturesSpec
 from mmdflow.runs.read import read_recipe
@@ -453,6 +456,60 @@ def test_each_class_meets_its_own_data():
     assert Classes(data, labels, 3).shares == [0.25] * 4
 
 
+FIELDS = ["batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"]
+
+
+class Given(Classes):
+    """Classes whose data are given, in place of draws."""
+
+    def __init__(self, *groups):
+        self.given = groups
+
+    def groups(self, batch, population, generator):
+        return self.given
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("field", FIELDS)
+def test_one_class_is_no_class(field, second):
+    """The conditional loss of a class that holds all data is the unconditional one, in value and gradient."""
+    settings = DriftingLossSettings(field=field, bandwidths=[0.3, 1.0], second=second)
+    spaces, batch = measured(Pixels(), features()), cloud(12, seed=4)
+    plain = gradient(DriftingLoss(Generator(network()), spaces, settings), batch)
+    no_shift = torch.zeros(1, 3, dtype=torch.float64)
+    by_class = DriftingLoss(
+        Generator(network(), None, no_shift),
+        spaces,
+        dataclasses.replace(settings, classes=1),
+        classes=Given(Group(12, batch, label=0)),
+    )
+    terms, _ = gradient(by_class, batch)
+    torch.testing.assert_close(terms.total, plain[0].total, **EXACT)
+    ours = torch.cat([p.grad.flatten() for p in by_class.generator.network.parameters() if p.grad is not None])
+    torch.testing.assert_close(ours, plain[1], **EXACT)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_classes_do_not_see_each_other(field):
+    """What a class's events follow depends neither on other classes' events nor on their data."""
+    settings = DriftingLossSettings(field=field, bandwidths=[0.5], unit_rms=False)
+    loss = DriftingLoss(Generator(network()), measured(Pixels()), settings)
+    x, y, others, far = cloud(6), cloud(7, seed=2), cloud(5, seed=3), cloud(8, seed=4, shift=2.0)
+    (both,) = loss._velocities(0, 0, torch.cat([x, others]), [Meeting(6, y), Meeting(5, far)])
+    (alone,) = loss._velocities(0, 0, x, [Meeting(6, y)])
+    (beside,) = loss._velocities(0, 0, others, [Meeting(5, far)])
+    torch.testing.assert_close(both, torch.cat([alone, beside]), **EXACT)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_guidance_of_weight_zero_is_none(field):
+    x, y, everything = cloud(6), cloud(8, seed=2), cloud(9, seed=3)
+    fields = BatchFields(DriftingLossSettings(field=field, bandwidths=[0.5]))
+    (ours,) = fields.of_map(0, 0, Meeting(6, y, everything, 0.0))
+    (plain,) = fields.of_map(0, 0, Meeting(6, y))
+    torch.testing.assert_close(ours.velocity(x), plain.velocity(x), **EXACT)
+
+
 @pytest.mark.parametrize("field", ["mean-shift", "mmd"])
 def test_guidance_pushes_off_the_data_of_all_classes(field):
     x, y, everything = cloud(6), cloud(8, seed=2), cloud(9, seed=3)
@@ -495,6 +552,44 @@ def test_a_class_conditional_generator_learns_its_classes():
     assert float((mixed[:, 0] > 0).float().mean()) == pytest.approx(0.7, abs=0.08)
     guided = pipe(200, labels=0, guidance=2.0, generator=seeded()).particles
     assert guided[:, 0].mean() > pipe(200, labels=0, generator=seeded()).particles[:, 0].mean()  # away from the other
+
+
+def test_a_class_of_digits_is_learned_and_sampled_from_the_command_line(tmp_path, capsys):
+    """A classifier, the nearest training image, knows the classes that were asked for; bad labels get a line each."""
+    pytest.importorskip("lightning")
+    digits = load("digits")
+
+    def classes_of(images):
+        return digits.train_labels[torch.cdist(images.flatten(1), digits.train.flatten(1)).argmin(1)]
+
+    assert (classes_of(digits.test) == digits.test_labels).float().mean() > 0.97
+    run, saved = str(tmp_path / "run"), tmp_path / "samples.npz"
+    small = ["--features.width=128", "--features.depth=1", "--loss.bandwidths=[0.1,0.3]", "--training.batch_size=200"]
+    loop = ["--training.max_steps=50", "--training.step_size=0.005", "--training.sample_every=0", "--start=0.8"]
+    classes = ["--loss.classes=10", "--loss.max_guidance=2"]
+    assert main(["train", "drifting-digits", f"--output={run}", *small, *loop, *classes]) == 0
+    labels = [i % 10 for i in range(200)]
+    for options in (["--labels=3"], [f"--labels={labels}"], ["--labels=3", "--guidance=2"]):
+        command = ["sample", run, "-n", "200", *options, f"--save={saved}", "--overwrite"]
+        assert main(command) == 0
+        samples = torch.from_numpy(np.load(saved)["samples"])
+        wanted = torch.tensor(labels if "[" in options[0] else [3] * 200)
+        assert (classes_of(samples) == wanted).float().mean() > 0.85
+        assert samples.std(0).mean() > 0.2 * digits.train.std(0).mean()  # not one image
+    for options, message in (
+        ([run, "--labels=10"], "labels holds 10: must be in 0, ..., 9"),
+        ([run, "--labels=[1,2]"], "labels has shape [2]"),
+        ([run, "--labels=3", "--guidance=2.5"], "guidance = 2.5: must be in [1, 2], what this generator learned"),
+        (["digits-onestep", "--labels=3"], "labels: the generator knows no classes"),
+    ):
+        capsys.readouterr()
+        assert main(["sample", *options, "-n", "3", f"--save={tmp_path / 'no.npz'}"]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+    few = ["--loss.classes=10", "--training.batch_size=9"]
+    assert main(["train", "drifting-digits", f"--output={tmp_path / 'few'}", *few]) == 2
+    assert "training.batch_size = 9: must be at least 20, two events a class, of 10" in capsys.readouterr().err
 
 
 def test_bad_classes(unchecked):
@@ -570,6 +665,8 @@ def test_particles_come_in_the_units_of_the_data_and_within_them():
         ({"labels": 3}, r"labels holds 3: must be in 0, ..., 2"),
         ({"labels": torch.tensor([0, 1]), "num_particles": 3}, r"labels has shape \[2\]"),
         ({"labels": 0.5}, "must be a whole number"),
+        ({"labels": True}, "must be a whole number"),
+        ({"labels": torch.tensor([2, -1, 0]), "num_particles": 3}, "labels holds -1: must be in 0, ..., 2"),
         ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
     ],
 )

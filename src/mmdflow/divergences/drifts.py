@@ -68,7 +68,7 @@ class Drift:
         target_weights: of the samples, [m], non-negative; scaled to sum 1. 1/m each by default.
         negatives: further samples that particles are pushed off, [k, *event].
         negative_weights: theirs, [k], non-negative, in units of the weight of all particles; 1/n each by default, as much as one
-            of n particles has.
+            of n particles has. With all 0 there are no negatives.
         second: other samples of the particles' own distribution, [l, *event]: they push in place of the particles.
         self_terms: whether particles count among their own neighbours; by default in the sinkhorn form only.
         unbiased: take the bias of order 1/n off the quotients of mean-shift and sharp (the second-order correction of ratio
@@ -112,6 +112,8 @@ class Drift:
         self.kernel, self.companion = require_kernel(kernel), _companion(kernel)
         self.negatives = None if negatives is None else self.check(negatives, "negatives").detach()
         self.negative_weights = self._weights_of_negatives(negative_weights)
+        if self.negative_weights is not None and not bool(self.negative_weights.any()):
+            self.negatives = self.negative_weights = None  # no guidance
         self.second = None if second is None else self.check(second, "second").detach()
         if second is not None and self_terms is not None:
             raise InputError(f"self_terms = {self_terms} with second: a second batch has none")
@@ -172,6 +174,8 @@ class Drift:
         if self.negatives is None:
             raise InputError("negative_weights without negatives: give both")
         wide = widened(self.negatives)
+        if tuple(weights.shape) == (len(wide),) and not bool(weights.any()):
+            return weights.to(wide)
         return _checks.weights("negative_weights", weights, wide) * weights.to(wide).sum()
 
     def _pushing(self, x: Tensor, weights: Tensor, at_particles: bool) -> _Cloud:

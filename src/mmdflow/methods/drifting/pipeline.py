@@ -119,16 +119,19 @@ class DriftingPipeline(SavedPipeline):
         n = len(source)
         if self.classes is None or self.shares is None:
             if labels is not None:
-                raise InputError("labels: the generator knows no classes; must not be given")
+                raise InputError(
+                    "labels: the generator knows no classes; must not be given (loss.classes trains one that does)"
+                )
             return None
         if labels is None:
             where = device_of(generator, source.device)
             return torch.multinomial(self.shares.to(where), n, True, generator=generator).to(source.device)
         given = torch.as_tensor(labels, device=source.device)
-        if given.is_floating_point() or given.shape not in ((), (n,)):
+        if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (n,)):
             raise InputError(f"labels has shape {list(given.shape)} of {given.dtype}: must be a whole number, or [{n}]")
-        if not bool(((given >= 0) & (given < len(self.classes))).all()):
-            raise InputError(f"labels holds {int(given.max())}: must be in 0, ..., {len(self.classes) - 1}")
+        unknown = given[(given < 0) | (given >= len(self.classes))]
+        if unknown.numel():
+            raise InputError(f"labels holds {int(unknown[0])}: must be in 0, ..., {len(self.classes) - 1}")
         return given.long().expand(n)
 
     @torch.no_grad()
