@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mmdflow import ops
 from mmdflow._precision import widened
+from mmdflow.distributed.base import ShardedDivergence
 from mmdflow.distributed.grids import gaussian_sums
 from mmdflow.distributed.ranks import Ranks, Rows
 from mmdflow.distributed.sliced import ShardedSlicedMMD
 from mmdflow.distributed.targets import check_uniform, common_spread
-from mmdflow.divergences import MMD, Divergence, SlicedMMD, VelocityField
-from mmdflow.divergences.base import dtype_of
+from mmdflow.divergences import MMD, SlicedMMD, VelocityField
 from mmdflow.divergences.witness import EmbeddingWitness, KernelWitness, Witness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Mixture
@@ -41,7 +41,7 @@ def shard(field: VelocityField, ranks: Ranks) -> VelocityField:
         >>> shard(field, Ranks()) is field
         True
     """
-    if ranks.size == 1 or isinstance(field, ShardedMMD | ShardedSlicedMMD):
+    if ranks.size == 1 or isinstance(field, ShardedDivergence):
         return field
     if type(field) is MMD:
         return ShardedMMD(field, ranks)
@@ -52,7 +52,7 @@ def shard(field: VelocityField, ranks: Ranks) -> VelocityField:
     )
 
 
-class ShardedMMD(Divergence):
+class ShardedMMD(ShardedDivergence):
     """`MMD` of particles and target that lie in parts on the ranks.
 
     Sums over pairs go round the ring: each rank holds its own points and those of one other, O((n + m) / ranks), and computes
@@ -64,10 +64,11 @@ class ShardedMMD(Divergence):
         ranks: the ranks.
     """
 
+    local: MMD
+
     def __init__(self, local: MMD, ranks: Ranks) -> None:
-        super().__init__()
-        self.local, self.ranks = local, ranks
-        self.kernel, self.event_shape, self.dtype = local.kernel, local.event_shape, dtype_of(local)
+        super().__init__(local, ranks)
+        self.kernel = local.kernel
         if local.target_mean is None:
             check_uniform(local.target_weights)
             self.rows = Rows.of(ranks, len(local.target))
@@ -75,15 +76,6 @@ class ShardedMMD(Divergence):
             raise InputError("sharded = True with a target mean: must hold samples, whose number is the rank's share")
         else:
             self.rows = Rows.of(ranks, local.num_targets)
-
-    @property
-    def target(self) -> Tensor:
-        """This rank's samples of the target."""
-        return self.local.target
-
-    def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x as the rank's own divergence takes it."""
-        return self.local.check(x, field)
 
     def usual_step(self) -> Step | None:
         """Return the step of the MMD to all of the target."""

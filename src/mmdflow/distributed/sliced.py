@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mmdflow._precision import widened
 from mmdflow._tensors import flat
+from mmdflow.distributed.base import ShardedDivergence
 from mmdflow.distributed.ranks import Ranks, Rows
 from mmdflow.distributed.targets import check_uniform, common_mean, common_spread
-from mmdflow.divergences import Divergence, SlicedMMD
-from mmdflow.divergences.base import dtype_of
+from mmdflow.divergences import SlicedMMD
 from mmdflow.divergences.witness import Witness
 from mmdflow.errors import InputError
 from mmdflow.ops import slices
@@ -22,7 +22,7 @@ from mmdflow.types import Particles, Step, Weights
 BLOCK = 2**24
 
 
-class ShardedSlicedMMD(Divergence):
+class ShardedSlicedMMD(ShardedDivergence):
     """`SlicedMMD` of particles and target that lie in parts on the ranks.
 
     Each rank projects its own points on all directions, and gets the projections of all points on its share of them: it sorts
@@ -37,27 +37,18 @@ class ShardedSlicedMMD(Divergence):
         InputError: for exponents other than 1, whose lines are summed over all pairs; for weights of the target.
     """
 
+    local: SlicedMMD
+
     def __init__(self, local: SlicedMMD, ranks: Ranks) -> None:
-        super().__init__()
+        super().__init__(local, ranks)
         if local.line.pairwise:
             raise InputError(f"exponent = {local.exponent!r} with sharded = True: must be 1, or a smooth kernel")
         check_uniform(local.target_weights)
-        self.local, self.ranks = local, ranks
-        self.event_shape, self.dtype = local.event_shape, dtype_of(local)
         self.rows = Rows.of(ranks, len(local.target))
         self.centre = common_mean(local.target, ranks).to(local.centred)
         self.centred = local.centred + (local.centre - self.centre)
         local.xi = ranks.from_first(local.xi)
         self.rank_error = 0.0
-
-    @property
-    def target(self) -> Tensor:
-        """This rank's samples of the target."""
-        return self.local.target
-
-    def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x as the rank's own divergence takes it."""
-        return self.local.check(x, field)
 
     def usual_step(self) -> Step | None:
         """Return the step of the sliced MMD to all of the target."""
