@@ -48,6 +48,13 @@ def count(field: str, value: int, minimum: int = 1) -> int:
     return number
 
 
+def even(field: str, value: int) -> int:
+    """Return `value` if it is an even integer of at least 2."""
+    if count(field, value) % 2:
+        raise InputError(f"{field} = {value}: must be even, 2 or more")
+    return value
+
+
 def choice(field: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`; otherwise suggest the nearest."""
     allowed = list(allowed)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import along, device_of
-from mmdflow.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class Path(PenaltyPoints):
     name = "path"
 
     def __init__(self, every: int = 2) -> None:
-        self.every = _checks.count("every", every, 2)
-        if every % 2:
-            raise InputError(f"every = {every}: must be even")
+        self.every = _checks.even("every", every)
 
     def draw(self, batch: NoisedBatch, generator: torch.Generator | None = None) -> Float[Tensor, "B *event"]:
         """Return one point an event, from one uniform number each."""

@@ -69,11 +69,8 @@ class LossSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         weights = ("mmd_weight", "unit_weight", "l2_weight", "diversity_weight")
-        _settings.check(
-            self, counts=["num_levels", "segment_every"], positive=["level_power"], non_negative=["ridge", *weights]
-        )
-        if self.segment_every % 2:
-            raise InputError(f"{self.section}segment_every = {self.segment_every}: must be even, 2 or more")
+        _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
+        _checks.even(f"{self.section}segment_every", self.segment_every)
         if self.segment_every != 2 and self.penalty_points != "path":
             raise InputError(
                 f"{self.section}segment_every = {self.segment_every} with {self.section}penalty_points = "
