@@ -17,17 +17,10 @@ from mmdflow.kernels.check import check_kernel
 from mmdflow.kernels.config import BASES, base_config, base_kernel
 from mmdflow.kernels.deep import Deep
 from mmdflow.kernels.distances import EXACT_DIM, squared_distances
+from mmdflow.kernels.exponentials import Gaussian, Laplace, Matern
+from mmdflow.kernels.powers import InverseMultiquadric, RationalQuadratic, Riesz
 from mmdflow.kernels.products import Linear, Polynomial
-from mmdflow.kernels.radial import (
-    Gaussian,
-    InverseMultiquadric,
-    Laplace,
-    Matern,
-    Parameter,
-    Radial,
-    RationalQuadratic,
-    Riesz,
-)
+from mmdflow.kernels.radial import Parameter, Radial
 
 __all__ = [
     "BASES",

@@ -7,8 +7,9 @@ from typing import Any
 from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.kernels.base import Kernel, Mixture
+from mmdflow.kernels.exponentials import Gaussian
+from mmdflow.kernels.powers import RationalQuadratic
 from mmdflow.kernels.products import Linear
-from mmdflow.kernels.radial import Gaussian, RationalQuadratic
 
 #: Names of base kernels that are made of numbers alone; a "mixture" has `members`, settings like these, and `weights`.
 BASES = ("linear", "gaussian", "rational-quadratic")
