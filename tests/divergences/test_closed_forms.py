@@ -190,7 +190,7 @@ def test_blocks_of_slices_do_not_change_the_value(monkeypatch):
     x, y = normal(9, 3), normal(11, 3, 1)
     divergence = SlicedMMD(y, 50, redraw=False)
     whole = divergence(x), divergence.velocity(x)
-    monkeypatch.setattr("mmdflow.divergences.sliced.BLOCK", 64)
+    monkeypatch.setattr("mmdflow.divergences.sliced_witness.BLOCK", 64)
     torch.testing.assert_close((divergence(x), divergence.velocity(x)), whole)
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks, ops
+from mmdflow import _checks
 from mmdflow._amx import spare_amx
-from mmdflow._precision import full_precision, in_float32, widened
-from mmdflow._tensors import along, flat
+from mmdflow._precision import widened
+from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, spread_of, uniform
 from mmdflow.divergences.directions import (
     DIRECTIONS,
@@ -25,15 +22,13 @@ from mmdflow.divergences.directions import (
     structured_directions,
     structured_scales,
 )
+from mmdflow.divergences.sliced_witness import Lines, SlicedWitness, centred, sliced_value
 from mmdflow.errors import InputError
 from mmdflow.kernels import Radial, Riesz
 from mmdflow.kernels.distances import EXACT_DIM
 from mmdflow.ops import slices
-from mmdflow.ops.slices import Ordered, Sum
 from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
-#: Numbers that a block of slices may hold at a time.
-BLOCK = 2**24
 #: Projections of the target that are kept at most: 256 MB in float32.
 KEPT = 2**26
 #: Numbers of directions that are drawn at a time.
@@ -120,7 +115,7 @@ class SlicedMMD(Divergence):
             spare_amx()
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
-        self.register_buffer("centred", _centred(target, self.centre))
+        self.register_buffer("centred", centred(target, self.centre))
         self.register_buffer("norms", slices.norms(self.centred), persistent=False)
         self.register_load_state_dict_post_hook(_measure_again)
         self.register_buffer("target_weights", _checks.weights("target_weights", target_weights, target))
@@ -169,13 +164,11 @@ class SlicedMMD(Divergence):
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F with the directions of the last draw; differentiable once in x and the weights."""
         dtype, x = x.dtype, widened(x)
-        need = torch.is_grad_enabled() and x.requires_grad
-        value: Tensor = _Value.apply(x, uniform(x, weights), self, need)[0]
-        return value.to(dtype)
+        return sliced_value(self._lines(), x, uniform(x, weights)).to(dtype)
 
-    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> _SlicedWitness:
+    def witness(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> SlicedWitness:
         """Return the witness, frozen at the particles x, with the directions of the last draw."""
-        return _SlicedWitness(self, x, uniform(widened(x), weights).detach())
+        return SlicedWitness(self._lines(), x, uniform(widened(x), weights).detach())
 
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return -grad f, with f frozen at x, evaluated at `at` (default x), with new directions if they are redrawn."""
@@ -189,6 +182,22 @@ class SlicedMMD(Divergence):
     def draw(self) -> None:
         """Draw new directions, which F and the witness take from now on."""
         self.xi = self._draw()
+
+    def _lines(self) -> Lines:
+        """Return the target and the lines of the last draw."""
+        return Lines(
+            centre=self.centre,
+            centred=self.centred,
+            weights=self.target_weights,
+            norms=self.norms,
+            xi=self.xi,
+            line=self.line,
+            scale=self.scale,
+            binned=self.ranks == "binned",
+            half=self.precision == "bfloat16",
+            structure=self.structure(),
+            projected=self.projected,
+        )
 
     def projected(self) -> Tensor | None:
         """Return the target's projections [P, m], kept from the last call where directions stay and it pays, else None."""
@@ -248,212 +257,3 @@ def _patch(patch: int, event_shape: tuple[int, ...]) -> int:
 def _measure_again(divergence: SlicedMMD, incompatible: Any) -> None:
     """Bring what the target decides up to date after it was loaded."""
     divergence.norms = slices.norms(divergence.centred)
-
-
-def _centred(points: Tensor, centre: Tensor) -> Tensor:
-    """Return points less the centre, [n, d], one coordinate after the other in memory where there are few."""
-    x = flat(points)
-    return x.T.contiguous().sub(centre[:, None]).T if x.shape[1] <= slices.NARROW else x - centre
-
-
-class _SlicedWitness:
-    """f(z) = c mean_p [ sum_i w_i k(<xi, z>, <xi, x_i>) - sum_j q_j k(<xi, z>, <xi, y_j>) ] with a kernel k on the line."""
-
-    def __init__(self, divergence: SlicedMMD, particles: Tensor, weights: Tensor) -> None:
-        self.particles, self.version, self.centre = particles, particles._version, divergence.centre
-        self.x = _centred(particles.detach(), self.centre), weights
-        self.y = divergence.centred, divergence.target_weights
-        self.xi, self.scale, self.line = divergence.xi, divergence.scale, divergence.line
-        self.binned, self.half = divergence.ranks == "binned", divergence.precision == "bfloat16"
-        self.norms = torch.cat([slices.norms(self.x[0]), divergence.norms])
-        self.radius = float(self.norms.max())
-        self.structure = divergence.structure()
-        self.projected = divergence.projected() if self.structure is None and self._compiled(0) else None
-        self.rank_error = 0.0  #: a bound on the error that binned ranks added to the last gradient
-
-    @functools.cached_property
-    def tie(self) -> float:
-        """How near projections tie: matrix products round equal rows differently; a few points far out are no measure of that."""
-        return 4 * torch.finfo(self.norms.dtype).eps * min(self.radius, 16 * float(self.norms.mean()))
-
-    @full_precision
-    @in_float32
-    def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
-        """Return f(z_i)."""
-        return _Potential.apply(z, self)
-
-    @full_precision
-    def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
-        """Return grad f(z_i); 0 from points that coincide with z_i."""
-        with torch.no_grad():
-            at_particles = z is self.particles and z._version == self.version  # else they were changed in place
-            centred = self.x[0] if at_particles else _centred(z, self.centre)
-            if self._compiled(len(z)):
-                from mmdflow.ops import ranks
-
-                points = ranks.gather(None if at_particles else centred, self.x, self.y, self.norms)
-                total, bound = ranks.slopes(
-                    self.xi,
-                    points,
-                    binned=self.binned,
-                    half=self.half,
-                    projected=self.projected,
-                    structure=self.structure,
-                )
-            else:
-                total, bound = torch.zeros_like(centred), 0.0
-                for xi in self._blocks(len(z)):
-                    slopes, bounds = self._slopes(xi, centred)
-                    total, bound = (
-                        total + slices.product(slopes.T, xi, self.half),
-                        bound + float(bounds.sum()) / len(self.xi),
-                    )
-            self.rank_error = bound * self.scale
-            return (total * (self.scale / len(self.xi))).to(z.dtype).reshape(z.shape)
-
-    def _compiled(self, more: int) -> bool:
-        """Return whether compiled ranks take the sums over the particles, the target's samples and `more` points."""
-        size = len(self.xi) * (len(self.x[0]) + len(self.y[0]) + more)
-        if math.isfinite(self.radius) and self.radius != 0 and not slices.USUAL[0] < self.radius < slices.USUAL[1]:
-            return False
-        return self.line.slope is None and ops.ranks_compiled(self.x[0], size)
-
-    def _slopes(self, xi: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the slope of the witness of each slice at the projections of z, [P, n], and bounds on binning errors, [P]."""
-        exact = xi.new_zeros(len(xi))
-        if self.line.slope is not None:
-            return self._sum(xi, z, self.x, self.line.slope) - self._sum(xi, z, self.y, self.line.slope), exact
-        if self.binned and (limit := slices.bin_limit(self.norms, z.shape[1])) > 0:
-            on_x, on_y = ((slices.product(xi, points.T, self.half), weights) for points, weights in (self.x, self.y))
-            slopes, bounds = slices.binned_slopes(slices.product(xi, z.T, self.half), on_x, on_y, limit)
-            rest = bounds > slices.TOLERANCE
-            if bool(rest.any()):
-                slopes[rest], bounds[rest] = self._exact_slopes(xi[rest], z), 0.0
-            return slopes, bounds
-        return self._exact_slopes(xi, z), exact
-
-    def _exact_slopes(self, xi: Tensor, z: Tensor) -> Tensor:
-        x, y = (
-            Ordered(slices.product(xi, points.T, self.half), weights, self.tie) for points, weights in (self.x, self.y)
-        )
-        values, order = (x.values, x.order) if z is self.x[0] else slices.product(xi, z.T, self.half).sort(1)
-        return torch.empty_like(values).scatter_(1, order, x.slopes(values) - y.slopes(values))
-
-    def potential(self, z: Tensor) -> Tensor:
-        """Return f(z_i), without a gradient."""
-        return self._potential(_centred(z, self.centre))
-
-    def potentials(self) -> tuple[Tensor, Tensor]:
-        """Return f at the particles and at the target's samples, without gradients."""
-        if not self._compiled(0):
-            return self._potential(self.x[0]), self._potential(self.y[0])
-        total = self._compiled_potential(None)
-        return total[: len(self.x[0])], total[len(self.x[0]) :]
-
-    def _potential(self, z: Tensor) -> Tensor:
-        if self._compiled(len(z)):
-            return self._compiled_potential(z)[: len(z)]
-        total = z.new_zeros(len(z))
-        for xi in self._blocks(len(z)):
-            from_x, from_y = (self._sum(xi, z, measure, self.line.potential) for measure in (self.x, self.y))
-            total = total + (from_x - from_y).sum(0)
-        return total * (self.scale / len(self.xi))
-
-    def _compiled_potential(self, z: Tensor | None) -> Tensor:
-        from mmdflow.ops import ranks
-
-        return ranks.potentials(self.xi, ranks.gather(z, self.x, self.y, self.norms)) * (self.scale / len(self.xi))
-
-    def _sum(self, xi: Tensor, z: Tensor, measure: tuple[Tensor, Tensor], of: Sum) -> Tensor:
-        """Return the sum over a measure of k or of its slope at each projection of z, [P, n]."""
-        points, weights = measure
-        at, on = xi @ z.T, xi @ points.T
-        if not self.line.pairwise:
-            return of(at, on, weights, self.tie)
-        columns = at.split(max(1, BLOCK // on.numel()), dim=1)  # all pairs of a few z at a time
-        return torch.cat([of(part, on, weights, self.tie) for part in columns], 1)
-
-    def _blocks(self, n: int) -> Iterator[Tensor]:
-        """Split the directions so that what a block holds fits."""
-        m = max(len(self.x[0]), len(self.y[0]))
-        yield from self.xi.split(max(1, BLOCK // (n + m)))
-
-
-class _Once(torch.autograd.Function):
-    """A derivative at some points that has none in turn: differentiating it is an error, not 0."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(derivative: Tensor, *points: Tensor) -> Tensor:
-        return derivative.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[None, ...]:
-        raise RuntimeError(
-            "SlicedMMD is differentiable once in particles and weights: a second derivative was asked for"
-        )
-
-
-class _Potential(torch.autograd.Function):
-    """The witness with its analytic gradient, which knows about ties."""
-
-    @staticmethod
-    def forward(z: Tensor, witness: _SlicedWitness) -> Tensor:
-        return witness.potential(z)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, ctx.witness = inputs
-        ctx.save_for_backward(z)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (z,) = ctx.saved_tensors
-        with torch.no_grad():
-            slopes = ctx.witness.grad(z)
-        return _Once.apply(slopes, z) * along(upstream, z), None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], z: Tensor, witness: _SlicedWitness) -> tuple[Tensor, int]:
-        rows = (_row(z, in_dims[0], i) for i in range(info.batch_size))
-        return torch.stack([_Potential.apply(row, witness) for row in rows]), 0
-
-
-class _Value(torch.autograd.Function):
-    """F with its analytic gradients: w_i grad f(x_i) in the particles, if they are needed, and f(x_i) in their weights."""
-
-    @staticmethod
-    def forward(x: Tensor, weights: Tensor, divergence: SlicedMMD, need: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        witness = divergence.witness(x, weights)
-        at_x, at_y = witness.potentials()
-        value = (weights @ at_x - divergence.target_weights @ at_y) / 2  # E_x f - E_y f = MMD^2
-        return value, at_x, witness.grad(x) * along(weights, x) if need else None
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.mark_non_differentiable(*(t for t in output[1:] if t is not None))
-        ctx.save_for_backward(*inputs[:2], *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weights, at_x, slopes = ctx.saved_tensors
-        to_x = None if slopes is None else upstream * _Once.apply(slopes, x, weights)
-        return to_x, upstream * _Once.apply(at_x, x, weights), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, weights: Tensor, *rest: Any) -> tuple[Any, Any]:
-        rows = [
-            _Value.apply(_row(x, in_dims[0], i), _row(weights, in_dims[1], i), *rest) for i in range(info.batch_size)
-        ]
-        outputs = tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True))
-        return outputs, tuple(None if output is None else 0 for output in outputs)
-
-
-def _row(batch: Tensor, dim: int | None, i: int) -> Tensor:
-    """Return what `torch.func.vmap` has at place i of its batch."""
-    return batch if dim is None else batch.select(dim, i)
