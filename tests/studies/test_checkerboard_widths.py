@@ -7,20 +7,18 @@ from matplotlib.figure import Figure
 
 from mmdflow.data import toy
 from mmdflow.studies import checkerboard_widths
-from mmdflow.studies._widths import FIRST_WIDTH, LearnedWidth, learn_width, train_mmd_gan
-from mmdflow.studies.checkerboard_widths import (
+from mmdflow.studies._checkerboard_criteria import (
     DMMD,
     FIXED,
     INTERPOLATION,
     NORMALISED,
-    SQUARE,
-    board,
     gan_width_falls,
-    judge,
     shape_of_width,
     table,
     verdicts,
 )
+from mmdflow.studies._widths import FIRST_WIDTH, LearnedWidth, learn_width, train_mmd_gan
+from mmdflow.studies.checkerboard_widths import SQUARE, board, judge
 
 TINY = {
     "num_steps": 3,
