@@ -89,6 +89,7 @@ def growth(method: str, n: int) -> dict[str, float]:
     from measure import points
 
     from mmdflow import MMD, Gaussian, flow, ops
+    from mmdflow.flows import Record
 
     torch.set_num_threads(1)
     imported = peak_mb()
@@ -97,7 +98,7 @@ def growth(method: str, n: int) -> dict[str, float]:
         field, few = MMD(y, Gaussian(WIDTH)), points(3000, 2)[0]
         flow(MMD(few, Gaussian(WIDTH)), few + 1, step_size=0.1, num_steps=1)  # loads what is compiled
         start = time.process_time()
-        flow(field, x, step_size=0.1, num_steps=STEPS, save_every=1, snapshots=Path(folder, "moves.npy"))
+        flow(field, x, step_size=0.1, num_steps=STEPS, save_every=Record(1, snapshots=Path(folder, "moves.npy")))
         seconds = (time.process_time() - start) / STEPS
     assert sums is not None
     errors = {"error": sums.error, "quick": sums.quick, "exact": sums.exact}

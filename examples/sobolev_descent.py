@@ -12,6 +12,7 @@ import torch
 from mmdflow import MMD, Gaussian, Riesz, SobolevDescent, flow
 from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
+from mmdflow.flows import Record
 from mmdflow.plots import draw
 
 
@@ -30,7 +31,9 @@ def main(output: str = "sobolev.png", num_steps: int = 60, num_points: int = 200
     panels = {}
     for name, (divergence, step_size, num_steps) in cases.items():
         start = time.perf_counter()
-        x = flow(divergence, source, step_size=step_size, num_steps=num_steps, evaluate=False).particles
+        x = flow(
+            divergence, source, step_size=step_size, num_steps=num_steps, save_every=Record(evaluate=False)
+        ).particles
         seconds = time.perf_counter() - start
         panels[f"{name}, {num_steps} steps"] = x
         print(

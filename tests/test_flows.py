@@ -19,6 +19,7 @@ from mmdflow import (
     flow,
 )
 from mmdflow.divergences.witness import KernelWitness
+from mmdflow.flows import Record
 
 
 def target(n=30, d=2, seed=1):
@@ -157,7 +158,9 @@ def test_callback_can_project_and_stop():
 
 
 def test_values_can_be_left_out():
-    result = flow(MMD(target(), Gaussian(1.0)), target(5, seed=2), step_size=0.1, num_steps=2, evaluate=False)
+    result = flow(
+        MMD(target(), Gaussian(1.0)), target(5, seed=2), step_size=0.1, num_steps=2, save_every=Record(evaluate=False)
+    )
     assert result.values.numel() == 0
 
 
@@ -212,7 +215,13 @@ def test_explosion_is_told():
 def test_a_result_is_shown_on_one_line():
     result = flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(3, 1), step_size=1.0, num_steps=4)
     assert repr(result) == "FlowResult([3, 1] particles, 4 steps, nfe 4, F 0.5 -> 0)"
-    bare = flow(MMD(torch.zeros(2, 1), Linear()), torch.ones(3, 1), step_size=1.0, num_steps=4, evaluate=False)
+    bare = flow(
+        MMD(torch.zeros(2, 1), Linear()),
+        torch.ones(3, 1),
+        step_size=1.0,
+        num_steps=4,
+        save_every=Record(evaluate=False),
+    )
     assert repr(bare) == "FlowResult([3, 1] particles, 4 steps, nfe 4)"
 
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 
 from mmdflow import MMD, DivergedError, Gaussian, InputError, flow
-from mmdflow.flows import Snapshots
+from mmdflow.distributed import Ranks
+from mmdflow.flows import Record, Snapshots
 
 
 def cloud(n=30, d=2, seed=0, dtype=torch.float32):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def moved(snapshots=None, dtype=torch.float32, **settings):
+def moved(snapshots=None, dtype=torch.float32, every=2, **settings):
     field = MMD(cloud(dtype=dtype), Gaussian(1.0))
-    settings = {"step_size": 0.5, "num_steps": 6, "save_every": 2} | settings
-    return flow(field, cloud(20, seed=1, dtype=dtype) + 1, snapshots=snapshots, **settings)
+    settings = {"step_size": 0.5, "num_steps": 6} | settings
+    return flow(field, cloud(20, seed=1, dtype=dtype) + 1, save_every=Record(every, snapshots=snapshots), **settings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -35,7 +36,7 @@ def test_the_file_holds_what_memory_would(dtype, tmp_path):
 
 def test_the_trajectory_is_a_map_of_the_file_and_keeps_its_kind(tmp_path):
     file = tmp_path / "moves.npy"
-    result = flow(MMD(cloud().numpy()), cloud(9, seed=1).numpy(), num_steps=2, snapshots=file)
+    result = flow(MMD(cloud().numpy()), cloud(9, seed=1).numpy(), num_steps=2, save_every=Record(snapshots=file))
     assert isinstance(result.trajectory, np.ndarray)
     before = file.read_bytes()
     result.trajectory[:] = 0  # reaches no file
@@ -46,7 +47,7 @@ def test_the_trajectory_is_a_map_of_the_file_and_keeps_its_kind(tmp_path):
 
 def test_events_of_any_shape_and_single_particles(tmp_path):
     x = torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(0))
-    result = flow(MMD(x + 1), x, num_steps=3, save_every=1, snapshots=tmp_path / "a.npy")
+    result = flow(MMD(x + 1), x, num_steps=3, save_every=Record(1, snapshots=tmp_path / "a.npy"))
     assert result.trajectory.shape == (4, 1, 3, 4)
 
 
@@ -85,9 +86,10 @@ def test_a_full_disk_keeps_whole_snapshots(tmp_path, monkeypatch):
 
 def test_a_killed_flow_leaves_a_file_that_numpy_reads(tmp_path):
     code = (
-        "import torch, time\nfrom mmdflow import MMD, flow\n"
+        "import torch, time\nfrom mmdflow import MMD, flow\nfrom mmdflow.flows import Record\n"
         "x = torch.zeros(50, 2)\n"
-        f"flow(MMD(x + 1), x, step_size=1e-4, num_steps=10**6, save_every=1, snapshots={str(tmp_path / 'moves.npy')!r},\n"
+        f"record = Record(1, snapshots={str(tmp_path / 'moves.npy')!r})\n"
+        "flow(MMD(x + 1), x, step_size=1e-4, num_steps=10**6, save_every=record,\n"
         "     callback=lambda step, x: time.sleep(0.005))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -118,3 +120,13 @@ def test_files_are_not_lost(tmp_path, unchecked):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moves.npy"]
     moved(Snapshots(file, overwrite=True))
     assert np.load(file).shape == (4, 20, 2)
+
+
+def test_a_record_is_checked_before_the_flow(tmp_path, unchecked):
+    with pytest.raises(InputError, match="every = 0"):
+        Record(0)
+    with pytest.raises(InputError, match="every = 1.5"):
+        Record([1, 1.5])
+    record = Record(1, snapshots=tmp_path / "moves.npy")
+    with pytest.raises(InputError, match="snapshots with sharded = True on 2 processes: must be None"):
+        record.begin(Ranks(0, 2))

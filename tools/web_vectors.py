@@ -17,6 +17,7 @@ from torch import Tensor
 from mmdflow import MMD, DMMDPipeline, Drift, Gaussian, InverseMultiquadric, Kernel, Laplace, Riesz, flow
 from mmdflow.divergences.base import spread_of
 from mmdflow.features.base import LevelEmbedding
+from mmdflow.flows import Record
 from mmdflow.kernels.bandwidth import default_bandwidth
 
 PATH = Path(__file__).parents[1] / "tests" / "web" / "vectors.json"
@@ -52,7 +53,9 @@ def _particles(generator: torch.Generator) -> dict[str, Any]:
             "value": divergence(x),
             "witness": witness(z),
             "gradient": witness.grad(z),
-            "moved": flow(divergence, x, step_size=STEP, momentum=MOMENTUM, num_steps=STEPS, evaluate=False).particles,
+            "moved": flow(
+                divergence, x, step_size=STEP, momentum=MOMENTUM, num_steps=STEPS, save_every=Record(evaluate=False)
+            ).particles,
             "usual_step": list(step),
         }
         if name in DRIFTS:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmdflow import MMD, SlicedMMD, flow
+from mmdflow.flows import Record
 
 
 def main(
@@ -25,7 +26,9 @@ def main(
     begin = time.perf_counter()
     field = SlicedMMD(target, num_directions=200)
     falling = {"step_size": lambda step: 3 * (1 - step / num_steps), "momentum": 0.9}  # the noise of slicing dies out
-    result = flow(field, start, num_steps=num_steps, save_every=max(1, num_steps // 3), evaluate=False, **falling)
+    result = flow(
+        field, start, num_steps=num_steps, save_every=Record(max(1, num_steps // 3), evaluate=False), **falling
+    )
     print(f"{num_points} particles in {dim} dimensions: {(time.perf_counter() - begin) / num_steps:.3f} s a step")
     print(f"1/2 MMD^2, exact: {float(MMD(target)(start)):.3f} -> {float(MMD(target)(result.particles)):.4f}")
 

@@ -46,7 +46,7 @@ class FlowResult:
 
     Attributes:
         particles: the particles after the last step, [n, *event].
-        values: the divergence F at each recorded step, [S]; empty where the field has no F, and with evaluate=False.
+        values: the divergence F at each recorded step, [S]; empty where the field has no F, or F was not to be recorded.
         trajectory: the particles at each recorded step, [S, n, *event].
         steps: the recorded step indices, [S]; 0 is the start, the last one is the number of steps made.
         nfe: evaluations of the witness gradient per particle that were made.

@@ -28,6 +28,7 @@ from mmdflow import (
     flow,
     ops,
 )
+from mmdflow.flows import Record
 from mmdflow.functional import mmd2
 from mmdflow.kernels import Polynomial, median_bandwidth, nearest_distance
 from mmdflow.metrics import frechet_distance, mmd_test, nearest_distances, sliced_w2
@@ -182,4 +183,9 @@ def test_a_divergence_that_becomes_nan_stops_the_flow():
         assert torch.equal(caught.value.particles, x)
     with pytest.raises(DivergedError, match="singular"):
         flow(SobolevDescent(y, NanKernel(), 0.5), x, step_size=0.1, num_steps=2)
-    assert flow(PotentialEnergy(NanPotential()), x, step_size=0.1, num_steps=2, evaluate=False).values.numel() == 0
+    assert (
+        flow(
+            PotentialEnergy(NanPotential()), x, step_size=0.1, num_steps=2, save_every=Record(evaluate=False)
+        ).values.numel()
+        == 0
+    )

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmdflow import _arrays, _checks
 from mmdflow.divergences import MMD
 from mmdflow.errors import InputError
-from mmdflow.flows import flow
+from mmdflow.flows import Record, flow
 from mmdflow.flows.loop import usual_step
 from mmdflow.kernels import Kernel
 from mmdflow.types import ArrayLike
@@ -103,7 +103,7 @@ class MMDQuantizer(BaseEstimator):
                     step_size=step_size.__getitem__,
                     momentum=momentum,
                     weights=weights,
-                    evaluate=False,
+                    save_every=Record(evaluate=False),
                 )
                 points = moved.particles
             if self.weighted:

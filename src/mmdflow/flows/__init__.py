@@ -1,6 +1,6 @@
 """The flow: particles that move along a velocity field, and all that a step may do besides.
 
-* `loop`: `flow` itself; `state`: what it has at hand and records; `snapshots`: where the particles go.
+* `loop`: `flow` itself; `state`: what it has at hand; `record` and `snapshots`: what it records, and where.
 * `fitting`: `fit`, a network that is trained along a velocity field.
 * `integrators`: how a step is taken; `moves`: what happens besides, in or after a step.
 * `callbacks` and `constraints`: functions that watch, stop or project the particles after each step.

@@ -23,6 +23,7 @@ from .moves import (
     jumps as jumps,
     reweighted as reweighted,
 )
+from .record import Record as Record
 from .replay import Recording as Recording, Replay as Replay
 from .snapshots import Snapshots as Snapshots
 from .state import FlowState as FlowState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -20,8 +19,8 @@ from mmdflow.errors import InputError
 from mmdflow.flows.callbacks import Callback, callback_moves
 from mmdflow.flows.integrators import Integrator, make_integrator, named_integrators
 from mmdflow.flows.moves import Diffusion, Move, NoiseInjection
-from mmdflow.flows.snapshots import Memory, Snapshots
-from mmdflow.flows.state import FlowState, Record
+from mmdflow.flows.record import Record, as_record
+from mmdflow.flows.state import FlowState
 from mmdflow.types import ArrayLike, FlowResult, ScalarOrSchedule, Step
 
 #: A velocity field, or a function of the step index (0, 1, ...) that returns one.
@@ -40,9 +39,7 @@ def flow(
     diffusion: ScalarOrSchedule | Move | None = None,
     moves: Move | Sequence[Move] = (),
     weights: Float[Tensor, " n"] | ArrayLike | None = None,
-    save_every: int | Sequence[int] | None = None,
-    evaluate: bool = True,
-    snapshots: str | Path | Snapshots | None = None,
+    save_every: int | Sequence[int] | Record | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     progress: bool = False,
     generator: torch.Generator | None = None,
@@ -74,9 +71,9 @@ def flow(
         weights: of the particles, [n], non-negative; scaled to sum 1. 1/n each by default. They do not change how fast a particle
             moves, but how much it counts.
         save_every: record particles and F every so many steps, or after the steps of a list; the start and the end always are.
-        evaluate: whether to compute F at the recorded steps; without it, and for fields without F, `values` is empty. The F of
-            a schedule is that of the step just made (at the start: of the first step).
-        snapshots: a new .npy file that takes the recorded particles instead of memory, for large populations; or a `Snapshots`.
+            A `Record` of `mmdflow.flows` says more: no F, or a file that takes the particles of large populations instead of
+            memory. `values` is empty for fields without F. The F of a schedule is that of the step just made (at the start: of
+            the first step).
         callback: one or several, called in turn after every step with (steps made, particles). Each may return a tensor of the
             same shape that replaces the particles (`mmdflow.flows.constraints`), True to stop, or None. One that has a
             `start(particles, weights)` is called with them when a flow begins; what its `report()` returns, if it has one, goes
@@ -117,7 +114,7 @@ def flow(
         step_size, momentum = usual_step(chosen, integrator, momentum)
     eta = _checks.schedule("step_size", step_size, _checks.non_negative)
     stepper = make_integrator(integrator, 0.0 if momentum is None else momentum)
-    record = Record(_due(save_every), evaluate, _store(snapshots, ranks))
+    record = as_record(save_every).begin(ranks)
     actions = [
         *_short_form("noise_injection", noise_injection, NoiseInjection),
         *_short_form("diffusion", diffusion, Diffusion),
@@ -284,23 +281,3 @@ def _given_moves(moves: Move | Sequence[Move]) -> list[Move]:
         if not isinstance(move, Move):
             raise InputError(f"moves = {_checks.shown(move)}: must be Move objects, such as BirthDeath(0.5)")
     return several
-
-
-def _store(snapshots: str | Path | Snapshots | None, ranks: Ranks) -> Memory | Snapshots:
-    """Return what takes the recorded particles."""
-    if snapshots is None:
-        return Memory()
-    if ranks.size > 1:
-        raise InputError(f"snapshots with sharded = True on {ranks.size} processes: must be None; each has a part")
-    return snapshots if isinstance(snapshots, Snapshots) else Snapshots(snapshots)
-
-
-def _due(save_every: int | Sequence[int] | None) -> Callable[[int], bool]:
-    """Return whether the state after that many steps is recorded."""
-    if save_every is None:
-        return lambda step: False
-    if isinstance(save_every, Iterable):
-        chosen = {_checks.count("save_every", step, 0) for step in save_every}
-        return lambda step: step in chosen
-    every = _checks.count("save_every", save_every)
-    return lambda step: step % every == 0

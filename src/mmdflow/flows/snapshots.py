@@ -58,9 +58,10 @@ class Snapshots:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from mmdflow import MMD, flow
+        >>> from mmdflow.flows import Record
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "moves.npy")
-        ...     result = flow(MMD([[1.0]]), [[0.0], [2.0]], num_steps=40, save_every=20, snapshots=file)
+        ...     result = flow(MMD([[1.0]]), [[0.0], [2.0]], num_steps=40, save_every=Record(20, snapshots=file))
         ...     np.load(file, mmap_mode="r").shape, result.trajectory.shape
         ((3, 2, 1), (3, 2, 1))
     """

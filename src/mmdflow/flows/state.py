@@ -1,23 +1,19 @@
-"""What a flow has at hand while it runs, and what it records on its way."""
+"""What a flow has at hand while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
 from mmdflow.distributed import Rows
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.divergences.base import dtype_of
-from mmdflow.errors import DivergedError, InputError
+from mmdflow.errors import InputError
 from mmdflow.flows.integrators import Integrator
-from mmdflow.flows.snapshots import Memory, Snapshots
-from mmdflow.types import ArrayLike, FlowResult
 
 
 @dataclass
@@ -118,59 +114,3 @@ class FlowState:
         """Replace every particle i by particle index[i], with what the integrator carries on for it."""
         self.particles = self.particles[index]
         self.integrator.select(index)
-
-
-@dataclass
-class Record:
-    """What is recorded of a flow on its way.
-
-    Attributes:
-        due: whether the state after that many steps is recorded; the last one always is.
-        evaluate: whether F is.
-        snapshots: what takes the particles.
-    """
-
-    due: Callable[[int], bool]
-    evaluate: bool
-    snapshots: Memory | Snapshots
-    steps: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    def add(self, steps_made: int, state: FlowState) -> None:
-        """Record the state.
-
-        Raises:
-            DivergedError: where the particles are no longer finite, or F is NaN.
-        """
-        if state.rows.ranks.any(not _checks.all_finite(state.particles)):
-            raise DivergedError(
-                f"particles became non-finite by step {steps_made}: lower step_size ({state.step_size:g} here)"
-            )
-        self.steps.append(steps_made)
-        self.times.append(state.time)
-        self.snapshots.add(state.particles)
-        if self.evaluate and isinstance(state.field, Divergence):
-            value = state.divergence()
-            if bool(value.isnan().any()):
-                raise DivergedError(
-                    f"F of {type(state.field).__name__} is NaN by step {steps_made}, where the particles are finite: their "
-                    f"numbers, or the kernel's, leave the range of {state.particles.dtype}; use float64 or other units",
-                    particles=state.particles,
-                )
-            self.values.append(value)
-
-    def result(
-        self, state: FlowState, report: dict[str, object], give_back: Callable[[Tensor], ArrayLike]
-    ) -> FlowResult:
-        """Return what the flow returns, as arrays of the kind that it was given, when all is recorded."""
-        return FlowResult(
-            particles=give_back(state.particles),
-            values=give_back(torch.stack(self.values) if self.values else state.particles.new_empty(0)),
-            trajectory=give_back(self.snapshots.trajectory()),
-            steps=give_back(torch.tensor(self.steps)),
-            nfe=state.nfe,
-            times=give_back(torch.tensor(self.times, dtype=torch.float64)),
-            weights=None if state.weights is None else give_back(state.weights),
-            report=report,
-        )

@@ -26,7 +26,7 @@ from mmdflow.data import (
 from mmdflow.distributed import Ranks, current
 from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
-from mmdflow.flows import BirthDeath, Callback, Integrator, Recording, Snapshots, flow, named_integrators
+from mmdflow.flows import BirthDeath, Callback, Integrator, Record, Recording, Snapshots, flow, named_integrators
 from mmdflow.flows.loop import FieldOrSchedule
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
@@ -170,8 +170,7 @@ def run_flow(
             points.particles[ranks.part(len(points.particles))],
             num_steps=spec.num_steps,
             moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
-            save_every=max(1, spec.num_steps // spec.frames),
-            snapshots=snapshots,
+            save_every=Record(max(1, spec.num_steps // spec.frames), snapshots=snapshots),
             callback=[*([] if watch is None else [watch]), *_stops(spec, points.stopping, generator)],
             progress=progress,
             generator=generator,

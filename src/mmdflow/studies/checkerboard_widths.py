@@ -53,6 +53,7 @@ from tqdm.auto import tqdm
 from mmdflow import MMD, Gaussian, VPSchedule, flow
 from mmdflow.data import toy
 from mmdflow.divergences.functional import mmd2
+from mmdflow.flows import Record
 from mmdflow.metrics import sliced_w2
 from mmdflow.studies._checkerboard_criteria import (
     DMMD,
@@ -257,7 +258,9 @@ def best_flow(
         x = source
         for t in levels:  # Algorithm 2, with target samples in place of stored means
             divergence = MMD(target, Gaussian(width(t)))
-            x = flow(divergence, x, step_size=eta, num_steps=steps_per_level, evaluate=False).particles
+            x = flow(
+                divergence, x, step_size=eta, num_steps=steps_per_level, save_every=Record(evaluate=False)
+            ).particles
         ends.append((sliced_w2(x, target, generator=torch.Generator().manual_seed(0)), eta, x))
     _, eta, x = min(ends, key=lambda end: end[0])
     return x, eta

@@ -19,6 +19,7 @@ from torch import Tensor
 from mmdflow import KALE, MMD, FlowResult, Gaussian, Riesz, flow
 from mmdflow.divergences import PotentialEnergy
 from mmdflow.divergences.functional import mmd2
+from mmdflow.flows import Record
 from mmdflow.studies.base import Outcome
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def run(*, num_points: int, num_steps: int, step_size: float, seed: int, progres
             source,
             step_size=step_size,
             num_steps=num_steps,
-            save_every=max(1, num_steps // FRAMES),
-            evaluate=name.startswith("KALE 0.1"),
+            save_every=Record(max(1, num_steps // FRAMES), evaluate=name.startswith("KALE 0.1")),
             progress=progress,
             generator=generator,
             **settings,

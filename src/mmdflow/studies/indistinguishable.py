@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from mmdflow import MMD, DrMMD, Gaussian, SlicedMMD, flow
 from mmdflow.data import toy
 from mmdflow.divergences import Divergence
+from mmdflow.flows import Record
 from mmdflow.kernels import Kernel, median_bandwidth
 from mmdflow.metrics import mmd_test
 from mmdflow.studies.base import Outcome
@@ -84,7 +85,7 @@ def run(*, num_points: int, num_steps: int, num_permutations: int, seed: int, pr
                 source,
                 num_steps=num_steps,
                 momentum=MOMENTUM,
-                evaluate=False,
+                save_every=Record(evaluate=False),
                 generator=generator,
                 **settings,
             )

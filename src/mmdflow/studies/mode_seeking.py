@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from mmdflow import KALE, MMD, Gaussian, flow
 from mmdflow.divergences import Divergence
+from mmdflow.flows import Record
 from mmdflow.studies.base import Outcome
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _flow(
         source,
         step_size=step_size,
         num_steps=num_steps,
-        evaluate=False,
+        save_every=Record(evaluate=False),
         callback=project,
         progress=progress,
     )

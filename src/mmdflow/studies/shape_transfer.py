@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmdflow import KALE, FlowResult, Gaussian, Riesz, flow
 from mmdflow.divergences.functional import mmd2
+from mmdflow.flows import Record
 from mmdflow.studies.base import Outcome
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def run(*, num_points: int, num_steps: int, seed: int, progress: bool) -> Outcom
             source,
             step_size=step_size,
             num_steps=num_steps,
-            save_every=max(1, num_steps // 20),
-            evaluate=False,
+            save_every=Record(max(1, num_steps // 20), evaluate=False),
             progress=progress,
         )
         for name, (regularization, step_size) in FLOWS.items()

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmdflow import MMD, DivergedError, Gaussian, InverseMultiquadric, Kernel, Laplace, Riesz, flow
+from mmdflow.flows import Record
 from mmdflow.metrics import sliced_w2
 from mmdflow.studies._mnist import show_grid, unit_images
 from mmdflow.studies.base import Outcome
@@ -136,7 +137,12 @@ def _end(divergence: MMD, start: Tensor, step_size: float, num_steps: int, momen
     """Return the particles after the flow, or None where it diverged."""
     try:
         return flow(
-            divergence, start, step_size=step_size, num_steps=num_steps, momentum=momentum, evaluate=False
+            divergence,
+            start,
+            step_size=step_size,
+            num_steps=num_steps,
+            momentum=momentum,
+            save_every=Record(evaluate=False),
         ).particles
     except DivergedError:
         return None

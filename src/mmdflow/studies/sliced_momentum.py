@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import SlicedMMD, flow
+from mmdflow.flows import Record
 from mmdflow.studies._mnist import powers_of_two, show_grid, unit_images
 from mmdflow.studies.base import Outcome
 
@@ -128,7 +129,7 @@ def _states(
         num_steps=steps[-1],
         momentum=rho,
         callback=keep,
-        evaluate=False,
+        save_every=Record(evaluate=False),
         progress=progress,
     )
     return torch.stack([states[step] for step in steps])

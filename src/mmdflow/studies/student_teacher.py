@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import KALE, MMD, Deep, Divergence, DrMMD, Kernel, Linear, SobolevDescent, flow
+from mmdflow.flows import Record
 from mmdflow.studies.base import Outcome, Study
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class StudentTeacher(Study):
             noisy = torch.Generator().manual_seed(self.seed + 1)
             flow(
                 divergence, students, step_size=eta, num_steps=count, noise_injection=schedule, callback=record,
-                evaluate=False, progress=self.progress, generator=noisy,
+                save_every=Record(evaluate=False), progress=self.progress, generator=noisy,
             )  # fmt: skip
             curves[name] = {"steps": [float(step) for step in steps], **errors}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmdflow import KALE, MMD, DrMMD, Gaussian, flow
 from mmdflow.divergences import Divergence
+from mmdflow.flows import Record
 from mmdflow.studies.base import Outcome
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def run(
             source,
             step_size=step_size,
             num_steps=num_steps,
-            save_every=max(1, num_steps // FRAMES),
-            evaluate=False,
+            save_every=Record(max(1, num_steps // FRAMES), evaluate=False),
             # at every step: the first ones, between two frames, scatter the most
             callback=_recorder(outside),
             progress=progress,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow.divergences import Divergence, VelocityField
-from mmdflow.flows import flow
+from mmdflow.flows import Record, flow
 from mmdflow.methods.dmmd.fields import LevelField
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class RiseWarning:
 def _advice(field: LevelField, divergence: Divergence, entered: Tensor, before: float, eta: float, steps: int) -> str:
     for halvings in range(1, _HALVINGS + 1):
         shorter = eta / 2**halvings
-        end = flow(field, entered, step_size=shorter, num_steps=steps - 1, evaluate=False).particles
+        end = flow(field, entered, step_size=shorter, num_steps=steps - 1, save_every=Record(evaluate=False)).particles
         with torch.no_grad():
             if float(divergence(field.features(end))) <= before:
                 return f"with {shorter:g} it would not"

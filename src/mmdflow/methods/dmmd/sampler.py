@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdflow import _checks
 from mmdflow.divergences import VelocityField
 from mmdflow.errors import DivergedError, InputError
-from mmdflow.flows import flow
+from mmdflow.flows import Record, flow
 from mmdflow.flows.integrators import make_integrator, named_integrators
 from mmdflow.methods.dmmd.conditions import FixedEntries
 from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_features
@@ -86,7 +86,7 @@ def sample(
         num_steps=len(walk.levels) * per_level,
         momentum=settings.momentum,
         integrator=settings.integrator,
-        evaluate=False,
+        save_every=Record(evaluate=False),
         callback=after_step,
     )
     if settings.final_steps == 0:
@@ -191,7 +191,7 @@ def _final_steps(fields: _Fields, walk: Walk, particles: Tensor, fixed: FixedEnt
         particles,
         step_size=eta,
         num_steps=settings.final_steps,
-        evaluate=False,
+        save_every=Record(evaluate=False),
         callback=after_step,
     )
     return result.particles, result.nfe

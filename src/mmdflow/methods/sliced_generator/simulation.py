@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdflow.divergences import Divergence, SlicedMMD
 from mmdflow.divergences.witness import Witness
-from mmdflow.flows import flow
+from mmdflow.flows import Record, flow
 from mmdflow.methods.sliced_generator.settings import Simulation
 from mmdflow.types import Particles, Points, Weights
 
@@ -54,7 +54,7 @@ def simulate(
         step_size=simulation.step_size,
         num_steps=simulation.num_steps(stage),
         momentum=simulation.momentum,
-        evaluate=False,
+        save_every=Record(evaluate=False),
     ).particles
 
 
