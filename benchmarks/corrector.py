@@ -16,20 +16,18 @@ Rows that are not asked for keep what the report had. Every row starts from the 
 """
 
 import argparse
-import json
 import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from measure import provenance
+from measure import read_models, write_models
 from torch import Tensor
 
 from mmdflow import MMD, DMMDPipeline
 from mmdflow.divergences import VelocityField
 from mmdflow.evaluation.distance import DistanceJudge, open_judge
-from mmdflow.evaluation.figures import read_report
 from mmdflow.methods.dmmd.fields import LevelField, features_at
 from mmdflow.methods.dmmd.targets.base import FlowKind
 from mmdflow.methods.dmmd.walk import Walk
@@ -158,10 +156,9 @@ def main() -> None:
         pipe, judges = DMMDPipeline.from_pretrained(name), {judge: open_judge(name, judge) for judge in JUDGES}
         for row in options.rows:
             found = measure(pipe, judges, row, options.num_samples, options.seeds, options.particles)
-            models = read_report(output)["models"] if output.exists() else {}
+            models = read_models(output)
             models.setdefault(name, {})[row] = found
-            report = {"command": "python benchmarks/corrector.py", **provenance(), "models": models}
-            output.write_text(json.dumps(report, indent=1) + "\n")
+            write_models(output, __file__, models)
             shown = "  ".join(f"{judge} {sum(d) / len(d):8.2f}" for judge, d in found["distances"].items())
             print(f"{name:<8} {row:<36} NFE {found['nfe']:4d}  {shown}", flush=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdflow._files import commit
+from mmdflow._files import commit, write_json
 
 COMMIT = commit()  # of what is imported, before anything is measured
 PACKAGES = ("torch", "numpy", "numba", "pykeops", "geomloss", "POT")
@@ -130,3 +130,15 @@ class Table:
         """Print a row."""
         first, *rest = zip(cells, self.widths, strict=True)
         print("  ".join([f"{first[0]!s:<{first[1]}}", *(f"{cell!s:>{width}}" for cell, width in rest)]), flush=True)
+
+
+def read_models(file: Path) -> dict[str, Any]:
+    """Return the figures by model of a report that is there already."""
+    from mmdflow.evaluation.figures import read_report  # late: others measure what a process holds
+
+    return read_report(file)["models"] if file.exists() else {}
+
+
+def write_models(file: Path, script: str, models: dict[str, Any]) -> None:
+    """Write a report of models: the script that measured them, on what, and the figures by model."""
+    write_json(file, {"command": f"python benchmarks/{Path(script).name}", **provenance(), "models": models})

@@ -3,19 +3,16 @@
 python benchmarks/walk.py [NAME ...] [--levels 6 12 25 50 100] [--num_samples 1000] [--output results/walk.json]
 
 Every cell starts from the same particles; one thread. Names that are not asked for keep the cells that the report had.
-(Cells of version 0.1 in results/walk.json had two final steps on top, which the same weights had then.)
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
-from measure import provenance
+from measure import read_models, write_models
 
 from mmdflow.evaluation.distance import open_judge
-from mmdflow.evaluation.figures import read_report
 from mmdflow.evaluation.models import draw_samples
 from mmdflow.methods import load_pipeline
 
@@ -61,9 +58,7 @@ def main() -> None:
     output = Path(options.output)
     for name in options.names:
         found = cells(name, options.levels, options.num_samples)
-        models = read_report(output)["models"] if output.exists() else {}
-        report = {"command": "python benchmarks/walk.py", **provenance(), "models": {**models, name: found}}
-        output.write_text(json.dumps(report, indent=1) + "\n")
+        write_models(output, __file__, {**read_models(output), name: found})
 
 
 if __name__ == "__main__":
