@@ -7,7 +7,8 @@ and the largest value of the kernel, which is the measure of rounding errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -32,6 +33,47 @@ Draw: TypeAlias = Callable[[int, int, int, torch.Generator | None], Tensor]
 
 #: (kernel, x, y, draws) -> statistics, [columns of draws] in float64, and the largest |k|.
 Statistic: TypeAlias = Callable[[Kernel, Tensor, Tensor, Tensor], tuple[Tensor, float]]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """A statistic of two samples beside its resamplings.
+
+    Attributes:
+        draw: draws them.
+        statistic: of a kernel and both samples.
+        count: of resamplings.
+        generator: of the draws.
+    """
+
+    draw: Draw
+    statistic: Statistic
+    count: int
+    generator: torch.Generator | None = None
+
+    def tails(self, kernels: Sequence[Kernel], blocks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return the statistics of every kernel and their upper tails, [kernels, 1 + count], the observed one first.
+
+        Args:
+            kernels: each has the same resamplings.
+            blocks: both samples in parts; the statistic is the mean of theirs.
+        """
+        sums: list[Tensor | float] = [0.0] * len(kernels)
+        largest = [0.0] * len(kernels)
+        for x, y in blocks:
+            draws = self.draw(len(x), len(y), self.count, self.generator).to(x.device)
+            for i, kernel in enumerate(kernels):
+                values, most = self.statistic(kernel, x, y, draws)
+                sums[i], largest[i] = sums[i] + values, max(largest[i], most)
+        rows = [torch.as_tensor(total) / len(blocks) for total in sums]
+        tails = [upper_tail(row, 1e-12 * most) for row, most in zip(rows, largest, strict=True)]
+        return torch.stack(rows), torch.stack(tails)
+
+
+def upper_tail(values: Tensor, slack: float) -> Tensor:
+    """Return for each value the share of values that are at least as large; those within slack count as ties."""
+    ordered = values.sort().values
+    return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
 
 
 def draw_labels(n: int, m: int, count: int, generator: torch.Generator | None) -> Tensor:

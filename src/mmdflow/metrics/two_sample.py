@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from mmdflow.kernels import Gaussian, Kernel, median_bandwidth, squared_distance
 from mmdflow.metrics.resampling import (
     Draw,
     LabelsByFeatures,
+    Resampling,
     Statistic,
     draw_labels,
     draw_signs,
@@ -103,37 +104,38 @@ def mmd_test(
     """
     x, y = _checks.samples("x", x, "y", y)
     _checks.count("num_permutations", num_permutations)
-    _checks.choice("method", method, METHODS)
+    way = METHODS[_checks.choice("method", method, METHODS)]
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"x and y have {n} and {m} points: each needs at least 2")
     _check_options(method, n, m, block_size, tolerance)
     count = 1 if block_size is None else _num_blocks(n, m, _checks.count("block_size", block_size, 4))
     rows = -(-n // count) + -(-m // count)
-    _check_memory(rows, x, num_permutations, gram=METHODS[method].by_gram is not None and tolerance is None)
+    _check_memory(rows, x, num_permutations, gram=way.by_gram is not None and tolerance is None)
+    kernels = _kernels(kernel, x, y, generator)
+    if way.some:  # of the larger sample some are left out
+        x = x[_shuffled(n, generator, x)]
+    if way.pairs:
+        y = y[_shuffled(m, generator, y)]
+    blocks = _dealt(x, y, count, generator, together=way.pairs)
+    statistic = way.statistic(tolerance, _checks.count("num_features", num_features), generator)
+    with ops.within(tolerance):
+        table, p_values = Resampling(way.draw, statistic, num_permutations, generator).tails(kernels, blocks)
+    smallest = p_values.min(0).values
+    return float(table[p_values[:, 0].argmin(), 0]), float((smallest <= smallest[0]).double().mean())
+
+
+def _kernels(
+    kernel: Kernel | Sequence[Kernel] | None, x: Tensor, y: Tensor, generator: torch.Generator | None
+) -> list[Kernel]:
+    """Return the kernels to test with, by default one Gaussian."""
     if kernel is None:
         # a random order, so that the heuristic's subsample holds points of both
-        both = torch.cat([x, y])
-        kernel = Gaussian(_typical_distance(both[_shuffled(n + m, generator, x)]))
+        kernel = Gaussian(_typical_distance(torch.cat([x, y])[_shuffled(len(x) + len(y), generator, x)]))
     kernels = [kernel] if isinstance(kernel, Kernel) else list(kernel)
     if not kernels:
         raise InputError("kernel = []: must hold at least one kernel")
-    if method == "linear-time":  # of the larger sample some are left out
-        x = x[_shuffled(n, generator, x)]
-    if METHODS[method].pairs:
-        y = y[_shuffled(m, generator, y)]
-    blocks = _dealt(x, y, count, generator, together=METHODS[method].pairs)
-    statistic = METHODS[method].by_sums if tolerance is not None else METHODS[method].by_gram
-    if method == "random-features":
-        statistic = LabelsByFeatures(_checks.count("num_features", num_features), generator)
-    elif method == "linear-time":
-        statistic = signs_by_pairs
-    assert statistic is not None
-    with ops.within(tolerance):
-        observed, tails = _resampled(kernels, blocks, METHODS[method].draw, statistic, num_permutations, generator)
-    table, p_values = torch.stack(observed), torch.stack(tails)  # [kernels, 1 + resamplings], the observed one first
-    smallest = p_values.min(0).values
-    return float(table[p_values[:, 0].argmin(), 0]), float((smallest <= smallest[0]).double().mean())
+    return kernels
 
 
 def _check_options(method: str, n: int, m: int, block_size: int | None, tolerance: float | None) -> None:
@@ -158,26 +160,6 @@ def _dealt(
     order = _shuffled(len(x), generator, x)
     shuffled = y[order] if together else y[_shuffled(len(y), generator, y)]
     return list(zip(x[order].tensor_split(count), shuffled.tensor_split(count), strict=True))
-
-
-def _resampled(
-    kernels: list[Kernel],
-    blocks: list[tuple[Tensor, Tensor]],
-    draw: Draw,
-    statistic: Statistic,
-    num_permutations: int,
-    generator: torch.Generator | None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the statistics of every kernel, [1 + resamplings], the observed one first, and their upper tails."""
-    sums: list[Tensor | float] = [0.0] * len(kernels)
-    largest = [0.0] * len(kernels)
-    for x, y in blocks:
-        draws = draw(len(x), len(y), num_permutations, generator).to(x.device)
-        for i, k in enumerate(kernels):
-            values, most = statistic(k, x, y, draws)
-            sums[i], largest[i] = sums[i] + values, max(largest[i], most)
-    rows = [torch.as_tensor(total) / len(blocks) for total in sums]
-    return rows, [_upper_tail(row, 1e-12 * most) for row, most in zip(rows, largest, strict=True)]
 
 
 def _num_blocks(n: int, m: int, block_size: int) -> int:
@@ -234,12 +216,6 @@ def _check_memory(rows: int, x: Tensor, num_permutations: int, *, gram: bool) ->
         )
 
 
-def _upper_tail(values: Tensor, slack: float) -> Tensor:
-    """Return for each value the share of values that are at least as large; those within slack count as ties."""
-    ordered = values.sort().values
-    return 1 - torch.searchsorted(ordered, values - slack).double() / len(values)
-
-
 class Method(NamedTuple):
     """A way to test.
 
@@ -247,20 +223,34 @@ class Method(NamedTuple):
         draw: of resamplings.
         by_gram: its statistic from Gram matrices, in blocks or whole; None where it needs none.
         by_sums: the same by sums over pairs.
+        by_features: makes the statistic of so many random features, in place of the two.
+        of_pairs: the statistic of pairs of pairs, in place of all.
         pairs: whether the order of y matters.
+        some: whether it leaves out some of the larger sample.
     """
 
     draw: Draw
     by_gram: Statistic | None = None
     by_sums: Statistic | None = None
+    by_features: Callable[[int, torch.Generator | None], Statistic] | None = None
+    of_pairs: Statistic | None = None
     pairs: bool = False
+    some: bool = False
+
+    def statistic(self, tolerance: float | None, num_features: int, generator: torch.Generator | None) -> Statistic:
+        """Return the statistic, by sums where there is a tolerance."""
+        if self.by_features is not None:
+            return self.by_features(num_features, generator)
+        chosen = self.of_pairs or (self.by_gram if tolerance is None else self.by_sums)
+        assert chosen is not None
+        return chosen
 
 
 METHODS = {
     "permutation": Method(draw_labels, labels_by_gram, labels_by_sums),
     "wild-bootstrap": Method(draw_signs, signs_by_gram, signs_by_sums, pairs=True),
-    "random-features": Method(draw_labels),
-    "linear-time": Method(draw_signs_of_halves, pairs=True),
+    "random-features": Method(draw_labels, by_features=LabelsByFeatures),
+    "linear-time": Method(draw_signs_of_halves, of_pairs=signs_by_pairs, pairs=True, some=True),
 }
 
 
