@@ -8,8 +8,6 @@ one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the o
 `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every sampler
 of its row. Finished runs are kept and interrupted ones gone on with, so that an interrupted suite goes on, and a sampler that a
 row has gained is measured without training it anew; the report keeps the rows that it had, unless measured anew.
-
-(Files results/dmmd-*.json are of version 0.1, whose rows "DMMD, ours" of 28x28 images are flow matching: docs/lab/names.md.)
 """
 
 import argparse
