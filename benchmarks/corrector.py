@@ -29,7 +29,7 @@ from mmdflow import MMD, DMMDPipeline
 from mmdflow.divergences import VelocityField
 from mmdflow.evaluation.distance import DistanceJudge, open_judge
 from mmdflow.methods.dmmd.fields import LevelField, features_at
-from mmdflow.methods.dmmd.targets.base import FlowKind
+from mmdflow.methods.dmmd.targets.base import FlowKind, LevelFlow
 from mmdflow.methods.dmmd.walk import Walk
 
 JUDGES = ("own", "report", "random")
@@ -98,7 +98,7 @@ def draw(pipe: DMMDPipeline, row: Corrected, source: Tensor) -> tuple[Tensor, in
         nonlocal nfe
         level = target.level(pipe.kernel, t)
         field = Weighted(
-            level.field(FlowKind.APPROXIMATE) if along else None,
+            level.field(LevelFlow(FlowKind.APPROXIMATE)) if along else None,
             MMD.from_mean_embedding(level.noisy, level.base) if weight else None,
             weight,
         )

@@ -23,7 +23,7 @@ from mmdflow.methods.denoising import (
     ode_states,
 )
 from mmdflow.methods.denoising.loss import velocity_of_residual
-from mmdflow.methods.dmmd import FlowKind, LevelField, distance_steps
+from mmdflow.methods.dmmd import FlowKind, LevelField, LevelFlow, distance_steps
 from mmdflow.methods.dmmd.targets.means import LevelMeans
 from mmdflow.noise import schedule
 from tests.methods.common import (
@@ -315,7 +315,9 @@ def test_dmmd_of_one_feature_with_a_semi_gradient_is_flow_matching():
         return scale / 2 * (z - network.outputs(z.detach(), ones)[:, 0]).square().flatten(1).mean(1, keepdim=True)
 
     level = LevelMeans(Linear(), torch.zeros_like(scale), scale)
-    velocity = LevelField(features, level.field(FlowKind.APPROXIMATE), interacting=False).velocity(x.detach())
+    velocity = LevelField(features, level.field(LevelFlow(FlowKind.APPROXIMATE)), interacting=False).velocity(
+        x.detach()
+    )
     step = distance_steps(LinearSchedule(), [1.0, 1 - 1 / count], moment, 6)[0]
     by_mmd = x.detach() + step * velocity
     settings = FlowMatchingSettings(count)

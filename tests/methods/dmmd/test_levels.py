@@ -8,7 +8,16 @@ import torch
 from mmdflow import Gaussian, InputError, Linear, LinearSchedule, NoiseConditionalKernel, RationalQuadratic
 from mmdflow.features import MLPFeatures
 from mmdflow.kernels import base_config, base_kernel
-from mmdflow.methods.dmmd import FlowKind, LevelField, PerClass, Recorder, TargetMeans, TargetSamples, target_means
+from mmdflow.methods.dmmd import (
+    FlowKind,
+    LevelField,
+    LevelFlow,
+    PerClass,
+    Recorder,
+    TargetMeans,
+    TargetSamples,
+    target_means,
+)
 from mmdflow.methods.dmmd.fields import features_at, field_on_features
 from mmdflow.methods.dmmd.targets.means import LevelMeans
 from tests.methods.dmmd.runs import walk_down
@@ -76,12 +85,12 @@ def test_feedback_weighs_the_way_of_the_particles_to_the_noised_data(base, share
     k, phi = kernel(base), data(6, seed=5)[:, [0, 1, 2, 0]]
     target = means(k, labels=classes()) if k.base.finite else references(labels=classes())
     level = target.level(k, 0.4)
-    exact, approximate = (level.field(kind, shares) for kind in (FlowKind.EXACT, FlowKind.APPROXIMATE))
-    assert torch.equal(level.field(FlowKind.EXACT, shares, feedback=1.0).velocity(phi), exact.velocity(phi))
+    exact, approximate = (level.field(LevelFlow(kind), shares) for kind in (FlowKind.EXACT, FlowKind.APPROXIMATE))
+    assert torch.equal(level.field(LevelFlow(FlowKind.EXACT, feedback=1.0), shares).velocity(phi), exact.velocity(phi))
     along = approximate.velocity(phi)
     towards_noised = exact.velocity(phi) - along
     for w in (1.5, 4.0):
-        found = level.field(FlowKind.EXACT, shares, feedback=w)
+        found = level.field(LevelFlow(FlowKind.EXACT, feedback=w), shares)
         torch.testing.assert_close(found.velocity(phi), along + w * towards_noised, rtol=1e-9, atol=1e-11)
         x = phi.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(found(x), x)
@@ -176,7 +185,7 @@ def test_guided_groups_obey_the_law(kind):
     k, z, labels = kernel(), data(6, seed=5), torch.tensor([0, 2, 0, 1, 1, 0])
     here = means(k, labels=classes(), covariances=True).level(k, 0.45)
     kind = FlowKind(kind)
-    inner = field_on_features(here, kind, labels, num_classes=3, guidance=1.5, whitening=0.2)
+    inner = field_on_features(here, LevelFlow(kind, whitening=0.2), labels, num_classes=3, guidance=1.5)
     assert isinstance(inner, PerClass)
     field = LevelField(features_at(k.features, 0.45), inner, interacting=kind.interacting)
     x = z.clone().requires_grad_()
@@ -211,7 +220,7 @@ def test_whitening_in_closed_form():
     difference, scale = noisy - clean, covariance.trace() / 4
 
     def slope(lam):
-        return -here.field(FlowKind.APPROXIMATE, whitening=lam).velocity(phi[None])[0]
+        return -here.field(LevelFlow(FlowKind.APPROXIMATE, whitening=lam)).velocity(phi[None])[0]
 
     for lam in (1e-2, 1.0, 30.0):
         ridge = lam * scale * torch.eye(4, dtype=torch.float64)
@@ -243,7 +252,7 @@ def test_monitor_is_what_it_says_and_costs_nothing():
     covariance = torch.cov(phi.T)
     participation = float(covariance.trace() ** 2 / covariance.square().sum())
     assert monitor.participation[0].item() == pytest.approx(participation, rel=1e-5)
-    exact = target.level(k, 0.9).field(FlowKind.EXACT)
+    exact = target.level(k, 0.9).field(LevelFlow(FlowKind.EXACT))
     first = LevelField(features_at(k.features, 0.9), exact, interacting=True)
     recorder = Recorder()
     walk_down(k, target, z, recorder=recorder, levels=(0.9,), step_sizes=(0.1,), max_slope=0.6)
@@ -301,7 +310,7 @@ def test_the_velocity_is_the_gradient_of_a_witness(head, kind):
     torch.manual_seed(0)
     features = MLPFeatures((2,), 6, head, width=16, depth=1).double()
     clean, noisy = torch.randn(2, 6, dtype=torch.float64)
-    field = LevelMeans(Linear(), clean, noisy).field(kind)
+    field = LevelMeans(Linear(), clean, noisy).field(LevelFlow(kind))
     on_features = {
         FlowKind.EXACT: lambda phi: (clean - phi.mean(0)).expand_as(phi),
         FlowKind.APPROXIMATE: lambda phi: (clean - noisy).expand_as(phi),

@@ -29,6 +29,7 @@ from .sampler import check_integrator as check_integrator, sample as sample
 from .settings import NAMES as NAMES, LossSettings as LossSettings, SamplerSettings as SamplerSettings
 from .targets.base import (
     FlowKind as FlowKind,
+    LevelFlow as LevelFlow,
     Target as Target,
     TargetLevel as TargetLevel,
     check_classes as check_classes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from mmdflow._tensors import along
 from mmdflow.divergences import VelocityField
 from mmdflow.errors import InputError
-from mmdflow.methods.dmmd.targets.base import FlowKind, TargetLevel
+from mmdflow.methods.dmmd.targets.base import LevelFlow, TargetLevel
 from mmdflow.types import Particles, Points, Weights
 
 
@@ -149,28 +148,24 @@ def features_at(features: Callable[[Tensor, Tensor], Tensor], t: float) -> Calla
 
 def field_on_features(
     target: TargetLevel,
-    kind: FlowKind,
+    flow: LevelFlow,
     labels: Int[Tensor, " n"] | None = None,
     *,
     num_classes: int = 0,
     guidance: float = 0.0,
-    whitening: float = math.inf,
-    feedback: float = 1.0,
 ) -> VelocityField:
     """Return the velocity field on features of particles of given classes, or of none.
 
     Args:
         target: what is known of the data at the level.
-        kind: how particles move.
+        flow: how particles move.
         labels: the particles' classes, [n].
         num_classes: the target's classes, C.
         guidance: weight of a class's flow over that of all data.
-        whitening: lambda of the regularised witness; infinity for the plain one.
-        feedback: w of the exact flow.
     """
     if labels is None:
-        return target.field(kind, None, whitening, feedback)
+        return target.field(flow)
     identity = torch.eye(num_classes, device=labels.device)
-    fields = {c: target.field(kind, identity[c], whitening, feedback) for c in labels.unique().tolist()}
-    of_all = target.field(kind, None, whitening, feedback) if guidance else None
+    fields = {c: target.field(flow, identity[c]) for c in labels.unique().tolist()}
+    of_all = target.field(flow) if guidance else None
     return PerClass(fields, labels, of_all, guidance)

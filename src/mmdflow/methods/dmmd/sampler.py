@@ -19,7 +19,7 @@ from mmdflow.methods.dmmd.fields import LevelField, features_at, field_on_featur
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.rise import RiseWarning
 from mmdflow.methods.dmmd.settings import SamplerSettings
-from mmdflow.methods.dmmd.targets.base import FlowKind, Target, TargetLevel
+from mmdflow.methods.dmmd.targets.base import FlowKind, LevelFlow, Target, TargetLevel
 from mmdflow.methods.dmmd.walk import Walk
 from mmdflow.noise import NoiseConditionalKernel
 
@@ -128,14 +128,9 @@ class _Fields:
     ) -> LevelField:
         """Return the field of noise level t, watched by what is given to watch it."""
         settings, level = self.settings, self.target.level(self.kernel, t, self.settings.chunk_size)
+        moved = LevelFlow(kind, math.inf if settings.whitening is None else settings.whitening, feedback)
         on_features = field_on_features(
-            level,
-            kind,
-            self.labels,
-            num_classes=self.target.num_classes,
-            guidance=settings.guidance,
-            whitening=math.inf if settings.whitening is None else settings.whitening,
-            feedback=feedback,
+            level, moved, self.labels, num_classes=self.target.num_classes, guidance=settings.guidance
         )
         if recorder is not None:
             recorder.enter(t, settings.max_slope)

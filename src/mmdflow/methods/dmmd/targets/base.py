@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -37,24 +38,31 @@ class FlowKind(StrEnum):
         return self is FlowKind.EXACT
 
 
+@dataclass(frozen=True)
+class LevelFlow:
+    """How particles move at a noise level, and by which witness.
+
+    Attributes:
+        kind: whether they see each other.
+        whitening: lambda of the regularised witness; infinity for the plain one.
+        feedback: w >= 1 of the exact flow, which is w times that of 1/2 MMD^2 to P / w + (1 - 1 / w) P_t.
+    """
+
+    kind: FlowKind
+    whitening: float = math.inf
+    feedback: float = 1.0
+
+
 @runtime_checkable
 class TargetLevel(Protocol):
     """What a target is on the features of one noise level. `shares` mixes its classes, [C]; None takes all data as it is."""
 
-    def field(
-        self,
-        kind: FlowKind,
-        shares: Float[Tensor, " C"] | None = None,
-        whitening: float = math.inf,
-        feedback: float = 1.0,
-    ) -> VelocityField:
+    def field(self, flow: LevelFlow, shares: Float[Tensor, " C"] | None = None) -> VelocityField:
         """Return the velocity field on features, events [K].
 
         Args:
-            kind: how particles move.
+            flow: how particles move.
             shares: of the classes, [C].
-            whitening: lambda of the regularised witness; infinity for the plain one.
-            feedback: w >= 1 of the exact flow, which is w times that of 1/2 MMD^2 to P / w + (1 - 1 / w) P_t.
         """
         ...
 

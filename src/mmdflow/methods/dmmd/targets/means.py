@@ -18,7 +18,14 @@ from mmdflow.divergences import MMD, Divergence, PotentialEnergy
 from mmdflow.divergences.witness import EmbeddingWitness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Deep, Kernel, Linear
-from mmdflow.methods.dmmd.targets.base import FlowKind, SingleParticle, check_classes, check_width, grid_position
+from mmdflow.methods.dmmd.targets.base import (
+    FlowKind,
+    LevelFlow,
+    SingleParticle,
+    check_classes,
+    check_width,
+    grid_position,
+)
 from mmdflow.noise import NoiseConditionalKernel, Schedule
 
 
@@ -42,13 +49,7 @@ class LevelMeans:
     class_noisy: Float[Tensor, "C K"] | None = None
     covariance: Float[Tensor, "K K"] | None = None
 
-    def field(
-        self,
-        kind: FlowKind,
-        shares: Float[Tensor, " C"] | None = None,
-        whitening: float = math.inf,
-        feedback: float = 1.0,
-    ) -> Divergence:
+    def field(self, flow: LevelFlow, shares: Float[Tensor, " C"] | None = None) -> Divergence:
         """Return the divergence on features whose flow is of that kind.
 
         EXACT is 1/2 MMD^2 to the clean mean, or, with feedback w, w times that to clean / w + (1 - 1 / w) noisy. APPROXIMATE is
@@ -56,20 +57,19 @@ class LevelMeans:
         """
         clean, noisy = self._means(shares)
         base = self.base
-        if math.isfinite(whitening):
-            transform = self._whitener(whitening)
+        if math.isfinite(flow.whitening):
+            transform = self._whitener(flow.whitening)
             base, clean, noisy = (
                 Deep(Linear(), lambda phi: self.base.embed(phi) @ transform),
                 clean @ transform,
                 noisy @ transform,
             )
-        if kind is FlowKind.EXACT and feedback == 1:
+        w = flow.feedback
+        if flow.kind is FlowKind.EXACT and w == 1:
             return MMD.from_mean_embedding(clean, base)
-        if kind is FlowKind.EXACT:
-            return MMD.from_mean_embedding(
-                math.sqrt(feedback) * torch.lerp(noisy, clean, 1 / feedback), feedback * base
-            )
-        if kind is FlowKind.APPROXIMATE:
+        if flow.kind is FlowKind.EXACT:
+            return MMD.from_mean_embedding(math.sqrt(w) * torch.lerp(noisy, clean, 1 / w), w * base)
+        if flow.kind is FlowKind.APPROXIMATE:
             return PotentialEnergy(EmbeddingWitness(base, noisy - clean))
         return PotentialEnergy(SingleParticle(base, EmbeddingWitness(base, clean)))
 

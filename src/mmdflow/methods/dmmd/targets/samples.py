@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from mmdflow.divergences.witness import KernelWitness
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import Kernel
-from mmdflow.methods.dmmd.targets.base import FlowKind, SingleParticle, check_classes
+from mmdflow.methods.dmmd.targets.base import FlowKind, LevelFlow, SingleParticle, check_classes
 from mmdflow.noise import NoiseConditionalKernel, Schedule
 
 
@@ -37,24 +36,19 @@ class LevelSamples:
     noisy: Float[Tensor, "N K"]
     labels: Int[Tensor, " N"] | None = None
 
-    def field(
-        self,
-        kind: FlowKind,
-        shares: Float[Tensor, " C"] | None = None,
-        whitening: float = math.inf,
-        feedback: float = 1.0,
-    ) -> Divergence:
+    def field(self, flow: LevelFlow, shares: Float[Tensor, " C"] | None = None) -> Divergence:
         """Return the divergence on features whose flow is of that kind; `whitening` is of finite feature maps alone.
 
         With feedback w, EXACT is w times 1/2 MMD^2 to a mixture of the clean references, 1 / w of it, and the noised ones.
         """
         clean, noisy, weights = self._weighted(shares)
-        if kind is FlowKind.EXACT and feedback == 1:
+        w = flow.feedback
+        if flow.kind is FlowKind.EXACT and w == 1:
             return MMD(clean, self.base, target_weights=weights)
-        if kind is FlowKind.EXACT:
-            mixed = torch.cat([weights / feedback, weights * (1 - 1 / feedback)])
-            return MMD(torch.cat([clean, noisy]), feedback * self.base, target_weights=mixed)
-        if kind is FlowKind.APPROXIMATE:
+        if flow.kind is FlowKind.EXACT:
+            mixed = torch.cat([weights / w, weights * (1 - 1 / w)])
+            return MMD(torch.cat([clean, noisy]), w * self.base, target_weights=mixed)
+        if flow.kind is FlowKind.APPROXIMATE:
             return PotentialEnergy(KernelWitness(self.base, torch.cat([noisy, clean]), torch.cat([weights, -weights])))
         return PotentialEnergy(SingleParticle(self.base, KernelWitness(self.base, clean, weights)))
 

@@ -15,7 +15,7 @@ from mmdflow.divergences import Divergence, PotentialEnergy
 from mmdflow.divergences.witness import EmbeddingWitness
 from mmdflow.errors import InputError
 from mmdflow.kernels import Linear
-from mmdflow.methods.dmmd.targets.base import FlowKind, check_width, grid_position
+from mmdflow.methods.dmmd.targets.base import FlowKind, LevelFlow, check_width, grid_position
 from mmdflow.noise import NoiseConditionalKernel, NoiseConditionalWitness, Schedule, clamped_exp
 
 
@@ -31,19 +31,13 @@ class LevelWitness:
     direction: Float[Tensor, " K"]
     reverse: bool
 
-    def field(
-        self,
-        kind: FlowKind,
-        shares: Float[Tensor, " C"] | None = None,
-        whitening: float = math.inf,
-        feedback: float = 1.0,
-    ) -> Divergence:
+    def field(self, flow: LevelFlow, shares: Float[Tensor, " C"] | None = None) -> Divergence:
         """Return the potential energy of the witness, for the approximate flow; there is no other.
 
         Raises:
             InputError: for the exact sampler: the witness is learned, not made of the particles.
         """
-        if kind is not FlowKind.APPROXIMATE:
+        if flow.kind is not FlowKind.APPROXIMATE:
             raise InputError(
                 "sampler or final_sampler = 'exact': the witness of a KL bound does not see the particles; must be 'approximate'"
             )
