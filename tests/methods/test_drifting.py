@@ -39,7 +39,7 @@ from mmdflow.methods.drifting import (
     start_at,
     untrained,
 )
-from mmdflow.methods.drifting.fields import Meeting
+from mmdflow.methods.drifting.fields import Meeting, means_fields
 from mmdflow.methods.drifting.population import Group
 from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.recipe import BatchTrainingSpec, FeaturesSpec
@@ -141,6 +141,61 @@ def test_with_mmd_it_is_the_gradient_of_the_squared_mmd(second):
     (value / 3).backward()  # the loss is a mean over entries
     theirs = torch.cat([p.grad.flatten() for p in loss.generator.parameters() if p.grad is not None])
     torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+def test_the_linear_kernel_takes_means_to_means():
+    """The gradient of the squared distance of means, with every event moved alike; in features, that of the DMMD's own MMD."""
+    settings = DriftingLossSettings(field="mmd", kernel="linear", unit_rms=False)
+    (space,) = measured(Space(nn.Linear(3, 2).double()))
+    loss = DriftingLoss(Generator(network()), [space], settings)
+    batch = cloud(9, seed=4)
+    terms, ours = gradient(loss, batch)
+    loss.zero_grad()
+    x = loss.generator(torch.randn(9, 3, dtype=torch.float64, generator=seeded(2)))
+    apart = space(x)[0].mean(0) - space(batch)[0].mean(0)
+    apart.square().mean().backward()
+    theirs = torch.cat([p.grad.flatten() for p in loss.generator.parameters() if p.grad is not None])
+    torch.testing.assert_close(ours, theirs, **EXACT)
+    torch.testing.assert_close(terms.total, apart.square().mean(), **EXACT)
+
+
+def test_means_are_for_features_alone():
+    spaces = measured(Pixels(), features())
+    settings = DriftingLossSettings(bandwidths=[0.5], unit_rms=False)
+    loss = DriftingLoss(Generator(network()), spaces, settings, feature_fields=means_fields(settings))
+    x, y = cloud(6), cloud(7, seed=2)
+    for index, phi in enumerate(spaces[1](x, generator=seeded(1))):
+        data = spaces[1](y, generator=seeded(2))[index]
+        (velocity,) = loss._velocities(1, index, phi, [Meeting(6, data)])
+        torch.testing.assert_close(velocity, (data.mean(0) - phi.mean(0)).expand_as(phi), **EXACT)
+    (pixels,) = loss._velocities(0, 0, x, [Meeting(6, y)])
+    torch.testing.assert_close(
+        pixels, Drift(y, Laplace(0.5 * math.sqrt(3)), normalization="batch").velocity(x), **EXACT
+    )
+
+
+def test_a_weight_is_the_length_of_what_a_map_asks_of_events():
+    """Of pixels alone the direction stays; the part of features grows with the weight, whatever the slope of the map."""
+
+    def of(weight, *spaces):
+        settings = DriftingLossSettings(bandwidths=[0.3, 1.0])
+        return gradient(DriftingLoss(Generator(network()), measured(*spaces), settings, feature_weight=weight))[1]
+
+    weighted, plain = of(0.7, Pixels()), of(None, Pixels())
+    torch.testing.assert_close(weighted / weighted.norm(), plain / plain.norm(), **EXACT)
+    one, two, four = (of(weight, Pixels(), features()) for weight in (1.0, 2.0, 4.0))
+    torch.testing.assert_close(four - two, 2 * (two - one), **EXACT)
+    steep = nn.Linear(3, 5).double()
+    slopes = [of(1.0, Space(steep))]
+    with torch.no_grad():
+        steep.weight.mul_(100)
+    torch.testing.assert_close(of(1.0, Space(steep)), slopes[0], **EXACT)
+    asked = torch.ones(12, 3, dtype=torch.float64).requires_grad_()
+    loss = DriftingLoss(Generator(network()), measured(Pixels(), features()), feature_weight=0.5)
+    for space, length in zip(loss.spaces, (1.0, 0.5), strict=True):
+        maps = space(asked, generator=seeded(1))[:1]
+        pull = loss._in_events(space, maps, asked, [torch.randn(maps[0].shape, generator=seeded(2)).double()])
+        assert float(pull.square().mean().sqrt()) == pytest.approx(length * 2 / asked.numel())
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 12, 100])
@@ -742,6 +797,11 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (DriftingLossSettings, {"bandwidths": [0.1, -1.0]}, "loss.bandwidths = -1.0"),
         (DriftingLossSettings, {"kernel": "riesz"}, "loss.kernel = 'riesz' with loss.field = 'batch'"),
         (DriftingLossSettings, {"field": "mmd", "kernel": "riesz", "bandwidths": [1.0]}, "it has none"),
+        (DriftingLossSettings, {"kernel": "linear"}, "loss.kernel = 'linear' with loss.field = 'batch'"),
+        (SpacesSettings, {"field": "sums"}, "spaces.field = 'sums': must be one of loss, means"),
+        (SpacesSettings, {"weight": 0.0}, "spaces.weight = 0"),
+        (SpacesSettings, {"weight": 0.5}, "spaces.weight = 0.5 without spaces.model"),
+        (SpacesSettings, {"field": "means"}, "spaces.field = 'means' without spaces.model"),
         (DriftingLossSettings, {"population": 1}, "loss.population = 1"),
         (DriftingLossSettings, {"chunk_size": 0}, "loss.chunk_size = 0"),
         (DriftingLossSettings, {"landmarks": 5}, "loss.landmarks = 5 with loss.field = 'batch'"),

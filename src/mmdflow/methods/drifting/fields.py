@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from mmdflow import _checks, ops
 from mmdflow.divergences import MMD, VelocityField
 from mmdflow.divergences.base import uniform
 from mmdflow.divergences.drifts import Drift
-from mmdflow.kernels import Gaussian, Kernel, Laplace, Matern, Riesz, squared_distances
+from mmdflow.kernels import Gaussian, Kernel, Laplace, Linear, Matern, Riesz, squared_distances
 from mmdflow.methods.drifting.settings import DriftingLossSettings
 from mmdflow.types import Particles, Points, Weights
 
@@ -47,6 +48,8 @@ def kernels_of(settings: DriftingLossSettings, dim: int) -> list[Kernel]:
     """Return a kernel for every bandwidth, in a map of `dim` entries whose median distance is sqrt dim."""
     if settings.kernel == "riesz":
         return [Riesz()]
+    if settings.kernel == "linear":
+        return [Linear()]
     return [_KERNELS[settings.kernel](width * math.sqrt(dim)) for width in settings.widths]
 
 
@@ -76,6 +79,11 @@ class BatchFields(nn.Module):
             second=meeting.second,
             num_iterations=10,
         )
+
+
+def means_fields(settings: DriftingLossSettings) -> BatchFields:
+    """Return the fields of the MMD of a linear kernel: mean of the data less mean of the generated events, for every event."""
+    return BatchFields(replace(settings, field="mmd", kernel="linear", bandwidths=None, landmarks=None))
 
 
 class _BatchMMD:

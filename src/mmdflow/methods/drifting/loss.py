@@ -63,6 +63,9 @@ class DriftingLoss(nn.Module):
         fields: of the maps; towards the batch by default.
         classes: the data by class, for a generator that knows classes.
         levels_per_step: how many of the spaces other than pixels a step uses, drawn at random; all by default.
+        feature_fields: of the maps of spaces other than pixels; those of pixels by default.
+        feature_weight: root mean square of the gradient in the events of every map of those spaces, over that of pixels; by
+            default gradients stay as the velocities make them.
 
     Raises:
         InputError: for a space that is not measured.
@@ -85,6 +88,8 @@ class DriftingLoss(nn.Module):
         fields: BatchFields | LandmarkFields | None = None,
         classes: Classes | None = None,
         levels_per_step: int | None = None,
+        feature_fields: BatchFields | None = None,
+        feature_weight: float | None = None,
     ) -> None:
         super().__init__()
         if not spaces or not all(space.scales or space.by_batch for space in spaces):
@@ -92,7 +97,8 @@ class DriftingLoss(nn.Module):
         self.settings = settings or DriftingLossSettings()
         self.generator, self.spaces, self.classes = generator, nn.ModuleList(spaces), classes
         self.fields = fields or BatchFields(self.settings)
-        self.levels_per_step = levels_per_step
+        self.feature_fields = feature_fields or self.fields
+        self.levels_per_step, self.feature_weight = levels_per_step, feature_weight
 
     def forward(self, batch: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DriftingTerms:
         """Return the loss of a batch of the data; `generator` draws noise, classes and levels."""
@@ -148,14 +154,26 @@ class DriftingLoss(nn.Module):
                     velocities.append(self._joined(parts))
                     value = value + velocities[-1].square().mean()
             cotangents = [-2 / velocity.numel() * velocity for velocity in velocities]
-            pull = pull + torch.autograd.grad(maps, x, cotangents)[0]
+            pull = pull + self._in_events(space, maps, x, cotangents)
         return pull, value, sum(drifts) / len(drifts)
+
+    def _in_events(self, space: Space, maps: Sequence[Tensor], x: Tensor, cotangents: Sequence[Tensor]) -> Tensor:
+        """Return the gradient in the events x of the maps of a space, each of its weight's length where there is one."""
+        if self.feature_weight is None:
+            return torch.autograd.grad(maps, x, cotangents)[0]
+        length = 2 / x.numel() * (1.0 if isinstance(space, Pixels) else self.feature_weight)
+        gradients = [
+            torch.autograd.grad(phi, x, cotangent, retain_graph=True)[0]
+            for phi, cotangent in zip(maps, cotangents, strict=True)
+        ]
+        return length * torch.stack([to_unit_rms(gradient) for gradient in gradients]).sum(0)
 
     def _velocities(self, space: int, index: int, phi: Tensor, meetings: Sequence[Meeting]) -> list[Tensor]:
         """Return the velocities in a map along the field of every bandwidth, each group's towards its data."""
         of_groups = []
         for part, meeting in zip(phi.split([meeting.size for meeting in meetings]), meetings, strict=True):
-            of_groups.append([field.velocity(part) for field in self.fields.of_map(space, index, meeting)])
+            fields = self.fields if isinstance(self.spaces[space], Pixels) else self.feature_fields
+            of_groups.append([field.velocity(part) for field in fields.of_map(space, index, meeting)])
         return [torch.cat(parts) for parts in zip(*of_groups, strict=True)]
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,8 @@ from mmdflow.errors import InputError
 
 #: Bandwidths by default, in units of the median distance between events (Deng et al. 2026).
 BANDWIDTHS = (0.02, 0.05, 0.2)
+#: Kernels that have no bandwidth.
+_WITHOUT_WIDTH = ("riesz", "linear")
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,9 @@ class DriftingLossSettings:
 
     Attributes:
         field: the normalisation of a drift (batch, mean-shift, sharp, none, sinkhorn), or mmd: the flow of the MMD.
-        kernel: of the field; riesz is for mmd.
+        kernel: of the field; riesz and linear are for mmd. linear compares means alone, which is for features.
         bandwidths: of the kernel, each a field of its own, in units of the median distance between events of the data in the
-            space; 0.02, 0.05 and 0.2 by default. riesz has none.
+            space; 0.02, 0.05 and 0.2 by default. riesz and linear have none.
         unit_rms: divide the field of every bandwidth, and then that of every space, by its root mean square. All count alike
             then; the steps do not get shorter where the field does.
         population: generated events a step; as many as training.batch_size by default.
@@ -33,7 +35,7 @@ class DriftingLossSettings:
 
     section: ClassVar[str] = "loss."
     field: Literal["batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"] = "batch"
-    kernel: Literal["laplace", "gaussian", "matern-3/2", "riesz"] = "laplace"
+    kernel: Literal["laplace", "gaussian", "matern-3/2", "riesz", "linear"] = "laplace"
     bandwidths: list[float] | None = None
     unit_rms: bool = True
     population: int | None = None
@@ -52,10 +54,12 @@ class DriftingLossSettings:
             raise InputError("loss.bandwidths = []: must hold at least one number")
         for bandwidth in self.bandwidths or []:
             _checks.positive("loss.bandwidths", bandwidth)
-        if self.kernel == "riesz" and self.field != "mmd":
-            raise InputError(f"loss.kernel = 'riesz' with loss.field = {self.field!r}: is for loss.field = 'mmd'")
-        if self.kernel == "riesz" and self.bandwidths is not None:
-            raise InputError(f"loss.bandwidths = {self.bandwidths} with loss.kernel = 'riesz': it has none")
+        if self.kernel in _WITHOUT_WIDTH and self.field != "mmd":
+            raise InputError(
+                f"loss.kernel = {self.kernel!r} with loss.field = {self.field!r}: is for loss.field = 'mmd'"
+            )
+        if self.kernel in _WITHOUT_WIDTH and self.bandwidths is not None:
+            raise InputError(f"loss.bandwidths = {self.bandwidths} with loss.kernel = {self.kernel!r}: it has none")
         if self.max_guidance < 1:
             raise InputError(f"loss.max_guidance = {self.max_guidance:g}: must be a finite number >= 1")
         if self.max_guidance > 1 and self.classes is None:
@@ -70,8 +74,8 @@ class DriftingLossSettings:
 
     @property
     def widths(self) -> list[float]:
-        """The bandwidths, or the default ones; none for riesz."""
-        return [] if self.kernel == "riesz" else list(self.bandwidths or BANDWIDTHS)
+        """The bandwidths, or the default ones; none for kernels without."""
+        return [] if self.kernel in _WITHOUT_WIDTH else list(self.bandwidths or BANDWIDTHS)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ class SpacesSettings:
         levels: noise levels of the model's features, in [0, 1].
         levels_per_step: how many of them a step uses, drawn at random; all by default.
         hidden: the hidden states of the model's network beside phi, each a space of its own.
+        field: of the features: loss, that of the loss; means: the flow of the MMD of the DMMD's own kernel, linear in phi, which
+            takes the means of generated features to those of the data.
+        weight: root mean square of what a map of features asks of the events, over what pixels ask; 1 for as much. By default
+            velocities are made alike in every map, and what that asks of the events is the map's own matter.
     """
 
     section: ClassVar[str] = "spaces."
@@ -98,16 +106,21 @@ class SpacesSettings:
     levels: list[float] = field(default_factory=lambda: [0.05, 0.2, 0.4])
     levels_per_step: int | None = None
     hidden: bool = True
+    field: Literal["loss", "means"] = "loss"
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         """Check the fields, and that there is a space."""
-        _settings.check(self, counts=["levels_per_step"])
+        _settings.check(self, counts=["levels_per_step"], positive=["weight"])
         if self.model is not None and self.recipe is not None:
             raise InputError(f"spaces.recipe = {self.recipe!r} with spaces.model: give one of them")
         if self.untrained and self.model is None:
             raise InputError("spaces.untrained = True without spaces.model: is for the network of a model")
         if not self.pixels and self.model is None and self.recipe is None:
             raise InputError("spaces.pixels = False without spaces.model or spaces.recipe: one of them must be there")
+        if self.model is None and self.recipe is None and (self.field, self.weight) != ("loss", None):
+            name, value = ("weight", self.weight) if self.field == "loss" else ("field", self.field)
+            raise InputError(f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features")
         if not self.levels:
             raise InputError("spaces.levels = []: must hold at least one noise level")
         for level in self.levels:

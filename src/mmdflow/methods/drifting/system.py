@@ -13,7 +13,7 @@ from mmdflow.methods import load_pipeline
 from mmdflow.methods.base import System, Trained, new_features
 from mmdflow.methods.drifting.alternating import AlternatingLoss, NewFeatures
 from mmdflow.methods.drifting.distillation import DistillationLoss
-from mmdflow.methods.drifting.fields import LandmarkFields
+from mmdflow.methods.drifting.fields import LandmarkFields, means_fields
 from mmdflow.methods.drifting.generator import Generator, class_shifts, start_at
 from mmdflow.methods.drifting.loss import DriftingLoss
 from mmdflow.methods.drifting.pipeline import DriftingPipeline
@@ -56,7 +56,16 @@ class Drifting(System):
         if recipe.loss.landmarks is not None:
             fields = LandmarkFields(recipe.loss, lambda: _mapped(spaces, dataset, order, recipe.training.seed), draws)
         per_step = recipe.spaces.levels_per_step
-        loss = DriftingLoss(generator, spaces, recipe.loss, fields=fields, classes=classes, levels_per_step=per_step)
+        loss = DriftingLoss(
+            generator,
+            spaces,
+            recipe.loss,
+            fields=fields,
+            classes=classes,
+            levels_per_step=per_step,
+            feature_fields=means_fields(recipe.loss) if recipe.spaces.field == "means" else None,
+            feature_weight=recipe.spaces.weight,
+        )
         return loss if beside is None else beside.beside(loss, recipe.training.step_size)
 
     def learned(self, loss: DriftingLoss | AlternatingLoss | DistillationLoss) -> nn.Module:
