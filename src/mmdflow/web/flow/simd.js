@@ -1,56 +1,74 @@
 // The sums of `sums.js`, four points at once, in WebAssembly SIMD: float32 inside blocks of sources, float64 across them.
 // The module is made here, from formulas, when the page loads; there is no binary to keep.
 import {
-  F32, I32, V128, add, addI32, addInt, all, allInt, assemble, div, get, i32, load, loadSplat, loopWhile, max, mul, set,
-  shiftLeft, splat, sqrt, store, sub,
+  I32, V128, add, addI32, addInt, all, assemble, div, get, i32, load, loadSplat, loopWhile, max, min, mul, set, shiftLeft, sqrt, store, sub,
 } from "./wasm.js";
 
 /** Sources a block: float32 sums of so few keep their digits. */
 const BLOCK = 256;
-/** Squared distances below this count as it: a point has no slope at itself, and nothing is divided by 0. */
+/** Squared distances below this count as it where something is divided by them: a point has no slope at itself. */
 const NEAR = 1e-30;
-
-// Parameters: addresses of z.x, z.y and the end of z.x; of the sources' x, y and the end of x; of the three results; the rate.
-const [ZX, ZY, ZEND, SX, SY, SEND, VALUE, GX, GY, RATE] = Array(10).keys();
-// Locals: the address of a source as its distance from the first, then vectors.
-const [AT, YAT, X, Y, DX, DY, R2, R, K, T, WHOLE, V, SUMX, SUMY, RATES] = Array.from(Array(15).keys(), (i) => i + 10);
-const PARAMETERS = [...Array(9).fill(I32), F32];
-const LOCALS = [I32, I32, ...Array(13).fill(V128)];
-
-/** Least power of two that a kernel takes: products with smaller ones are subnormal, and an order of magnitude slower. */
-const LEAST = -100;
+/** The greatest -log2 of a kernel: products with smaller ones are subnormal, and an order of magnitude slower. */
+const MOST = 100;
 /** Added to a number below 2^22, it leaves the nearest whole number in the low bits of the sum. */
 const ROUND = 1.5 * 2 ** 23;
+/** 2^f for |f| <= 1/2, lowest power first: relative error 8e-8, which is half a unit of float32. */
+const EXP2 = interpolate((f) => 2 ** f, 6, 0.5);
 
-/** 2^t for t <= 0: whole powers by the exponent's bits, the rest by its Taylor series (relative error 1.2e-7). */
-function exp2(t) {
-  const coefficients = [1, 1, 2, 6, 24, 120, 720].map((factorial, i) => Math.LN2 ** i / factorial);
-  const series = coefficients.reduceRight((sum, c) => (sum ? add(mul(sum, get(T)), all(c)) : all(c)), null);
+/** Return the coefficients of the polynomial that meets g at n Chebyshev nodes of [-radius, radius], by Newton's differences. */
+function interpolate(g, n, radius) {
+  const nodes = Array.from({ length: n }, (_, i) => radius * Math.cos((Math.PI * (i + 0.5)) / n));
+  const differences = nodes.map(g);
+  for (let order = 1; order < n; order++) {
+    for (let i = n - 1; i >= order; i--) differences[i] = (differences[i] - differences[i - 1]) / (nodes[i] - nodes[i - order]);
+  }
+  let c = [];
+  for (let i = n - 1; i >= 0; i--) {  // Horner's rule on polynomials: c <- c (f - node) + difference
+    const shifted = [0, ...c];
+    c.forEach((value, power) => (shifted[power] -= nodes[i] * value));
+    shifted[0] += differences[i];
+    c = shifted;
+  }
+  return c;
+}
+
+// Parameters: addresses of z.x, z.y and the end of z.x; of the sources' x, y and the end of x; of the three results.
+const [ZX, ZY, ZEND, SX, SY, SEND, VALUE, GX, GY] = Array(9).keys();
+// Locals: the addresses of a source's x and y, then vectors, then a vector for every constant.
+const [AT, YAT, X, Y, DX, DY, R2, K, T, WHOLE, V, SUMX, SUMY, FIRST] = Array.from(Array(14).keys(), (i) => i + 9);
+const CONSTANTS = [NEAR, MOST, ROUND, 1, ...EXP2];
+const placeOf = (value) => FIRST + CONSTANTS.indexOf(value);
+const constant = (value) => get(placeOf(value));
+const PARAMETERS = Array(9).fill(I32);
+const LOCALS = [I32, I32, ...Array(placeOf(CONSTANTS.at(-1)) - X + 1).fill(V128)];
+
+/** 2^-x for x >= 0: whole powers go to the exponent's bits, the rest is a polynomial. */
+function exp2OfMinus(x) {
+  const series = EXP2.reduceRight((sum, c) => (sum ? add(mul(sum, get(T)), constant(c)) : constant(c)), null);
   return [
-    ...set(T, max(t, all(LEAST))),
-    ...set(WHOLE, add(get(T), all(ROUND))),
-    ...set(T, sub(get(T), sub(get(WHOLE), all(ROUND)))),
-    ...mul(series, addInt(shiftLeft(get(WHOLE), i32(23)), allInt(127 << 23))),
+    ...set(T, min(x, constant(MOST))),
+    ...set(WHOLE, sub(constant(ROUND), get(T))),
+    ...set(T, sub(sub(constant(ROUND), get(WHOLE)), get(T))),
+    ...addInt(series, shiftLeft(get(WHOLE), i32(23))),
   ];
 }
 
-const rate = get(RATES);
-/** Code that leaves k in K and, on the stack, the slope up to a constant factor. */
+const distance = sqrt(max(get(R2), constant(NEAR)));
+/** Code that leaves k in K and, on the stack, the slope, both up to constant factors; distances are in units of the width. */
 const PAIRS = {
-  riesz: [...set(R, sqrt(get(R2))), ...set(K, get(R)), ...div(all(1), get(R))],
-  gaussian: [...set(K, exp2(mul(get(R2), rate))), ...get(K)],
-  laplace: [...set(R, sqrt(get(R2))), ...set(K, exp2(mul(get(R), rate))), ...div(get(K), get(R))],
-  laplaceShift: [...set(K, exp2(mul(sqrt(get(R2)), rate))), ...get(K)],
-  imq: [...set(T, div(all(1), add(get(R2), rate))), ...set(K, sqrt(get(T))), ...mul(get(T), get(K))],
+  riesz: [...set(K, distance), ...div(constant(1), get(K))],
+  gaussian: [...set(K, exp2OfMinus(get(R2))), ...get(K)],
+  laplace: [...set(R2, distance), ...set(K, exp2OfMinus(get(R2))), ...div(get(K), get(R2))],
+  laplaceShift: [...set(K, exp2OfMinus(sqrt(get(R2)))), ...get(K)],
+  imq: [...set(T, div(constant(1), add(get(R2), constant(1)))), ...set(K, sqrt(get(T))), ...mul(get(T), get(K))],
 };
 
 function body(pair) {
   const pairs = [
     ...set(DX, sub(get(X), loadSplat(get(AT)))),
     ...set(DY, sub(get(Y), loadSplat(get(YAT)))),
-    ...set(R2, max(add(mul(get(DX), get(DX)), mul(get(DY), get(DY))), all(NEAR))),
-    ...pair,  // and its slope into T
-    ...set(T, []),
+    ...set(R2, add(mul(get(DX), get(DX)), mul(get(DY), get(DY)))),
+    ...set(T, pair),
     ...set(V, add(get(V), get(K))),
     ...set(SUMX, add(get(SUMX), mul(get(T), get(DX)))),
     ...set(SUMY, add(get(SUMY), mul(get(T), get(DY)))),
@@ -66,16 +84,20 @@ function body(pair) {
     ...store(get(VALUE), get(V)), ...store(get(GX), get(SUMX)), ...store(get(GY), get(SUMY)),
     ...advance,
   ];
-  return [...set(RATES, splat(get(RATE))), ...loopWhile(ZX, ZEND, points)];
+  // constants are set before the loops: browsers would make them anew for every pair
+  return [...CONSTANTS.flatMap((value) => set(placeOf(value), all(value))), ...loopWhile(ZX, ZEND, points)];
 }
 
-/** [export, rate, factor of values, factor of slopes] of a kernel of a width. */
-function plan({ kernel, width = 1, shift = false }) {
-  const log2e = Math.LOG2E;
-  if (kernel === "riesz") return ["riesz", 0, -1, -1];
-  if (kernel === "imq") return ["imq", width * width, 1, -1];
-  if (kernel === "gaussian") return ["gaussian", (-0.5 * log2e) / (width * width), 1, shift ? -1 : -1 / (width * width)];
-  return shift ? ["laplaceShift", -log2e / width, 1, -1] : ["laplace", -log2e / width, 1, -1 / width];
+/** [export, unit of length, factor of values, factor of slopes] of a kernel of a width b, where k = value factor * k(r / unit). */
+function plan({ kernel, width: b = 1, shift = false }) {
+  if (kernel === "riesz") return ["riesz", 1, -1, -1];
+  if (kernel === "imq") return ["imq", b, 1 / b, -1 / (b * b)];
+  if (kernel === "gaussian") {
+    const unit = b * Math.sqrt(2 / Math.LOG2E);
+    return ["gaussian", unit, 1, shift ? -unit : -unit / (b * b)];
+  }
+  const unit = b / Math.LOG2E;
+  return shift ? ["laplaceShift", unit, 1, -unit] : ["laplace", unit, 1, -1 / b];
 }
 
 /** Return `sums` of sums.js, compiled; null where there is no WebAssembly SIMD. */
@@ -102,16 +124,15 @@ function run(exports, memory, spec, z, sources) {
   const [zx, zy, value, gx, gy] = Array.from({ length: 5 }, (_, i) => i * rows);
   const sx = 5 * rows;
   const sy = sx + m;
+  const [name, unit, valueFactor, slopeFactor] = plan(spec);
   shared.fill(0, 0, 2 * rows);
-  shared.set(z.x, zx);
-  shared.set(z.y, zy);
-  shared.set(sources.x, sx);
-  shared.set(sources.y, sy);
-  const [name, rate, valueFactor, slopeFactor] = plan(spec);
+  for (const [to, from] of [[zx, z.x], [zy, z.y], [sx, sources.x], [sy, sources.y]]) {
+    for (let i = 0; i < from.length; i++) shared[to + i] = from[i] / unit;
+  }
   const out = { value: new Float64Array(n), gx: new Float64Array(n), gy: new Float64Array(n) };
   for (let first = 0; first < m; first += BLOCK) {
     const end = Math.min(first + BLOCK, m);
-    exports[name](4 * zx, 4 * zy, 4 * (zx + rows), 4 * (sx + first), 4 * (sy + first), 4 * (sx + end), 4 * value, 4 * gx, 4 * gy, rate);
+    exports[name](4 * zx, 4 * zy, 4 * (zx + rows), 4 * (sx + first), 4 * (sy + first), 4 * (sx + end), 4 * value, 4 * gx, 4 * gy);
     for (let i = 0; i < n; i++) {
       out.value[i] += shared[value + i];
       out.gx[i] += shared[gx + i];

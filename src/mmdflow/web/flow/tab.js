@@ -36,6 +36,7 @@ export class FlowTab {
     this.#resize();
     this.#retarget();
     this.restart();
+    this.#draw();
     this.#run();
   }
 
@@ -249,18 +250,27 @@ export class FlowTab {
     this.dirty = true;
   }
 
+  /** Draw at the next frame what has changed. */
+  async #draw() {
+    for (;;) {
+      await nextFrame();
+      if (!this.visible || !this.dirty) continue;
+      this.stage.draw(this.simulation);
+      this.dirty = false;
+    }
+  }
+
+  /** Step while there is play; a step that took longer than a frame is followed at once, and drawn meanwhile. */
   async #run() {
     let before = 0;
     for (;;) {
-      const now = await nextFrame();
-      if (!this.visible) continue;
-      const due = this.playing && now - before >= APART;
-      const stepping = due ? this.simulation.step({ withGrid: this.stage.shown.witness || this.stage.shown.arrows }) : null;
-      if (due || this.dirty) this.stage.draw(this.simulation);
-      this.dirty = false;
-      if (!stepping) continue;
-      before = now;
-      const result = await stepping;
+      if (!this.playing || !this.visible || document.hidden || performance.now() - before < APART) {
+        await nextFrame();
+        continue;
+      }
+      before = performance.now();
+      const result = await this.simulation.step({ withGrid: this.stage.shown.witness || this.stage.shown.arrows });
+      this.dirty = true;
       if (result) this.#after(result);
     }
   }

@@ -30,7 +30,7 @@ const section = (id, body) => [id, ...unsigned(body.length), ...body];
 const simd = (opcode) => (...operands) => [...operands.flat(), 0xfd, ...unsigned(opcode)];
 const scalar = (opcode) => (...operands) => [...operands.flat(), opcode];
 
-export const I32 = 0x7f, F32 = 0x7d, V128 = 0x7b;
+export const I32 = 0x7f, V128 = 0x7b;
 
 export const get = (local) => [0x20, ...unsigned(local)];
 export const set = (local, value) => [...value, 0x21, ...unsigned(local)];
@@ -40,13 +40,10 @@ export const addI32 = scalar(0x6a), lessI32 = scalar(0x49);  // unsigned
 export const load = (address, offset = 0) => [...address, 0xfd, ...unsigned(0), 4, ...unsigned(offset)];
 export const loadSplat = (address, offset = 0) => [...address, 0xfd, ...unsigned(9), 2, ...unsigned(offset)];
 export const store = (address, value, offset = 0) => [...address, ...value, 0xfd, ...unsigned(11), 4, ...unsigned(offset)];
-export const splat = simd(19);
-const constant = (four) => [0xfd, ...unsigned(12), ...Array(4).fill(four).flat()];
 /** A number in all four places. */
-export const all = (value) => constant([...new Uint8Array(new Float32Array([value]).buffer)]);
-export const allInt = (value) => constant([...new Uint8Array(new Int32Array([value]).buffer)]);
+export const all = (value) => [0xfd, ...unsigned(12), ...new Uint8Array(new Float32Array(4).fill(value).buffer)];
 export const add = simd(228), sub = simd(229), mul = simd(230), div = simd(231), sqrt = simd(227);
-export const max = simd(235);  // pmax: one instruction
+export const min = simd(234), max = simd(235);  // pmin and pmax: one instruction each
 export const addInt = simd(174), shiftLeft = simd(171);
 
 /** Run the body while the unsigned 32-bit `local` is below `end`; the body must raise it. */
