@@ -7,6 +7,7 @@ results/compare move to docs/assets, where the pages show them.
 import math
 import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,12 @@ TABLES = {
 }
 
 
+def wrapped(text: str) -> str:
+    """Return text with lines of at most 130 characters, but for tables and pictures."""
+    fill = textwrap.TextWrapper(130, break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(line if line.startswith(("|", "![")) else fill(line) for line in text.splitlines())
+
+
 def main() -> None:
     """Write every table in its place."""
     for page, tables in TABLES.items():
@@ -223,7 +230,7 @@ def main() -> None:
         for name, table in tables.items():
             between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             assert between.search(text), f"{page}: no place for {name}"
-            text = between.sub(lambda m, t=table: m[1] + t() + "\n" + m[2], text)
+            text = between.sub(lambda m, t=table: m[1] + wrapped(t()) + "\n" + m[2], text)
         path.write_text(text)
 
 

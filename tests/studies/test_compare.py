@@ -140,7 +140,7 @@ def test_distances_by_the_report_judges_stand_beside_the_one_that_ranks(tmp_path
     assert "| method | Frechet distance | report distance | random distance |" in text
     assert "| a | 3 ± 0 | 6.5 ± 0.71 | 2 ± 0 |" in text
     assert "| held-out data | - | - | 1.5 |" in text
-    assert "report distance: another; random distance: a random one; no distance is an FID" in text
+    assert "report distance: another. Features of the random distance: a random one. No distance is an FID." in text
 
 
 def test_equal_terms(tmp_path, monkeypatch):

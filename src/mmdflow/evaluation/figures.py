@@ -90,7 +90,7 @@ FIGURES: tuple[Figure, ...] = (
         "lower is better, 0 in the mean for equal distributions",
         "kernel of features",
         "lower",
-        "KID (Binkowski et al. 2018): unbiased MMD^2 of (x.y / K + 1)^3, mean and standard deviation (with n, as torchmetrics "
+        "KID (Binkowski et al. 2018): unbiased MMD^2 of (x.y / K + 1)^3. Mean and standard deviation (with n, as torchmetrics "
         "has it) over 100 pairs of subsets of at most 1000, 10 of a model against its training data. There is no deviation where "
         "the subsets are both whole sets.",
     ),

@@ -127,8 +127,8 @@ class FlowSpec:
         birth_death: rate of birth-death jumps.
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
-        tolerance: of every sum over pairs, relative; none for exact sums, auto (the default) for 1e-4 where the kernel and the
-            dimension have sums in O(n log n) and those are quicker, which a number demands of them.
+        tolerance: of every sum over pairs, relative; none for exact sums. auto (the default) is 1e-4 where the kernel and the
+            dimension have sums in O(n log n) and those are quicker. A number is refused where there are none.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.

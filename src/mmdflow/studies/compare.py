@@ -346,8 +346,8 @@ def _judges(first: Mapping[str, Any]) -> str:
     judges = first.get("judges") or ({"frechet_distance": first["features"]} if "frechet_distance" in first else {})
     if len(judges) < 2:
         return "".join(f"Features: {name}; the distance is not an FID. " for name in judges.values())
-    names = "; ".join(f"{key.replace('_', ' ')}: {name}" for key, name in judges.items())
-    return f"Features, {names}; no distance is an FID. "
+    names = " ".join(f"Features of the {key.replace('_', ' ')}: {name}." for key, name in judges.items())
+    return f"{names} No distance is an FID. "
 
 
 def _order_sentence(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
