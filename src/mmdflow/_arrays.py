@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from mmdflow.errors import InputError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 KINDS = "a torch tensor, a NumPy array, a list of numbers, or an array with DLPack"
 
@@ -67,6 +71,65 @@ def back(*values: Any) -> Callable[[Tensor], Any]:
     if from_dlpack is None:
         return lambda result: result.detach().cpu().numpy()[()]
     return lambda result: from_dlpack(result.detach())
+
+
+def foreign(value: Any) -> bool:
+    """Whether a value is an array, but no tensor; single numbers are none."""
+    import torch
+
+    if value is None or isinstance(value, torch.Tensor | np.generic):
+        return False
+    return isinstance(value, np.ndarray | list) or hasattr(value, "__dlpack__") or hasattr(value, "__array__")
+
+
+def of_any_kind(function: _Function) -> _Function:
+    """Let a function of tensors take arrays of any kind, and return its tensors in the kind of the first one.
+
+    Where one of the arrays is no tensor, all floating ones are taken in the widest of their dtypes.
+
+    Example:
+        >>> @of_any_kind
+        ... def double(x):
+        ...     return 2 * x
+        >>> double([1.0, 2.0])
+        array([2., 4.])
+    """
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def taken(*args: Any, **named: Any) -> Any:
+        if not any(map(foreign, args)) and not any(map(foreign, named.values())):
+            return function(*args, **named)
+        given = {**dict(zip(names, args, strict=False)), **named}
+        made = promoted({name: tensor(name, value) for name, value in given.items() if _array(value)})
+        result = function(**{**given, **made})
+        return result_as(back(*(given[name] for name in made)), result)
+
+    return cast(_Function, taken)
+
+
+def promoted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return floating tensors in the widest of their dtypes, and the others as they are."""
+    import torch
+
+    dtypes = [x.dtype for x in tensors.values() if x.is_floating_point()]
+    widest = functools.reduce(torch.promote_types, dtypes) if dtypes else None
+    return {name: x.to(widest) if x.is_floating_point() else x for name, x in tensors.items()}
+
+
+def result_as(give_back: Callable[[Tensor], Any], result: Any) -> Any:
+    """Return a result with its tensors given back: one, several, or none."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return give_back(result)
+    return tuple(result_as(give_back, part) for part in result) if type(result) is tuple else result
+
+
+def _array(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) or foreign(value)
 
 
 def _from_dlpack(value: Any) -> Callable[[Any], Any] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +20,33 @@ from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
 #: Methods that compute inside autocast as outside, whatever class defines them.
 METHODS = frozenset({"__init__", "forward", "witness", "velocity", "solve", "at"})
+#: Those that take particles of any kind of array.
+TAKING_ARRAYS = frozenset({"witness", "velocity", "solve", "at"})
+#: Their parameters that are arrays, and what messages call them.
+_ARRAYS = {"x": "particles", "at": "points", "weights": "weights"}
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def takes_arrays(method: _Method) -> _Method:
+    """Let a method of a field take particles, points and weights of any kind, and return its tensors in their kind.
+
+    What is no tensor is taken as the field's `check` makes it: in the target's dtype, on its device.
+    """
+    names = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def taken(self: Any, *args: Any, **named: Any) -> Any:
+        if not any(map(_arrays.foreign, args)) and not any(map(_arrays.foreign, named.values())):
+            return method(self, *args, **named)
+        given = {**dict(zip(names, args, strict=False)), **named}
+        arrays = {name: value for name, value in given.items() if name in _ARRAYS and value is not None}
+        made = {name: self.check(value, _ARRAYS[name]) for name, value in arrays.items() if name != "weights"}
+        if "weights" in arrays:
+            weights = _arrays.tensor("weights", arrays["weights"])
+            made["weights"] = weights.to(made["x"]) if "x" in made else weights
+        return _arrays.result_as(_arrays.back(*arrays.values()), method(self, **{**given, **made}))
+
+    return cast(_Method, taken)
 
 
 @runtime_checkable
@@ -54,6 +83,8 @@ class Divergence(nn.Module):
     One's own divergence is a subclass with `forward`, whose F depends on the particles and on their weights. The witness and the
     velocity then come by automatic differentiation. A subclass that knows them in closed form gives `witness`, too.
 
+    Particles, points and weights may be arrays of any kind, and velocities, F and f are then of their kind.
+
     Inside `torch.autocast` a divergence computes as outside, the networks of its kernel included. Particles and targets in half
     precision are summed in float32; F, f and velocities are then rounded once.
 
@@ -74,6 +105,7 @@ class Divergence(nn.Module):
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         decorate(cls, METHODS, full_precision)
+        decorate(cls, TAKING_ARRAYS, takes_arrays)
 
     def __call__(self, x: Float[Tensor, "n *event"] | ArrayLike, *rest: Any, **named: Any) -> Any:
         """Return F as `forward` does, of particles of any kind and dtype, as a number of their kind.
@@ -83,11 +115,13 @@ class Divergence(nn.Module):
             >>> MMD([[0.0]])([[3.0]])
             np.float64(3.0)
         """
-        dtype = dtype_of(self)
-        if isinstance(x, Tensor) and dtype in (None, x.dtype):
+        dtype, others = dtype_of(self), [*rest, *named.values()]
+        if isinstance(x, Tensor) and dtype in (None, x.dtype) and not any(map(_arrays.foreign, others)):
             return super().__call__(x, *rest, **named)
-        give_back, wide = _arrays.back(x), _arrays.tensor("particles", x)
-        value = super().__call__(self.check(wide), *rest, **named)
+        give_back, wide = _arrays.back(x, *filter(_arrays.foreign, others)), _arrays.tensor("particles", x)
+        made = self.check(x if _arrays.foreign(x) else wide)
+        given = {name: _placed(name, value, made) for name, value in named.items()}
+        value = super().__call__(made, *(_placed("weights", value, made) for value in rest), **given)
         return give_back(value.to(torch.promote_types(value.dtype, wide.dtype)))
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
@@ -135,6 +169,12 @@ class Divergence(nn.Module):
 
 
 decorate(Divergence, METHODS - {"__init__"}, full_precision)
+decorate(Divergence, TAKING_ARRAYS, takes_arrays)
+
+
+def _placed(name: str, value: Any, like: Tensor) -> Any:
+    """Return an array as a tensor like another; what is none as it is."""
+    return _arrays.tensor(name, value).to(like) if _arrays.foreign(value) else value
 
 
 def dtype_of(field: object) -> torch.dtype | None:
@@ -154,9 +194,9 @@ def spread_of(target: Float[Tensor, "m *event"]) -> float:
     return float((target - target.mean(0)).square().mean().sqrt()) or 1.0
 
 
-def check_particles(field: VelocityField, x: Tensor, name: str = "particles") -> Tensor:
+def check_particles(field: VelocityField, x: Tensor | ArrayLike, name: str = "particles") -> Tensor:
     """Return x as the field takes it, if it is finite: by the field's own `check`, where it has one; else raise InputError."""
-    check: Callable[[Tensor, str], Tensor] | None = getattr(field, "check", None)
+    check: Callable[[Tensor | ArrayLike, str], Tensor] | None = getattr(field, "check", None)
     return _checks.points(name, x) if check is None else check(x, name)
 
 

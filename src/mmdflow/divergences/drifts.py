@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmdflow import _checks, ops
+from mmdflow import _arrays, _checks, ops
 from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
-from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, uniform
+from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, takes_arrays, uniform
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
@@ -98,9 +98,9 @@ class Drift:
         *,
         normalization: str = "none",
         target_weights: Float[Tensor, " m"] | ArrayLike | None = None,
-        negatives: Float[Tensor, "k *event"] | None = None,
-        negative_weights: Float[Tensor, " k"] | None = None,
-        second: Float[Tensor, "l *event"] | None = None,
+        negatives: Float[Tensor, "k *event"] | ArrayLike | None = None,
+        negative_weights: Float[Tensor, " k"] | ArrayLike | None = None,
+        second: Float[Tensor, "l *event"] | ArrayLike | None = None,
         self_terms: bool | None = None,
         unbiased: bool = False,
         num_iterations: int = 50,
@@ -123,10 +123,11 @@ class Drift:
         self.unbiased = unbiased
         self.num_iterations = _checks.count("num_iterations", num_iterations)
 
-    def check(self, x: Tensor, field: str = "particles") -> Tensor:
-        """Return x if it is finite, floating, and of the target's event shape and device; else raise InputError."""
-        return _checks.alike(field, _checks.points(field, x, self.event_shape), self.target)
+    def check(self, x: Tensor | ArrayLike, field: str = "particles") -> Tensor:
+        """Return x in the target's dtype if it is finite and of its event shape and device; else raise InputError."""
+        return _checks.placed(field, x, self.event_shape, self.target)
 
+    @takes_arrays
     @full_precision
     @in_float32
     @torch.no_grad()
@@ -167,16 +168,17 @@ class Drift:
             push = push + self._correction(z, cloud, push, density)
         return pull - torch.where(along(far, push), torch.zeros_like(push), push)
 
-    def _weights_of_negatives(self, weights: Tensor | None) -> Tensor | None:
+    def _weights_of_negatives(self, weights: Tensor | ArrayLike | None) -> Tensor | None:
         """Return the checked weights, None for those of particles."""
         if weights is None:
             return None
         if self.negatives is None:
             raise InputError("negative_weights without negatives: give both")
         wide = widened(self.negatives)
-        if tuple(weights.shape) == (len(wide),) and not bool(weights.any()):
-            return weights.to(wide)
-        return _checks.weights("negative_weights", weights, wide) * weights.to(wide).sum()
+        given = _arrays.tensor("negative_weights", weights).to(wide)
+        if tuple(given.shape) == (len(wide),) and not bool(given.any()):
+            return given
+        return _checks.weights("negative_weights", given, wide) * given.sum()
 
     def _pushing(self, x: Tensor, weights: Tensor, at_particles: bool) -> _Cloud:
         """Return what pushes: the particles or the second batch, and the negatives; weights of sum 1."""
@@ -278,12 +280,14 @@ class FieldSum:
             raise InputError("fields = []: must hold at least one velocity field")
         self.fields, self.unit_rms = list(fields), unit_rms
 
-    def check(self, x: Tensor, field: str = "particles") -> Tensor:
+    def check(self, x: Tensor | ArrayLike, field: str = "particles") -> Tensor:
         """Return x if every field takes it; else raise InputError."""
+        made = _checks.points(field, x)
         for part in self.fields:
-            check_particles(part, x, field)
-        return x
+            made = check_particles(part, made, field)
+        return made
 
+    @takes_arrays
     @full_precision
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the sum for the particles x, evaluated at `at` (default: at x), where the RMS are taken, too."""

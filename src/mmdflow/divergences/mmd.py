@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks, ops
+from mmdflow import _arrays, _checks, ops
 from mmdflow._precision import leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, require_kernel, spread_of, uniform
@@ -86,9 +86,10 @@ class MMD(Divergence):
 
     @classmethod
     def from_mean_embedding(
-        cls, mean: Float[Tensor, " K"], kernel: Kernel, event_shape: tuple[int, ...] | None = None
+        cls, mean: Float[Tensor, " K"] | ArrayLike, kernel: Kernel, event_shape: tuple[int, ...] | None = None
     ) -> MMD:
         """Make the divergence to a target that is known by its mean embedding E_mu psi(y) only (DMMD paper, eq. 12)."""
+        mean = _arrays.tensor("mean", mean)
         if mean.ndim != 1:
             raise InputError(f"mean has shape {list(mean.shape)}: must be [K]")
         self = cls.__new__(cls)
@@ -105,8 +106,8 @@ class MMD(Divergence):
     @classmethod
     def from_landmarks(
         cls,
-        landmarks: Float[Tensor, "l *event"],
-        target: Float[Tensor, "m *event"] | Iterable[Tensor],
+        landmarks: Float[Tensor, "l *event"] | ArrayLike,
+        target: Float[Tensor, "m *event"] | ArrayLike | Iterable[Tensor | ArrayLike],
         kernel: Kernel,
         *,
         ridge: float = 1e-6,
@@ -134,13 +135,13 @@ class MMD(Divergence):
             >>> bool((few(y) - MMD(y, Gaussian(1.0))(y)).abs() < 1e-4)
             True
         """
-        _checks.points("landmarks", landmarks)
+        landmarks = _checks.points("landmarks", landmarks)
         _checks.positive("ridge", ridge)
         z, count = landmarks.detach().double(), 0
         mean, wide = z.new_zeros(len(z)), deepcopy(require_kernel(kernel)).double()
         with torch.no_grad():
-            for batch in [target] if isinstance(target, Tensor) else target:
-                y = _checks.points("target", batch, landmarks.shape[1:]).double()
+            for batch in [target] if _is_one(target) else target:
+                y = _checks.points("target", batch, landmarks.shape[1:]).to(z)
                 mean, count = mean + ops.kernel_sum(wide, z, y, y.new_ones(len(y))), count + len(y)
             if not count:
                 raise InputError("target = []: must hold at least one sample")
@@ -263,3 +264,12 @@ class _Value(torch.autograd.Function):
             to_x = upstream * along(weights, x) * grad_f if ctx.needs_input_grad[0] else None
             to_weights = upstream * f if ctx.needs_input_grad[1] else None
         return to_x, to_weights, None, None, None
+
+
+def _is_one(target: Any) -> bool:
+    """Whether samples are one array, and no batches: a list of arrays is batches, a list of numbers or of lists an array."""
+    if isinstance(target, list):
+        return not any(
+            isinstance(part, Tensor) or (_arrays.foreign(part) and not isinstance(part, list)) for part in target
+        )
+    return isinstance(target, Tensor) or _arrays.foreign(target)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import ops
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, in_float32
 from mmdflow._tensors import along, flat
 from mmdflow.ops import slices
@@ -90,18 +91,20 @@ class SlicedWitness:
         """How near projections tie: matrix products round equal rows differently; a few points far out are no measure of that."""
         return 4 * torch.finfo(self.norms.dtype).eps * min(self.radius, 16 * float(self.norms.mean()))
 
+    @of_any_kind
     @full_precision
     @in_float32
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        return _Potential.apply(z, self)
+        return _Potential.apply(z.to(self.centre.dtype), self).to(z.dtype)
 
+    @of_any_kind
     @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i); 0 from points that coincide with z_i."""
         with torch.no_grad():
             at_particles = z is self.particles and z._version == self.version  # else they were changed in place
-            at = self.x[0] if at_particles else centred(z, self.centre)
+            at = self.x[0] if at_particles else centred(z.to(self.centre.dtype), self.centre)
             if self._compiled(len(z)):
                 from mmdflow.ops import ranks
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks, ops
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, leaves_range
 from mmdflow._tensors import along
 from mmdflow.divergences.base import Divergence, check_solvable, require_kernel, uniform
@@ -226,13 +227,16 @@ class _SobolevWitness:
     def __init__(self, delta: KernelWitness, x: Tensor, beta: Tensor, regularization: float) -> None:
         self.delta, self.x, self.beta, self.regularization = delta, x, beta, regularization
 
+    @of_any_kind
     @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return h(z_i)."""
-        return (self.delta(z) - ops.tangent_sum(self.delta.kernel, z, self.x, self.beta)) / self.regularization
+        moved = ops.tangent_sum(self.delta.kernel, z.to(self.x.dtype), self.x, self.beta).to(z.dtype)
+        return (self.delta(z) - moved) / self.regularization
 
+    @of_any_kind
     @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad h(z_i)."""
-        moved = ops.tangent_sum_grad(self.delta.kernel, z, self.x, self.beta)
+        moved = ops.tangent_sum_grad(self.delta.kernel, z.to(self.x.dtype), self.x, self.beta).to(z.dtype)
         return (self.delta.grad(z) - moved) / self.regularization

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import ops
+from mmdflow import _arrays, ops
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, leaves_range, widened
 from mmdflow._tensors import along
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel
 from mmdflow.ops.dispatch import embedding_grad
+from mmdflow.types import ArrayLike
 
 
 @runtime_checkable
@@ -47,6 +49,7 @@ class KernelWitness:
         tolerance: of sums by ``ops.backend("fast", tolerance)``; None for sums as they are made where f is evaluated.
 
     Sums are taken in the points' dtype, if the kernel takes any, in float32 at least; f and its gradient come in the dtype of z.
+    z may be an array of any kind, as may points and weights.
 
     Example:
         >>> import torch
@@ -59,26 +62,40 @@ class KernelWitness:
     def __init__(
         self,
         kernel: Kernel,
-        points: Float[Tensor, "p *event"],
-        weights: Float[Tensor, " p"],
+        points: Float[Tensor, "p *event"] | ArrayLike,
+        weights: Float[Tensor, " p"] | ArrayLike,
         tolerance: float | None = None,
     ) -> None:
-        self.kernel, self.points, self.weights, self.tolerance = kernel, points, weights, tolerance
+        self.kernel, self.tolerance = kernel, tolerance
+        self.points, self.weights = _arrays.tensor("points", points), _arrays.tensor("weights", weights)
 
+    @of_any_kind
     @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
         with ops.within(self.tolerance):
-            return ops.kernel_sum(self.kernel, self._like_points(z), self.points, self.weights).to(z.dtype)
+            return ops.kernel_sum(self.kernel, *self._alike(z)).to(z.dtype)
 
+    @of_any_kind
     @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
         with ops.within(self.tolerance):
-            return ops.kernel_sum_grad(self.kernel, self._like_points(z), self.points, self.weights).to(z.dtype)
+            return ops.kernel_sum_grad(self.kernel, *self._alike(z)).to(z.dtype)
 
-    def _like_points(self, z: Tensor) -> Tensor:
-        return z.to(torch.promote_types(z.dtype, self.points.dtype)) if self.kernel.any_dtype else z
+    def _alike(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z, the points and their weights in the widest of their dtypes, if the kernel takes any."""
+        like = _like(z, self.points, self.kernel)
+        if like.dtype == self.points.dtype:
+            return like, self.points, self.weights
+        return like, self.points.to(like.dtype), self.weights.to(torch.promote_types(like.dtype, self.weights.dtype))
+
+
+def _like(z: Tensor, held: Tensor, kernel: Kernel) -> Tensor:
+    """Return z in the wider of its dtype and that of what is held; in the kernel's own where it has learned weights."""
+    if kernel.any_dtype:
+        return z.to(torch.promote_types(z.dtype, held.dtype))
+    return z.to(next((weight.dtype for weight in kernel.parameters()), z.dtype))
 
 
 class EmbeddingWitness:
@@ -92,18 +109,21 @@ class EmbeddingWitness:
     def __init__(self, kernel: Kernel, direction: Float[Tensor, " K"]) -> None:
         self.kernel, self.direction = kernel, direction
 
+    @of_any_kind
     @full_precision
     def __call__(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
         """Return f(z_i)."""
-        psi, direction = widened(self.kernel.embed(z)), self.direction
+        psi, direction = widened(self.kernel.embed(_like(z, self.direction, self.kernel))), self.direction
+        direction = direction.to(psi.dtype)
         if leaves_range(psi, direction):
             psi, direction = psi.double(), direction.double()
         return (psi @ direction).to(z.dtype)
 
+    @of_any_kind
     @full_precision
     def grad(self, z: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return grad f(z_i)."""
-        return embedding_grad(self.kernel, z, self.direction)
+        return embedding_grad(self.kernel, _like(z, self.direction, self.kernel), self.direction).to(z.dtype)
 
 
 class ValueWitness:
@@ -128,12 +148,13 @@ class ValueWitness:
     def __init__(
         self,
         value: Callable[[Tensor, Tensor | None], Tensor],
-        points: Float[Tensor, "n *event"],
-        weights: Float[Tensor, " n"] | None = None,
+        points: Float[Tensor, "n *event"] | ArrayLike,
+        weights: Float[Tensor, " n"] | ArrayLike | None = None,
     ) -> None:
-        self.value, self.points = value, points.detach()
-        self.weights = None if weights is None else weights.detach()
+        self.value, self.points = value, _arrays.tensor("points", points).detach()
+        self.weights = None if weights is None else _arrays.tensor("weights", weights).detach()
 
+    @of_any_kind
     @full_precision
     def __call__(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, " k"]:
         """Return f(z_i).
@@ -156,6 +177,7 @@ class ValueWitness:
             raise InputError("weights: forward does not use them; the witness is its derivative in the weights")
         return f
 
+    @of_any_kind
     @full_precision
     def grad(self, z: Float[Tensor, "k *event"]) -> Float[Tensor, "k *event"]:
         """Return grad f(z_i).

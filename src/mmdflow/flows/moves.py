@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._tensors import device_of, flat
 from mmdflow.errors import InputError
 from mmdflow.flows.integrators import Euler, Gradient, Integrator
@@ -242,11 +243,13 @@ class _DescentSteps(Integrator):
         return self.noise.step(self.state), step_size
 
 
+@of_any_kind
 def reweighted(f: Float[Tensor, " n"], weights: Float[Tensor, " n"], time: float) -> Float[Tensor, " n"]:
     """Return the weights after a Fisher-Rao step of the given length down the witness values f."""
     return torch.softmax(weights.log() - time * (f - weights @ f), 0)
 
 
+@of_any_kind
 def jumps(f: Float[Tensor, " n"], time: float, generator: torch.Generator | None) -> Tensor:
     """Return the particle that each particle is after birth-death jumps for the given time, [n] (Lu, Lu, Nolen 2019)."""
     n, device = len(f), device_of(generator)

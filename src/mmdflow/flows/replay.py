@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmdflow._tensors import along
 from mmdflow.divergences import VelocityField
-from mmdflow.divergences.base import check_particles, dtype_of, spread_of
+from mmdflow.divergences.base import check_particles, dtype_of, spread_of, takes_arrays
 from mmdflow.errors import InputError
 from mmdflow.flows.integrators import Euler, Integrator, make_integrator
-from mmdflow.types import Particles, Points, Step, Weights
+from mmdflow.types import ArrayLike, Particles, Points, Step, Weights
 
 #: Iterations for a step that is undone.
 _MOST = 60
@@ -55,7 +55,7 @@ class Recording:
         self.field, self.dtype = field, dtype_of(field)
         self.frozen: list[Frozen] = []
 
-    def check(self, x: Tensor, name: str = "particles") -> Tensor:
+    def check(self, x: Tensor | ArrayLike, name: str = "particles") -> Tensor:
         """Return x as the field takes it."""
         return check_particles(self.field, x, name)
 
@@ -65,6 +65,7 @@ class Recording:
         step: Step | None = None if rule is None else rule()
         return step
 
+    @takes_arrays
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the velocity, and remember the particles."""
         before = _state(self.field)
@@ -131,10 +132,11 @@ class Replay:
         self.field, self.dtype, self.frozen = field, dtype_of(field), frozen
         self.count = 0
 
-    def check(self, x: Tensor, name: str = "particles") -> Tensor:
+    def check(self, x: Tensor | ArrayLike, name: str = "particles") -> Tensor:
         """Return x as the field takes it."""
         return check_particles(self.field, x, name)
 
+    @takes_arrays
     def velocity(self, x: Particles, at: Points | None = None, weights: Weights | None = None) -> Points:
         """Return the velocity at x, or at `at`, of the particles as they were at this evaluation.
 

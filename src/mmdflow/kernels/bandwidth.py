@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, precise
 from mmdflow._tensors import flat
 from mmdflow.errors import InputError
@@ -19,6 +20,7 @@ from mmdflow.types import ArrayLike
 _MIX, _SEED = 0x2545F4914F6CDD1D, 0
 
 
+@of_any_kind
 def thinned(x: Float[Tensor, "n *event"], most: int) -> Float[Tensor, "k *event"]:
     """Return at most that many rows of x: a sample that the rows' values choose, so that their order has no say.
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
 from mmdflow._precision import decorate, of_any_dtype
 from mmdflow.errors import InputError
 from mmdflow.kernels import derivatives
@@ -29,8 +29,9 @@ class Kernel(nn.Module):
     All derivatives, and the diagonal, come from `forward` by automatic differentiation where a class has nothing better.
     `mmdflow.kernels.check_kernel` verifies what a class gives.
 
-    Inside `torch.autocast` a kernel gives the values that it gives outside. Points in half precision are taken in float32, where
-    the kernel is a formula alone, and the result is rounded once.
+    Its methods take arrays of any kind, and return what they were given. Inside `torch.autocast` a kernel gives the values that
+    it gives outside. Points in half precision are taken in float32, where the kernel is a formula alone; the result is then
+    rounded.
 
     Example:
         >>> import torch
@@ -55,6 +56,7 @@ class Kernel(nn.Module):
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         decorate(cls, METHODS, of_any_dtype)
+        decorate(cls, METHODS, _arrays.of_any_kind)
 
     def forward(self, x: Float[Tensor, "n *event"], y: Float[Tensor, "m *event"]) -> Float[Tensor, "n m"]:
         """Return the Gram matrix k(x_i, y_j)."""
@@ -165,6 +167,7 @@ class Kernel(nn.Module):
 
 
 decorate(Kernel, METHODS - {"forward"}, of_any_dtype)
+decorate(Kernel, METHODS - {"forward"}, _arrays.of_any_kind)
 
 
 def keeps_up(kernel: Kernel, fast: str, *plain: str) -> bool:

@@ -69,7 +69,7 @@ def check_kernel(
     """
     if not isinstance(kernel, Kernel):
         raise InputError(f"kernel = {kernel!r}: must be a Kernel, such as Gaussian(1.0)")
-    _checks.points("x", x)
+    x = _checks.points("x", x)
     y = (x[:-1] if len(x) > 1 else x) if y is None else _checks.points("y", y, x.shape[1:])
     check = _Check(kernel, x.detach().double(), y.detach().double(), _checks.positive("tolerance", tolerance))
     for part in (

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, in_float32
 
 #: Up to this dimension distances are sums of exact differences; above, a centred matrix product, refined where it cancels.
 EXACT_DIM = 16
 
 
+@of_any_kind
 @full_precision
 @in_float32
 def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -16,10 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._files import cache_folder, new_file
 from mmdflow._tensors import digest_of
 from mmdflow.errors import InputError
+from mmdflow.types import ArrayLike
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +82,17 @@ class Classifier(nn.Module, ABC):
     def _hidden(self, x: Tensor) -> Tensor:
         """Return the activations before the last layer."""
 
+    @of_any_kind
     @torch.no_grad()
     def features(self, x: Float[Tensor, "n c h w"], *, block: int = 2048) -> Float[Tensor, "n K"]:
         """Return the activations before the last layer."""
-        return torch.cat([self._hidden(rows) for rows in x.split(block)])
+        return torch.cat([self._hidden(rows) for rows in x.to(self.logits.weight.dtype).split(block)])
 
+    @of_any_kind
     @torch.no_grad()
     def probabilities(self, features: Float[Tensor, "n K"]) -> Float[Tensor, "n classes"]:
         """Return class probabilities from features."""
-        return self.logits(features).softmax(1)
+        return self.logits(features.to(self.logits.weight.dtype)).softmax(1)
 
 
 class ConvolutionalClassifier(Classifier):
@@ -187,10 +191,10 @@ AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
 
 
 def train_classifier(
-    train: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    test: Float[Tensor, "m c h w"],
-    test_labels: Int[Tensor, " m"],
+    train: Float[Tensor, "n c h w"] | ArrayLike,
+    labels: Int[Tensor, " n"] | ArrayLike,
+    test: Float[Tensor, "m c h w"] | ArrayLike,
+    test_labels: Int[Tensor, " m"] | ArrayLike,
     *,
     kind: type[AnyClassifier] = ConvolutionalClassifier,  # type: ignore[assignment]
     num_steps: int | None = None,
@@ -212,8 +216,12 @@ def train_classifier(
     Raises:
         InputError: if images and labels do not belong together.
     """
-    _checks.points("train", train)
-    _checks.points("test", test, train.shape[1:])
+    train = _checks.points("train", train).float()
+    test = _checks.points("test", test, train.shape[1:]).float()
+    labels, test_labels = (
+        _arrays.tensor(name, value, floating=False)
+        for name, value in (("labels", labels), ("test_labels", test_labels))
+    )
     if train.ndim != 4 or len(labels) != len(train) or len(test_labels) != len(test):
         raise InputError(f"train {list(train.shape)} with {len(labels)} labels: must be [n, c, h, w] with n labels")
     steps = kind.steps_for(len(train)) if num_steps is None else _checks.count("num_steps", num_steps)

@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmdflow import _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._tensors import digest_of
 from mmdflow.errors import InputError
 from mmdflow.metrics.moments import Moments
+from mmdflow.types import ArrayLike
 
 #: Raised whenever the network changes.
 VERSION = 1
@@ -73,7 +76,7 @@ class RandomFeatures(nn.Module):
         self.requires_grad_(False)
 
     @classmethod
-    def of(cls, batches: Iterable[Tensor]) -> RandomFeatures:
+    def of(cls, batches: Iterable[Tensor | ArrayLike]) -> RandomFeatures:
         """Return the features standardised by reference images in [-1, 1], which come in batches.
 
         Raises:
@@ -81,7 +84,7 @@ class RandomFeatures(nn.Module):
         """
         network: RandomFeatures | None = None
         moments: Moments | None = None
-        for x in batches:
+        for x in (_checks.points("batches", batch) for batch in batches):
             network = cls(tuple(x.shape[1:])) if network is None else network
             of_batch = Moments.of(network.features(x))
             moments = of_batch if moments is None else moments.merged(of_batch)
@@ -108,6 +111,7 @@ class RandomFeatures(nn.Module):
             means.append(F.conv2d(F.adaptive_avg_pool2d(maps, _GRID), projection).flatten(1))
         return (torch.cat(means, 1) - self.mean) / self.std
 
+    @of_any_kind
     @torch.no_grad()
     def features(self, x: Float[Tensor, "n c h w"], *, block: int = 1024) -> Float[Tensor, "n K"]:
         """Return the features of images in [-1, 1].
@@ -118,7 +122,7 @@ class RandomFeatures(nn.Module):
         channels = self.convolutions[0].shape[1]
         if x.shape[1] != channels:
             raise InputError(f"images have {x.shape[1]} channels: {self.name} needs {channels}")
-        return torch.cat([self(rows) for rows in x.split(block)])
+        return torch.cat([self(rows) for rows in x.to(self.mean.dtype).split(block)])
 
     def probabilities(self, features: Float[Tensor, "n K"]) -> None:
         """Return None: there are no classes."""

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
+from mmdflow import _arrays, _checks
+from mmdflow._precision import decorate
 from mmdflow._tensors import along, device_of
+
+_TAKING_ARRAYS = frozenset({"alpha", "sigma", "add_noise", "displacement"})
 
 
 class Schedule:
-    """A path of noise: subclasses give `alpha` and `sigma`, functions of t in [0, 1] of any shape."""
+    """A path of noise: subclasses give `alpha` and `sigma`, functions of t in [0, 1] of any shape, an array of any kind."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        decorate(cls, _TAKING_ARRAYS, _arrays.of_any_kind)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return the weight of the clean sample, from 1 at t = 0 to about 0 at t = 1."""
@@ -34,6 +42,9 @@ class Schedule:
     def displacement(self, t: Tensor, second_moment: float) -> Tensor:
         """Return d_t, the root mean square over entries of x_t - x_0, for data whose entries have E x_0^2 = second_moment."""
         return ((1 - self.alpha(t)).square() * second_moment + self.sigma(t).square()).sqrt()
+
+
+decorate(Schedule, _TAKING_ARRAYS, _arrays.of_any_kind)
 
 
 @dataclass(frozen=True)

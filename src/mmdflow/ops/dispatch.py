@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision, leaves_range, traced, widened
 from mmdflow._tensors import along, flat
 from mmdflow.errors import InputError
@@ -149,6 +150,7 @@ def exactly() -> Iterator[FastSums | None]:
         yield outside
 
 
+@of_any_kind
 @full_precision
 def kernel_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
@@ -175,6 +177,7 @@ def kernel_sum(
     return total
 
 
+@of_any_kind
 @full_precision
 def kernel_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], weights: Float[Tensor, " m"]
@@ -199,6 +202,7 @@ def kernel_sum_grad(
     return sums(term, z, points, weights, values=False, slopes=True)[1]
 
 
+@of_any_kind
 def tangent_sum(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
 ) -> Float[Tensor, " n"]:
@@ -206,6 +210,7 @@ def tangent_sum(
     return reference.tangent_sum(kernel, z, points, vectors)
 
 
+@of_any_kind
 def tangent_sum_grad(
     kernel: Kernel, z: Float[Tensor, "n *event"], points: Float[Tensor, "m *event"], vectors: Float[Tensor, "m *event"]
 ) -> Float[Tensor, "n *event"]:

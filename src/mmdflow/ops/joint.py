@@ -7,6 +7,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from mmdflow._arrays import of_any_kind
 from mmdflow._precision import full_precision
 from mmdflow.kernels import Kernel, Mixture
 from mmdflow.kernels.base import keeps_up
@@ -14,6 +15,7 @@ from mmdflow.kernels.profiles import Decay, Exponential, Term
 from mmdflow.ops.dispatch import compiled, is_fast, kernel_sum, kernel_sum_grad, sums
 
 
+@of_any_kind
 @full_precision
 def sum_and_grad(
     density: Kernel,

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmdflow import _arrays, _checks
+from mmdflow._arrays import of_any_kind
 from mmdflow._files import new_file
 from mmdflow.errors import InputError
 from mmdflow.plots.figures import row_of_axes, to_image
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     pass
 
 
+@of_any_kind
 def save_animation(frames: Float[Tensor, "S n *event"], path: str | Path, *, seconds: float = 4.0) -> None:
     """Save a flow as .gif or .mp4; the last frame stays for a second and a half.
 
@@ -116,13 +118,17 @@ def flow_pictures(trajectory: ArrayLike, steps: ArrayLike, target: ArrayLike | N
 
 
 def particle_pictures(
-    frames: Float[Tensor, "S n *event"], target: Float[Tensor, "m *event"] | None, titles: Sequence[str]
+    frames: Float[Tensor, "S n *event"] | ArrayLike,
+    target: Float[Tensor, "m *event"] | ArrayLike | None,
+    titles: Sequence[str],
 ) -> list[Image.Image]:
     """Return a picture of particles over the target for each frame, all on the same axes; of particles alone without one.
 
     Points in the plane are scattered, on a line they are histograms, and those of more dimensions are shown on the target's
     first two principal axes; images are grids without the target.
     """
+    frames = _arrays.tensor("frames", frames)
+    target = None if target is None else _arrays.tensor("target", target)
     if frames.ndim == 5 and frames.shape[2] in (1, 3):
         return [image_grid(frame[:64]) for frame in frames]
     reference = frames[-1] if target is None else target

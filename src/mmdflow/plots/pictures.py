@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mmdflow._arrays import of_any_kind
 from mmdflow._files import make_folder, new_file
 from mmdflow._tensors import to_bytes
 from mmdflow.errors import InputError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _CELL = 48
 
 
+@of_any_kind
 def image_grid(images: Float[Tensor, "n c h w"], columns: int | None = None) -> Image.Image:
     """Return images in [-1, 1] side by side, enlarged to whole multiples of their pixels, on a grey ground."""
     n, channels, height, width = images.shape
@@ -41,11 +43,13 @@ def image_grid(images: Float[Tensor, "n c h w"], columns: int | None = None) -> 
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 
 
+@of_any_kind
 def above_each_other(upper: Float[Tensor, "n c h w"], lower: Float[Tensor, "n c h w"]) -> Image.Image:
     """Return two rows of images, each of `lower` under its fellow."""
     return image_grid(torch.cat([upper, lower]), columns=len(upper))
 
 
+@of_any_kind
 def trajectory_grid(frames: Float[Tensor, "S n c h w"], moments: int = 12) -> Image.Image:
     """Return a flow of images as one picture: a particle a row, from left to right at most `moments` of its steps.
 
@@ -55,6 +59,7 @@ def trajectory_grid(frames: Float[Tensor, "S n c h w"], moments: int = 12) -> Im
     return image_grid(frames[steps].transpose(0, 1).flatten(0, 1), columns=len(steps))
 
 
+@of_any_kind
 def scatter(points: Float[Tensor, "n 2"], limit: float = 3.0) -> Image.Image:
     """Return a scatter plot of points in the plane, on [-limit, limit]^2."""
     figure, axes = row_of_axes(1, (5, 5))
@@ -69,6 +74,7 @@ def scatter_on(axes: Axes, points: Tensor, limit: float) -> None:
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
 
 
+@of_any_kind
 def picture(samples: Tensor) -> Image.Image:
     """Return the picture of samples: a grid of images, or a scatter plot in the plane."""
     if samples.ndim == 4:
@@ -85,6 +91,7 @@ def save_picture(image: Image.Image, path: str | Path) -> None:
         image.save(aside)
 
 
+@of_any_kind
 def save_samples(samples: Tensor, path: str | Path) -> None:
     """Save the picture of samples."""
     save_picture(picture(samples), path)

@@ -12,20 +12,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mmdflow import _arrays
 from mmdflow._files import make_folder, write_json
 from mmdflow.errors import InputError
 from mmdflow.plots.figures import check_matplotlib, draw, row_of_axes, to_image
 from mmdflow.plots.pictures import check_output, image_grid, is_animation, save_picture, scatter_on
-from mmdflow.types import SamplingMonitor
+from mmdflow.types import ArrayLike, SamplingMonitor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def save_report(
-    samples: Tensor,
-    test: Tensor,
-    distances: tuple[Float[Tensor, " n"], Float[Tensor, " m"]],
+    samples: Tensor | ArrayLike,
+    test: Tensor | ArrayLike,
+    distances: tuple[Float[Tensor, " n"] | ArrayLike, Float[Tensor, " m"] | ArrayLike],
     report: dict[str, Any],
     path: str | Path,
 ) -> None:
@@ -38,6 +39,8 @@ def save_report(
         report: of `mmdflow.evaluation.samples.evaluate_samples`.
         path: the picture's file.
     """
+    samples, test = _arrays.tensor("samples", samples), _arrays.tensor("test", test)
+    of_samples, of_test = (_arrays.tensor("distances", values) for values in distances)
     has_classes = "class_histogram" in report
     figure, axes = row_of_axes(4 if has_classes else 3, (16 if has_classes else 12, 4))
     for ax, name, x in ((axes[0], "samples", samples), (axes[1], "held-out data", test)):
@@ -47,8 +50,8 @@ def save_report(
         else:
             scatter_on(ax, x[:3000], 3.0)
         ax.set_title(name)
-    edges = np.linspace(0, max(float(d.quantile(0.995)) for d in distances), 40).tolist()
-    for values, name in zip(distances, ("samples", "held-out data"), strict=True):
+    edges = np.linspace(0, max(float(d.quantile(0.995)) for d in (of_samples, of_test)), 40).tolist()
+    for values, name in zip((of_samples, of_test), ("samples", "held-out data"), strict=True):
         axes[2].hist(values.numpy(), bins=edges, alpha=0.6, density=True, label=name)
     axes[2].set_title("distance to the nearest training sample")
     if has_classes:
