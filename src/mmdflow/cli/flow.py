@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmdflow.data import Rows
     from mmdflow.recipe import FlowSpec
     from mmdflow.runs.particles import ParticleRun, Prepared
+    from mmdflow.runs.plan import Plan
 
 #: Differences of entries a step from which the command says what makes it quicker.
 _MUCH = 10**9
@@ -24,7 +25,6 @@ def flow_command(arguments: list[str]) -> None:
     from mmdflow.distributed import current
     from mmdflow.errors import InputError
     from mmdflow.recipe import FlowSpec
-    from mmdflow.recipe.read import Source, read_settings, read_yaml
 
     parser = Parser(
         "flow",
@@ -42,22 +42,101 @@ def flow_command(arguments: list[str]) -> None:
         "--snapshots",
         help="the particles at every frame, [frame, particle, column], as .npy, which takes them from memory",
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="run nothing: say what the flow will cost, after a few seconds of measuring"
+    )
+    parser.add_argument("--ranks", type=int | list[int], help="of a plan: numbers of processes, 1 by default")
+    parser.add_argument("--dim", type=int, help="of a plan: normal points of so many columns in place of the target")
     parser.add_overwrite()
     parser.add_settings(FlowSpec)
     options = parser.parse(arguments)
+    if options.plan:
+        _print_plan(options)
+        return
+    for name in ("ranks", "dim"):
+        if options[name] is not None:
+            raise InputError(f"{name} = {options[name]} without --plan: is for a plan alone; torchrun starts processes")
     if options.output is None and options.save is None and options.snapshots is None:
         raise InputError(
             "output is missing: give -o FILE (.png, .gif, .mp4), --save FILE (.npy, .npz, .csv, .pt), or both; --snapshots FILE "
             "(.npy) takes the particles of every frame"
         )
-    files = [Source(read_yaml(Path(file)), file) for file in options.config]
-    spec = read_settings(FlowSpec, *files, Source(options.fields))
+    spec = _spec(options)
     if spec.apply is not None and options.save is None:
         raise InputError(f"apply = {spec.apply!r} without --save: the further rows are saved beside it")
     points, run = _flow(spec, options)
     if current().first:
         _write(points, run, spec, options)
     _print(points, run, spec, options)
+
+
+def _spec(options: Options) -> FlowSpec:
+    """Return the flow that files and options describe."""
+    from mmdflow.recipe import FlowSpec
+    from mmdflow.recipe.read import Source, read_settings, read_yaml
+
+    files = [Source(read_yaml(Path(file)), file) for file in options.config]
+    return read_settings(FlowSpec, *files, Source(options.fields))
+
+
+def _print_plan(options: Options) -> None:
+    """Print what the flow will cost, one line a number of processes."""
+    from mmdflow.errors import InputError
+    from mmdflow.runs.plan import plan_flow
+
+    if options.dim is not None and "target" in options.fields:
+        raise InputError(f"dim = {options.dim} with target = {options.fields['target']!r}: must be one of them")
+    given = [1] if options.ranks is None else options.ranks
+    ranks = [given] if isinstance(given, int) else given
+    spec = _spec(options)
+    plan = plan_flow(spec, ranks, dim=options.dim, snapshots=options.snapshots is not None)
+    snapshots = f"{plan.snapshots} of {_size(plan.snapshot)}, {_size(plan.snapshots * plan.snapshot)} in all"
+    print(f"flow       {plan.n} particles, {plan.m} targets, {plan.dim} columns, {spec.num_steps} steps")
+    print(f"sums       {plan.words}")
+    print(
+        f"snapshots  {snapshots}, {'in a file' if options.snapshots else 'in memory; --snapshots keeps them in a file'}"
+    )
+    print(f"\n{'processes':<11}{'a step':>10}{'in all':>10}{'memory each':>14}{'sent a step':>14}")
+    for row in plan.rows:
+        times = f"{_duration(row.step):>10}{_duration(row.total):>10}"
+        print(f"{row.ranks:<11}{times}{_size(row.memory):>14}{_size(row.sent):>14}")
+    print(f"\n{_grounds(plan)}")
+
+
+def _grounds(plan: Plan) -> str:
+    """Return what a plan rests on."""
+    from mmdflow.runs.plan import cores
+
+    n, m, seconds = plan.measured
+    threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
+    text = f"measured here in {seconds:.1f} s with up to {n} particles and {m} targets, {threads} a process"
+    beyond = max(row.beyond for row in plan.rows)
+    if beyond > 1.5:
+        text += f"; carried on to {beyond:.2g} times the work"
+    most = max(row.ranks for row in plan.rows)
+    if most > 1 and most * plan.threads > cores():
+        text += f"; every process has a core of its own for each thread (here are {cores()})"
+    return text
+
+
+def _size(number: float) -> str:
+    """Return a number of bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB" if number < 999.5 else f"{number:.0f} TB"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.2g} ms"
+    for unit, next_unit in (("s", 120), ("min", 120), ("h", 72)):
+        if seconds < next_unit:
+            return f"{seconds:.2g} {unit}" if seconds < 99.5 else f"{seconds:.0f} {unit}"
+        seconds /= {"s": 60, "min": 60, "h": 24}[unit]
+    return f"{seconds:.2g} d" if seconds < 99.5 else f"{seconds:.0f} d"
 
 
 def _applied_file(spec: FlowSpec, options: Options) -> Path | None:

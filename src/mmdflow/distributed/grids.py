@@ -77,6 +77,7 @@ class GridSums:
             measured = float(self.ranks.from_first(error.square().mean().sqrt())) / abs(size * self.factor)
             if measured <= fast.MEASURED * report.tolerance:
                 report.grids, report.error = report.grids + 1, max(report.error, measured)
+                report.nodes = max(report.nodes, grid.nodes)
                 return self._value(grid, fields, self.z)
         return None
 

@@ -75,6 +75,7 @@ class FastSums:
         grids: how many sums were taken from grids.
         trees: how many sums were taken from trees.
         exact: how many sums were exact.
+        nodes: of the largest grid.
         reason: why the last of these was exact.
     """
 
@@ -84,6 +85,7 @@ class FastSums:
     grids: int = 0
     trees: int = 0
     exact: int = 0
+    nodes: int = 0
     reason: str = ""
 
     @property
@@ -99,7 +101,7 @@ class FastSums:
         """Count what another block did as done here."""
         self.error = max(self.error, other.error)
         self.grids, self.trees = self.grids + other.grids, self.trees + other.trees
-        self.exact += other.exact
+        self.exact, self.nodes = self.exact + other.exact, max(self.nodes, other.nodes)
         self.reason = other.reason or self.reason
 
 
@@ -300,6 +302,7 @@ def _on_grid(report: FastSums, sums: Sums, goal: Goal, values: Tensor | None, sl
         error = goal.error(parts)
         if error <= MEASURED * report.tolerance:
             report.grids, report.error = report.grids + 1, max(report.error, error)
+            report.nodes = max(report.nodes, grid.nodes)
             for total, part in zip(totals, parts, strict=True):
                 total.add_(part)
             return ""

@@ -31,14 +31,14 @@ from mmdflow.flows.loop import FieldOrSchedule
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
 from mmdflow.recipe.flow import FlowSpec
-from mmdflow.types import FlowResult
+from mmdflow.types import FlowResult, Step
 
 #: Points of each sample that the two-sample test looks at, at most.
 _MAX_TESTED = 2000
 
 
 #: Points of a toy distribution or a picture that are drawn by default.
-_DRAWN = 500
+DRAWN = 500
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,16 @@ def run_flow(
     points = prepare_flow(spec) if prepared is None else prepared
     generator, target = points.generator, points.target
     ranks = current()
-    _check_ranks(spec, ranks)
+    check_ranks(spec, ranks)
     start = time.perf_counter()
     with ops.within(None if spec.tolerance == "none" else spec.tolerance) as sums:
         field, step = build_divergence(spec.divergence, target, generator, spec.num_steps, ranks=ranks)
-        settings: dict[str, Any] = {
-            "step_size": step.size if spec.step_size is None else spec.step_size,
-            "momentum": _momentum(spec, named_integrators()[spec.integrator], step.momentum),
-            "noise_injection": _falling_noise(spec),
-            "integrator": spec.integrator,
-        }
+        settings = flow_settings(spec, step)
         recording = None if points.further is None else Recording(_one_field(field))
         result = flow(
             field if recording is None else recording,
             points.particles[ranks.part(len(points.particles))],
             num_steps=spec.num_steps,
-            moves=() if spec.birth_death is None else BirthDeath(spec.birth_death),
             save_every=Record(max(1, spec.num_steps // spec.frames), snapshots=snapshots),
             callback=[*([] if watch is None else [watch]), *_stops(spec, points.stopping, generator)],
             progress=progress,
@@ -196,7 +190,18 @@ def run_flow(
     return ParticleRun(result, target, report, settings["step_size"], applied)
 
 
-def _check_ranks(spec: FlowSpec, ranks: Ranks) -> None:
+def flow_settings(spec: FlowSpec, step: Step) -> dict[str, Any]:
+    """Return what `flow` takes of the fields; what is not given is as suits the divergence, whose usual step is given."""
+    return {
+        "step_size": step.size if spec.step_size is None else spec.step_size,
+        "momentum": _momentum(spec, named_integrators()[spec.integrator], step.momentum),
+        "noise_injection": _falling_noise(spec),
+        "moves": () if spec.birth_death is None else BirthDeath(spec.birth_death),
+        "integrator": spec.integrator,
+    }
+
+
+def check_ranks(spec: FlowSpec, ranks: Ranks) -> None:
     """Raise InputError for what several processes cannot do, of which each has a part of the particles."""
     for name in ("apply", "stop_level", "birth_death"):
         value = getattr(spec, name)
@@ -260,7 +265,7 @@ def _split_target(
     The stopping set is there only where `stop_level` is given. A file with too few rows for all of them leaves what it has after
     the target to both, or None for a set of less than two rows.
     """
-    count, stops = spec.num_targets or _DRAWN, spec.stop_level is not None
+    count, stops = spec.num_targets or DRAWN, spec.stop_level is not None
     if is_points_file(spec.target):
         rows = read_rows(spec.target, _names(spec.columns), _names(spec.id) or [], like=source).points
         rows = rows[torch.randperm(len(rows), generator=generator)]  # the file's order may mean something
@@ -279,7 +284,7 @@ def _source(spec: FlowSpec, rows: Rows | None, target: Tensor, generator: torch.
     """Return the particles to start from."""
     if rows is not None:
         return rows.points.to(target.dtype)
-    count = spec.num_particles or _DRAWN
+    count = spec.num_particles or DRAWN
     if spec.source == "gaussian":
         noise = torch.randn(count, *target.shape[1:], dtype=target.dtype, generator=generator)
         return target.mean(0) + noise * (target - target.mean(0)).square().mean().sqrt() / 3
