@@ -23,7 +23,7 @@ from mmdflow.data import is_points_file
 from mmdflow.distributed import Ranks
 from mmdflow.divergences import Divergence
 from mmdflow.errors import InputError
-from mmdflow.flows import flow
+from mmdflow.flows import Record, flow
 from mmdflow.kernels import EXACT_DIM, default_bandwidth
 from mmdflow.kernels.profiles import Swept
 from mmdflow.ops import fast, sorted_line
@@ -255,7 +255,7 @@ def _trial(spec: FlowSpec, particles: Tensor, target: Tensor) -> Trial:
             field,
             particles,
             num_steps=1 + TIMED,
-            evaluate=False,
+            save_every=Record(evaluate=False),
             callback=lambda step, x: ticks.append(clock()),
             generator=generator,
             **runs.flow_settings(spec, step),
