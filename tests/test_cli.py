@@ -268,7 +268,11 @@ def test_unwritable_places(run_folder, tmp_path, capsys):
     complaint(capsys, ["train", "dmmd-digits", f"--output={tmp_path / 'file' / 'run'}", *QUICK])
 
 
-def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "code", "begins"),
+    [(signal.SIGINT, 130, "mmdflow: interrupted. "), (signal.SIGTERM, 143, "mmdflow: stopped by SIGTERM. ")],
+)
+def test_a_signal_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypatch, number, code, begins):
     from mmdflow import DMMDLoss
 
     forward = DMMDLoss.forward
@@ -276,14 +280,15 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeypat
 
     def interrupting(self, *args, **kwargs):
         if next(calls) == 4:  # the first call checks the recipe
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(DMMDLoss, "forward", interrupting)
-    folder, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
-    assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == 130
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert f"go on with: mmdflow train --resume {folder}" in capsys.readouterr().err
+    folder, handler = tmp_path / "run", signal.getsignal(number)
+    assert main(["train", "dmmd-digits", f"--output={folder}", *QUICK]) == code
+    assert signal.getsignal(number) is handler
+    said = f"{begins}Saved in {folder}/checkpoints/last.ckpt; go on with: mmdflow train --resume {folder}\n"
+    assert capsys.readouterr().err.endswith(said)
     monkeypatch.setattr(DMMDLoss, "forward", forward)
     assert main(["train", "--resume", str(folder)]) == 0
 

@@ -190,11 +190,15 @@ def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def crash():
     raise OSError("the disk is gone")
 
 
-@pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (crash, 5)])
+@pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (sigterm, 7), (crash, 5)])
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, monkeypatch, how, saved):
     folder, pipeline = whole
     stop_at = {"step": 7}

@@ -59,5 +59,9 @@ class DivergedError(RuntimeError):
         self.particles, self.monitor = particles, monitor
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, by which systems stop a process: it is answered as Ctrl-C is."""
+
+
 class RankLostError(RuntimeError):
     """Another process of a distributed run ended, or does not answer."""

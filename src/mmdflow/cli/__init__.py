@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mmdflow import __version__, _checks
 from mmdflow.cli._ranks import joined, process
+from mmdflow.cli._signals import terminable
 from mmdflow.cli.demo import demo_command
 from mmdflow.cli.evaluate import evaluate_command
 from mmdflow.cli.flow import flow_command
@@ -41,11 +42,11 @@ options:
   --version                    show the version
 """
 
-_INPUT, _FAILURE, _INTERRUPTED = 2, 1, 130
+_INPUT, _FAILURE, _INTERRUPTED, _TERMINATED = 2, 1, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted."""
+    """Run a command; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted, 143 stopped by SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -53,16 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"mmdflow {__version__}")
         return 0
-    from mmdflow.errors import DivergedError, InputError, RankLostError
+    from mmdflow.errors import DivergedError, InputError, RankLostError, Terminated
 
     try:
         command = COMMANDS[_checks.choice("command", arguments[0], COMMANDS)]
-        with joined(arguments[0]):
+        with terminable(), joined(arguments[0]):
             command(arguments[1:])
     except InputError as error:
         return _fail(error, _INPUT)
     except (DivergedError, RankLostError, ImportError, MemoryError) as error:
         return _fail(error, _FAILURE)
+    except Terminated as error:
+        print(f"mmdflow: stopped by SIGTERM. {error}".rstrip(), file=sys.stderr)
+        return _TERMINATED
     except KeyboardInterrupt as error:
         print(f"\nmmdflow: interrupted. {error}".rstrip(), file=sys.stderr)
         return _INTERRUPTED

@@ -40,11 +40,11 @@ class Options(argparse.Namespace):
 
 @contextmanager
 def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C say what was saved and how to go on: `message` is called when it comes."""
+    """Let Ctrl-C, and SIGTERM, say what was saved and how to go on: `message` is called when it comes."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(message()) from None
+    except KeyboardInterrupt as interruption:
+        raise type(interruption)(message()) from None
 
 
 def check_free(options: Options, *files: str | Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +13,19 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from mmdflow import _arrays, _checks
 from mmdflow._tensors import normal_like
+from mmdflow.distributed.watch import Watch, connections
 from mmdflow.errors import InputError, RankLostError, reason
 from mmdflow.types import ArrayLike
+
+#: Seconds that stand for no limit.
+_NEVER = 1e8
+#: Looks after the other ranks, where there are any.
+_watch: Watch | None = None
 
 #: Rows of noise that are drawn at a time: a multiple of 16, in which torch draws normal numbers on the CPU.
 DRAWN = 2**16
@@ -207,15 +217,22 @@ def current() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
-def connect(timeout: float = 600.0) -> Ranks:
+def connect(timeout: float | None = None, silence: float | None = None) -> Ranks:
     """Connect the processes that torchrun, or another launcher with its variables, has started; return the ranks.
 
     A script that calls it runs on one process as well, where nothing happens. NCCL exchanges what lies on GPUs, where every
     process has one of its own, and gloo all else.
 
+    A process that ends is noticed at once. For one that hangs, or a machine that is cut off, every rank gives signs of life
+    through a thread, and with them how much it has computed, read and written. Where a rank gives none, or none has done anything
+    for `silence` seconds, the exchanges of the others fail by RankLostError. So a step may take as long as it needs. A rank that
+    waits for a GPU spins, which looks like work.
+
     Args:
-        timeout: seconds after which an exchange that others do not join fails. A process that ends is noticed at once; this is
-            for one that hangs, or a machine that is cut off.
+        timeout: seconds after which an exchange that others do not join fails, also where these compute on, as in an endless
+            loop. By default the variable MMDFLOW_RANK_TIMEOUT, or 600.
+        silence: seconds without a sign, or in which no rank has done anything, after which the run is given up; `math.inf` for
+            never, as for a debugger. By default the variable MMDFLOW_RANK_SILENCE, or 45.
 
     Example:
         >>> from mmdflow import distributed
@@ -223,13 +240,44 @@ def connect(timeout: float = 600.0) -> Ranks:
         Ranks(rank=0, size=1)
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        timeout = min(_seconds("timeout", timeout, "MMDFLOW_RANK_TIMEOUT", 600.0), _NEVER)
+        silence = _seconds("silence", silence, "MMDFLOW_RANK_SILENCE", 45.0)
         local = int(os.environ.get("LOCAL_RANK", "0"))
         gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if gpus:
             torch.cuda.set_device(local)
         with _explained():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
+            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+            join("cpu:gloo,cuda:nccl" if gpus else "gloo", store, rank, size, timeout=timeout, silence=silence)
     return current()
+
+
+def join(backend: str, store: Store, rank: int, size: int, *, timeout: float, silence: float) -> None:
+    """Connect this process by a store that all ranks share, and look after the others; the limits are those of `connect`."""
+    global _watch
+    before = connections().items()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+    if silence < _NEVER:
+        _watch = Watch(rank, size, store, dict(connections().items() - before), silence)
+        atexit.register(_watch.stop)
+
+
+def check_others() -> None:
+    """Raise RankLostError where the run was given up; for loops that wait without an exchange."""
+    if _watch is not None and _watch.found:
+        raise RankLostError(f"another process of this run ended, or hangs ({_watch.found})")
+
+
+def _seconds(field: str, given: float | None, variable: str, default: float) -> float:
+    """Return a limit: the given one, else that of a variable of the environment, else the default."""
+    name, value = (variable, os.environ.get(variable, default)) if given is None else (field, given)
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InputError(f"{name} = {value!r}: must be seconds > 0, or inf")
+    return seconds
 
 
 def _blocks(length: int, whole: bool) -> Iterator[int]:
@@ -246,6 +294,11 @@ def is_loss(error: BaseException) -> bool:
     return isinstance(error, RankLostError | dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
 
 
+def loss_reason(error: BaseException) -> str:
+    """Return what is known of a rank that was lost: what the watch found, or what the exchange said."""
+    return (_watch is not None and _watch.found) or reason(error)
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Say in one line that another process has ended."""
@@ -254,4 +307,4 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         if not is_loss(error):
             raise
-        raise RankLostError(f"another process of this run ended, or hangs ({reason(error)})") from error
+        raise RankLostError(f"another process of this run ended, or hangs ({loss_reason(error)})") from error

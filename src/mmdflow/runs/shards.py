@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from mmdflow import _checks
 from mmdflow._files import make_folder, new_file, read_json, reading, write_json
 from mmdflow.distributed import Ranks
+from mmdflow.distributed.ranks import check_others
 from mmdflow.errors import InputError
 from mmdflow.methods.base import Pipeline
 
@@ -105,6 +106,7 @@ def sample_shards(
             np.save(aside, torch.cat(parts).numpy())
     bar.update()
     while ranks.first and not bar.done:
+        check_others()
         time.sleep(0.5)
         bar.update()
     bar.close()

@@ -16,17 +16,17 @@ from tqdm.auto import tqdm
 from mmdflow._checks import all_finite
 from mmdflow._files import new_file
 from mmdflow.distributed import current
-from mmdflow.errors import DivergedError
+from mmdflow.errors import DivergedError, Terminated
 from mmdflow.training.checkpoint import previous_path
 from mmdflow.training.module import LossModule
 
 
 class Checkpoints(L.Callback):
-    """Keep the last checkpoint: written aside and renamed, at the start, every so many steps, at the end and on Ctrl-C.
+    """Keep the last checkpoint: written aside and renamed, at the start, every so many steps, at the end, on Ctrl-C and SIGTERM.
 
     The one before it stays beside it, for the case that the last one is damaged. Weights that are not finite are never written,
-    so the last good checkpoint stays. A kill at any moment leaves a whole file. Ctrl-C is taken between steps, where weights,
-    optimiser, average and step count belong together.
+    so the last good checkpoint stays. A kill at any moment leaves a whole file. Ctrl-C and SIGTERM are taken between steps, where
+    weights, optimiser, average and step count belong together.
 
     Args:
         path: of the checkpoint.
@@ -37,10 +37,11 @@ class Checkpoints(L.Callback):
         self.path, self.every = path, every
         self.stop = False
         self._saved_at = 0
-        self._handler: Any = None
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._taken = self._terminated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save before the first step, and take over Ctrl-C."""
+        """Save before the first step, and take over Ctrl-C and SIGTERM."""
         if trainer.is_global_zero:
             for litter in self.path.parent.glob(
                 f".{self.path.stem}.*.tmp*"
@@ -50,29 +51,37 @@ class Checkpoints(L.Callback):
             trainer, pl_module, keep=False
         )  # of the step that it was read at, if from a damaged one's predecessor
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+            self._taken = True
+            for number in self._before:
+                signal.signal(number, self._ask_to_stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save every so many steps, and stop after Ctrl-C: on all ranks after the same step."""
+        """Save every so many steps, and stop after a signal: on all ranks after the same step."""
         self.stop = current().any(self.stop)
         if self.stop or trainer.global_step % self.every == 0:
             self._save(trainer, pl_module)
         if self.stop:
-            raise KeyboardInterrupt
+            raise self.interruption()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end."""
         self._save(trainer, pl_module)
 
     def restore(self) -> None:
-        """Give Ctrl-C back to whom it belonged."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        """Give the signals back to whom they belonged before the training."""
+        for number, handler in self._before.items() if self._taken else ():
+            if handler is not None:  # not of Python's
+                signal.signal(number, handler)
+        self._taken = False
+
+    def interruption(self) -> KeyboardInterrupt:
+        """Return what the signal is answered with."""
+        return Terminated() if self._terminated else KeyboardInterrupt()
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
-        if self.stop:  # a second Ctrl-C does not wait for the step
-            raise KeyboardInterrupt
+        self._terminated = number == signal.SIGTERM
+        if self.stop:  # a second signal does not wait for the step
+            raise self.interruption()
         self.stop = True
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule, *, keep: bool = True) -> None:

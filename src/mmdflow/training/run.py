@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from mmdflow import _run_folder
 from mmdflow.distributed import Ranks, current
-from mmdflow.distributed.ranks import is_loss
-from mmdflow.errors import DivergedError, InputError, RankLostError, reason
+from mmdflow.distributed.ranks import is_loss, loss_reason
+from mmdflow.errors import DivergedError, InputError, RankLostError, Terminated, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, StepProgress
 from mmdflow.training.checkpoint import ReadAlready, checkpoint_path, read_checkpoint
@@ -71,7 +71,7 @@ def fit(
         progress: show a bar.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written; `Terminated`, which is one, after SIGTERM.
         DivergedError: when the loss or the weights become non-finite; the last good checkpoint stays.
         InputError: when the checkpoint is damaged or does not fit the model, or there are seconds to stop by on several ranks.
         RankLostError: when another rank ends; the last checkpoint stays.
@@ -117,10 +117,10 @@ def fit(
             warnings.filterwarnings("ignore", module="lightning.*")
             trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
     except SIGTERMException:  # a SystemExit, too
-        raise RankLostError(f"stopped by SIGTERM at step {trainer.global_step}; {_kept(folder)}") from None
+        raise Terminated from None
     except SystemExit:  # Lightning answers Ctrl-C with exit(1), after it has called the callbacks
         if trainer.interrupted:
-            raise KeyboardInterrupt from None
+            raise checkpoints.interruption() from None
         raise
     except DivergedError as error:
         raise DivergedError(
@@ -131,16 +131,13 @@ def fit(
         if not is_loss(error):
             raise
         raise RankLostError(
-            f"another process of this run ended, or hangs, at step {trainer.global_step}; {_kept(folder)}"
+            f"another process of this run ended, or hangs, at step {trainer.global_step} ({loss_reason(error)}); "
+            f"the last checkpoint stays in {checkpoint_path(folder)}"
         ) from error
     finally:
         torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
         checkpoints.restore()
     return module
-
-
-def _kept(folder: Path) -> str:
-    return f"the last checkpoint stays in {checkpoint_path(folder)}"
 
 
 def _devices(ranks: Ranks) -> dict[str, Any]:
