@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmdflow import InputError
-from mmdflow._files import litter, new_file, new_folder, write_json
-from mmdflow._lock import locked
+from mmdflow import MMD, InputError, flow
+from mmdflow._files import aside_of, litter, new_file, new_folder, write_json
+from mmdflow._lock import check_held, locked
 from tests.test_training import RECIPE, assert_same, train, weights, with_training
 
 pytest.importorskip("lightning")
@@ -255,3 +255,77 @@ def test_errors_of_the_block_itself_pass(tmp_path):
         raise InputError("mine")
     write_json(tmp_path / "c.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_a_lock_whose_folder_was_replaced_is_not_taken_from_its_new_owner(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder):
+        check_held(folder)
+        shutil.rmtree(folder)
+        with pytest.raises(InputError, match="run: removed or replaced while it was in use; nothing more is written"):
+            check_held(folder)
+        folder.mkdir()
+        with locked(folder):
+            check_held(folder)
+        (folder / ".lock").write_text("of another")
+    assert (folder / ".lock").read_text() == "of another"
+    check_held(folder)  # not held: another's business
+
+
+def test_a_run_whose_folder_is_removed_ends_and_makes_no_new_one(tmp_path):
+    folder = tmp_path / "run"
+    recipe = with_training(max_steps=12)
+    run.open_run(recipe, folder)
+    removed = iter([False] * 4 + [True])
+
+    def clock():
+        if next(removed, False):
+            shutil.rmtree(folder)
+        return 0.0
+
+    with pytest.raises(InputError, match=r"run: removed or replaced while it was in use") as caught:
+        run.train(recipe, folder, progress=False, clock=clock)
+    assert "\n" not in str(caught.value)
+    assert not folder.exists()
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_when_the_file_is_written(tmp_path, caplog):
+    file = tmp_path / "a.json"
+    mine = aside_of(file).name
+    dead = mine.replace(str(os.getpid()), "999999999")
+    kept = [mine.replace("a.", "b."), ".a.999999999-00000000.tmp.json", ".a.999999999.tmp.json", "a.json.bak"]
+    for name in (dead, *kept):
+        (tmp_path / name).write_text("half")
+    with caplog.at_level(logging.WARNING):
+        write_json(file, 1)
+    assert f"{tmp_path / dead}: left by a process that was killed; removed" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *kept}
+
+
+def test_an_interrupt_between_the_renames_of_a_folder_puts_the_old_one_back(tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "x").write_text("before")
+    replace, calls = os.replace, iter(range(9))
+
+    def interrupted(*names):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "p", overwrite=True) as aside:
+        (aside / "x").write_text("after")
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+    assert (tmp_path / "p" / "x").read_text() == "before"
+
+
+def test_the_snapshots_of_a_killed_flow_are_named_and_stay(tmp_path, caplog):
+    file = tmp_path / "moves.npy"
+    left = tmp_path / aside_of(file).name.replace(str(os.getpid()), "999999999")
+    np.save(left, np.zeros(3))
+    with caplog.at_level(logging.WARNING):
+        flow(MMD([[1.0]]), [[0.0]], num_steps=2, save_every=1, snapshots=file)
+    assert f"{left}: the snapshots of a flow that was killed; numpy reads it" in caplog.text
+    assert left.exists()
+    assert np.load(file).shape == (3, 1, 1)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmdflow.errors import InputError, reason
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -45,9 +51,15 @@ def reading(path: str | Path, complaint: str = "not readable", *, missing: str =
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes `path`'s place when the block ends well, else it is removed."""
+    """Yield a path beside `path` to write to; it takes `path`'s place when the block ends well, else it is removed.
+
+    What a process of this machine left that was killed while it wrote the same file is removed first, with a warning.
+    """
     path = Path(path)
     make_folder(path.parent)
+    for left in abandoned(path):
+        log.warning("%s: left by a process that was killed; removed", left)
+        left.unlink(missing_ok=True)
     aside = aside_of(path)
     try:
         with writing(path):
@@ -60,7 +72,18 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 def aside_of(path: Path) -> Path:
     """Return where this process writes a file before it takes its place."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    return path.with_name(f".{path.stem}.{os.getpid()}-{_machine()}.tmp{path.suffix}")
+
+
+def abandoned(path: Path) -> list[Path]:
+    """Return what processes of this machine left beside a file that were killed while they wrote it."""
+    files = path.parent.glob(f".{glob.escape(path.stem)}.*-{_machine()}.tmp{glob.escape(path.suffix)}")
+    return [file for file in litter(path.parent, [path.name]) if file in set(files)]
+
+
+def _machine() -> str:
+    """Return eight letters for this machine: processes of others cannot be seen to live."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 @contextmanager
@@ -84,7 +107,11 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             if path.exists():
                 old = aside.with_name(aside.name + ".old")
                 os.replace(path, old)
-                os.replace(aside, path)
+                try:
+                    os.replace(aside, path)
+                except BaseException:  # Ctrl-C, too
+                    os.replace(old, path)
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(aside, path)
@@ -109,8 +136,9 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({why})") from error
 
 
-#: Names of what a killed process leaves: .NAME.XXXXXXXX of new folders, .old behind it of replaced ones, .STEM.PID.tmp.SUFFIX.
-_LITTER = re.compile(r"\.(.+?)\.(?:[a-z0-9_]{8}(?:\.old)?|(\d+)\.tmp(?:\.\w+)?)")
+#: Names of what a killed process leaves: .NAME.XXXXXXXX of new folders, .old behind it of replaced ones, and of files
+#: .STEM.PID-MACHINE.tmp.SUFFIX.
+_LITTER = re.compile(r"\.(.+?)\.(?:[a-z0-9_]{8}(?:\.old)?|(\d+)(?:-[0-9a-f]{8})?\.tmp(?:\.\w+)?)")
 
 
 def litter(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -18,6 +18,9 @@ from mmdflow.errors import InputError
 
 log = logging.getLogger(__name__)
 
+#: The locks that this process holds: folder -> handle.
+_held: dict[Path, int] = {}
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -37,10 +40,31 @@ def locked(folder: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
         os.write(handle, json.dumps(_myself()).encode())
+        _held[folder] = handle
         yield
     finally:
-        file.unlink(missing_ok=True)  # before it is let go: who opens it later makes another
+        _held.pop(folder, None)
+        if _same(handle, file):
+            file.unlink()  # before it is let go: who opens it later makes another
         os.close(handle)
+
+
+def check_held(folder: Path) -> None:
+    """Check that a folder which this process holds is still the one that it took; others pass.
+
+    Raises:
+        InputError: where it was removed, perhaps with another in its place.
+    """
+    if folder in _held and not _same(_held[folder], folder / LOCK):
+        raise InputError(f"{folder}: removed or replaced while it was in use; nothing more is written there")
+
+
+def _same(handle: int, file: Path) -> bool:
+    """Whether an open file is the one of a name."""
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except OSError:
+        return False
 
 
 def _taken(file: Path) -> int:
@@ -60,11 +84,8 @@ def _taken(file: Path) -> int:
             ) from None
         except OSError as error:
             log.warning("%s: no lock on this file system (%s); let no other process train there", file, error.strerror)
-        try:
-            if os.path.samestat(os.fstat(handle), file.stat()):
-                return handle
-        except FileNotFoundError:
-            pass
+        if _same(handle, file):
+            return handle
         os.close(handle)  # its owner has removed it between our opening and locking it
 
 

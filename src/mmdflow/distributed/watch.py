@@ -161,7 +161,9 @@ def _key(rank: int) -> str:
 
 def connections() -> dict[int, int]:
     """Return the sockets of this process: handle -> inode, which tells whether the handle is still the same one's."""
-    found = {}
+    found: dict[int, int] = {}
+    if not os.path.isdir("/dev/fd"):  # Windows
+        return found
     for name in os.listdir("/dev/fd"):
         with contextlib.suppress(OSError):
             status = os.fstat(int(name))

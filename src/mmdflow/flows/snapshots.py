@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow._files import aside_of, make_folder, writing
+from mmdflow._files import abandoned, aside_of, make_folder, writing
 from mmdflow.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 class Memory:
@@ -42,9 +46,9 @@ class Snapshots:
     """Snapshots that go to a .npy file, [S, n, *event]: a flow of a million particles then holds one copy of them.
 
     ``numpy.load(path, mmap_mode="r")`` reads any snapshot without the others; the `trajectory` of the flow's result is such a
-    map. The file is written aside, `.NAME.PID.tmp.npy`, and takes its name when the flow ends. It holds whole snapshots at every
-    moment: after Ctrl-C, an error or a full disk it takes its name with those that were made until then, and after a kill numpy
-    reads the file aside.
+    map. The file is written aside, `.NAME.PID-MACHINE.tmp.npy`, and takes its name when the flow ends. It holds whole snapshots
+    at every moment: after Ctrl-C, an error or a full disk it takes its name with those that were made until then, and after a
+    kill numpy reads the file aside, which the next flow names in a warning and leaves.
 
     Args:
         path: of the file, which must end in .npy.
@@ -77,6 +81,10 @@ class Snapshots:
         if self.path.exists() and not (self.overwrite and self.path.is_file()):
             raise InputError(f"{self.path}: is there already; Snapshots(path, overwrite=True) replaces it")
         make_folder(self.path.parent)
+        for left in abandoned(self.path):
+            log.warning(
+                "%s: the snapshots of a flow that was killed; numpy reads it, remove it when it is not needed", left
+            )
         self._count = 0
         with writing(self.path):
             self._file = aside_of(self.path).open("wb")
@@ -86,7 +94,8 @@ class Snapshots:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
-        self._file.close()
+        with writing(self.path), suppress(OSError) if error is not None else nullcontext():
+            self._file.close()  # writes again what did not fit
         self._file = None
         if self._count:
             os.replace(aside_of(self.path), self.path)

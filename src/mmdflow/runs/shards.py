@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,20 +97,28 @@ def sample_shards(
     """
     _open(folder, plan, pipeline, settings)
     missing = [i for i, name in enumerate(plan.files) if not (folder / name).exists()]
-    bar = _Bar(folder, plan, shown=progress and ranks.first)
-    for file in missing[ranks.rank :: ranks.size]:
-        parts = []
-        for run, size in plan.runs(file):
-            parts.append(pipeline(size, generator=plan.noise(run), **settings).particles.cpu())
-            bar.update()
-        with new_file(folder / plan.files[file]) as aside:
-            np.save(aside, torch.cat(parts).numpy())
-    bar.update()
-    while ranks.first and not bar.done:
-        check_others()
-        time.sleep(0.5)
+    with closing(_Bar(folder, plan, shown=progress and ranks.first)) as bar:
+        for file in missing[ranks.rank :: ranks.size]:
+            parts = []
+            for run, size in plan.runs(file):
+                parts.append(pipeline(size, generator=plan.noise(run), **settings).particles.cpu())
+                bar.update()
+            _check_there(folder)
+            with new_file(folder / plan.files[file]) as aside:
+                np.save(aside, torch.cat(parts).numpy())
         bar.update()
-    bar.close()
+        while ranks.first and not bar.done:
+            check_others()
+            _check_there(folder)
+            if ranks.size == 1:
+                raise InputError(f"{folder}: files were removed while it was in use; the same command makes them again")
+            time.sleep(0.5)
+            bar.update()
+
+
+def _check_there(folder: Path) -> None:
+    if not is_shards(folder):
+        raise InputError(f"{folder}: removed while it was in use; the same command makes it again")
 
 
 def is_shards(path: str | Path) -> bool:

@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ import mmdflow
 from mmdflow import _checks, _run_folder, plots
 from mmdflow._amx import spare_amx
 from mmdflow._files import commit, in_use, litter, make_folder, new_file, read_json, remove, write_json
-from mmdflow._lock import locked
+from mmdflow._lock import check_held, locked
 from mmdflow._tensors import out_of_memory
 from mmdflow.data import HUB, DataSet
 from mmdflow.distributed import Ranks, current
@@ -202,16 +202,28 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     if _finished(recipe, folder):
+        _tidy(folder)
         return load_pipeline(folder / _run_folder.PIPELINE)
     if not current().first:
         return _train(recipe, folder, progress=False, clock=clock)
     with locked(make_folder(folder)):
         if _finished(recipe, folder):  # by now
             return load_pipeline(folder / _run_folder.PIPELINE)
-        for path in litter(folder, _run_folder.FILES):
-            log.warning("%s: left by a process that was killed; removed", path)
-            remove(path)
+        _remove_litter(folder)
         return _train(recipe, folder, progress=progress, clock=clock)
+
+
+def _remove_litter(folder: Path) -> None:
+    for path in litter(folder, _run_folder.FILES):
+        log.warning("%s: left by a process that was killed; removed", path)
+        remove(path)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed process left in a finished run; where another works in it, or it cannot be written, it stays."""
+    if (folder / _run_folder.LOCK).exists() or litter(folder, _run_folder.FILES):
+        with suppress(InputError), locked(folder):
+            _remove_litter(folder)
 
 
 def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], float]) -> Pipeline:
@@ -255,6 +267,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     with _alone(learned, ranks):
         pipeline = system.pipeline(trained).to("cpu")
     if ranks.first:
+        check_held(folder)
         pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
         _draw_curves(folder)
     return pipeline

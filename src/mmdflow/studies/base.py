@@ -131,8 +131,8 @@ def reproduce(
         report["table"] = outcome.table
         with new_file(folder / f"{name}.md") as aside:
             aside.write_text(_page(report))
-    write_json(folder / f"{name}.json", report)
     plots.save_picture(plots.draw(outcome.draw), folder / f"{name}.png")
+    write_json(folder / f"{name}.json", report)  # last: where it is, the others are
     return report
 
 

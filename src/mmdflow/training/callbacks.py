@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from mmdflow._checks import all_finite
 from mmdflow._files import new_file
+from mmdflow._lock import check_held
 from mmdflow.distributed import current
-from mmdflow.errors import DivergedError, Terminated
+from mmdflow.errors import DivergedError, InputError, Terminated
 from mmdflow.training.checkpoint import previous_path
 from mmdflow.training.module import LossModule
 
@@ -67,6 +68,13 @@ class Checkpoints(L.Callback):
         """Save the end."""
         self._save(trainer, pl_module)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the logs as they are where the folder is gone: what they still hold would make a new one."""
+        try:
+            check_held(self.path.parent.parent)
+        except InputError:
+            trainer.loggers = []
+
     def restore(self) -> None:
         """Give the signals back to whom they belonged before the training."""
         for number, handler in self._before.items() if self._taken else ():
@@ -90,11 +98,24 @@ class Checkpoints(L.Callback):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self.path)  # rank 0 alone writes, and waits for the others
             return
+        check_held(self.path.parent.parent)
+        for logger in trainer.loggers:
+            logger.save()
         with new_file(self.path) as aside:
             trainer.save_checkpoint(aside)
             if keep and trainer.global_step > self._saved_at and self.path.exists():
                 os.replace(self.path, previous_path(self.path))  # a kill here leaves this one, which is read then
         self._saved_at = trainer.global_step
+
+
+class Logs(L.Callback):
+    """Write what a step logged before its checkpoint is written, so that no kill leaves a gap."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Write a row where one is due."""
+        if isinstance(pl_module, LossModule) and trainer.global_step % pl_module.log_every == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(dict(trainer.callback_metrics), step=trainer.global_step - 1)
 
 
 class StepProgress(L.Callback):

@@ -106,8 +106,8 @@ class LossModule(L.LightningModule):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bfloat16"):
             terms: Terms = self.loss(batch, generator)
         terms.check_finite()
-        if (step + 1) % self.log_every == 0:  # when the trainer writes
-            self.log_dict(terms.scalars(), prog_bar=True)
+        if (step + 1) % self.log_every == 0:
+            self.log_dict(terms.scalars(), prog_bar=True, logger=False)  # `Logs` writes them
         return terms.total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

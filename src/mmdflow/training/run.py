@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import logging
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmdflow import _run_folder
+from mmdflow._lock import check_held
 from mmdflow.distributed import Ranks, current
 from mmdflow.distributed.ranks import is_loss, loss_reason
 from mmdflow.errors import DivergedError, InputError, RankLostError, Terminated, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
-from mmdflow.training.callbacks import Checkpoints, StepProgress
+from mmdflow.training.callbacks import Checkpoints, Logs, StepProgress
 from mmdflow.training.checkpoint import ReadAlready, checkpoint_path, read_checkpoint
 from mmdflow.training.module import LossModule
+
+#: Errors of a disk that is full, or may not be written.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def read_log(folder: Path) -> dict[str, dict[int, float]]:
@@ -97,12 +104,12 @@ def fit(
         max_epochs=-1,
         gradient_clip_val=loop.gradient_clip,
         callbacks=[
+            Logs(),
             checkpoints,
             *([StepProgress(loop.max_steps, loop.max_seconds)] if progress and ranks.first else []),
             *callbacks,
         ],
         logger=_loggers(folder, start, ranks),
-        log_every_n_steps=module.log_every,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -113,7 +120,7 @@ def fit(
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     try:
-        with warnings.catch_warnings(), module.threads.training():
+        with warnings.catch_warnings(), module.threads.training(), _said_once():
             warnings.filterwarnings("ignore", module="lightning.*")
             trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
     except SIGTERMException:  # a SystemExit, too
@@ -127,6 +134,14 @@ def fit(
             f"step {trainer.global_step}: {error}; lower training.step_size. "
             f"The last good checkpoint stays in {checkpoint_path(folder)}"
         ) from error
+    except OSError as error:  # of the logs, or of the data
+        check_held(folder)
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise InputError(
+            f"{folder}: cannot be written at step {trainer.global_step} ({error.strerror or error}); the last checkpoint stays "
+            f"in {checkpoint_path(folder)}"
+        ) from error
     except RuntimeError as error:
         if not is_loss(error):
             raise
@@ -138,6 +153,22 @@ def fit(
         torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
         checkpoints.restore()
     return module
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Keep the thread of a log's writer from printing the error of a full disk, which it gives to this thread as well."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _devices(ranks: Ranks) -> dict[str, Any]:
