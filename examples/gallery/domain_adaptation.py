@@ -7,7 +7,6 @@ python examples/gallery/domain_adaptation.py
 """
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -33,7 +32,7 @@ def main(output: str = "domain_adaptation.webp", num_steps: int = 200) -> None:
     scores = {"bad camera": classifier.score(source, hidden), "adapted": classifier.score(adapted, hidden)}
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, (title, rows) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        axes.imshow(image_grid(1 - 2 * torch.from_numpy(rows[:36]).reshape(-1, 1, 8, 8)), cmap="gray")
+        axes.imshow(image_grid(1 - 2 * rows[:36].reshape(-1, 1, 8, 8)), cmap="gray")
         axes.set_title(title + (f": {scores[title]:.1%} correct" if title in scores else ""))
         axes.set_axis_off()
         print(title, f"{scores[title]:.1%} classified correctly" if title in scores else "")

@@ -24,7 +24,7 @@ def main(output: str = "inpainting.png", num_digits: int = 8, num_ways: int = 5)
     print("known pixels came back as they were:", np.array_equal(completed[:, :, :4], known[:, :, :4]))
 
     ways = completed.reshape(num_digits, num_ways, 1, 8, 8).swapaxes(0, 1).reshape(-1, 1, 8, 8)
-    shown = torch.from_numpy(-np.concatenate([held_out, np.where(mask, held_out, 0), ways]))
+    shown = -np.concatenate([held_out, np.where(mask, held_out, 0), ways])
     grid = image_grid(shown, columns=num_digits)
     names = ["digit", "known", *[f"way {i + 1}" for i in range(num_ways)]]
     figure = Figure(figsize=(5.5, 5), layout="constrained")

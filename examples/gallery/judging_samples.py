@@ -3,7 +3,6 @@
 python examples/gallery/judging_samples.py
 """
 
-import torch
 from matplotlib.figure import Figure
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
@@ -32,7 +31,7 @@ def main(output: str = "judging_samples.webp", num_samples: int = 350) -> None:
         lines = f"p = {outcome.p_value:.3f}, nearly copies {copying:.0%}"
         lines += f"\nprecision {scores.precision:.2f}, recall {scores.recall:.2f}"
         print(f"{title}: {lines}".replace("\n", ", "))
-        axes.imshow(image_grid(-torch.from_numpy(x[:36]).reshape(-1, 1, 8, 8)), cmap="gray")
+        axes.imshow(image_grid(-x[:36].reshape(-1, 1, 8, 8)), cmap="gray")
         axes.set_title(f"{title}\n{lines}", fontsize=8)
         axes.set_axis_off()
     figure.savefig(output, dpi=80, bbox_inches="tight")
