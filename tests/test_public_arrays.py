@@ -76,7 +76,7 @@ INNER = {
     "what makes tensors of arrays": ["*.check"],
     "what a divergence's __call__ calls": [f"{name}.forward" for name in DIVERGENCES],
     "results, made of what a function returns": [
-        *("FlowResult.__init__", "FitResult.__init__", "DivergedError.__init__", "SamplingMonitor.__init__"),
+        *("FlowResult.__init__", "FitResult.__init__", "DivergedError.__init__"),
         *("Moments.__init__", "DataSet.__init__", "ImageSet.*", "Rows.*", "Snapshots.*"),
     ],
     "protocols": ["VelocityField.velocity", "Witness.*"],
