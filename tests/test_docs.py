@@ -34,6 +34,7 @@ PLAIN = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+    *sorted((ROOT / "docs" / "baselines").glob("*.md")),
     *(ROOT / "docs" / "lab" / f"{name}.md" for name in ("comparison", "digits", "index", "names")),
 ]
 
