@@ -68,6 +68,7 @@ web-test: install
 # 100 000 damaged files over every reader: refused in one line or read, and no other content where a checksum can tell
 faults: dev
 	$(BIN)/python -W ignore -m tests.faults.readers 100000
+	$(BIN)/python -W ignore -m tests.faults.kills
 
 reproduce: dev
 	MMDFLOW_REPRODUCE=1 $(BIN)/python -m pytest -m slow -s

@@ -216,11 +216,11 @@ def campaign_of(rounds: int = 1, seed: int = 0) -> int:
     shrink()
     table: dict[str, Counter[str]] = defaultdict(Counter)
     faults: list[str] = []
-    start = time.time()
-    cases = [(n, w, i) for i in range(max(WAYS.values())) for w, count in WAYS.items() if i < count for n in WORKS]
+    start, of = time.time(), commit()
+    cases = [(name, way, i) for way, count in WAYS.items() for i in range(count) for name in WORKS]
     with tempfile.TemporaryDirectory() as base:
         campaign = Campaign(Path(base).resolve())
-        for name, way, number in [(n, w, i + turn * 10) for turn in range(rounds) for n, w, i in cases]:
+        for name, way, number in [(*case, 10 * turn + i) for turn in range(rounds) for *case, i in cases]:
             wrong = campaign.case(name, way, f"{name}, {way}, {seed} {number}")
             kinds = {line.partition(":")[0] for line in wrong}
             table[name].update(["tried", way, *(kinds or ["clean"])])
@@ -228,7 +228,7 @@ def campaign_of(rounds: int = 1, seed: int = 0) -> int:
             print(f"{name}, {way}, {seed} {number}: {'; '.join(wrong) or 'clean'}", flush=True)
             report = {
                 "command": f"python -m tests.faults.kills {rounds} {seed}",
-                "commit": commit(),
+                "commit": of,
                 "seconds": round(time.time() - start),
                 "rows": {name: dict(table[name]) for name in WORKS if name in table},
                 "faults": faults,

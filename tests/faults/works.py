@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,7 @@ from mmdflow.training import read_log
 SMALL = [
     "--training.max_steps=12",
     "--training.checkpoint_every=3",
-    "--training.sample_every=5",
+    "--training.sample_every=9",
     "--training.log_every=1",
     "--training.events_per_level=8",
     "--features.width=8",
@@ -174,8 +175,12 @@ WORKS = {
 }
 
 
-def shrink() -> None:
-    """Make what the commands do small, in this process: files of 20 samples, few judged points, a short study."""
+def shrink(setting: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Make what the commands do small, in this process: files of 20 samples, few judged points, a short study.
+
+    Args:
+        setting: sets an attribute; a test's is undone at its end.
+    """
     from mmdflow import studies
     from mmdflow.evaluation import models
     from mmdflow.runs import shards
@@ -186,11 +191,7 @@ def shrink() -> None:
         whole = judged(spec)
         return dataclasses.replace(whole, train=whole.train[:500], test=whole.test[:200])
 
-    models.judged_data = few
-    shards.PER_FILE = 20
-    studies.module("mode-seeking").SCALES["small"] = {
-        "num_points": 30,
-        "grid": 5,
-        "num_steps": 20,
-        "regularizations": (1e-2, 1e4),
-    }
+    tiny = {"num_points": 30, "grid": 5, "num_steps": 20, "regularizations": (1e-2, 1e4)}
+    setting(models, "judged_data", few)
+    setting(shards, "PER_FILE", 20)
+    setting(studies.module("mode-seeking"), "SCALES", {"small": tiny})

@@ -115,7 +115,12 @@ class Logs(L.Callback):
         """Write a row where one is due."""
         if isinstance(pl_module, LossModule) and trainer.global_step % pl_module.log_every == 0:
             for logger in trainer.loggers:
-                logger.log_metrics(dict(trainer.callback_metrics), step=trainer.global_step - 1)
+                try:
+                    logger.log_metrics(dict(trainer.callback_metrics), step=trainer.global_step - 1)
+                except ValueError as error:  # TensorBoard's for whatever its writer raises
+                    if isinstance(error.__cause__, OSError):
+                        raise error.__cause__ from None
+                    raise
 
 
 class StepProgress(L.Callback):
