@@ -44,11 +44,17 @@ class Pairing:
     def check(self, points: PenaltyPoints) -> None:
         """Raise InputError for penalty points that it cannot work with."""
 
+    def samples(
+        self, clean: Float[Tensor, "L n *event"], noisy: Float[Tensor, "L n *event"]
+    ) -> tuple[Float[Tensor, "L m *event"], Float[Tensor, "L m *event"]]:
+        """Return the clean and the noisy sample of every level, made of its events."""
+        raise NotImplementedError
+
     def batch(
         self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
     ) -> NoisedBatch:
         """Return the events of a step, with the two samples of each level."""
-        raise NotImplementedError
+        return NoisedBatch(clean, noisy, levels, *self.samples(_by_level(clean, levels), _by_level(noisy, levels)))
 
     def features(
         self,
@@ -80,12 +86,10 @@ class Disjoint(Pairing):
     name = "disjoint"
     same_events = False
 
-    def batch(
-        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
-    ) -> NoisedBatch:
-        """Return the events with the first half of each level as clean sample, the second as noisy one."""
-        half = len(clean) // len(levels) // 2
-        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels)[:, :half], _by_level(noisy, levels)[:, half:])
+    def samples(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first half of each level's events clean, the second noised."""
+        half = clean.shape[1] // 2
+        return clean[:, :half], noisy[:, half:]
 
 
 class Paired(Pairing):
@@ -94,11 +98,9 @@ class Paired(Pairing):
     name = "paired"
     same_events = True
 
-    def batch(
-        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
-    ) -> NoisedBatch:
-        """Return the events, all of which are in both samples."""
-        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels), _by_level(noisy, levels))
+    def samples(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all events twice."""
+        return clean, noisy
 
 
 class Shared(Pairing):
@@ -113,11 +115,9 @@ class Shared(Pairing):
         if not points.holds_noisy:
             raise InputError(f"pairing = 'shared' with penalty_points = {points.name!r}: must be 'path'")
 
-    def batch(
-        self, clean: Float[Tensor, "B *event"], noisy: Float[Tensor, "B *event"], levels: Float[Tensor, " L"]
-    ) -> NoisedBatch:
-        """Return the events, every other of which is in both samples."""
-        return NoisedBatch(clean, noisy, levels, _by_level(clean, levels)[:, ::2], _by_level(noisy, levels)[:, ::2])
+    def samples(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return every other event twice."""
+        return clean[:, ::2], noisy[:, ::2]
 
     def features(
         self,
