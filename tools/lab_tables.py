@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdflow.evaluation.figures import read_report
+from mmdflow.studies._tables import markdown
 from mmdflow.studies.compare import page as page_of, shown_number
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,18 @@ def equal(suite: str) -> str:
             f"Held-out data have {held_out}. `results/equal-{suite}.json`.*",
         ]
     )
+
+
+def trials() -> str:
+    """Return the trials of one-step generators, with the distances of as many held-out images."""
+    report = read_report(ROOT / "results" / "one-step-trials.json")
+    keys = ("frechet_distance", "report_distance", "random_distance", "precision", "recall", "nearest_distance")
+    head = ["row", "steps", *(f"`{key}`" for key in keys)]
+    lines = [[row["row"], row["steps"], *(f"{row[key]:.3g}" for key in keys)] for row in report["rows"]]
+    lines.append(["held-out images", "-", *(f"{report['reference'][f'{key}_reference']:.3g}" for key in keys)])
+    how = f"*`{report['command']}`, commit {report['commit']}: CPU seconds, seed {report['seed']}."
+    how += " `results/one-step-trials.json`.*"
+    return "\n\n".join([markdown(head, lines), how])
 
 
 def walk() -> str:
@@ -200,6 +213,10 @@ TABLES = {
     "lab/images.md": {
         "equal": lambda: equal("mnist"),
         "walk": walk,
+    },
+    "lab/one-step.md": {
+        "equal": lambda: equal("one-step-mnist"),
+        "trials": trials,
     },
     "dmmd.md": {"cost": cost},
     "lab/fast-sums.md": {"growth": growth, "before": solvers_before},
