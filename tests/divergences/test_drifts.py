@@ -139,6 +139,18 @@ def test_a_pass_over_the_pairs_gives_the_sum_and_the_gradient_of_the_companion(m
         torch.testing.assert_close(slope, ops.kernel_sum_grad(companion, x, y, weights), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("d", "exact", "quick"), [(20, 2, 0), (2, 0, 2)])
+@pytest.mark.parametrize("kernel", [Laplace(0.8), Gaussian(0.7)])
+def test_a_tolerance_leaves_a_drift_its_two_passes(kernel, d, exact, quick):
+    """One over the pairs with the data and one over the particles' own, exact or not, as `mmdflow flow` and estimators run."""
+    x, y = clouds(2500, 2500, d)
+    drift = Drift(y, kernel, normalization="mean-shift")
+    with ops.within("auto") as report:
+        velocity = drift.velocity(x)
+    assert (report.exact, report.quick) == (exact, quick), report
+    torch.testing.assert_close(velocity, drift.velocity(x), rtol=1e-3, atol=1e-4)
+
+
 def test_batch_form_is_the_loop():
     x, y = clouds(4, 5, 2)
     tau = 0.8

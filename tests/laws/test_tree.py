@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from mmdflow import MMD, Gaussian, InverseMultiquadric, Laplace, Matern, RationalQuadratic, Riesz, flow, ops
-from mmdflow.kernels.profiles import Decay, Exponential, Power
+from mmdflow.kernels.profiles import Decay, Exponential, Power, Term
 from mmdflow.ops import chebyshev, fast, reference, tree
 from mmdflow.ops.tree import Tree
 
@@ -42,11 +42,11 @@ def _small(monkeypatch):
     monkeypatch.setattr(ops.dispatch, "SMALL", 0)
 
 
-def by_tree(kernel, x, y, weights, degree, single=False):
+def by_tree(kernel, x, y, weights, degree, single=False, together=False):
     term, of = kernel.compiled_term(x.shape[1], x.dtype), Tree.over(x, y, degree)
     value, slope = torch.zeros(len(x), dtype=torch.float64), torch.zeros(x.shape, dtype=torch.float64)
-    for totals in ((value, None), (None, slope)):
-        of.sums((term.profile, term.steepness), weights, *totals, single=single)
+    for totals in [(value, slope)] if together else [(value, None), (None, slope)]:
+        of.sums(term, weights, *totals, single=single)
     return value * term.value_factor, slope * term.slope_factor
 
 
@@ -97,7 +97,7 @@ def test_every_pair_of_points_meets_once(dim, generator):
     x, y = heap(130, dim, generator), heap(170, dim, generator)
     weights = torch.randint(1, 9, (170,), generator=generator).double()
     value = torch.zeros(130, dtype=torch.float64)
-    Tree.over(x, y, 1).sums((CONSTANT[dim], 1.0), weights, value, None)
+    Tree.over(x, y, 1).sums(Term(CONSTANT[dim], 1.0, 1.0), weights, value, None)
     torch.testing.assert_close(value, weights.sum().expand(130), rtol=1e-12, atol=0)
 
 
@@ -152,6 +152,29 @@ def test_any_sums_keep_the_tolerance(data):
     assert report.quick + report.exact == 2
     for result, truth in zip(results, exact(kernel, z, points, weights), strict=True):
         assert float((result - truth).norm()) <= 2 * tolerance * float(truth.norm()) + 1e-280
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("name", ["laplace", "matern32", "gaussian"])
+def test_one_tree_or_grid_gives_the_sum_and_the_gradient_of_the_companion(dim, name, generator):
+    """What a drift takes: the companion's gradient is not that of the kernel, so that trees hold an expansion of each."""
+    x, y = heap(150, dim, generator), heap(180, dim, generator) + 0.2
+    weights, kernel = torch.rand(180, generator=generator, dtype=torch.float64), KERNELS[name](0.7)
+    with ops.backend("fast", tolerance=1e-4) as report:
+        results = ops.sum_and_grad(kernel, kernel.companion(), x, y, weights)
+    assert (report.quick, report.exact) == (1, 0), report
+    truth = exact(kernel, x, y, weights)[0], exact(kernel.companion(), x, y, weights)[1]
+    for result, true in zip(results, truth, strict=True):
+        assert error(result, true) < 1e-4
+    assert error(exact(kernel, x, y, weights)[1], truth[1]) > 0.1 or name == "gaussian"
+
+
+@pytest.mark.parametrize("name", ["laplace", "riesz(3/2)"])
+def test_values_and_slopes_of_one_kernel_share_a_tree(name, generator):
+    x, y, kernel = heap(150, 2, generator), heap(180, 2, generator), KERNELS[name](0.7)
+    weights = torch.rand(180, generator=generator, dtype=torch.float64)
+    apart, together = by_tree(kernel, x, y, weights, 6), by_tree(kernel, x, y, weights, 6, together=True)
+    torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
 
 
 STRESS = {

@@ -60,20 +60,34 @@ Swept: TypeAlias = Decay | Distance
 
 
 class Term(NamedTuple):
-    """A profile and the factors that make it a kernel."""
+    """A profile and the factors that make it a kernel.
+
+    Attributes:
+        profile: value and slope.
+        value_factor: of the value.
+        slope_factor: of the slope.
+        other: the term of the kernel that the slope is of, where the value is of another one (`ops.joint`).
+    """
 
     profile: Profile
     value_factor: float
     slope_factor: float
+    other: Term | None = None
+
+    @property
+    def potential(self) -> Profile:
+        """The profile whose value has the slope in its gradient."""
+        return self.profile if self.other is None else self.other.profile
 
     @property
     def steepness(self) -> float:
-        """The gradient of value(|x - y|^2) is that times slope(|x - y|^2) (x - y)."""
-        return self.slope_factor / self.value_factor
+        """The gradient of the potential's value(|x - y|^2) is that times slope(|x - y|^2) (x - y)."""
+        return self.slope_factor / self.value_factor if self.other is None else self.other.steepness
 
     def fits(self, dtype: torch.dtype) -> bool:
         """Return whether all numbers are in the range of the type."""
-        return all(abs(number) <= torch.finfo(dtype).max for number in (*self.profile, *self[1:]))
+        numbers = (*self.profile, self.value_factor, self.slope_factor)
+        return all(abs(number) <= torch.finfo(dtype).max for number in numbers)
 
 
 def evaluate(term: Term, r2: Tensor) -> tuple[Tensor, Tensor]:

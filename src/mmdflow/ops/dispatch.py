@@ -229,11 +229,6 @@ def tangent_sum_grad(
     return total.mul_(-term.slope_factor).to(z.dtype).reshape(z.shape)
 
 
-def is_fast() -> bool:
-    """Return whether sums are taken within a tolerance."""
-    return _backend.get() == "fast"
-
-
 def _leaves_range(kernel: Kernel, z: Tensor, points: Tensor) -> bool:
     """Return whether float32 has not the range for sums that float64 may take."""
     if not kernel.any_dtype or z.dtype == torch.float64:
@@ -297,7 +292,7 @@ def sums(term: Term, z: Tensor, points: Tensor, weights: Tensor, *, values: bool
     if report is None:
         add(term.profile, x, y, w, value, slope)
     else:
-        fast.add(report, fast.Sums(add, term.profile, term.steepness, x, y, w), value, slope)
+        fast.add(report, fast.Sums(add, term, x, y, w), value, slope)
     return (
         None if value is None else value.mul_(term.value_factor).to(z.dtype),
         None if slope is None else slope.mul_(term.slope_factor).to(z.dtype).reshape(z.shape),

@@ -130,19 +130,22 @@ class Sums:
 
     Attributes:
         exact: (profile, x, y, weights, values, slopes) -> None; adds exact sums to `values` [n] and `slopes` [n, d] unless None.
-        profile: of the kernel.
-        steepness: of the profile: the gradient of its value is that times slope (x - y).
+        term: of the kernel.
         x: where sums are wanted, [n, d].
         y: the points, [m, d].
         weights: of the points, [m].
     """
 
     exact: Callable[[Profile, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], None]
-    profile: Profile
-    steepness: float
+    term: Term
     x: Tensor
     y: Tensor
     weights: Tensor
+
+    @property
+    def profile(self) -> Profile:
+        """Of the kernel."""
+        return self.term.profile
 
     @property
     def pair_cost(self) -> float:
@@ -159,10 +162,9 @@ class Sums:
         x, y, weights = self.x[rows], self.y, self.weights
         if tolerance < SINGLE_TOLERANCE:
             x, y, weights = x.double(), y.double(), weights.double()
-        value = x.new_zeros(len(x), dtype=torch.float64) if values else None
-        slope = torch.zeros_like(x, dtype=torch.float64) if slopes else None
-        self.exact(self.profile, x, y, weights, value, slope)
-        return [total for total in (value, slope) if total is not None]
+        value, slope = x.new_zeros(len(x), dtype=torch.float64), torch.zeros_like(x, dtype=torch.float64)
+        self.exact(self.profile, x, y, weights, value, slope)  # both, as trees take them: a loop less to compile
+        return ([value] if values else []) + ([slope] if slopes else [])
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def _in_bulk(
 ) -> str:
     """Add the sums of the bulk in that way, and those of a few points far out exactly; else return why it will not do."""
     near_x, near_y = bulk
-    inner = Sums(sums.exact, sums.profile, sums.steepness, sums.x[near_x], sums.y[near_y], sums.weights[near_y])
+    inner = Sums(sums.exact, sums.term, sums.x[near_x], sums.y[near_y], sums.weights[near_y])
     parts = [None if total is None else total.new_zeros(len(inner.x), *total.shape[1:]) for total in (values, slopes)]
     goal = Goal.of(inner, report.tolerance, values is not None, slopes is not None)
     reason = goal if isinstance(goal, str) else way(report, inner, goal, *parts)
@@ -330,8 +332,8 @@ def _by_tree(report: FastSums, sums: Sums, goal: Goal, values: Tensor | None, sl
         if tree.cost(sums.pair_cost, single) > sums.exact_cost:
             return reason or "exact sums are quicker than a tree"
         parts = [None if total is None else torch.zeros_like(total) for total in (values, slopes)]
-        kernel, negligible = (sums.profile, sums.steepness), (NEGLIGIBLE * goal.value, NEGLIGIBLE * goal.slope)
-        tree.sums(kernel, sums.weights, *parts, negligible=negligible, single=single)
+        negligible = NEGLIGIBLE * goal.value, NEGLIGIBLE * goal.slope
+        tree.sums(sums.term, sums.weights, *parts, negligible=negligible, single=single)
         error = goal.error([part for part in parts if part is not None])
         if error <= aim:
             report.trees, report.error = report.trees + 1, max(report.error, error)

@@ -12,7 +12,7 @@ from mmdflow._precision import full_precision
 from mmdflow.kernels import Kernel, Mixture
 from mmdflow.kernels.base import keeps_up
 from mmdflow.kernels.profiles import Decay, Exponential, Term
-from mmdflow.ops.dispatch import compiled, is_fast, kernel_sum, kernel_sum_grad, sums
+from mmdflow.ops.dispatch import compiled, kernel_sum, kernel_sum_grad, sums
 
 
 @of_any_kind
@@ -26,9 +26,9 @@ def sum_and_grad(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n *event"]]:
     """Return sum_j weights_j density(z_i, points_j), and sum_j weights_j grad_1 kernel(z_i, points_j).
 
-    Where both decay alike, as a kernel and its companion do, every pair is visited once.
+    Where both decay alike, as a kernel and its companion do, every pair is visited once, and grids and trees are made once.
     """
-    term = None if is_fast() else joint_term(density, kernel, z, points)
+    term = joint_term(density, kernel, z, points)
     if term is None or weights.dtype != points.dtype:
         return kernel_sum(density, z, points, weights), kernel_sum_grad(kernel, z, points, weights)
     values, slopes = sums(term, z, points, weights, values=True, slopes=True)
@@ -46,8 +46,8 @@ def joint_term(density: Kernel, kernel: Kernel, z: Tensor, points: Tensor) -> Te
         return None
     factors = first * value.value_factor, second * slope.slope_factor
     if isinstance(a, Decay) and isinstance(b, Decay):
-        return Term(Decay(a.rate, a.p0, a.p1, a.p2, b.q0, b.q1, b.inverse), *factors)
-    return Term(a, *factors) if isinstance(b, Exponential) and isinstance(a, Exponential) else None
+        return Term(Decay(a.rate, a.p0, a.p1, a.p2, b.q0, b.q1, b.inverse), *factors, slope)
+    return Term(a, *factors, slope) if isinstance(b, Exponential) and isinstance(a, Exponential) else None
 
 
 def _single(kernel: Kernel) -> tuple[Kernel, float]:

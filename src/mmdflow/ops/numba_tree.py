@@ -57,46 +57,6 @@ def keys(points, low, scale, bits):
 
 @jit
 @no_type_check
-def build(targets, sources, dim, bits, capacity):
-    """Return the boxes of a tree over sorted keys; boxes of more points than `capacity` have children, as deep as keys go."""
-    boxes = np.zeros((1024, COLUMNS), np.int64)
-    boxes[0, T1], boxes[0, S1] = len(targets), len(sources)
-    count, box = 1, 0
-    while box < count:
-        level, t0, t1, s0, s1 = boxes[box, :CHILD]
-        if t1 - t0 + s1 - s0 > capacity and level < bits:
-            boxes[box, CHILD] = count
-            width = (bits - level - 1) * dim
-            prefix = 0
-            for axis in range(3):  # the box's own bits
-                for b in range(level):
-                    if axis >= 3 - dim:
-                        prefix |= ((boxes[box, CELL + axis] >> b) & 1) << (b * dim + 2 - axis)
-            for place in range(1 << dim):
-                end = ((prefix << dim) + place + 1) << width
-                last = place == (1 << dim) - 1
-                t = t1 if last else t0 + np.searchsorted(targets[t0:t1], end)
-                s = s1 if last else s0 + np.searchsorted(sources[s0:s1], end)
-                if t > t0 or s > s0:
-                    if count == len(boxes):
-                        more = np.zeros((2 * count, COLUMNS), np.int64)
-                        more[:count] = boxes
-                        boxes = more
-                    boxes[count, LEVEL] = level + 1
-                    boxes[count, T0], boxes[count, T1], boxes[count, S0], boxes[count, S1] = t0, t, s0, s
-                    boxes[count, PLACE] = place
-                    for axis in range(3):
-                        bit = (place >> (2 - axis)) & 1
-                        boxes[count, CELL + axis] = 2 * boxes[box, CELL + axis] + bit
-                    boxes[box, CHILDREN] += 1
-                    count += 1
-                t0, s0 = t, s
-        box += 1
-    return boxes[:count].copy()
-
-
-@jit
-@no_type_check
 def meet(boxes, a, b):
     """Return whether two boxes touch, the code of their offset if they are of one level, and which is the finer (-1, 0, 1)."""
     difference = boxes[b, LEVEL] - boxes[a, LEVEL]
@@ -115,7 +75,7 @@ def meet(boxes, a, b):
 
 @jit
 @no_type_check
-def walk(boxes, nodes, slots, starts, far, near, local):
+def walk(boxes, nodes, slots, most, starts, far, near, local):
     """Find how every target meets every source once: boxes by expansions (`far`), points, or points and expansions.
 
     `starts` counts the pairs of each level and slot in `far` [p, 3] (with the code of the offset, whose slot `slots` gives), of
@@ -125,12 +85,11 @@ def walk(boxes, nodes, slots, starts, far, near, local):
     """
     at_far, at_near, at_local = starts
     stack = np.empty((4096, 2), np.int64)
-    stack[0] = 0
+    stack[0, 0] = stack[0, 1] = 0
     top = 1
-    most = slots.max() + 1
     while top > 0:
         top -= 1
-        a, b = stack[top]
+        a, b = stack[top, 0], stack[top, 1]
         targets, sources = boxes[a, T1] - boxes[a, T0], boxes[b, S1] - boxes[b, S0]
         if targets == 0 or sources == 0:
             continue
@@ -138,53 +97,48 @@ def walk(boxes, nodes, slots, starts, far, near, local):
         if not touch and finer == 0:
             slot = boxes[a, LEVEL] * most + slots[code]
             if len(far):
-                far[at_far[slot]] = a, b, code
+                far[at_far[slot], 0], far[at_far[slot], 1], far[at_far[slot], 2] = a, b, code
             at_far[slot] += 1
             continue
         split_a, split_b = boxes[a, CHILDREN] > 0, boxes[b, CHILDREN] > 0
         if not touch and finer < 0 and targets > nodes:
             if len(local):
-                local[at_local[a]] = a, b
+                local[at_local[a], 0], local[at_local[a], 1] = a, b
             at_local[a] += 1
             continue
         if not touch or not (split_a or split_b):
             if len(near):
-                near[at_near[a]] = a, ~b if not touch and finer > 0 and sources > nodes else b
+                near[at_near[a], 0] = a
+                near[at_near[a], 1] = ~b if not touch and finer > 0 and sources > nodes else b
             at_near[a] += 1
             continue
         if top + 64 > len(stack):
             more = np.empty((2 * len(stack), 2), np.int64)
-            more[:top] = stack[:top]
+            for i in range(top):
+                more[i, 0], more[i, 1] = stack[i, 0], stack[i, 1]
             stack = more
-        of_a = range(boxes[a, CHILD], boxes[a, CHILD] + boxes[a, CHILDREN]) if split_a else range(a, a + 1)
-        of_b = range(boxes[b, CHILD], boxes[b, CHILD] + boxes[b, CHILDREN]) if split_b else range(b, b + 1)
-        for child_a in of_a:
-            for child_b in of_b:
-                stack[top] = child_a, child_b
+        first_a, of_a = (boxes[a, CHILD], boxes[a, CHILDREN]) if split_a else (a, 1)
+        first_b, of_b = (boxes[b, CHILD], boxes[b, CHILDREN]) if split_b else (b, 1)
+        for child_a in range(first_a, first_a + of_a):
+            for child_b in range(first_b, first_b + of_b):
+                stack[top, 0], stack[top, 1] = child_a, child_b
                 top += 1
 
 
 @jit
 @no_type_check
-def polynomials(points, start, stop, centre, half, table, slopes):
-    """Write T_k(t) of points [start:stop] in a box to `table` [3, degree + 1, SIDE], and dT_k / dt to `slopes` if it has rows."""
+def polynomials(points, start, count, centre, half, table):
+    """Write T_k(t) of `count` points in a box, from `start` on, to `table` [3, degree + 1, SIDE]."""
     dim, degree = points.shape[1], table.shape[1] - 1
-    for axis in range(dim):
+    for axis in range(dim if degree > 0 else 0):
         to = 3 - dim + axis
-        for i in range(stop - start):
-            t = (points[start + i, axis] - centre[to]) / half
-            table[to, 0, i] = 1.0
-            if degree > 0:
-                table[to, 1, i] = t
-            for k in range(2, degree + 1):
-                table[to, k, i] = 2.0 * t * table[to, k - 1, i] - table[to, k - 2, i]
-            if len(slopes):
-                slopes[to, 0, i] = 0.0
-                if degree > 0:
-                    slopes[to, 1, i] = 1.0
-                for k in range(2, degree + 1):
-                    rise = 2.0 * table[to, k - 1, i] + 2.0 * t * slopes[to, k - 1, i]
-                    slopes[to, k, i] = rise - slopes[to, k - 2, i]
+        t = table[to, 1]
+        for i in range(count):
+            t[i] = (points[start + i, axis] - centre[to]) / half
+        for k in range(2, degree + 1):
+            first, second, third = table[to, k - 2], table[to, k - 1], table[to, k]
+            for i in range(SIDE):
+                third[i] = 2.0 * t[i] * second[i] - first[i]
 
 
 @jit
@@ -202,22 +156,24 @@ def place(boxes, box, cube, centre):
 @no_type_check
 def expand(boxes, points, weights, cube, rows, moments):
     """Add sum_j w_j T_a T_b T_c(points_j) of boxes without children to `moments` [boxes, P]."""
-    table, none = np.ones((3, rows[0, 3], SIDE)), np.empty((0, 1, 1))
+    table, w = np.ones((3, rows[0, 3], SIDE)), np.zeros(SIDE)
     centre, product = np.zeros(3), np.empty(SIDE)
     for box in range(len(boxes)):
         if boxes[box, CHILDREN] > 0:
             continue
         half = place(boxes, box, cube, centre)
         for start in range(boxes[box, S0], boxes[box, S1], SIDE):
-            stop = min(start + SIDE, boxes[box, S1])
-            polynomials(points, start, stop, centre, half, table, none)
+            count = min(SIDE, boxes[box, S1] - start)
+            polynomials(points, start, count, centre, half, table)
+            for i in range(SIDE):  # what is left of the last points has weight 0
+                w[i] = weights[start + i] if i < count else 0.0
             for row in range(len(rows)):
                 first, second = table[0, rows[row, 0]], table[1, rows[row, 1]]
-                for i in range(stop - start):
-                    product[i] = weights[start + i] * first[i] * second[i]
+                for i in range(SIDE):
+                    product[i] = w[i] * first[i] * second[i]
                 for k in range(rows[row, 3]):
                     third, total = table[2, k], 0.0
-                    for i in range(stop - start):
+                    for i in range(SIDE):
                         total += product[i] * third[i]
                     moments[box, rows[row, 2] + k] += total
 
@@ -245,45 +201,51 @@ def turn_back(far, moves, signs, turned, constant, moments, locals_):
 
 @jit
 @no_type_check
-def evaluate(boxes, span, points, cube, rows, locals_, values, slopes):
-    """Add the expansions of boxes without children at their targets to `values` [n] and their gradients to `slopes` [n, d].
+def evaluate(boxes, span, points, cube, rows, locals_, steepness, values, slopes):
+    """Add expansions of boxes without children at their targets to `values` [n], and gradients / steepness to `slopes` [n, d].
 
-    `span` is the first of the boxes, and the one after the last; totals are left out where they are None.
+    `span` is the first of the boxes, and the one after the last.
     """
     table, rise = np.ones((3, rows[0, 3], SIDE)), np.zeros((3, rows[0, 3], SIDE))
-    centre, value, slope = np.zeros(3), np.empty(SIDE), np.empty((3, SIDE))
+    centre, total = np.zeros(3), np.empty((4, SIDE))  # the gradient and the value
     inner, steep = np.empty(SIDE), np.empty(SIDE)
-    dim = points.shape[1]
+    dim, degree = points.shape[1], rows[0, 3] - 1
     for box in range(span[0], span[1]):
         if boxes[box, CHILDREN] > 0:
             continue
         half = place(boxes, box, cube, centre)
         for start in range(boxes[box, T0], boxes[box, T1], SIDE):
             count = min(SIDE, boxes[box, T1] - start)
-            polynomials(points, start, start + count, centre, half, table, rise)
-            value[:] = 0.0
-            slope[:] = 0.0
+            polynomials(points, start, count, centre, half, table)
+            for to in range(3 - dim if degree > 0 else 3, 3):
+                for i in range(SIDE):
+                    rise[to, 1, i] = 1.0
+                for k in range(2, degree + 1):
+                    for i in range(SIDE):
+                        now = 2.0 * (table[to, k - 1, i] + table[to, 1, i] * rise[to, k - 1, i])
+                        rise[to, k, i] = now - rise[to, k - 2, i]
+            for axis in range(4):
+                for i in range(SIDE):
+                    total[axis, i] = 0.0
             for row in range(len(rows)):
                 a, b = rows[row, 0], rows[row, 1]
-                inner[:] = 0.0
-                steep[:] = 0.0
+                for i in range(SIDE):
+                    inner[i] = steep[i] = 0.0
                 for k in range(rows[row, 3]):
                     coefficient = locals_[box, rows[row, 2] + k]
-                    for i in range(count):
+                    for i in range(SIDE):
                         inner[i] += coefficient * table[2, k, i]
                         steep[i] += coefficient * rise[2, k, i]
-                for i in range(count):
+                for i in range(SIDE):
                     both = table[0, a, i] * table[1, b, i]
-                    value[i] += both * inner[i]
-                    slope[2, i] += both * steep[i]
-                    slope[1, i] += table[0, a, i] * rise[1, b, i] * inner[i]
-                    slope[0, i] += rise[0, a, i] * table[1, b, i] * inner[i]
+                    total[3, i] += both * inner[i]
+                    total[2, i] += both * steep[i]
+                    total[1, i] += table[0, a, i] * rise[1, b, i] * inner[i]
+                    total[0, i] += rise[0, a, i] * table[1, b, i] * inner[i]
             for i in range(count):
-                if values is not None:
-                    values[start + i] += value[i]
-                if slopes is not None:
-                    for axis in range(dim):
-                        slopes[start + i, axis] += slope[3 - dim + axis, i] / half
+                values[start + i] += total[3, i]
+                for axis in range(dim):
+                    slopes[start + i, axis] += total[3 - dim + axis, i] / (half * steepness)
 
 
 DIRECT = {dim: numba_sums.direct(dim) for dim in (1, 2, 3)}
@@ -335,8 +297,7 @@ def near(profile, boxes, span, met, points, cube, nodes, axes, values, slopes):
         for i in range(t1 - t0):
             for axis in range(dim):
                 rows[i, axis] = real(x[t0 + i, axis] - centre[3 - dim + axis])
-        value = None if values is None else values[t0:t1]
-        slope = None if slopes is None else slopes[t0:t1]
+        value, slope = values[t0:t1], slopes[t0:t1]
         filled, room = 0, min(left, GATHERED)
         gathered = buffer[: dim * room].reshape(dim, room)
         for pair in range(starts[a], starts[a + 1]):
@@ -371,21 +332,29 @@ def near(profile, boxes, span, met, points, cube, nodes, axes, values, slopes):
 
 @jit
 @no_type_check
-def enter(profile, boxes, pairs, points, cube, grid, seats, axes, potentials):
+def enter(profile, boxes, pairs, points, weights, cube, grid, seats, potentials):
     """Add the sums over points of boxes at the nodes of boxes that they meet, in float64, to `potentials` [rows, nodes]."""
-    _, y, weights = points
-    dim = len(axes)
-    centre, at = np.zeros(3), np.empty(grid.shape)
+    dim = points.shape[1]
+    centre, moved, w, r2 = np.zeros(3), np.zeros((dim, SIDE)), np.zeros(SIDE), np.zeros(SIDE)
     for pair in range(len(pairs)):
-        a, b = pairs[pair]
+        a, b = pairs[pair, 0], pairs[pair, 1]
         half = place(boxes, a, cube, centre)
-        s0, s1 = boxes[b, S0], boxes[b, S1]
-        moved, w = np.empty((dim, s1 - s0)), np.empty(s1 - s0)
-        for j in range(s1 - s0):
-            w[j] = weights[s0 + j]
+        for start in range(boxes[b, S0], boxes[b, S1], SIDE):
+            count = min(SIDE, boxes[b, S1] - start)
+            for j in range(SIDE):  # what is left of the last points has weight 0
+                w[j] = weights[start + j] if j < count else 0.0
             for axis in range(dim):
-                moved[axis, j] = y[s0 + j, axis] - centre[3 - dim + axis]
-        for i in range(len(grid)):
-            for axis in range(dim):
-                at[i, axis] = half * grid[i, axis]
-        direct(profile, at, moved, w, potentials[seats[a]], None, axes)
+                for j in range(count):
+                    moved[axis, j] = points[start + j, axis] - centre[3 - dim + axis]
+            for i in range(len(grid)):
+                for j in range(SIDE):
+                    r2[j] = 0.0
+                for axis in range(dim):
+                    at = half * grid[i, axis]
+                    for j in range(SIDE):
+                        r2[j] += (moved[axis, j] - at) * (moved[axis, j] - at)
+                total = 0.0
+                for j in range(SIDE):
+                    value, _ = numba_sums.evaluate(r2[j], profile)
+                    total += w[j] * value
+                potentials[seats[a], i] += total

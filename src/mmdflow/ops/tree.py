@@ -9,9 +9,10 @@ meets a large one that does not touch it, its expansion is summed as points, or 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdflow.kernels.profiles import Profile
+from mmdflow.kernels.profiles import Profile, Term
 from mmdflow.ops import numba_tree, threads
 from mmdflow.ops.chebyshev import Basis, basis, tables
-from mmdflow.ops.numba_tree import CHILDREN, LEVEL, PLACE, S0, S1, T0, T1
+from mmdflow.ops.numba_tree import CELL, CHILD, CHILDREN, COLUMNS, LEVEL, PLACE, S0, S1, T0, T1
 from mmdflow.ops.spline_grid import Box
 
 #: Levels of a tree at most, in each dimension: what a key of 63 bits, and the digits of float64, allow.
@@ -93,7 +94,7 @@ class Tree:
             order = np.argsort(keys)
             sorted_keys.append(keys[order])
             orders.append(order)
-        boxes = numba_tree.build(*sorted_keys, dim, bits, capacity)
+        boxes = _boxes(sorted_keys[0], sorted_keys[1], dim, bits, capacity)
         (far, near, local), starts = _pairs(boxes, of)
         sorted_x, sorted_y = (points.numpy()[order] for points, order in zip((x, y), orders, strict=True))
         return cls(degree, (low, width), boxes, sorted_x, orders[0], sorted_y, orders[1], far, near, local, starts)
@@ -115,7 +116,7 @@ class Tree:
 
     def sums(
         self,
-        kernel: tuple[Profile, float],
+        term: Term,
         weights: Tensor,
         values: Tensor | None,
         slopes: Tensor | None,
@@ -126,45 +127,73 @@ class Tree:
         """Add sum_j weights_j value(|x_i - y_j|^2) to `values` [n], and with slope and x_i - y_j to `slopes` [n, d], in float64.
 
         Args:
-            kernel: its profile and the steepness of that (`Term.steepness`).
+            term: of the kernel; its factors are left out.
             weights: of the sources, [m].
             values: None where only slopes are wanted.
             slopes: None where only values are wanted.
             negligible: a value, and a slope times a distance, that may be left out of far pairs.
             single: whether to move expansions in float32.
         """
-        profile, steepness = kernel
         w = weights.numpy()[self.order_y]
         moments = torch.zeros(len(self.boxes), len(self.basis.powers), dtype=torch.float64)
         numba_tree.expand(self.boxes, self.y, w, self.cube, self.basis.rows, moments.numpy())
         self._ascend(moments)
+        value, slope = np.zeros(len(self.x)), np.zeros(self.x.shape)
+        self._near(term.profile, moments, w, value, slope)
+        far = [(term.potential, value, slope)]
+        if values is not None and term.potential != term.profile:
+            far = [(term.profile, value, np.zeros_like(slope))]
+            far += [] if slopes is None else [(term.potential, np.zeros_like(value), slope)]
+        for profile, *totals in far:
+            locals_ = self._locals(profile, moments, w, negligible, single).numpy()
+            self._evaluate(locals_, term.steepness, *totals)
+        order = torch.from_numpy(self.order_x)
+        for total, part in ((values, value), (slopes, slope)):
+            if total is not None:
+                total[order] += torch.from_numpy(part)
+
+    def _locals(
+        self, profile: Profile, moments: Tensor, weights: np.ndarray, negligible: tuple[float, float], single: bool
+    ) -> Tensor:
+        """Return the expansions of all boxes around their targets, of what far sources give."""
         locals_ = torch.zeros_like(moments)
         self._translate(profile, moments.numpy(), locals_.numpy(), negligible, single)
-        points, grid, axes = (self.x, self.y, w), self.basis.grid, (0,) * self.x.shape[1]
-        entered, seats = self._seats(self.local[:, 0])
-        potentials = np.zeros((len(entered), len(grid)))
-        numba_tree.enter(
-            _typed(profile, np.float64), self.boxes, self.local, points, self.cube, grid, seats, axes, potentials
-        )
-        locals_[entered] += torch.from_numpy(potentials) @ torch.from_numpy(self.basis.transform.T)
+        if len(self.local):
+            entered, seats = self._seats(self.local[:, 0])
+            potentials = np.zeros((len(entered), len(self.basis.grid)))
+            sources, to = (self.y, weights, self.cube, self.basis.grid), (seats, potentials)
+            numba_tree.enter(_typed(profile, np.float64), self.boxes, self.local, *sources, *to)
+            locals_[entered] += torch.from_numpy(potentials) @ torch.from_numpy(self.basis.transform.T)
         self._descend(locals_)
+        return locals_
+
+    def _evaluate(self, locals_: np.ndarray, steepness: float, value: np.ndarray, slope: np.ndarray) -> None:
+        """Add expansions at the targets, and their gradients over the steepness."""
+        rows = self.basis.rows
+        self._over_boxes(
+            lambda span: numba_tree.evaluate(
+                self.boxes, span, self.x, self.cube, rows, locals_, steepness, value, slope
+            )
+        )
+
+    def _near(
+        self, profile: Profile, moments: Tensor, weights: np.ndarray, value: np.ndarray, slope: np.ndarray
+    ) -> None:
+        """Add the sums over near points and over the nodes of expansions."""
         charged, seats = self._seats(~self.near[self.near[:, 1] < 0, 1])
-        nodes = grid, (moments[charged] @ torch.from_numpy(self.basis.transform)).numpy(), seats
-        typed, local, met = _typed(profile, self.x.dtype.type), locals_.numpy(), (self.near, self.starts[1])
-        value, slope, rise = (None if total is None else np.zeros(total.shape) for total in (values, slopes, slopes))
+        nodes = self.basis.grid, (moments[charged] @ torch.from_numpy(self.basis.transform)).numpy(), seats
+        typed, met, axes = _typed(profile, self.x.dtype.type), (self.near, self.starts[1]), (0,) * self.x.shape[1]
+        points = self.x, self.y, weights
 
-        def task(part: slice) -> None:
-            span = int(level[part.start]), int(level[part.stop - 1]) + 1
-            numba_tree.evaluate(self.boxes, span, self.x, self.cube, self.basis.rows, local, value, rise)
-            numba_tree.near(typed, self.boxes, span, met, points, self.cube, nodes, axes, value, slope)
+        self._over_boxes(
+            lambda span: numba_tree.near(typed, self.boxes, span, met, points, self.cube, nodes, axes, value, slope)
+        )
 
-        for level in self._levels():  # whose boxes have no targets in common
-            threads.over_rows(task, len(level), max(1, len(level) // TASKS))
-        order = torch.from_numpy(self.order_x)
-        if values is not None and value is not None:
-            values[order] += torch.from_numpy(value)
-        if slopes is not None and slope is not None and rise is not None:
-            slopes[order] += torch.from_numpy(slope + rise / steepness)
+    def _over_boxes(self, task: Callable[[tuple[int, int]], None]) -> None:
+        """Call the task on the first box and the one after the last of parts of levels, whose boxes have no targets in common."""
+        for level in self._levels():
+            of_part = functools.partial(_on_boxes, task, int(level[0]))
+            threads.over_rows(of_part, len(level), max(1, len(level) // TASKS))
 
     def _seats(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the boxes that are among those, and of every box of the tree its place there."""
@@ -222,15 +251,49 @@ class Tree:
                     )
 
 
+def _on_boxes(task: Callable[[tuple[int, int]], None], first: int, part: slice) -> None:
+    task((first + part.start, first + part.stop))
+
+
+def _boxes(targets: np.ndarray, sources: np.ndarray, dim: int, bits: int, capacity: int) -> np.ndarray:
+    """Return the boxes over sorted keys; those of more points than `capacity` have children, as deep as keys go."""
+    level, found = np.zeros((1, COLUMNS), np.int64), []
+    level[0, T1], level[0, S1] = len(targets), len(sources)
+    prefixes, count = np.zeros(1, np.int64), 1
+    places = np.arange(1 << dim)
+    turned = (places[:, None] >> np.array([2, 1, 0])) & 1  # the half of each axis
+    for depth in range(bits + 1):
+        found.append(level)
+        points = level[:, T1] - level[:, T0] + level[:, S1] - level[:, S0]
+        split = np.flatnonzero((points > capacity) & (depth < bits))
+        if len(split) == 0:
+            break
+        below = (prefixes[split, None] << dim) + places  # [parents, places]
+        children = np.zeros((*below.shape, COLUMNS), np.int64)
+        children[..., LEVEL], children[..., PLACE] = depth + 1, places
+        children[..., CELL:] = 2 * level[split, None, CELL:] + turned
+        for keys, start, stop in ((targets, T0, T1), (sources, S0, S1)):
+            ends = np.searchsorted(keys, (below + 1) << ((bits - depth - 1) * dim))
+            children[..., start], children[..., stop] = np.c_[level[split, start], ends[:, :-1]], ends
+        held = (children[..., T1] > children[..., T0]) | (children[..., S1] > children[..., S0])
+        level[split, CHILDREN] = held.sum(1)
+        level[split, CHILD] = count + np.cumsum(level[split, CHILDREN]) - level[split, CHILDREN]
+        level, prefixes = children[held], below[held]
+        count += len(level)
+    return np.concatenate(found)
+
+
 def _pairs(boxes: np.ndarray, of: Basis) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
     """Return `far`, `near` and `local` of a tree, and `starts`: the pairs are counted first, and then written down."""
     levels = int(boxes[-1, LEVEL]) + 1
     counts = tuple(np.zeros(size, np.int64) for size in (levels * len(of.offsets), len(boxes), len(boxes)))
     none = [np.empty((0, columns), np.int64) for columns in (3, 2, 2)]
-    numba_tree.walk(boxes, len(of.grid), of.slots, counts, *none)
+    numba_tree.walk(boxes, len(of.grid), of.slots, len(of.offsets), counts, *none)
     starts = tuple(np.concatenate([[0], np.cumsum(count)]) for count in counts)
     pairs = [np.empty((start[-1], columns), np.int64) for start, columns in zip(starts, (3, 2, 2), strict=True)]
-    numba_tree.walk(boxes, len(of.grid), of.slots, tuple(start[:-1].copy() for start in starts), *pairs)
+    numba_tree.walk(
+        boxes, len(of.grid), of.slots, len(of.offsets), tuple(start[:-1].copy() for start in starts), *pairs
+    )
     return pairs, starts
 
 
