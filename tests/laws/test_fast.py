@@ -110,6 +110,20 @@ def test_sums_keep_the_tolerance(dim, compiled, tolerance, generator, monkeypatc
         assert 0 < report.error <= tolerance
 
 
+@backends
+def test_nodes_of_many_points_keep_their_digits(compiled, monkeypatch):
+    """Half a million equal weights on a few nodes: in float32 alone, every share is rounded in the same direction."""
+    monkeypatch.setattr(spline_grid, "COMPILED", compiled)
+    y = torch.linspace(-1, 1, 2**19)[:, None]
+    weights = torch.full((2**19,), 1 / 3e6)
+    box, nodes = spline_grid.Box.of(y), []
+    for dtype in (torch.float32, torch.float64):
+        nodes.append(spline_grid.around(box, 1.0, 0.3, 4, 1e-4, dtype).spread(y, weights))
+    assert nodes[0].dtype == torch.float32
+    assert len(nodes[0]) < 64
+    assert error(nodes[0], nodes[1]) < 5e-6
+
+
 @given(data=st.data())
 @settings(max_examples=40)
 def test_any_sums_keep_the_tolerance(data):

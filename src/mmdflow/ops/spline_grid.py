@@ -28,6 +28,8 @@ SPACINGS = tuple(2.0 ** (-k / 8) for k in range(4, 57))
 COMPILED = True
 #: Points that plain torch spreads at a time.
 BLOCK = 2**16
+#: Points that are summed on nodes in float32 at a time: at least, and for each node.
+LEAST_PART, PER_NODE = 2**14, 4
 
 
 @functools.cache
@@ -123,7 +125,20 @@ class Grid:
         return 2 * math.pi * frequencies(self.sizes[axis], dtype=torch.float64, device=device)
 
     def spread(self, y: Tensor, weights: Tensor) -> Tensor:
-        """Return the weights on the nodes, [*sizes]."""
+        """Return the weights on the nodes, [*sizes].
+
+        In float32 a node that holds the shares of thousands of points rounds those of the next, all the same way where weights
+        are equal: the error would grow with the number of points. Parts of the points are summed in float64.
+        """
+        part = max(LEAST_PART, PER_NODE * self.nodes)
+        if len(y) <= part or self.dtype == torch.float64:
+            return self._spread(y, weights)
+        total = torch.zeros(self.sizes, dtype=torch.float64, device=y.device)
+        for points, w in zip(y.split(part), weights.split(part), strict=True):
+            total += self._spread(points, w)
+        return total.to(self.dtype)
+
+    def _spread(self, y: Tensor, weights: Tensor) -> Tensor:
         nodes = torch.zeros(self.sizes, dtype=self.dtype, device=y.device)
         if y.device.type == "cpu" and COMPILED:
             from mmdflow.ops import numba_grid
