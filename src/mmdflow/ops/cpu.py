@@ -76,25 +76,29 @@ def _by_products(
     of_weights = None if slopes is None else slopes.new_zeros(len(x))  # sum_j w_j slope
     of_points = torch.zeros_like(x)  # sum_j w_j slope y_j
 
-    def weigh(block: Tensor, rows: slice, columns: slice) -> None:
-        points, norms, w = y[columns].numpy(), y_norms[columns].numpy(), weights[columns].numpy()
+    of_rows = [None if t is None else t.numpy() for t in (x, x_norms, values, of_weights, slopes)]
+    of_columns = y.numpy(), y_norms.numpy(), weights.numpy()
+
+    def weigh(block: np.ndarray, first: int, columns: slice) -> None:
+        points, norms, w = (t[columns] for t in of_columns)
 
         def task(part: slice) -> None:
-            at = slice(rows.start + part.start, rows.start + part.stop)
-            norms_x, totals = x_norms[at].numpy(), [_rows(total, at) for total in (values, of_weights, slopes)]
+            at = slice(first + part.start, first + part.stop)
+            rows, norms_x, *totals = (None if t is None else t[at] for t in of_rows)
             with threads.flushing():
-                numba_sums.weigh(profile, block[part].numpy(), x[at].numpy(), points, norms_x, norms, w, close, *totals)
+                numba_sums.weigh(profile, block[part], rows, points, norms_x, norms, w, close, *totals)
 
         threads.over_rows(task, len(block), TASK)
 
     for columns in threads.parts(len(y), COLUMNS):
+        of_y = centred_y[columns]
         for rows in threads.parts(len(x), most):
-            shape = len(x[rows]), len(y[columns])
-            block = buffer[: math.prod(shape)].view(shape)
-            torch.mm(centred_x[rows], centred_y[columns].T, out=block)
-            weigh(block, rows, columns)
+            of_x = centred_x[rows]
+            block = buffer[: of_x.shape[0] * of_y.shape[0]].view(of_x.shape[0], of_y.shape[0])
+            torch.mm(of_x, of_y.T, out=block)
+            weigh(block.numpy(), rows.start, columns)
             if slopes is not None:
-                of_points[rows].addmm_(block, centred_y[columns])
+                of_points[rows].addmm_(block, of_y)
     if slopes is not None and of_weights is not None:
         slopes.add_(of_weights[:, None] * centred_x - of_points)
 

@@ -167,16 +167,11 @@ def rsqrt(u):
 @no_type_check
 def _rsqrt(u):
     if u == types.float32:
-        magic, one, half, most = _i4(0x5F375A86), _i4(1), _f4(0.5), _f4(1.5)
-        least, greatest = _f4(1e-36), _f4(3e38)
+        one, least, greatest = _f4(1), _f4(1e-36), _f4(3e38)
 
-        def single(u):  # three Newton steps from the famous first guess are quicker than a root and a division
+        def single(u):  # LLVM takes the machine's estimate and a Newton step, as `arcp` lets it
             u = least if u < least else (greatest if u > greatest else u)  # so that no square overflows
-            y = as_float(_i4(magic - _i4(as_bits(u) >> one)))
-            h = half * u
-            y = y * (most - h * y * y)
-            y = y * (most - h * y * y)
-            return y * (most - h * y * y)
+            return one / _f4(math.sqrt(u))
 
         return single
 
