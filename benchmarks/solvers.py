@@ -12,7 +12,6 @@ import argparse
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,9 +28,11 @@ def one(name: str, n: int, path: Path) -> dict[str, float]:
     """Measure a solver of the checkout that is imported, and save its first velocity."""
     import numpy as np
     import torch
+    from fresh import peak_mb
 
     import mmdflow
 
+    imported = peak_mb()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, 2, generator=generator).double()
@@ -44,7 +45,8 @@ def one(name: str, n: int, path: Path) -> dict[str, float]:
     }
     within = getattr(importlib.import_module("mmdflow.ops"), "within", None)
     with nullcontext() if within is None else within(SUMS):
-        makes[name](y[:1200]).velocity(x[:1200])  # loads what is compiled
+        makes[name](y[:2000]).velocity(x[:2000])  # loads what is compiled
+        loaded = peak_mb()
         start = time.process_time()
         divergence = makes[name](y)
         velocity = divergence.velocity(x)
@@ -52,8 +54,8 @@ def one(name: str, n: int, path: Path) -> dict[str, float]:
         np.save(path, velocity.numpy())
         divergence.velocity(x + MOVE * RIDGE * velocity)
         warm = time.process_time() - first
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"first_s": first - start, "warm_s": warm, "process_mb": peak}
+    memory = {"process_mb": peak_mb(), "step_mb": peak_mb() - imported, "code_mb": loaded - imported}
+    return {"first_s": first - start, "warm_s": warm} | memory
 
 
 def run(name: str, n: int, source: Path, path: Path) -> dict[str, float]:

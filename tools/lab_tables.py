@@ -159,14 +159,17 @@ def growth() -> str:
 def solvers_before() -> str:
     """Return solvers beside those of an older checkout."""
     report = read_report(ROOT / "results" / "bench-solvers-before.json")
-    lines = ["| divergence | n | first step, before | now | warm step, before | now | MB, before | now | apart |"]
-    lines.append("|---" * 9 + "|")
+    measured = ("first step", "warm step", "MB", "MB above imports")
+    lines = [f"| divergence | n | {' | '.join(f'{name}, before | now' for name in measured)} | apart |"]
+    lines.append("|---" * 11 + "|")
     for row in report["rows"]:
         before, now = row["before"], row["now"]
         first, warm = (
             f"{before[key]:.3g} | {now[key]:.3g} ({before[key] / now[key]:.0f}x)" for key in ("first_s", "warm_s")
         )
-        memory = f"{before['process_mb']:.0f} | {now['process_mb']:.0f}"
+        memory = " | ".join(
+            f"{before[key]:.0f} | {now[key]:.0f} ({before[key] / now[key]:.1f}x)" for key in ("process_mb", "step_mb")
+        )
         lines.append(f"| {row['divergence']} | {row['n']} | {first} | {warm} | {memory} | {row['error']:.0e} |")
     return "\n".join([*lines, "", _of_run(report)])
 

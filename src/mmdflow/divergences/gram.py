@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdflow import ops
-from mmdflow.divergences.low_rank import Woodbury, conjugate_gradients, pivoted_cholesky, precise
+from mmdflow.divergences.low_rank import BLOCK, Woodbury, conjugate_gradients, pivoted_cholesky, precise
 from mmdflow.kernels import Kernel
 
 #: Up to this many points the whole matrix is held.
@@ -112,9 +112,11 @@ def gram_of(kernel: Kernel, points: Tensor, regularization: float) -> DenseGram 
     largest = float(diagonal.max())
     tolerance = max(LEFT * min(regularization, largest), 16 * eps * largest)
 
-    factor = pivoted_cholesky(
-        lambda rows, columns: precise(kernel(points[rows], points[columns])), diagonal, tolerance, MOST_RANK
-    )
+    def entries(rows: Tensor, columns: Tensor) -> Tensor:
+        parts = [precise(kernel(points[rows], points[part])) for part in columns.split(BLOCK)]
+        return torch.cat(parts, 1)
+
+    factor = pivoted_cholesky(entries, diagonal, tolerance, MOST_RANK)
     return SummedGram(kernel, points, factor, eps)
 
 

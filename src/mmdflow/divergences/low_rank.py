@@ -20,7 +20,7 @@ Entries: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 #: Columns that are looked at as pivots at a time, and the least share of the largest pivot among them at which one is taken.
 POOL, LEAST_PIVOT = 128, 0.05
 #: Columns of a factor that are scaled at a time.
-BLOCK = 2**14
+BLOCK = 2**12
 
 
 def precise(t: Tensor) -> Tensor:
