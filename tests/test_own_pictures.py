@@ -130,6 +130,15 @@ def test_a_run_that_held_nothing_out_is_judged_with_a_warning(pictures, tmp_path
     assert "nothing is held out, all images were trained on" in caplog.text
 
 
+def test_thumbnails_are_small_and_grey(pictures, tmp_path, capsys):
+    run, few = tmp_path / "run", ["--training.max_steps=2", "--training.sample_every=0", "--sampling.num_levels=3"]
+    assert main(["train", "dmmd-thumbnails", f"--data={pictures}", f"--output={run}", *few]) == 0
+    assert "images:  54 of 1 x 16 x 16 to train on; 6 held out" in capsys.readouterr().out
+    saved = tmp_path / "s.npz"
+    assert main(["sample", str(run), "-n", "3", "--labels=squares", f"--save={saved}"]) == 0
+    assert np.load(saved)["samples"].shape == (3, 1, 16, 16)
+
+
 def test_a_finished_run_goes_on_for_more_steps(run, tmp_path, capsys):
     longer = tmp_path / "longer"
     shutil.copytree(run, longer)

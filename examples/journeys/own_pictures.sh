@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Someone with a folder of pictures: a model of them, samples, samples of a class, a report. Five commands; four minutes of
-# training, and about 85 s of one core besides.
+# training, and about one besides.
 #   bash examples/journeys/own_pictures.sh
 set -eu
 
@@ -18,7 +18,7 @@ for part, images, labels in (("a", digits.train, digits.train_labels), ("b", dig
         Image.fromarray(image).resize((20, 20)).save(folder / f"{part}{i}.png")
 END
 
-mmdflow train dmmd-images --data=pictures --data.size=16 --data.channels=1 --training.max_seconds=240 --output=runs/mine
+mmdflow train dmmd-thumbnails --data=pictures --training.max_seconds=240 --output=runs/mine
 mmdflow sample runs/mine -n 64 -o grid.png
 mmdflow sample runs/mine -n 64 -o threes.png --labels=3
 mmdflow evaluate runs/mine
