@@ -786,7 +786,9 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
     assert recipe.spaces.model == data
     assert recipe.spaces.hidden
     changed = {"description": "", "spaces": SpacesSettings()}
-    if data != "digits":  # all data of a step go through the DMMD's network, so there are fewer of them, and fewer steps
+    if (
+        data != "digits"
+    ):  # all data of a step go through the DMMD's network, so there are fewer of them, and fewer steps
         assert recipe.training.batch_size < plain.training.batch_size
         fewer = {name: getattr(plain.training, name) for name in ("batch_size", "max_steps", "sample_every")}
         changed["training"] = dataclasses.replace(recipe.training, **fewer)
