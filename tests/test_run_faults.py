@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from mmdflow import MMD, InputError, flow
 from mmdflow._files import aside_of, litter, new_file, new_folder, write_json
 from mmdflow._lock import check_held, locked
+from mmdflow.flows import Record
 from tests.test_training import RECIPE, assert_same, train, weights, with_training
 
 pytest.importorskip("lightning")
@@ -325,7 +326,7 @@ def test_the_snapshots_of_a_killed_flow_are_named_and_stay(tmp_path, caplog):
     left = tmp_path / aside_of(file).name.replace(str(os.getpid()), "999999999")
     np.save(left, np.zeros(3))
     with caplog.at_level(logging.WARNING):
-        flow(MMD([[1.0]]), [[0.0]], num_steps=2, save_every=1, snapshots=file)
+        flow(MMD([[1.0]]), [[0.0]], num_steps=2, save_every=Record(1, snapshots=file))
     assert f"{left}: the snapshots of a flow that was killed; numpy reads it" in caplog.text
     assert left.exists()
     assert np.load(file).shape == (3, 1, 1)
