@@ -114,9 +114,10 @@ class Logs(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Write a row where one is due."""
         if isinstance(pl_module, LossModule) and trainer.global_step % pl_module.log_every == 0:
+            logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
             for logger in trainer.loggers:
                 try:
-                    logger.log_metrics(dict(trainer.callback_metrics), step=trainer.global_step - 1)
+                    logger.log_metrics(logged, step=trainer.global_step - 1)
                 except ValueError as error:  # TensorBoard's for whatever its writer raises
                     if isinstance(error.__cause__, OSError):
                         raise error.__cause__ from None
