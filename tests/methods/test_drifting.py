@@ -174,6 +174,26 @@ def test_means_are_for_features_alone():
     )
 
 
+def test_means_of_the_data_stand_for_them():
+    """A step towards averaged data is one towards all of them, whatever its batch; not where classes have their own."""
+    data = cloud(20, seed=8)
+    settings = DriftingLossSettings(field="mmd", kernel="linear", unit_rms=False, population=12)
+
+    def of(batch, averaged, **options):
+        (space,) = measured(Space(nn.Linear(3, 2).double(), **options))
+        with torch.no_grad():
+            space.module.weight.copy_(torch.arange(6.0).reshape(2, 3))
+        if averaged:
+            space.average(data.split(7))
+        return DriftingLoss(Generator(network()), [space], settings)
+
+    whole = gradient(of(data, False), data)[1]
+    torch.testing.assert_close(gradient(of(data, True), cloud(5, seed=9, shift=4.0))[1], whole, **EXACT)
+    loss = of(data, True)
+    (meetings,) = loss._meetings(loss.spaces[0], None, [Group(6, data[:4], label=1)], seeded())
+    torch.testing.assert_close(meetings[0].data, loss.spaces[0](data[:4])[0], **EXACT)
+
+
 def test_a_weight_is_the_length_of_what_a_map_asks_of_events():
     """Of pixels alone the direction stays; the part of features grows with the weight, whatever the slope of the map."""
 
@@ -783,8 +803,7 @@ def test_recipes_are_on_equal_terms(data):
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion"])
 def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data):
     recipe, plain = read(f"dmmd-onestep-{data}"), read(f"drifting-{data}")
-    assert recipe.spaces.model == data
-    assert recipe.spaces.hidden
+    assert (recipe.spaces.model, recipe.spaces.field, recipe.spaces.hidden) == (data, "means", False)
     changed = {"description": "", "spaces": SpacesSettings()}
     if (
         data != "digits"

@@ -82,6 +82,11 @@ VARIANTS = {
         training=dataclasses.replace(TRAINING, batch_size=128),
         spaces=SpacesSettings(recipe="dmmd-digits", levels=[0.2, 0.4], levels_per_step=1),
     ),
+    "drifting, means of features": DriftingRecipe(
+        features=FEATURES,
+        training=TRAINING,
+        spaces=SpacesSettings(model="digits", levels=[0.2, 0.4], levels_per_step=1, field="means", weight=0.3),
+    ),
     "drifting, distilled": DriftingRecipe(
         features=FEATURES,
         training=TRAINING,

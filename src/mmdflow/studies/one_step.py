@@ -94,7 +94,7 @@ TRAINED, UNTRAINED = "batch drift, DMMD features", "batch drift, untrained featu
 BESIDE, MMD_BESIDE = "batch drift, features trained beside", "MMD, Gaussian, features trained beside"
 GAN, DISTILLED = "MMD-GAN", "DMMD flow, distilled"
 
-_SPACES = {"levels": [0.05, 0.2, 0.4], "levels_per_step": 1}
+_SPACES = {"levels": [0.05, 0.2, 0.4], "levels_per_step": 1, "hidden": False, "field": "means", "weight": 0.3}
 _IN_BESIDE = {"spaces": {"recipe": "dmmd-DATA", **_SPACES}}
 ROWS: dict[str, Row] = {
     BATCH: Row(),

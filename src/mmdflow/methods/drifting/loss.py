@@ -189,12 +189,14 @@ class DriftingLoss(nn.Module):
         others = [None] * len(groups) if second is None else second.split([group.size for group in groups])
         meetings = []
         for group, other in zip(groups, others, strict=True):
-            data, negatives, pushing = (
+            known = [] if group.label is not None else space.means  # which are of all classes
+            data = [mean.to(group.data) for mean in known] or space(group.data, generator=generator)
+            negatives, pushing = (
                 [None] * len(space.scales) if events is None else space(events, generator=generator)
-                for events in (group.data, group.negatives, other)
+                for events in (group.negatives, other)
             )
             rows = zip(data, negatives, pushing, strict=True)
-            meetings.append([Meeting(group.size, y, n, group.guidance - 1, s) for y, n, s in rows if y is not None])
+            meetings.append([Meeting(group.size, y, n, group.guidance - 1, s) for y, n, s in rows])
         return meetings
 
     def _chosen(self, generator: torch.Generator | None) -> list[tuple[int, Space]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ class Space(nn.Module):
         super().__init__()
         self.module, self.by_batch = module, by_batch
         self.scales: list[float] = []
+        self.means: list[Tensor] = []
         if module is not None:
             module.eval().requires_grad_(False)
 
@@ -69,6 +70,16 @@ class Space(nn.Module):
             self.scales = [median_bandwidth(phi) / math.sqrt(phi.shape[1]) for phi in maps]
         except InputError as error:
             raise InputError(f"spaces: {self.name} have no scale ({error})") from None
+
+    @torch.no_grad()
+    def average(self, batches: Iterable[Tensor], generator: torch.Generator | None = None) -> None:
+        """Keep the means of the data's maps, [1, C] each: all that a linear kernel sees of the data."""
+        count, sums = 0, [torch.zeros(())] * len(self.scales)
+        for events in batches:
+            count += len(events)
+            maps = self(events, generator=generator)
+            sums = [total + phi.sum(0, keepdim=True) for total, phi in zip(sums, maps, strict=True)]
+        self.means = [total / count for total in sums]
 
 
 class Pixels(Space):

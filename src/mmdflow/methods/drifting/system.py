@@ -22,8 +22,8 @@ from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.methods.drifting.spaces import Pixels, Space, dmmd_spaces
 from mmdflow.recipe.data import ImageData
 
-#: Events of the data by which distances are measured.
-_MEASURED = 500
+#: Events of the data by which distances are measured, and over which features are averaged.
+_MEASURED, _AVERAGED = 500, 2000
 
 
 class Drifting(System):
@@ -51,6 +51,10 @@ class Drifting(System):
         spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
         for space in spaces:
             space.measure(measured, draws)
+        if recipe.spaces.field == "means" and classes is None:
+            few = dataset.train[order[:_AVERAGED]].split(events_at_once(dataset.event_shape))
+            for space in spaces[int(recipe.spaces.pixels) :]:
+                space.average(few, draws)
         spaces += [] if beside is None else beside.spaces(recipe.spaces)
         fields = None
         if recipe.loss.landmarks is not None:
