@@ -87,7 +87,7 @@ release: | $(BIN)/python
 	rm -rf dist $(VENV)-release
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints-cpu.txt "$$(ls dist/*.whl)"
+	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints-cpu.txt "$$(ls dist/*.whl)[plots]"
 	$(VENV)-release/bin/python -I tools/try_release.py README.md
 	rm -rf $(VENV)-release
 	ls -l dist
