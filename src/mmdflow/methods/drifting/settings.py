@@ -92,8 +92,8 @@ class SpacesSettings:
         levels: noise levels of the model's features, in [0, 1].
         levels_per_step: how many of them a step uses, drawn at random; all by default.
         hidden: the hidden states of the model's network beside phi, each a space of its own.
-        field: of the features: loss, that of the loss; means, the flow of the MMD of the DMMD's own kernel, linear in phi. It takes
-            the means of generated features to those of the data: of 2000 events. Of a class, and of features that are trained
+        field: of the features: loss, that of the loss; means, the flow of the MMD of the DMMD's own kernel, linear in phi. The
+            means of generated features go to those of the data: of 2000 events. Of a class, and of features that are trained
             beside, they are of the batch.
         weight: root mean square of what a map of features asks of the events, over what pixels ask; 1 for as much. By default
             velocities are made alike in every map, and what that asks of the events is the map's own matter.
