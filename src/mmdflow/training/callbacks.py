@@ -109,11 +109,19 @@ class Checkpoints(L.Callback):
 
 
 class Logs(L.Callback):
-    """Write what a step logged before its checkpoint is written, so that no kill leaves a gap."""
+    """Write what a step logged before its checkpoint is written, so that no kill leaves a gap.
+
+    Args:
+        folder: of the run; where it is gone, nothing is written that would make a new one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Write a row where one is due."""
         if isinstance(pl_module, LossModule) and trainer.global_step % pl_module.log_every == 0:
+            check_held(self.folder)
             logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
             for logger in trainer.loggers:
                 try:

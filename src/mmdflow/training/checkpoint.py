@@ -73,13 +73,23 @@ def _read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-class ReadAlready(TorchCheckpointIO):
-    """Give Lightning a checkpoint that was read before: what was checked is what is loaded, whatever the file is by then."""
+class CheckpointFile(TorchCheckpointIO):
+    """How Lightning reads and writes the file of a checkpoint.
 
-    def __init__(self, checkpoint: dict[str, Any]) -> None:
+    Args:
+        checkpoint: that was read before: what was checked is what is loaded, whatever the file is by then.
+    """
+
+    def __init__(self, checkpoint: dict[str, Any] | None) -> None:
         super().__init__()
         self.checkpoint = checkpoint
 
     def load_checkpoint(self, path: Any, *args: Any, **settings: Any) -> dict[str, Any]:
-        """Return the checkpoint."""
+        """Return the checkpoint that was read."""
+        assert self.checkpoint is not None
         return self.checkpoint
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint into a folder that is there; Lightning's own would make a removed one anew."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)

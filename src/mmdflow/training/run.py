@@ -32,7 +32,7 @@ from mmdflow.distributed.ranks import is_loss, loss_reason
 from mmdflow.errors import DivergedError, InputError, RankLostError, Terminated, reason
 from mmdflow.training.batches import ImageEvents, StepBatches
 from mmdflow.training.callbacks import Checkpoints, Logs, StepProgress
-from mmdflow.training.checkpoint import ReadAlready, checkpoint_path, read_checkpoint
+from mmdflow.training.checkpoint import CheckpointFile, checkpoint_path, read_checkpoint
 from mmdflow.training.module import LossModule
 
 #: Errors of a disk that is full, or may not be written.
@@ -104,7 +104,7 @@ def fit(
         max_epochs=-1,
         gradient_clip_val=loop.gradient_clip,
         callbacks=[
-            Logs(),
+            Logs(folder),
             checkpoints,
             *([StepProgress(loop.max_steps, loop.max_seconds)] if progress and ranks.first else []),
             *callbacks,
@@ -114,7 +114,7 @@ def fit(
         enable_model_summary=False,
         enable_checkpointing=False,
         inference_mode=False,
-        plugins=[] if checkpoint is None else [ReadAlready(checkpoint)],
+        plugins=[CheckpointFile(checkpoint)],
         default_root_dir=folder,
     )
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
