@@ -20,11 +20,15 @@ from mmdflow import (
     SlicedMMD,
     ops,
 )
+from mmdflow.evaluation.distance import DataJudge
 from mmdflow.evaluation.protocols import open_images
+from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.functional import mmd2
 from mmdflow.kernels import Polynomial
 from mmdflow.metrics import gaussian_scales, mmd_test, two_sample
 from mmdflow.metrics.extractors import ModuleExtractor
+from mmdflow.recipe import FlowSpec
+from mmdflow.runs.particles import run_flow
 
 METHODS = ["permutation", "wild-bootstrap"]
 both_methods = pytest.mark.parametrize("method", METHODS)
@@ -255,3 +259,35 @@ def test_floats_in_another_range_are_refused(tmp_path, low, high):
     np.savez(tmp_path / "a.npz", samples=x)
     with pytest.raises(InputError, match=r"a\.npz.*: must be in \[-1, 1\]"):
         open_images(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("order", ["sorted", "classes", "reversed"])
+def test_the_test_of_a_flow_looks_at_particles_from_everywhere(order, tmp_path, monkeypatch):
+    """Particles lie in the order of their table: the first ones of it are no sample of all."""
+    monkeypatch.setattr("mmdflow.runs.particles._MAX_TESTED", 60)
+    x, y = normal(300, 2).numpy(), normal(300, 2, seed=1).numpy()
+    key = {"sorted": x[:, 0], "classes": np.sign(x[:, 1]), "reversed": -x[:, 0]}[order]
+    np.save(tmp_path / "x.npy", x[np.argsort(key)])
+    np.save(tmp_path / "y.npy", y)
+    still = FlowSpec(
+        str(tmp_path / "y.npy"), source=str(tmp_path / "x.npy"), num_targets=200, num_steps=1, step_size=1e-9
+    )
+    assert run_flow(still).report["p_value"] > 0.05
+
+
+def test_held_out_events_are_drawn_from_all_of_an_ordered_set(monkeypatch):
+    monkeypatch.setattr("mmdflow.evaluation.samples._MOST", 20)
+    near, far = torch.zeros(30, 2), torch.full((70, 2), 3.0)
+    train = 1e-3 * normal(50, dtype=torch.float32)
+    report = evaluate_samples(normal(40, dtype=torch.float32), train, torch.cat([near, far]))
+    assert report["nearest_distance_reference"] > 4
+
+    class Mean(DataJudge):
+        def __init__(self):
+            self._test = torch.arange(100.0)
+
+        def __call__(self, samples):
+            return float(samples.mean())
+
+    assert 35 < Mean().held_out(30) < 65
+    assert Mean().held_out(100) == 49.5

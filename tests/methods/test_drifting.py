@@ -40,6 +40,7 @@ from mmdflow.methods.drifting import (
     untrained,
 )
 from mmdflow.methods.drifting.fields import Meeting, means_fields
+from mmdflow.methods.drifting.loss import some_of
 from mmdflow.methods.drifting.population import Group
 from mmdflow.methods.drifting.recipe import DriftingRecipe
 from mmdflow.recipe import BatchTrainingSpec, FeaturesSpec
@@ -871,3 +872,13 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
 def test_recipes_check_their_fields(spec, fields, message, unchecked):
     with pytest.raises(InputError, match=message):
         spec(**fields)
+
+
+def test_a_space_is_measured_on_events_of_every_class():
+    """Groups come class by class, and a few events are measured."""
+    groups = [Group(8, torch.full((40, 2), float(label)), label) for label in range(5)]
+    found, counts = some_of(groups)[:, 0].unique(return_counts=True)
+    assert found.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert counts.min() > 10
+    (alone,) = [group._replace(data=torch.arange(200.0)[:, None]) for group in groups[:1]]
+    assert torch.equal(some_of([alone])[:, 0], torch.arange(64.0))

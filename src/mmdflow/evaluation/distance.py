@@ -101,8 +101,9 @@ class DataJudge(DistanceJudge):
         return frechet_distance(features, self._moments)
 
     def held_out(self, count: int) -> float:
-        """Return the distance of as many held-out images, where there are so many."""
-        return self(self._test[:count])
+        """Return the distance of as many held-out images, where there are so many: a set may be ordered by class."""
+        rows = torch.randperm(len(self._test), generator=torch.Generator().manual_seed(0))[:count]
+        return self(self._test[rows])
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def evaluate_samples(
     Frechet distance.
 
     Args:
-        samples: what is judged; images are clamped to [-1, 1] and rounded to 8 bits, as a saved picture would be.
+        samples: what is judged, in random order, since subsets are of rows that follow each other; images are clamped to
+            [-1, 1] and rounded to 8 bits, as a saved picture would be.
         train: the training set; images in [-1, 1].
         test: held-out samples.
         extractor: of features, such as the data set's classifier; the raw entries when None.
@@ -90,7 +91,8 @@ def evaluate_samples(
     reference = test[torch.randperm(len(test), generator=generator)[:size]]
     entries = _Parts(subsets, reference, train, test)
     value, p_value = mmd_test(subsets[0][:_MOST], reference[:_MOST], generator=generator)
-    nearest, nearest_held_out = (nearest_distances(x[:_MOST], train) for x in (samples, test))
+    some = test if len(test) <= _MOST else test[torch.randperm(len(test), generator=_seeded(seed))[:_MOST]]
+    nearest, nearest_held_out = (nearest_distances(x, train) for x in (samples[:_MOST], some))
     features = entries if extractor is None else entries.features(extractor)
     report: dict[str, Any] = {
         "num_samples": len(samples),

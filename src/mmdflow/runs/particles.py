@@ -28,6 +28,7 @@ from mmdflow.divergences import Divergence, VelocityField
 from mmdflow.errors import InputError
 from mmdflow.flows import BirthDeath, Callback, Integrator, Record, Recording, Snapshots, flow, named_integrators
 from mmdflow.flows.loop import FieldOrSchedule
+from mmdflow.kernels import thinned
 from mmdflow.metrics import StopWhenIndistinguishable, gaussian_scales, mmd_test
 from mmdflow.recipe.divergences import build_divergence
 from mmdflow.recipe.flow import FlowSpec
@@ -253,8 +254,8 @@ def _p_value(particles: Tensor, test: Tensor | None, generator: torch.Generator)
     """Return the p-value of the two-sample test against the test set; None where there are too few points for one."""
     if test is None or len(particles) < 2 or len(test.flatten(1).unique(dim=0)) < 2:
         return None
-    few = test[:_MAX_TESTED]
-    return mmd_test(particles[:_MAX_TESTED], few, gaussian_scales(few), generator=generator)[1]
+    few = test[:_MAX_TESTED]  # drawn at random, while particles lie in the order of their source
+    return mmd_test(thinned(particles, _MAX_TESTED), few, gaussian_scales(few), generator=generator)[1]
 
 
 def _split_target(

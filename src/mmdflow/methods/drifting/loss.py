@@ -141,7 +141,7 @@ class DriftingLoss(nn.Module):
         pull, value, drifts = torch.zeros_like(samples), samples.new_zeros(()), []
         for at, space in self._chosen(generator):
             if space.by_batch:
-                space.measure(torch.cat([group.data for group in groups])[:_MEASURED], generator)
+                space.measure(some_of(groups), generator)
             with torch.enable_grad():
                 x = samples.clone().requires_grad_()
                 maps = in_chunks(space, self.settings.chunk_size, x, space.draw(x, generator))
@@ -219,6 +219,12 @@ class DriftingLoss(nn.Module):
                 f"loss.bandwidths = {self.settings.widths} with loss.field = {self.settings.field!r}: {error} "
                 "(distances are in units of the median distance over the root of the map's entries)"
             ) from error
+
+
+def some_of(groups: Sequence[Group]) -> Tensor:
+    """Return some of the data by which a space is measured: as many events of every group, since the first ones are one class."""
+    each = -(-_MEASURED // len(groups))
+    return torch.cat([group.data[:each] for group in groups])[:_MEASURED]
 
 
 def in_chunks(function: Callable[..., Sequence[Tensor]], size: int | None, *inputs: Tensor) -> list[Tensor]:
