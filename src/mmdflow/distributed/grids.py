@@ -17,7 +17,7 @@ from mmdflow._tensors import flat
 from mmdflow.distributed.ranks import Ranks
 from mmdflow.kernels import Kernel
 from mmdflow.kernels.profiles import LOG2E, Exponential, Term
-from mmdflow.ops import fast, spline_grid
+from mmdflow.ops import fast
 from mmdflow.ops.fast import FastSums
 from mmdflow.ops.spline_grid import Box, Grid
 
@@ -66,15 +66,17 @@ class GridSums:
         size = float(self.ranks.from_first(truth.square().mean().sqrt())) / abs(self.factor)
         if not (0 < size < math.inf and 0 < mass < math.inf):
             return None
-        box = self._box()
+        box, clouds = self._box(), (int(wanted / self.ranks.size), int(given / self.ranks.size))
         for share in fast.SHARES:
-            grid = self._grid(box, share * report.tolerance * size / mass, pairs)
-            if grid is None:
+            error = share * report.tolerance * size / mass
+            bounds = (math.inf, error / self.bandwidth) if self.slopes else (error, math.inf)
+            grid, cost = fast.cheapest(box, self.bandwidth, bounds, clouds, 1)
+            if grid is None or cost > pairs:
                 return None
             nodes = self.ranks.total(grid.spread(self.points, self.weights))
             fields = grid.fields(nodes, values=not self.slopes, slopes=self.slopes)
-            error = self._value(grid, fields, at) - truth
-            measured = float(self.ranks.from_first(error.square().mean().sqrt())) / abs(size * self.factor)
+            off = (self._value(grid, fields, at) - truth).square().mean().sqrt()
+            measured = float(self.ranks.from_first(off)) / abs(size * self.factor)
             if measured <= fast.MEASURED * report.tolerance:
                 report.grids, report.error = report.grids + 1, max(report.error, measured)
                 report.nodes = max(report.nodes, grid.nodes)
@@ -94,26 +96,6 @@ class GridSums:
         both = torch.cat([self.z, self.points])
         low, high = self.ranks.least(both.amin(0)), -self.ranks.least(-both.amax(0))
         return Box(tuple(low.tolist()), tuple((high.double() - low.double()).tolist()))
-
-    def _grid(self, box: Box, error: float, pairs: float) -> Grid | None:
-        """Return the grid of the fewest nodes whose error is at most that, in units of k(0); None where pairs are quicker."""
-        dim = self.z.shape[1]
-        bound = error / self.bandwidth if self.slopes else error
-        value, slope = (
-            (math.inf, bound / 2) if self.slopes else (bound / 2, math.inf)
-        )  # the other half is for the images
-        dtype = torch.float32 if bound > fast.SINGLE else torch.float64
-        grids = []
-        for order in spline_grid.ORDERS:
-            ratio = spline_grid.spacing(order, dim, value, slope)
-            if ratio is not None:
-                grids.append(
-                    spline_grid.around(box, self.bandwidth, ratio, order, min(bound / 2, fast.MOST_TAIL), dtype)
-                )
-        grid = min(grids, key=lambda grid: grid.nodes, default=None)
-        if grid is None or grid.nodes > fast.MOST_NODES or fast.NODE * (2 + dim) * grid.nodes > pairs:
-            return None
-        return grid
 
     def _value(self, grid: Grid, fields: Tensor, at: Tensor) -> Tensor:
         sums = grid.interpolate(fields, at).double() * self.factor

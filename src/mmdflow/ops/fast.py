@@ -294,10 +294,11 @@ def _on_grid(report: FastSums, sums: Sums, goal: Goal, values: Tensor | None, sl
     bandwidth = math.sqrt(-LOG2E / (2 * sums.profile.rate))
     totals, reason = [total for total in (values, slopes) if total is not None], ""
     for share in SHARES:
-        grid = _cheapest(sums, goal.box, bandwidth, share * goal.value, share * goal.slope / bandwidth, len(totals))
+        bounds = share * goal.value, share * goal.slope / bandwidth
+        grid, cost = cheapest(goal.box, bandwidth, bounds, (len(x), len(y)), len(totals))
         if grid is None:
             return reason or "the tolerance needs a finer grid than is offered"
-        if _cost(grid, sums, len(totals)) > sums.exact_cost:
+        if cost > sums.exact_cost:
             return reason or "exact sums are quicker than so fine a grid"
         results = grid.sums(x, y, sums.weights, values=values is not None, slopes=slopes is not None)
         parts = ([results[0]] if values is not None else []) + ([results[-dim:].T] if slopes is not None else [])
@@ -347,23 +348,35 @@ def _by_tree(report: FastSums, sums: Sums, goal: Goal, values: Tensor | None, sl
     return reason
 
 
-def _cheapest(sums: Sums, box: Box, bandwidth: float, value: float, slope: float, results: int) -> Grid | None:
-    """Return the cheapest grid over the box whose bounds are at most those, or None."""
-    grids = []
-    least = min(value, slope)
+def cheapest(
+    box: Box, bandwidth: float, bounds: tuple[float, float], clouds: tuple[int, int], results: int
+) -> tuple[Grid | None, float]:
+    """Return the cheapest grid over a box whose errors are at most the bounds, or None, and the nanoseconds of its sums.
+
+    Args:
+        box: around all points.
+        bandwidth: of the Gaussian.
+        bounds: on the error of a pair's value and of its slope; infinite for what is not wanted.
+        clouds: how many points sums are wanted at, and over how many they go.
+        results: 2 for values and slopes, else 1.
+    """
+    grids, least, dim = [], min(bounds), len(box.extents)
     dtype = torch.float32 if least > SINGLE else torch.float64
     for order in spline_grid.ORDERS:
-        ratio = spline_grid.spacing(order, sums.x.shape[1], value / 2, slope / 2)  # the other half is for the images
+        ratio = spline_grid.spacing(order, dim, bounds[0] / 2, bounds[1] / 2)  # the other half is for the images
         if ratio is not None:
             grid = spline_grid.around(box, bandwidth, ratio, order, min(least / 2, MOST_TAIL), dtype)
             if grid.nodes <= MOST_NODES:
-                grids.append(grid)
-    return min(grids, key=lambda grid: _cost(grid, sums, results), default=None)
+                grids.append((_cost(grid, clouds, results), grid))
+    if not grids:
+        return None, math.inf
+    cost, grid = min(grids, key=lambda pair: pair[0])
+    return grid, cost
 
 
-def _cost(grid: Grid, sums: Sums, results: int) -> float:
-    """Return the time of the sums on a grid, in nanoseconds; `results` is 2 for values and slopes, else 1."""
-    fields = sums.x.shape[1] + results - 1
-    shares = SHARE * grid.order ** sums.x.shape[1]
-    points = (POINT + shares) * len(sums.y) + (POINT + fields * shares) * len(sums.x)
+def _cost(grid: Grid, clouds: tuple[int, int], results: int) -> float:
+    """Return the time of the sums on a grid, in nanoseconds."""
+    dim, (wanted, given) = len(grid.sizes), clouds
+    fields, shares = dim + results - 1, SHARE * grid.order**dim
+    points = (POINT + shares) * given + (POINT + fields * shares) * wanted
     return (points + NODE * (1 + fields) * grid.nodes) * (1 if grid.dtype == torch.float32 else 2)
