@@ -23,7 +23,7 @@ from mmdflow import (
 from mmdflow.evaluation.distance import DataJudge
 from mmdflow.evaluation.protocols import open_images
 from mmdflow.evaluation.samples import evaluate_samples
-from mmdflow.functional import mmd2
+from mmdflow.functional import mmd2, mmd2_of_features
 from mmdflow.kernels import Polynomial
 from mmdflow.metrics import gaussian_scales, mmd_test, two_sample
 from mmdflow.metrics.extractors import ModuleExtractor
@@ -215,6 +215,20 @@ def test_velocities_of_two_clusters_far_apart(dim, kernel, backend):
     expected = MMD(y.double(), kernel).velocity(x.double())
     with ops.backend(backend):
         assert close(MMD(y, kernel).velocity(x), expected, 1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -3e4])
+@pytest.mark.parametrize("count", [(500, 500), (40, 300)])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_features_far_from_the_origin_are_compared_by_their_differences(offset, count, unbiased):
+    """What losses of DMMD and MMD-GAN take: their V-statistic cannot be negative."""
+    x, y = (offset + normal(n, 8, seed=n + k).float() for k, n in enumerate(count))
+    z, exact_z = x.clone().requires_grad_(), x.double().requires_grad_()
+    value, exact = (mmd2_of_features(*pair, unbiased=unbiased) for pair in ((z, y), (exact_z, y.double())))
+    assert value.item() == pytest.approx(exact.item(), rel=1e-4, abs=1e-6)
+    assert unbiased or value >= 0
+    (found,), (expected,) = torch.autograd.grad(value, z), torch.autograd.grad(exact, exact_z)
+    assert close(found, expected, 1e-3)
 
 
 @both_methods
