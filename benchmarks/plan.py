@@ -2,10 +2,10 @@
 
 python benchmarks/plan.py [--only pairs,line,...] [--ranks 1 2 4] [--scale full|small] [--output results]
 
-Writes plan.json. Every plan and every run is made in processes of their own, forks of one that has loaded the library alone, on
-one thread each. The time of a step is the quickest of the run's steps in seconds of the process, the slowest process's: that of
-processes with a core each. A plan is made before the run, and sees nothing of it. Steps that would last longer than LONGEST are
-planned alone, and so is what has 1e9 particles.
+Writes plan.json; with --only the other cases of the file stay. Every plan and every run is made in processes of their own, forks
+of one that has loaded the library alone, on one thread each. The time of a step is the quickest of the run's steps in seconds of
+the process, the slowest process's: that of processes with a core each. A plan is made before the run, and sees nothing of it.
+Steps that would last longer than LONGEST are planned alone, and so is what has 1e9 particles.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from fresh import peak_mb
 from measure import Table, provenance
 
 from mmdflow import distributed
-from mmdflow._files import make_folder, write_json
+from mmdflow._files import make_folder, read_json, write_json
 from mmdflow.recipe import DivergenceSpec, FlowSpec
 from mmdflow.runs.particles import Prepared, run_flow
 from mmdflow.runs.plan import plan_flow
@@ -112,32 +112,41 @@ def compare(name: str, ranks: list[int], smaller: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="cases, with commas; by default all, and plans of 1e9 particles")
+    parser.add_argument("--only", help="cases, with commas; by default all")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: to see that everything runs")
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     make_folder(options.output)
+    path, names = options.output / "plan.json", list(CASES) if options.only is None else options.only.split(",")
     head = {"command": " ".join(["python", *sys.argv]), "load_before": os.getloadavg()[0], **provenance()}
     rows: list[dict[str, Any]] = []
     ahead: list[dict[str, Any]] = []
+    if options.only is not None and path.exists():
+        before = read_json(path)
+        rows, ahead = ([row for row in before[key] if row["case"] not in names] for key in ("rows", "extrapolated"))
     table = Table(case=9, d=4, n=10, m=10, ranks=6, planned=9, measured=9, ratio=6, MB=7, of_MB=7)
-    for name in CASES if options.only is None else options.only.split(","):
+    for name in names:
         for row in compare(name, options.ranks, 10 if options.scale == "small" else 1):
-            rows.append(row)
+            rows.append(row | {"commit": head["commit"]})
             times = (f"{row[key]:.3g}" for key in ("planned_step", "measured_step", "step_ratio"))
             memory = (f"{row[key] / 2**20:.0f}" for key in ("planned_memory", "measured_memory"))
             table.row(name, row["d"], row["n"], row["m"], row["ranks"], *times, *memory)
-        if options.only is None:
-            dim, _, _, divergence = CASES[name]
-            (planned,) = apart(plan, dim, BILLION, BILLION, divergence, MANY, 500)
-            head_of = {"case": name, "d": dim, "n": BILLION, "m": BILLION, "divergence": divergence}
-            ahead += [head_of | row for row in planned["rows"]]
+        dim, _, _, divergence = CASES[name]
+        (planned,) = apart(plan, dim, BILLION, BILLION, divergence, MANY, 500)
+        head_of = {
+            "case": name,
+            "d": dim,
+            "n": BILLION,
+            "m": BILLION,
+            "divergence": divergence,
+            "commit": head["commit"],
+        }
+        ahead += [head_of | row for row in planned["rows"]]
     errors = sorted(abs(math.log(row["step_ratio"])) for row in rows)
     worst, usual = math.exp(errors[-1]), math.exp(errors[len(errors) // 2])
     print(f"a step: within a factor of {worst:.2f}; median {usual:.2f}")
-    path = options.output / "plan.json"
     write_json(path, head | {"steps": STEPS, "rows": rows, "extrapolated": ahead})
     print(f"written: {path}", flush=True)
 

@@ -24,9 +24,9 @@ def timed(monkeypatch):
     """Trials whose times follow a known law: a constant part, and seconds a unit of work."""
 
     def set_law(way, constant, rate, nodes=0):
-        def trial(spec, particles, target):
+        def trial(spec, particles, target, several):
             n, m = len(particles), len(target)
-            of = "pairs" if spec.tolerance == "none" and way in ("tree", "grid") else way
+            of = "pairs" if several and way == "tree" else way
             step = constant + rate * plans._work(of, n, m)
             return Trial(n, m, of, step, step / 2, nodes)
 
@@ -112,6 +112,18 @@ def test_the_way_is_the_one_that_the_flow_takes(fields, dim, way):
     prepared = plans.runs.Prepared(torch.Generator(), target / 3, target, None, None, None, None)
     sums = run_flow(spec, prepared=prepared).report["sums"]
     assert (sums["quick"] > 0) == (way in ("grid", "tree"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "dim", "way"),
+    [({"kernel": "gaussian", "bandwidth": 1.0}, 2, "grid"), ({}, 2, "pairs"), ({"name": "sliced"}, 3, "slices")],
+)
+def test_several_processes_are_timed_as_they_compute(fields, dim, way):
+    divergence = DivergenceSpec(**fields)
+    spec = FlowSpec(num_particles=4000, num_targets=4000, num_steps=1, frames=1, divergence=divergence)
+    (row,) = plan_flow(spec, [2], dim=dim).rows
+    assert row.way == way
+    assert row.step > 0
 
 
 def test_the_command_prints_a_table_and_runs_nothing(tmp_path, capsys):

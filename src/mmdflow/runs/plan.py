@@ -21,7 +21,9 @@ from torch import Tensor
 from mmdflow import _checks, ops
 from mmdflow.data import is_points_file
 from mmdflow.distributed import Ranks
-from mmdflow.divergences import Divergence
+from mmdflow.distributed.fields import ShardedMMD
+from mmdflow.distributed.sliced import ShardedSlicedMMD
+from mmdflow.divergences import MMD, Divergence, SlicedMMD
 from mmdflow.errors import InputError
 from mmdflow.flows import Record, flow
 from mmdflow.kernels import EXACT_DIM, default_bandwidth
@@ -34,7 +36,7 @@ from mmdflow.runs import particles as runs
 #: Points that are drawn for the measurement at most, and how many times more each trial takes.
 DRAWN, GROWTH = 2**19, 4
 #: Seconds that a trial may last, and steps that are timed after one that is not.
-LONGEST, TIMED = 1.0, 2
+LONGEST, TIMED = 1.5, 2
 #: Bytes that processes exchange in a second: gloo on one machine. A network may be slower.
 EXCHANGE = 1e9
 #: Copies that a process holds at its peak of its particles and of its part of the target, each of d numbers, and further bytes a
@@ -121,6 +123,7 @@ class Trial:
         step: seconds of a step.
         value: seconds of F.
         nodes: of the largest grid.
+        loaded: bytes that the process held afterwards.
     """
 
     n: int
@@ -129,6 +132,7 @@ class Trial:
     step: float
     value: float
     nodes: int
+    loaded: float = 0.0
 
 
 def plan_flow(spec: FlowSpec, ranks: Sequence[int] = (1,), *, dim: int | None = None, snapshots: bool = False) -> Plan:
@@ -161,13 +165,9 @@ def plan_flow(spec: FlowSpec, ranks: Sequence[int] = (1,), *, dim: int | None = 
     try:
         if max(ranks) > 1:
             torch.set_num_threads(1)  # as torchrun starts them
-        trials = {spec.tolerance: _trials(spec, particles, target, n, m)}
-        rows = []
-        for size in ranks:
-            of = spec if size == 1 or trials[spec.tolerance][-1].way != "tree" else replace(spec, tolerance="none")
-            if of.tolerance not in trials:  # trees are for one process
-                trials[of.tolerance] = _trials(of, particles, target, n, m)
-            rows.append(_row(of, trials[of.tolerance], size, (n, m, target), snapshots))
+        kinds = sorted({size > 1 for size in ranks})
+        trials = {several: _trials(spec, particles, target, (n, m, several)) for several in kinds}
+        rows = [_row(spec, trials[size > 1], size, (n, m, target), snapshots) for size in ranks]
         measured = max((made[-1] for made in trials.values()), key=lambda trial: trial.n + trial.m)
         return Plan(
             n,
@@ -226,33 +226,40 @@ def _fixed(spec: FlowSpec, target: Tensor) -> FlowSpec:
     return replace(spec, divergence=replace(of, bandwidth=default_bandwidth(target)))
 
 
-def _trials(spec: FlowSpec, particles: Tensor, target: Tensor, n: int, m: int) -> list[Trial]:
-    """Time steps of more and more points: until they are all, or a trial lasts too long."""
+def _trials(spec: FlowSpec, particles: Tensor, target: Tensor, whole: tuple[int, int, bool]) -> list[Trial]:
+    """Time steps of more and more points: until they are all, or a trial lasts too long.
+
+    `whole` holds the numbers of all particles and samples, and whether several processes share them.
+    """
+    n, m, several = whole
     clock = time.process_time  # a busy machine is no reason to measure less
-    start, share, made = clock(), min(1.0, 2000 / (n + m)), list[Trial]()
+    share, spent, made = min(1.0, 2000 / (n + m)), 0.0, list[Trial]()
     while True:
         count, samples = (max(1, round(share * size)) for size in (n, m))
         count, samples = min(count, len(particles)), min(max(2, samples), len(target))
         began = clock()
-        made.append(_trial(spec, particles[:count], target[:samples]))
-        took = clock() - began
-        grown = (count, samples) != (len(particles), len(target)) and share < 1
-        growth = GROWTH ** (2 if made[-1].way == "pairs" else 1)
+        made.append(_trial(spec, particles[:count], target[:samples], several))
         usual = (TIMED + 4) * max(made[-1].step, made[-1].value)  # without what a first call compiles
-        if not grown or min(took, usual) * growth > LONGEST or clock() - start > 4 * LONGEST:
+        took = min(clock() - began, usual)
+        spent += took
+        growth = GROWTH ** (2 if made[-1].way == "pairs" else 1)
+        if (count, samples) == (len(particles), len(target)) or share >= 1:
+            return made
+        if took * growth > LONGEST or spent > 4 * LONGEST:
             return made
         share *= GROWTH
 
 
-def _trial(spec: FlowSpec, particles: Tensor, target: Tensor) -> Trial:
-    """Time a few steps, and F."""
+def _trial(spec: FlowSpec, particles: Tensor, target: Tensor, several: bool) -> Trial:
+    """Time a few steps, and F; as one of several processes computes them, where they are to be."""
     clock: Callable[[], float] = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     generator, ticks = torch.Generator().manual_seed(spec.seed), list[float]()
     with ops.within(None if spec.tolerance == "none" else spec.tolerance) as sums:
         field, step = build_divergence(spec.divergence, target, generator, spec.num_steps)
-        assert isinstance(field, Divergence)
+        assert isinstance(field, MMD | SlicedMMD)
+        timed = _sharded(field) if several else field
         flow(
-            field,
+            timed,
             particles,
             num_steps=1 + TIMED,
             save_every=Record(evaluate=False),
@@ -263,12 +270,18 @@ def _trial(spec: FlowSpec, particles: Tensor, target: Tensor) -> Trial:
         values = []
         for _ in range(2):  # the first may compile
             began = clock()
-            field(particles)
+            timed(particles)
             values.append(clock() - began)
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     kind = "exact" if sums is None or not sums.quick else "tree" if sums.trees else "grid"
     way = _exact_way(spec, target, len(particles)) if kind == "exact" else kind
-    return Trial(len(particles), len(target), way, min(steps), min(values), 0 if sums is None else sums.nodes)
+    nodes = 0 if sums is None else sums.nodes
+    return Trial(len(particles), len(target), way, min(steps), min(values), nodes, _loaded())
+
+
+def _sharded(field: MMD | SlicedMMD) -> Divergence:
+    """Return the field of several processes, for one that has all points: it computes as each of them does."""
+    return ShardedSlicedMMD(field, Ranks()) if isinstance(field, SlicedMMD) else ShardedMMD(field, Ranks())
 
 
 def _exact_way(spec: FlowSpec, target: Tensor, count: int) -> str:
@@ -317,8 +330,9 @@ def _row(spec: FlowSpec, trials: Sequence[Trial], ranks: int, points: tuple[int,
     exchange = sent / EXCHANGE
     step = max(step, exchange) if last.way in ("pairs", "line") else step + exchange  # a ring computes meanwhile
     total = spec.num_steps * step + (1 + _frames(spec)) * value  # F, and the target's part of it at first
+    memory = trials[0].loaded + _memory(spec, last, ranks, points, snapshots)  # a small trial leaves little behind
     beyond = _work(last.way, n, m, ranks) / _work(last.way, last.n, last.m)
-    return Row(ranks, last.way, step, total, _memory(spec, last, ranks, points, snapshots), sent, beyond)
+    return Row(ranks, last.way, step, total, memory, sent, beyond)
 
 
 def _sent(spec: FlowSpec, last: Trial, ranks: int, points: tuple[int, int, Tensor]) -> float:
@@ -335,18 +349,17 @@ def _sent(spec: FlowSpec, last: Trial, ranks: int, points: tuple[int, int, Tenso
 
 
 def _memory(spec: FlowSpec, last: Trial, ranks: int, points: tuple[int, int, Tensor], snapshots: bool) -> float:
-    """Return the bytes that a process holds at its peak: what is loaded, all points as they are read, its part, and snapshots."""
+    """Return the bytes that a process holds at its peak: all points as they are read, its part, and snapshots."""
     n, m, target = points
     dim, size = target[0].numel(), target.element_size()
     of_particles, of_target, more = HELD["products" if last.way == "pairs" and dim > EXACT_DIM else last.way]
     own = (of_particles * n + of_target * m) * dim * size + more * (n + m)
     grid = last.nodes * size * (FIELDS + dim)
-    whole = (
-        (n + (1 if is_points_file(spec.target) else 2) * m) * dim * size
-    )  # the others of those drawn are for the test
+    drawn = 1 if is_points_file(spec.target) else 2  # half of what is drawn is for the test
+    whole = (n + drawn * m) * dim * size
     kept = 0 if snapshots else _frames(spec) * n * dim * size
     gathered = 2 * kept if ranks == 1 else kept * (2 + 3 / ranks)
-    return _loaded() + whole + max(own / ranks + grid + kept / ranks, gathered)
+    return whole + max(own / ranks + grid + kept / ranks, gathered)
 
 
 def cores() -> int:
