@@ -268,8 +268,8 @@ class _Value(torch.autograd.Function):
 
 def _is_one(target: Any) -> bool:
     """Whether samples are one array, and no batches: a list of arrays is batches, a list of numbers or of lists an array."""
-    if isinstance(target, list):
-        return not any(
+    if isinstance(target, list):  # an empty one is no batches
+        return bool(target) and not any(
             isinstance(part, Tensor) or (_arrays.foreign(part) and not isinstance(part, list)) for part in target
         )
     return isinstance(target, Tensor) or _arrays.foreign(target)
