@@ -153,7 +153,10 @@ def measure(
         seconds += time.process_time() - start
         for judge, found in distances.items():
             found.append(judges[judge](torch.cat(parts)))
-    return {"nfe": nfe, "num_samples": num_samples, "sample_seconds": round(seconds / seeds, 1), "distances": distances}
+    return {
+        **{"nfe": nfe, "num_samples": num_samples, "particles": particles},
+        **{"sample_seconds": round(seconds / seeds, 1), "distances": distances},
+    }
 
 
 def main() -> None:

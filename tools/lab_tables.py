@@ -139,7 +139,9 @@ def corrector(data: str) -> str:
         means = ", ".join(shown_number(sum(values) / seeds) for values in distances)
         lines.append(f"| {name} | {row['nfe']} | {shown} | {f'{means} ({seeds} seeds)' if seeds > 1 else '-'} |")
     counts = " or ".join(str(count) for count in sorted({row["num_samples"] for row in rows.values()}))
-    return "\n".join([*lines, "", f"*`{report['command']} {data} --num_samples {counts}`: the shipped model.*"])
+    together = " or ".join(str(count) for count in sorted({row["particles"] for row in rows.values()}))
+    command = f"{report['command']} {data} --num_samples {counts} --particles {together}"
+    return "\n".join([*lines, "", f"*`{command}`: the shipped model.*"])
 
 
 def growth() -> str:
@@ -209,6 +211,7 @@ TABLES = {
     "lab/correctors.md": {
         "corrector-digits": lambda: corrector("digits"),
         "corrector-mnist": lambda: corrector("mnist"),
+        "corrector-fashion": lambda: corrector("fashion"),
     },
     "lab/digits.md": {
         "equal": lambda: equal("digits"),
