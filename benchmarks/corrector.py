@@ -154,8 +154,11 @@ def measure(
         for judge, found in distances.items():
             found.append(judges[judge](torch.cat(parts)))
     return {
-        **{"nfe": nfe, "num_samples": num_samples, "particles": particles},
-        **{"sample_seconds": round(seconds / seeds, 1), "distances": distances},
+        "nfe": nfe,
+        "num_samples": num_samples,
+        "particles": particles,
+        "sample_seconds": round(seconds / seeds, 1),
+        "distances": distances,
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from matplotlib.colors import LogNorm
 
 from mmdflow import MMD, Riesz, SlicedMMD, flow
+from mmdflow.flows import Record
 from mmdflow.plots import draw
 
 
@@ -31,7 +32,7 @@ def main(output: str = "many.png", num_points: int = 1_000_000, num_steps: int =
     settings = {"directions": "optimized", "ranks": "binned", "generator": generator}
     divergence = SlicedMMD(target, num_directions, **settings)
     start = time.perf_counter()
-    settings = {"step_size": 0.5, "momentum": 0.8, "num_steps": num_steps, "evaluate": False}
+    settings = {"step_size": 0.5, "momentum": 0.8, "num_steps": num_steps, "save_every": Record(evaluate=False)}
     particles = flow(divergence, source, **settings).particles
     seconds = (time.perf_counter() - start) / num_steps
     sample = MMD(target[:5000], Riesz())

@@ -12,6 +12,7 @@ import torch
 
 from mmdflow import MMD, Riesz, SlicedMMD, flow
 from mmdflow.data import toy
+from mmdflow.flows import Record
 from mmdflow.plots import draw
 
 
@@ -28,7 +29,7 @@ def main(output: str = "sliced.png", num_steps: int = 150, num_points: int = 400
     for redraw in (False, True):
         divergence = SlicedMMD(target, num_directions, generator=generator, redraw=redraw)
         start = time.perf_counter()
-        settings = {"step_size": 0.3, "momentum": 0.9, "num_steps": num_steps, "evaluate": False}
+        settings = {"step_size": 0.3, "momentum": 0.9, "num_steps": num_steps, "save_every": Record(evaluate=False)}
         particles = flow(divergence, source, **settings).particles
         seconds = (time.perf_counter() - start) / max(1, num_steps)
         name = f"{num_directions} directions, " + ("fresh at every step" if redraw else "fixed")
