@@ -57,6 +57,49 @@ def trials() -> str:
     return "\n\n".join([markdown(head, lines), how])
 
 
+WAYS = {"products": "pairs, by products", "line": "sorted line"}
+
+
+def planned() -> str:
+    """Return what was planned of particle flows beside what was measured."""
+    report = read_report(ROOT / "results" / "plan.json")
+    head = [
+        "sums",
+        "d",
+        "n",
+        "m",
+        "processes",
+        "planned, s",
+        "measured, s",
+        "ratio",
+        "planned, MB",
+        "measured, MB",
+        "ratio",
+    ]
+    lines = []
+    for row in report["rows"]:
+        cells = [WAYS.get(row["case"], row["case"]), row["d"], row["n"], row["m"], row["ranks"]]
+        cells += [f"{row['planned_step']:.3g}", f"{row['measured_step']:.3g}", f"{row['step_ratio']:.2f}"]
+        cells += [f"{row[f'{what}_memory'] / 2**20:.0f}" for what in ("planned", "measured")]
+        lines.append([*cells, f"{row['memory_ratio']:.2f}"])
+    load = f"load {report['load_before']:.1f} at the start"
+    return "\n\n".join([markdown(head, lines), f"*`{report['command']}`, {load}. `results/plan.json`.*"])
+
+
+def ahead() -> str:
+    """Return what flows of 1e9 particles are planned to cost."""
+    head = ["sums", "d", "processes", "a step", "memory of a process", "sent a step", "times what was measured"]
+    lines = []
+    for row in read_report(ROOT / "results" / "plan.json")["extrapolated"]:
+        unit, name = next((u, n) for u, n in ((86400, "d"), (60, "min"), (0.001, "ms")) if row["step"] > u)
+        step = f"{row['step'] / unit:,.3g} {name}"
+        memory, sent = (f"{row[what] / 1e9:,.3g} GB" for what in ("memory", "sent"))
+        lines.append(
+            [WAYS.get(row["way"], row["way"]), row["d"], row["ranks"], step, memory, sent, f"{row['beyond']:.2g}"]
+        )
+    return markdown(head, lines)
+
+
 def walk() -> str:
     """Return the Frechet distance of the image models by levels and integrator."""
     report = read_report(ROOT / "results" / "walk.json")
@@ -225,6 +268,7 @@ TABLES = {
         "trials": trials,
     },
     "dmmd.md": {"cost": cost},
+    "lab/plan.md": {"planned": planned, "ahead": ahead},
     "lab/fast-sums.md": {"growth": growth, "before": solvers_before},
     "lab/two-sample.md": {"power": power, "large": large_tests},
     "lab/comparison.md": {
