@@ -91,7 +91,7 @@ def ahead() -> str:
     head = ["sums", "d", "processes", "a step", "memory of a process", "sent a step", "times what was measured"]
     lines = []
     for row in read_report(ROOT / "results" / "plan.json")["extrapolated"]:
-        unit, name = next((u, n) for u, n in ((86400, "d"), (60, "min"), (0.001, "ms")) if row["step"] > u)
+        unit, name = next((u, n) for u, n in ((86400, "d"), (60, "min"), (1, "s"), (0.001, "ms")) if row["step"] > u)
         step = f"{row['step'] / unit:,.3g} {name}"
         memory, sent = (f"{row[what] / 1e9:,.3g} GB" for what in ("memory", "sent"))
         lines.append(
