@@ -120,9 +120,25 @@ def fit(
     loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     try:
-        with warnings.catch_warnings(), module.threads.training(), _said_once():
+        with (
+            _explained(trainer, checkpoints, folder),
+            warnings.catch_warnings(),
+            module.threads.training(),
+            _said_once(),
+        ):
             warnings.filterwarnings("ignore", module="lightning.*")
             trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint_path(folder)))
+    finally:
+        torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
+        checkpoints.restore()
+    return module
+
+
+@contextmanager
+def _explained(trainer: L.Trainer, checkpoints: Checkpoints, folder: Path) -> Iterator[None]:
+    """Answer what ends a training early with what `fit` raises, which names the step and the checkpoint that stays."""
+    try:
+        yield
     except SIGTERMException:  # a SystemExit, too
         raise Terminated from None
     except SystemExit:  # Lightning answers Ctrl-C with exit(1), after it has called the callbacks
@@ -149,10 +165,6 @@ def fit(
             f"another process of this run ended, or hangs, at step {trainer.global_step} ({loss_reason(error)}); "
             f"the last checkpoint stays in {checkpoint_path(folder)}"
         ) from error
-    finally:
-        torch.set_flush_denormal(False)  # it is of the whole process; PyTorch's default again
-        checkpoints.restore()
-    return module
 
 
 @contextmanager
