@@ -32,6 +32,7 @@ from mmdflow.data import read_points, save_points, toy
 from mmdflow.flows import Euler, Reweighting
 from mmdflow.functional import mmd2, mmd2_of_features
 from mmdflow.kernels import default_bandwidth, median_bandwidth, nearest_distance
+from mmdflow.methods import load_pipeline
 from mmdflow.recipe import DivergenceSpec
 from mmdflow.recipe.divergences import KERNELS, build_divergence
 
@@ -206,6 +207,19 @@ def test_a_pipeline_gives_back_what_it_was_given():
     assert (out.particles[:, 0, np.arange(8), np.arange(8)] == 0).all()
     out = pipe(2, known=torch.zeros(1, 8, 8).double(), mask=np.eye(8, dtype=bool).tolist())
     assert out.particles.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist-onestep"])
+def test_labels_are_arrays_of_any_kind(name):
+    pipe, labels = load_pipeline(name), np.array([3, 1, 4])
+    how = {} if name == "mnist-onestep" else {"num_levels": 2}
+
+    def samples(given):
+        return torch.as_tensor(pipe(3, labels=given, generator=torch.Generator().manual_seed(0), **how).particles)
+
+    expected = samples(torch.from_numpy(labels))
+    for given in (labels, labels.astype("i2"), labels.tolist(), Foreign(labels)):
+        torch.testing.assert_close(samples(given), expected)
 
 
 def test_files_take_arrays(tmp_path):

@@ -122,7 +122,7 @@ def test_a_source_in_zero_to_one_is_noted(tmp_path, capsys):
         (["--noise_source"], "noise_source = True without particles"),
         (["--known=few.npy"], "mask is missing: --known and --mask go together"),
         (["--known=wrong.npy", "--mask=few.npy"], "known has shape [2, 1, 4, 4]"),
-        (["--labels=10"], "labels lie in [10, 10]: must be classes 0 to 9"),
+        (["--labels=10"], "labels hold 10: must be classes 0 to 9"),
         (["--labels=three"], "labels = 'three': must be int or a list"),
         (["--step_size=[0.1, 0.2]"], "step_size has 2 entries"),
         (["--sampler=a-dmmd-x"], "sampler = 'a-dmmd-x': must be one of exact, approximate, dmmd"),

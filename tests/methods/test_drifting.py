@@ -653,8 +653,8 @@ def test_a_class_of_digits_is_learned_and_sampled_from_the_command_line(tmp_path
         assert (classes_of(samples) == wanted).float().mean() > 0.85
         assert samples.std(0).mean() > 0.2 * digits.train.std(0).mean()  # not one image
     for options, message in (
-        ([run, "--labels=10"], "labels holds 10: must be in 0, ..., 9"),
-        ([run, "--labels=[1,2]"], "labels has shape [2]"),
+        ([run, "--labels=10"], "labels hold 10: must be classes 0 to 9"),
+        ([run, "--labels=[1,2]"], "labels have shape [2]"),
         ([run, "--labels=3", "--guidance=2.5"], "guidance = 2.5: must be in [1, 2], what this generator learned"),
         (["digits-onestep", "--labels=3"], "labels: the generator knows no classes"),
     ):
@@ -738,11 +738,11 @@ def test_particles_come_in_the_units_of_the_data_and_within_them():
         ({"chunk_size": 0}, "chunk_size = 0"),
         ({"guidance": 2.5}, r"guidance = 2.5: must be in \[1, 2\], what this generator learned"),
         ({"guidance": 0.5}, "guidance = 0.5"),
-        ({"labels": 3}, r"labels holds 3: must be in 0, ..., 2"),
-        ({"labels": torch.tensor([0, 1]), "num_particles": 3}, r"labels has shape \[2\]"),
-        ({"labels": 0.5}, "must be a whole number"),
-        ({"labels": True}, "must be a whole number"),
-        ({"labels": torch.tensor([2, -1, 0]), "num_particles": 3}, "labels holds -1: must be in 0, ..., 2"),
+        ({"labels": 3}, r"labels hold 3: must be classes 0 to 2"),
+        ({"labels": torch.tensor([0, 1]), "num_particles": 3}, r"labels have shape \[2\]"),
+        ({"labels": 0.5}, "labels have dtype torch.float64: must be integers"),
+        ({"labels": True}, "labels have dtype torch.bool: must be integers"),
+        ({"labels": torch.tensor([2, -1, 0]), "num_particles": 3}, "labels hold -1: must be classes 0 to 2"),
         ({"particles": torch.zeros(2, 1, 9, 9)}, r"particles has event shape \[1, 9, 9\]"),
     ],
 )

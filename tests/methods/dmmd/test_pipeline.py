@@ -213,7 +213,7 @@ def test_classes(pipeline, unchecked):
     assert not torch.equal(one, draw(pipeline, labels=torch.tensor([1, 1, 2]), guidance=2.0).particles)
     torch.testing.assert_close(draw(pipeline, labels=1, by_class=True).particles, one)  # a call's labels come first
     for labels, message in (
-        (3, r"labels lie in \[3, 3\]: must be classes 0 to 2"),
+        (3, r"labels hold 3: must be classes 0 to 2"),
         (torch.tensor([0, 1]), r"labels have shape \[2\]: must be \[3\]"),
         (torch.tensor([0.5, 1, 1]), "labels have dtype torch.float32"),
     ):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmdflow import _arrays
-from mmdflow._tensors import device_of
 from mmdflow.errors import InputError
 from mmdflow.methods.dmmd.targets.base import Target
 from mmdflow.noise import Schedule
@@ -73,36 +72,14 @@ def check_source(
     return particles
 
 
-def check_labels(
-    labels: Int[Tensor, " n"] | int | ArrayLike, n: int, target: Target, device: torch.device
-) -> Int[Tensor, " n"]:
-    """Return one class a particle, of those that the target knows apart."""
+def with_classes(target: Target, reason: str) -> Target:
+    """Return a target that knows classes apart; `reason` is what asks for them."""
     if target.num_classes == 0:
         raise InputError(
-            "labels: the model holds no target means of classes; train with --sampling.class_means=true, or give "
+            f"{reason}: the model holds no target means of classes; train with --sampling.class_means=true, or give "
             "target_means(..., labels=...)"
         )
-    classes = _arrays.tensor("labels", labels, floating=False).to(device)
-    if classes.is_floating_point() or classes.dtype == torch.bool:
-        raise InputError(f"labels have dtype {classes.dtype}: must be integers")
-    if classes.ndim == 0:
-        classes = classes.expand(n)
-    if tuple(classes.shape) != (n,):
-        raise InputError(f"labels have shape {list(classes.shape)}: must be [{n}], one a particle, or one number")
-    low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= target.num_classes:
-        raise InputError(f"labels lie in [{low}, {high}]: must be classes 0 to {target.num_classes - 1}")
-    return classes.long()
-
-
-def draw_labels(n: int, target: Target, generator: torch.Generator | None) -> Int[Tensor, " n"]:
-    """Return a class for every particle, drawn by the classes' shares of the data."""
-    if target.num_classes == 0:
-        raise InputError(
-            "by_class = True: the model holds no target means of classes; train with --sampling.class_means=true"
-        )
-    shares = target.class_shares.to(device_of(generator))
-    return torch.multinomial(shares, n, replacement=True, generator=generator)
+    return target
 
 
 def check_known(

@@ -20,10 +20,11 @@ from mmdflow._tensors import normal_like, out_of_memory
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_config, base_kernel
+from mmdflow.methods._shared.classes import check_labels, draw_labels
 from mmdflow.methods._shared.folder import CONFIG, load_network, load_tensors
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput, given_back
-from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_labels, check_source, draw_labels
+from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_source, with_classes
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.sampler import sample
 from mmdflow.methods.dmmd.settings import SamplerSettings
@@ -160,9 +161,12 @@ class DMMDPipeline(SavedPipeline):
             raise InputError(
                 f"guidance = {sampler.guidance!r} without labels or by_class: must come with the classes that it guides to"
             )
-        if labels is None and sampler.by_class:
-            labels = draw_labels(n, target, generator)
-        classes = None if labels is None else check_labels(labels, n, target, source.device)
+        classes = None
+        if labels is not None:
+            classes = check_labels(labels, n, with_classes(target, "labels").num_classes, source.device)
+        elif sampler.by_class:
+            shares = with_classes(target, "by_class = True").class_shares
+            classes = draw_labels(n, shares, generator).to(source.device)
         inpainting = check_known(known, mask, n, self.event_shape, source)
         fixed = None
         if inpainting is not None:

@@ -12,15 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmdflow import _checks
-from mmdflow._tensors import device_of, events_at_once
+from mmdflow._tensors import events_at_once
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
+from mmdflow.methods._shared.classes import check_labels, draw_labels
 from mmdflow.methods._shared.folder import load_network, load_tensors
 from mmdflow.methods._shared.networks import check_event_map
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect
 from mmdflow.methods.drifting.generator import Generator
 from mmdflow.methods.drifting.settings import DriftingSettings
+from mmdflow.types import ArrayLike
 
 _CLASSES = "classes.safetensors"
 
@@ -78,7 +80,7 @@ class DriftingPipeline(SavedPipeline):
         *,
         generator: torch.Generator | None = None,
         particles: Float[Tensor, "n *event"] | None = None,
-        labels: Int[Tensor, " *n"] | int | None = None,
+        labels: Int[Tensor, " *n"] | int | ArrayLike | None = None,
         return_trajectory: bool = False,
         progress: bool = False,
         **settings: Any,
@@ -114,7 +116,9 @@ class DriftingPipeline(SavedPipeline):
     def _network(self) -> FeatureNetwork:
         return self.network
 
-    def _labels(self, labels: Tensor | int | None, source: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    def _labels(
+        self, labels: Int[Tensor, " *n"] | int | ArrayLike | None, source: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
         """Return the class of every sample, checked."""
         n = len(source)
         if self.classes is None or self.shares is None:
@@ -124,15 +128,8 @@ class DriftingPipeline(SavedPipeline):
                 )
             return None
         if labels is None:
-            where = device_of(generator, source.device)
-            return torch.multinomial(self.shares.to(where), n, True, generator=generator).to(source.device)
-        given = torch.as_tensor(labels, device=source.device)
-        if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (n,)):
-            raise InputError(f"labels has shape {list(given.shape)} of {given.dtype}: must be a whole number, or [{n}]")
-        unknown = given[(given < 0) | (given >= len(self.classes))]
-        if unknown.numel():
-            raise InputError(f"labels holds {int(unknown[0])}: must be in 0, ..., {len(self.classes) - 1}")
-        return given.long().expand(n)
+            return draw_labels(n, self.shares, generator).to(source.device)
+        return check_labels(labels, n, len(self.classes), source.device)
 
     @torch.no_grad()
     def _make(self, source: Tensor, labels: Tensor | None, settings: DriftingSettings) -> Iterator[Tensor]:
