@@ -223,11 +223,11 @@ def main() -> None:
     torch.set_num_threads(1)
     seconds = SECONDS.get(options.suite) if options.seconds is None else options.seconds
     runs = Path(options.runs or f"runs/{options.suite}")
-    output = Path(options.output or f"results/equal-{options.suite}.json")
     names = list(SUITES[options.suite])
-    command = f"python benchmarks/generative.py {options.suite}"
+    command, title = f"python benchmarks/generative.py {options.suite}", f"equal-{options.suite}"
     if seconds != SECONDS.get(options.suite):
-        command += f" --seconds {seconds:g}"
+        command, title = f"{command} --seconds {seconds:g}", f"{title}-{seconds:g}"
+    output = Path(options.output or f"results/{title}.json")
     if options.num_samples is not None:
         command += f" --num-samples {options.num_samples}"
     for seed in options.seeds:
