@@ -212,6 +212,19 @@ def test_a_narrow_start_does_not_collapse(normalization):
     assert 0.8 < float(moved.std(0).mean() / y.std(0).mean()) < 1.2
 
 
+@pytest.mark.parametrize("normalization", ["batch", "mean-shift"])
+@pytest.mark.parametrize(("pushing", "pulling", "sign"), [(8, 8, 0), (8, 64, 1), (64, 8, -1)])
+def test_unequal_numbers_move_particles_that_follow_the_data(normalization, pushing, pulling, sign, generator):
+    z = torch.tensor([[1.0, 0.5, -1.0]], dtype=torch.float64)
+    outwards = []
+    for _ in range(400):
+        others, data = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (pushing, pulling))
+        drift = Drift(data, Laplace(0.3), normalization=normalization, second=others)
+        outwards.append(drift.velocity(z, z)[0] @ z[0] / z.norm())
+    mean, error = torch.stack(outwards).mean(), torch.stack(outwards).std() / 20
+    assert abs(mean) < 4 * error if sign == 0 else sign * mean > 3 * error
+
+
 @pytest.mark.parametrize("normalization", ["mean-shift", "sharp"])
 def test_no_overlap_names_a_bandwidth_that_does(normalization):
     x, y = clouds()

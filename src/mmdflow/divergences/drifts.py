@@ -55,7 +55,9 @@ class Drift:
     A particle does not push itself off: its self term is left out by its index, unless `self_terms`. With the self terms the
     drift is 0 where the clouds are equal. The sinkhorn form keeps them by default: without them both marginals make the particle
     next to an outlier transport its mass there, and its drift is as long as the outlier is far. A `second` batch of particles
-    needs no self terms at all. The first three forms take O((n + m) d) memory, the others O(n (n + m)).
+    needs no self terms at all. Of samples, quotients are biased by O(1/n). Where particles and data follow one distribution the
+    biases of pull and push cancel on average only if their numbers are equal: with more data than particles the drift points
+    away from the mean, with fewer towards it. The first three forms take O((n + m) d) memory, the others O(n (n + m)).
 
     Guidance (Deng et al.): with real samples of all classes as `negatives`, whose weights sum to alpha - 1, particles of one
     class settle at q = alpha p - (alpha - 1) p_all.
