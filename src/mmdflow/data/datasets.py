@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class DataSet:
         """The shape of a sample."""
         return tuple(self.train.shape[1:])
 
-    @property
+    @cached_property
     def second_moment(self) -> float:
         """Mean square of the training entries."""
         return float(self.train.double().square().mean())
