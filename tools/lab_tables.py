@@ -57,6 +57,31 @@ def trials() -> str:
     return "\n\n".join([markdown(head, lines), how])
 
 
+def of_data(data: str) -> str:
+    """Return the trials of how many of the data one-step generators meet."""
+    report = read_report(ROOT / "results" / "one-step-data.json")
+    keys = ("frechet_distance", "report_distance", "random_distance")
+    rows = [row for row in report["rows"] if row["data"] == data]
+    lines = [[row["row"], row["seconds"], row["steps"], *(f"{row[key]:.3g}" for key in keys)] for row in rows]
+    how = f"*`{report['command']}`: CPU seconds, seed {report['seed']}. `results/one-step-data.json`.*"
+    return "\n\n".join([markdown(["row", "CPU s", "steps", *(f"`{key}`" for key in keys)], lines), how])
+
+
+def witness(file: str) -> str:
+    """Return the error of a witness's gradient by noise level, of models (witness) or of forms of training (witness-trials)."""
+    report = read_report(ROOT / "results" / f"{file}.json")
+    rows = report["rows"] if "rows" in report else [{"row": name, **row} for name, row in report["models"].items()]
+    lines = []
+    for row in rows:
+        errors, seconds = row["errors"], row.get("seconds", row.get("train_seconds"))
+        mean = f"{sum(errors) / len(errors):.4f}"
+        lines.append([row["row"], f"{seconds:.0f}", f"{row['steps']:,}", mean, *(f"{error:.3f}" for error in errors)])
+    head = ["model or form", "CPU s", "steps", "mean", *(f"t = {t:g}" for t in report["levels"])]
+    how = report.get("made_by")
+    note = f"*`{report['command']}`" + (f": {how}, seed {report['seed']}" if how else "") + f". `results/{file}.json`.*"
+    return "\n\n".join([markdown(head, lines), note])
+
+
 WAYS = {"products": "pairs, by products", "line": "sorted line"}
 
 
@@ -262,9 +287,14 @@ TABLES = {
     "lab/images.md": {
         "equal": lambda: equal("mnist"),
         "walk": walk,
+        "models": lambda: witness("witness"),
+        "forms": lambda: witness("witness-trials"),
     },
     "lab/one-step.md": {
-        "equal": lambda: equal("one-step-mnist"),
+        "mnist": lambda: equal("one-step-mnist"),
+        "short": lambda: equal("one-step-mnist-180"),
+        "data-mnist": lambda: of_data("mnist"),
+        "data-fashion": lambda: of_data("fashion"),
         "trials": trials,
     },
     "dmmd.md": {"cost": cost},
