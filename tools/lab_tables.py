@@ -16,23 +16,23 @@ from mmdflow.studies._tables import markdown
 from mmdflow.studies.compare import page as page_of, shown_number
 
 ROOT = Path(__file__).parent.parent
+JUDGES = ("frechet_distance", "report_distance", "random_distance")
 
 
 def equal(suite: str) -> str:
     """Return every row and sampler of a suite at equal seconds, with mean and spread of its distances by every judge."""
     report = read_report(ROOT / "results" / f"equal-{suite}.json")
-    judges = ("frechet_distance", "report_distance", "random_distance")
-    lines = ["| row | sampler | NFE | steps | " + " | ".join(f"`{judge}`" for judge in judges) + " |", "|---" * 7 + "|"]
+    lines = ["| row | sampler | NFE | steps | " + " | ".join(f"`{judge}`" for judge in JUDGES) + " |", "|---" * 7 + "|"]
     for entry in report["summary"]:
         cells = [f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f}"]
-        for judge in judges:
+        for judge in JUDGES:
             mean, spread = entry["mean"][judge], entry["spread"].get(judge)
             cells.append(f"{mean:.3g}" if spread is None else f"{mean:.3g} +- {spread:.2g}")
         lines.append(" | ".join(cells) + " |")
     rows = report["rows"]
     seeds = len({row["seed"] for row in rows})
     number = next(iter(rows[0]["samplers"].values()))["num_samples"]
-    held_out = ", ".join(f"{report['reference'][f'{judge}_reference']:.3g}" for judge in judges)
+    held_out = ", ".join(f"{report['reference'][f'{judge}_reference']:.3g}" for judge in JUDGES)
     spread_of = f"mean +- standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
     return "\n".join(
         [
@@ -48,7 +48,7 @@ def equal(suite: str) -> str:
 def trials() -> str:
     """Return the trials of one-step generators, with the distances of as many held-out images."""
     report = read_report(ROOT / "results" / "one-step-trials.json")
-    keys = ("frechet_distance", "report_distance", "random_distance", "precision", "recall", "nearest_distance")
+    keys = (*JUDGES, "precision", "recall", "nearest_distance")
     head = ["row", "steps", *(f"`{key}`" for key in keys)]
     lines = [[row["row"], row["steps"], *(f"{row[key]:.3g}" for key in keys)] for row in report["rows"]]
     lines.append(["held-out images", "-", *(f"{report['reference'][f'{key}_reference']:.3g}" for key in keys)])
@@ -60,22 +60,20 @@ def trials() -> str:
 def of_data(data: str) -> str:
     """Return the trials of how many of the data one-step generators meet."""
     report = read_report(ROOT / "results" / "one-step-data.json")
-    keys = ("frechet_distance", "report_distance", "random_distance")
     rows = [row for row in report["rows"] if row["data"] == data]
-    lines = [[row["row"], row["seconds"], row["steps"], *(f"{row[key]:.3g}" for key in keys)] for row in rows]
+    lines = [[row["row"], row["seconds"], row["steps"], *(f"{row[key]:.3g}" for key in JUDGES)] for row in rows]
     how = f"*`{report['command']}`: CPU seconds, seed {report['seed']}. `results/one-step-data.json`.*"
-    return "\n\n".join([markdown(["row", "CPU s", "steps", *(f"`{key}`" for key in keys)], lines), how])
+    return "\n\n".join([markdown(["row", "CPU s", "steps", *(f"`{key}`" for key in JUDGES)], lines), how])
 
 
 def witness(file: str) -> str:
     """Return the error of a witness's gradient by noise level, of models (witness) or of forms of training (witness-trials)."""
     report = read_report(ROOT / "results" / f"{file}.json")
-    rows = report["rows"] if "rows" in report else [{"row": name, **row} for name, row in report["models"].items()]
     lines = []
-    for row in rows:
-        errors, seconds = row["errors"], row.get("seconds", row.get("train_seconds"))
-        mean = f"{sum(errors) / len(errors):.4f}"
-        lines.append([row["row"], f"{seconds:.0f}", f"{row['steps']:,}", mean, *(f"{error:.3f}" for error in errors)])
+    for row in report["rows"]:
+        mean = f"{sum(row['errors']) / len(row['errors']):.4f}"
+        seconds = f"{row['train_seconds']:.0f}"
+        lines.append([row["row"], seconds, f"{row['steps']:,}", mean, *(f"{error:.3f}" for error in row["errors"])])
     head = ["model or form", "CPU s", "steps", "mean", *(f"t = {t:g}" for t in report["levels"])]
     how = report.get("made_by")
     note = f"*`{report['command']}`" + (f": {how}, seed {report['seed']}" if how else "") + f". `results/{file}.json`.*"
