@@ -1,5 +1,6 @@
 """Drifts against their closed forms, loops and symmetries (Deng et al. 2026 and the family around it)."""
 
+import itertools
 import math
 
 import pytest
@@ -151,11 +152,14 @@ def test_a_tolerance_leaves_a_drift_its_two_passes(kernel, d, exact, quick):
     torch.testing.assert_close(velocity, drift.velocity(x), rtol=1e-3, atol=1e-4)
 
 
-def test_batch_form_is_the_loop():
+@pytest.mark.parametrize("balanced", [False, True])
+def test_batch_form_is_the_loop(balanced):
     x, y = clouds(4, 5, 2)
     tau = 0.8
     joined = torch.cat([x, y])
-    logits = -torch.cdist(x, joined) / tau - torch.tensor([math.log(4)] * 4 + [math.log(5)] * 5, dtype=torch.float64)
+    logits = -torch.cdist(x, joined) / tau
+    if balanced:
+        logits = logits - torch.tensor([math.log(4)] * 4 + [math.log(5)] * 5, dtype=torch.float64)
     logits[range(4), range(4)] = -math.inf
     rows, columns = logits.exp() / logits.exp().sum(1, keepdim=True), logits.exp() / logits.exp().sum(0, keepdim=True)
     affinity = (rows * columns).sqrt()
@@ -165,9 +169,8 @@ def test_batch_form_is_the_loop():
             expected[i] += affinity[i, 4 + j] * affinity[i, :4].sum() * y[j]
         for j in range(4):
             expected[i] -= affinity[i, j] * affinity[i, 4:].sum() * x[j]
-    torch.testing.assert_close(
-        Drift(y, Laplace(tau), normalization="batch").velocity(x), expected, rtol=1e-11, atol=1e-13
-    )
+    drift = Drift(y, Laplace(tau), normalization="batch", balanced=balanced)
+    torch.testing.assert_close(drift.velocity(x), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_sinkhorn_tends_to_the_transport_map():
@@ -212,17 +215,41 @@ def test_a_narrow_start_does_not_collapse(normalization):
     assert 0.8 < float(moved.std(0).mean() / y.std(0).mean()) < 1.2
 
 
-@pytest.mark.parametrize("normalization", ["batch", "mean-shift"])
+@pytest.mark.parametrize(
+    "options", [{"normalization": "batch", "balanced": True}, {"normalization": "mean-shift"}], ids=str
+)
 @pytest.mark.parametrize(("pushing", "pulling", "sign"), [(8, 8, 0), (8, 64, 1), (64, 8, -1)])
-def test_unequal_numbers_move_particles_that_follow_the_data(normalization, pushing, pulling, sign, generator):
+def test_unequal_numbers_move_particles_that_follow_the_data(options, pushing, pulling, sign, generator):
+    outwards = outward_drifts(pushing, pulling, generator, **options)
+    mean, error = outwards.mean(), outwards.std() / len(outwards) ** 0.5
+    assert abs(mean) < 4 * error if sign == 0 else sign * mean > 3 * error
+
+
+@pytest.mark.parametrize(("pushing", "pulling"), [(8, 8), (8, 64), (64, 8)])
+def test_the_batch_form_leaves_particles_that_follow_the_data_whatever_the_numbers(pushing, pulling, generator):
+    outwards = outward_drifts(pushing, pulling, generator, normalization="batch")
+    assert abs(outwards.mean()) < 4 * outwards.std() / len(outwards) ** 0.5
+
+
+def outward_drifts(pushing, pulling, generator, **options):
+    """How far a drift carries a point away from the mean, of clouds of one distribution; 400 times."""
     z = torch.tensor([[1.0, 0.5, -1.0]], dtype=torch.float64)
     outwards = []
     for _ in range(400):
         others, data = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (pushing, pulling))
-        drift = Drift(data, Laplace(0.3), normalization=normalization, second=others)
-        outwards.append(drift.velocity(z, z)[0] @ z[0] / z.norm())
-    mean, error = torch.stack(outwards).mean(), torch.stack(outwards).std() / 20
-    assert abs(mean) < 4 * error if sign == 0 else sign * mean > 3 * error
+        outwards.append(Drift(data, Laplace(0.3), second=others, **options).velocity(z, z)[0] @ z[0] / z.norm())
+    return torch.stack(outwards)
+
+
+def test_exchanging_data_and_particles_turns_the_batch_form_round():
+    """So that its mean is 0 over all ways to divide one set of samples into the two."""
+    z, samples = torch.tensor([[0.3, -0.2], [1.0, 0.4]], dtype=torch.float64), clouds(7, 1, 2)[0]
+    total = torch.zeros_like(z)
+    for chosen in itertools.combinations(range(7), 3):
+        pushing = torch.tensor([i in chosen for i in range(7)])
+        drift = Drift(samples[~pushing], Laplace(0.5), normalization="batch", second=samples[pushing])
+        total += drift.velocity(z, z)
+    torch.testing.assert_close(total, torch.zeros_like(z), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("normalization", ["mean-shift", "sharp"])

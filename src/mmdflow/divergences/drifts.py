@@ -50,14 +50,18 @@ class Drift:
     | sinkhorn | both marginals | T_{q,p} - T_{q,q}, barycentric maps of entropic transport (arXiv 2603.12366) |
 
     The batch form has A = sqrt(softmax over rows * softmax over columns) of log k between the particles and both clouds joined;
-    V = W+ y - W- x with W+ = A+ rowsum(A-), W- = A- rowsum(A+). The sinkhorn form has the cost -log k.
+    V = W+ y - W- x with W+ = A+ rowsum(A-), W- = A- rowsum(A+). As published, a sample has the weight of a particle there,
+    whatever the numbers of both; `balanced` gives all samples the weight of all particles. The sinkhorn form has the cost
+    -log k.
 
     A particle does not push itself off: its self term is left out by its index, unless `self_terms`. With the self terms the
     drift is 0 where the clouds are equal. The sinkhorn form keeps them by default: without them both marginals make the particle
     next to an outlier transport its mass there, and its drift is as long as the outlier is far. A `second` batch of particles
     needs no self terms at all. Of samples, quotients are biased by O(1/n). Where particles and data follow one distribution the
-    biases of pull and push cancel on average only if their numbers are equal: with more data than particles the drift points
-    away from the mean, with fewer towards it. The first three forms take O((n + m) d) memory, the others O(n (n + m)).
+    biases of pull and push cancel on average if their numbers are equal. Else mean-shift, sharp and balanced drifts point away
+    from the mean with more data than particles, towards it with fewer. The batch form as published has no such bias from a
+    `second` batch: samples and particles can change places. The first three forms take O((n + m) d) memory, the others
+    O(n (n + m)).
 
     Guidance (Deng et al.): with real samples of all classes as `negatives`, whose weights sum to alpha - 1, particles of one
     class settle at q = alpha p - (alpha - 1) p_all.
@@ -76,6 +80,7 @@ class Drift:
         unbiased: take the bias of order 1/n off the quotients of mean-shift and sharp (the second-order correction of ratio
             estimates, Tin 1965): N / D becomes N / D + sum_j a_j (b_j (y_j - x) - a_j N / D) with a_j and b_j the shares of
             sample j in D and N. One more pass over all pairs, in plain torch.
+        balanced: of the batch form: let the samples have, in all, the weight of all particles in the softmax.
         num_iterations: of Sinkhorn's algorithm.
 
     Raises:
@@ -105,6 +110,7 @@ class Drift:
         second: Float[Tensor, "l *event"] | ArrayLike | None = None,
         self_terms: bool | None = None,
         unbiased: bool = False,
+        balanced: bool = False,
         num_iterations: int = 50,
     ) -> None:
         self.target = _checks.points("target", target).detach()
@@ -123,6 +129,9 @@ class Drift:
         if unbiased and normalization not in RATIOS:
             raise InputError(f"unbiased = True with normalization = {normalization!r}: is for {' and '.join(RATIOS)}")
         self.unbiased = unbiased
+        if balanced and normalization != "batch":
+            raise InputError(f"balanced = True with normalization = {normalization!r}: is for 'batch'")
+        self.balanced = balanced
         self.num_iterations = _checks.count("num_iterations", num_iterations)
 
     def check(self, x: Tensor | ArrayLike, field: str = "particles") -> Tensor:
@@ -219,10 +228,14 @@ class Drift:
 
     def _batch(self, z: Tensor, cloud: _Cloud) -> Tensor:
         """The batch form: distances to particles and samples compete in one softmax over rows and one over columns."""
-        to_particles = self.kernel.log(z, cloud.points) + cloud.weights.log()
+        of_particles, of_samples = cloud.weights, self.target_weights
+        if not self.balanced:  # one particle and one sample weigh as much
+            particles = len(cloud.points) - (0 if self.negatives is None else len(self.negatives))
+            of_particles, of_samples = of_particles / of_particles[:particles].mean(), of_samples * len(of_samples)
+        to_particles = self.kernel.log(z, cloud.points) + of_particles.log()
         if cloud.masked:
             to_particles.fill_diagonal_(-math.inf)
-        joined = torch.cat([to_particles, self.kernel.log(z, self.target) + self.target_weights.log()], 1)
+        joined = torch.cat([to_particles, self.kernel.log(z, self.target) + of_samples.log()], 1)
         affinity = ((joined.log_softmax(0) + joined.log_softmax(1)) / 2).exp().nan_to_num(0.0)  # 0 in a masked column
         push, pull = affinity[:, : len(cloud.points)], affinity[:, len(cloud.points) :]
         pull, push = pull * push.sum(1, keepdim=True), push * pull.sum(1, keepdim=True)

@@ -77,6 +77,7 @@ class BatchFields(nn.Module):
             negatives=meeting.negatives,
             negative_weights=weights,
             second=meeting.second,
+            balanced=self.settings.balanced,
             num_iterations=10,
         )
 

@@ -31,6 +31,8 @@ class DriftingLossSettings:
         landmarks: of mmd: centres of clusters that stand for all of the data, in place of a batch.
         classes: classes drawn a step, which makes the generator class-conditional; unconditional by default.
         max_guidance: the generator learns guidance from 1 to this, 1 for none; needs classes.
+        balanced: of batch: data and generated events compete with equal weights in all, whatever their numbers. By default, and
+            as published, one event of either has the weight of one.
     """
 
     section: ClassVar[str] = "loss."
@@ -44,6 +46,7 @@ class DriftingLossSettings:
     landmarks: int | None = None
     classes: int | None = None
     max_guidance: float = 1.0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields, and that they belong together."""
@@ -64,6 +67,8 @@ class DriftingLossSettings:
             raise InputError(f"loss.max_guidance = {self.max_guidance:g}: must be a finite number >= 1")
         if self.max_guidance > 1 and self.classes is None:
             raise InputError(f"loss.max_guidance = {self.max_guidance:g} without loss.classes: guides to classes")
+        if self.balanced and self.field != "batch":
+            raise InputError(f"loss.balanced = True with loss.field = {self.field!r}: is for 'batch'")
         if self.landmarks is not None:
             if self.field != "mmd":
                 raise InputError(f"loss.landmarks = {self.landmarks} with loss.field = {self.field!r}: is for 'mmd'")
