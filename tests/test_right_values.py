@@ -10,11 +10,14 @@ from torch import nn
 
 from mmdflow import (
     MMD,
+    DMMDLoss,
     Gaussian,
     InputError,
     InverseMultiquadric,
     Laplace,
+    LinearSchedule,
     Matern,
+    NoiseConditionalKernel,
     RationalQuadratic,
     Riesz,
     SlicedMMD,
@@ -23,8 +26,10 @@ from mmdflow import (
 from mmdflow.evaluation.distance import DataJudge
 from mmdflow.evaluation.protocols import open_images
 from mmdflow.evaluation.samples import evaluate_samples
+from mmdflow.features import DecoderFeatures
 from mmdflow.functional import mmd2, mmd2_of_features
 from mmdflow.kernels import Polynomial
+from mmdflow.methods.dmmd import LossSettings
 from mmdflow.metrics import gaussian_scales, mmd_test, two_sample
 from mmdflow.metrics.extractors import ModuleExtractor
 from mmdflow.recipe import FlowSpec
@@ -305,3 +310,28 @@ def test_held_out_events_are_drawn_from_all_of_an_ordered_set(monkeypatch):
 
     assert 35 < Mean().held_out(30) < 65
     assert Mean().held_out(100) == 49.5
+
+
+@pytest.mark.parametrize(("points", "form"), [("path", "path"), ("interpolate", "penalty")])
+@pytest.mark.parametrize("head", ["flat", "squared_residual"])
+def test_the_loss_of_a_dmmd_is_differentiated_through_layer_norms(head, points, form):
+    """Its slope is a derivative already. Backward through forward-mode products LayerNorm takes mean and spread as constants."""
+    torch.manual_seed(0)
+    features = DecoderFeatures((1, 4, 4), 4, head, code=3, width=8, channels=[4]).double()
+    assert any(isinstance(module, nn.LayerNorm) for module in features.modules())
+    loss = DMMDLoss(
+        NoiseConditionalKernel(features),
+        LinearSchedule(),
+        second_moment=1.0,
+        settings=LossSettings(num_levels=2, form=form, penalty_points=points),
+    )
+    data, direction = torch.randn(24, 1, 4, 4, dtype=torch.float64), torch.randn_like(features.stem.weight)
+
+    def at(step):
+        with torch.no_grad():
+            features.stem.weight += step * direction
+        return loss(data, seeded()).total
+
+    (gradient,) = torch.autograd.grad(at(0.0), features.stem.weight)
+    quotient = (at(1e-5).item() - at(-2e-5).item()) / 2e-5
+    assert float((gradient * direction).sum()) == pytest.approx(quotient, rel=1e-5)
