@@ -281,6 +281,7 @@ TABLES = {
     },
     "lab/digits.md": {
         "equal": lambda: equal("digits"),
+        "parts": lambda: equal("digits-parts"),
     },
     "lab/images.md": {
         "equal": lambda: equal("mnist"),

@@ -185,6 +185,7 @@ def test_bad_options(unchecked):
         ({"negative_weights": torch.ones(2)}, "negative_weights without negatives"),
         ({"negatives": x, "negative_weights": torch.ones(2)}, r"negative_weights has shape \[2\]"),
         ({"second": x, "self_terms": True}, "self_terms = True with second: a second batch has none"),
+        ({"balanced": True}, "balanced = True with normalization = 'none': is for 'batch'"),
         ({"unbiased": True}, "unbiased = True with normalization = 'none': is for mean-shift and sharp"),
     ):
         with pytest.raises(InputError, match=message):

@@ -825,6 +825,7 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (SpacesSettings, {"field": "means"}, "spaces.field = 'means' without spaces.model"),
         (DriftingLossSettings, {"population": 1}, "loss.population = 1"),
         (DriftingLossSettings, {"chunk_size": 0}, "loss.chunk_size = 0"),
+        (DriftingLossSettings, {"field": "sharp", "balanced": True}, "loss.balanced = True with loss.field = 'sharp'"),
         (DriftingLossSettings, {"landmarks": 5}, "loss.landmarks = 5 with loss.field = 'batch'"),
         (DriftingLossSettings, {"field": "mmd", "landmarks": 5, "classes": 2}, "loss.landmarks = 5 with loss.classes"),
         (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),
