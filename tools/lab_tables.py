@@ -289,8 +289,10 @@ TABLES = {
         "models": lambda: witness("witness"),
         "forms": lambda: witness("witness-trials"),
     },
+    "lab/one-step-features.md": {"equal": lambda: equal("one-step-digits")},
     "lab/one-step.md": {
         "mnist": lambda: equal("one-step-mnist"),
+        "fashion": lambda: equal("one-step-fashion"),
         "short": lambda: equal("one-step-mnist-180"),
         "data-mnist": lambda: of_data("mnist"),
         "data-fashion": lambda: of_data("fashion"),

@@ -1,0 +1,49 @@
+"""What no sample can be told apart below: Frechet distances between random parts of all real data, by every judge.
+
+python benchmarks/random_splits.py [NAME ...] [--size 359] [--splits 20] [--output results/random-splits.json]
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+from measure import read_models, write_models
+
+from mmdflow import data
+from mmdflow.evaluation.distance import open_judge
+from mmdflow.metrics import frechet_distance
+
+JUDGES = {"frechet_distance": "own", "report_distance": "report", "random_distance": "random"}
+
+
+def distances(name: str, judge: str, size: int, splits: int) -> dict:
+    extractor = open_judge(name, judge).extractor
+    dataset = data.load(name)
+    features = extractor.features(torch.cat([dataset.train, dataset.test]))
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(splits):
+        order = torch.randperm(len(features), generator=generator)
+        found.append(float(frechet_distance(features[order[:size]], features[order[size:]])))
+    return {"judge": extractor.name, "mean": statistics.fmean(found), "least": min(found), "most": max(found)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["digits"])
+    parser.add_argument("--size", type=int, default=359)
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--output", default="results/random-splits.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    output = Path(options.output)
+    for name in options.names:
+        found = {key: distances(name, judge, options.size, options.splits) for key, judge in JUDGES.items()}
+        rows = {"size": options.size, "splits": options.splits, "distances": found}
+        write_models(output, __file__, {**read_models(output), name: rows})
+        print(name, {key: round(value["mean"], 2) for key, value in found.items()})
+
+
+if __name__ == "__main__":
+    main()
