@@ -533,7 +533,7 @@ def test_each_class_meets_its_own_data():
     assert Classes(data, labels, 3).shares == [0.25] * 4
 
 
-FIELDS = ["batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"]
+FIELDS = ["batch", "balanced-batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"]
 
 
 class Given(Classes):
@@ -576,6 +576,14 @@ def test_classes_do_not_see_each_other(field):
     (alone,) = loss._velocities(0, 0, x, [Meeting(6, y)])
     (beside,) = loss._velocities(0, 0, others, [Meeting(5, far)])
     torch.testing.assert_close(both, torch.cat([alone, beside]), **EXACT)
+
+
+@pytest.mark.parametrize(("field", "balanced"), [("batch", False), ("balanced-batch", True)])
+def test_batch_fields_count_events_or_clouds(field, balanced):
+    x, y, kernel = cloud(6), cloud(11, seed=2), Laplace(0.5 * math.sqrt(3))
+    (ours,) = BatchFields(DriftingLossSettings(field=field, bandwidths=[0.5])).of_map(0, 0, Meeting(6, y))
+    drift = Drift(y, kernel, normalization="batch", balanced=balanced)
+    torch.testing.assert_close(ours.velocity(x), drift.velocity(x), **EXACT)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -791,11 +799,12 @@ def test_shipped_one_step_models_sample_in_one_evaluation(name):
 @pytest.mark.parametrize("data", ["digits", "mnist", "fashion", "checkerboard", "cifar10"])
 def test_recipes_are_on_equal_terms(data):
     ddpm = read(f"ddpm-{data}")
-    fields = {"drifting": "batch", "mmd-generator": "mmd", "sinkhorn-drift": "sinkhorn"}
+    images = data in ("mnist", "fashion")
+    batch = "balanced-batch" if images else "batch"
+    fields = {"drifting": batch, "mmd-generator": "mmd", "sinkhorn-drift": "sinkhorn"}
     for family, field in fields.items():
         recipe = read(f"{family}-{data}")
         assert (recipe.system, recipe.loss.field) == ("drifting", field)
-        images = data in ("mnist", "fashion")
         assert recipe.features == (read(f"drifting-{data}") if images else ddpm).features
         assert (recipe.data, recipe.spaces, recipe.start) == (ddpm.data, SpacesSettings(), 0.8 if images else None)
         assert recipe.evaluation.num_samples == ddpm.evaluation.num_samples
@@ -813,7 +822,11 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
 @pytest.mark.parametrize(
     ("spec", "fields", "message"),
     [
-        (DriftingLossSettings, {"field": "gan"}, "loss.field = 'gan': must be one of batch, mean-shift"),
+        (
+            DriftingLossSettings,
+            {"field": "gan"},
+            "loss.field = 'gan': must be one of batch, balanced-batch, mean-shift",
+        ),
         (DriftingLossSettings, {"bandwidths": []}, r"loss.bandwidths = \[\]"),
         (DriftingLossSettings, {"bandwidths": [0.1, -1.0]}, "loss.bandwidths = -1.0"),
         (DriftingLossSettings, {"kernel": "riesz"}, "loss.kernel = 'riesz' with loss.field = 'batch'"),
@@ -825,7 +838,6 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (SpacesSettings, {"field": "means"}, "spaces.field = 'means' without spaces.model"),
         (DriftingLossSettings, {"population": 1}, "loss.population = 1"),
         (DriftingLossSettings, {"chunk_size": 0}, "loss.chunk_size = 0"),
-        (DriftingLossSettings, {"field": "sharp", "balanced": True}, "loss.balanced = True with loss.field = 'sharp'"),
         (DriftingLossSettings, {"landmarks": 5}, "loss.landmarks = 5 with loss.field = 'batch'"),
         (DriftingLossSettings, {"field": "mmd", "landmarks": 5, "classes": 2}, "loss.landmarks = 5 with loss.classes"),
         (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),

@@ -73,11 +73,11 @@ class BatchFields(nn.Module):
         return Drift(
             meeting.data,
             kernel,
-            normalization=self.settings.field,
+            normalization=self.settings.field.removeprefix("balanced-"),
             negatives=meeting.negatives,
             negative_weights=weights,
             second=meeting.second,
-            balanced=self.settings.balanced,
+            balanced=self.settings.field == "balanced-batch",
             num_iterations=10,
         )
 

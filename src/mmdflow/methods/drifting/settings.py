@@ -19,7 +19,9 @@ class DriftingLossSettings:
     """The field that generated events follow, and the population of a step.
 
     Attributes:
-        field: the normalisation of a drift (batch, mean-shift, sharp, none, sinkhorn), or mmd: the flow of the MMD.
+        field: the normalisation of a drift (batch, mean-shift, sharp, none, sinkhorn), or mmd: the flow of the MMD. batch counts
+            an event of the data as one generated event, as published; balanced-batch gives all data of a step the weight of all
+            generated events.
         kernel: of the field; riesz and linear are for mmd. linear compares means alone, which is for features.
         bandwidths: of the kernel, each a field of its own, in units of the median distance between events of the data in the
             space; 0.02, 0.05 and 0.2 by default. riesz and linear have none.
@@ -31,12 +33,10 @@ class DriftingLossSettings:
         landmarks: of mmd: centres of clusters that stand for all of the data, in place of a batch.
         classes: classes drawn a step, which makes the generator class-conditional; unconditional by default.
         max_guidance: the generator learns guidance from 1 to this, 1 for none; needs classes.
-        balanced: of batch: data and generated events compete with equal weights in all, whatever their numbers. By default, and
-            as published, one event of either has the weight of one.
     """
 
     section: ClassVar[str] = "loss."
-    field: Literal["batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"] = "batch"
+    field: Literal["batch", "balanced-batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"] = "batch"
     kernel: Literal["laplace", "gaussian", "matern-3/2", "riesz", "linear"] = "laplace"
     bandwidths: list[float] | None = None
     unit_rms: bool = True
@@ -46,7 +46,6 @@ class DriftingLossSettings:
     landmarks: int | None = None
     classes: int | None = None
     max_guidance: float = 1.0
-    balanced: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields, and that they belong together."""
@@ -67,8 +66,6 @@ class DriftingLossSettings:
             raise InputError(f"loss.max_guidance = {self.max_guidance:g}: must be a finite number >= 1")
         if self.max_guidance > 1 and self.classes is None:
             raise InputError(f"loss.max_guidance = {self.max_guidance:g} without loss.classes: guides to classes")
-        if self.balanced and self.field != "batch":
-            raise InputError(f"loss.balanced = True with loss.field = {self.field!r}: is for 'batch'")
         if self.landmarks is not None:
             if self.field != "mmd":
                 raise InputError(f"loss.landmarks = {self.landmarks} with loss.field = {self.field!r}: is for 'mmd'")
