@@ -12,7 +12,7 @@ from measure import read_models, write_models
 
 from mmdflow import data
 from mmdflow.evaluation.distance import open_judge
-from mmdflow.metrics import frechet_distance
+from mmdflow.evaluation.samples import random_splits
 
 JUDGES = {"frechet_distance": "own", "report_distance": "report", "random_distance": "random"}
 
@@ -21,11 +21,7 @@ def distances(name: str, judge: str, size: int, splits: int) -> dict:
     extractor = open_judge(name, judge).extractor
     dataset = data.load(name)
     features = extractor.features(torch.cat([dataset.train, dataset.test]))
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(splits):
-        order = torch.randperm(len(features), generator=generator)
-        found.append(float(frechet_distance(features[order[:size]], features[order[size:]])))
+    found = random_splits(features, size, torch.Generator().manual_seed(0), splits)
     return {"judge": extractor.name, "mean": statistics.fmean(found), "least": min(found), "most": max(found)}
 
 

@@ -163,7 +163,7 @@ def _frechet(parts: _Parts, size: int, generator: torch.Generator) -> dict[str, 
     return {
         "frechet_distance": _mean([frechet_distance(subset, parts.train) for subset in parts.subsets]),
         f"frechet_distance{REFERENCE}": frechet_distance(parts.reference, parts.train),
-        "frechet_distance_random_split": _random_split(torch.cat([parts.train, parts.test]), size, generator),
+        "frechet_distance_random_split": _mean(random_splits(torch.cat([parts.train, parts.test]), size, generator)),
         "frechet_distance_to_test": _mean([frechet_distance(subset, parts.test) for subset in parts.subsets]),
     }
 
@@ -176,13 +176,13 @@ def _classes(parts: _Parts, extractor: FeatureExtractor) -> dict[str, Any]:
     }
 
 
-def _random_split(features: Tensor, size: int, generator: torch.Generator) -> float:
-    """Return the mean distance between `size` random rows and the rest, over ten splits."""
+def random_splits(features: Tensor, size: int, generator: torch.Generator, splits: int = 10) -> list[float]:
+    """Return the Frechet distances between `size` random rows and the rest."""
     distances = []
-    for _ in range(10):
+    for _ in range(splits):
         order = torch.randperm(len(features), generator=generator)
         distances.append(frechet_distance(features[order[:size]], features[order[size:]]))
-    return _mean(distances)
+    return distances
 
 
 def _mean(values: list[float]) -> float:
