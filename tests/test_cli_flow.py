@@ -12,6 +12,7 @@ from PIL import Image
 from mmdflow import studies
 from mmdflow.cli import main
 from mmdflow.data import read_points
+from mmdflow.divergences.drifts import NORMALIZATIONS
 from tests.test_cli import complaint
 
 pytest.importorskip("matplotlib")
@@ -128,7 +129,7 @@ def test_tolerances_that_do_not_fit(arguments, message, tmp_path, capsys):
     assert message is None or message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", ["mean-shift", "none", "sharp", "batch", "sinkhorn"])
+@pytest.mark.parametrize("options", NORMALIZATIONS)
 def test_every_drift_flows_and_shows_no_value(options, tmp_path, capsys):
     save, drift = tmp_path / "p.npy", ["--divergence.name=drift", f"--divergence.normalization={options}"]
     assert main(["flow", "--target=rings", *drift, f"--save={save}", *QUICK]) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, Drift, FieldSum, Gaussian, InputError, Laplace, annealed, flow
-from mmdflow.divergences.drifts import NORMALIZATIONS, RATIOS
+from mmdflow.divergences.drifts import BATCH, NORMALIZATIONS, RATIOS
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -107,7 +107,7 @@ def test_weighted_targets_are_repeated_ones(normalization):
     weighted = Drift(y, Gaussian(1.0), target_weights=weights, **options).velocity(x)
     scaled = Drift(y, Gaussian(1.0), target_weights=7 * weights, **options).velocity(x)
     torch.testing.assert_close(weighted, scaled, **EXACT)
-    if normalization != "batch":
+    if normalization not in BATCH:
         repeated = Drift(torch.cat([y, y[:1]]), Gaussian(1.0), **options).velocity(x)
         torch.testing.assert_close(weighted, repeated, **EXACT)
 
@@ -185,7 +185,6 @@ def test_bad_options(unchecked):
         ({"negative_weights": torch.ones(2)}, "negative_weights without negatives"),
         ({"negatives": x, "negative_weights": torch.ones(2)}, r"negative_weights has shape \[2\]"),
         ({"second": x, "self_terms": True}, "self_terms = True with second: a second batch has none"),
-        ({"balanced": True}, "balanced = True with normalization = 'none': is for 'batch'"),
         ({"unbiased": True}, "unbiased = True with normalization = 'none': is for mean-shift and sharp"),
     ):
         with pytest.raises(InputError, match=message):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdflow import MMD, Drift, Gaussian, InputError, Laplace, Matern, RationalQuadratic, Riesz, flow, ops
-from mmdflow.divergences.drifts import NORMALIZATIONS
+from mmdflow.divergences.drifts import BATCH, NORMALIZATIONS
 from mmdflow.ops import cpu
 
 KERNELS = [
@@ -152,13 +152,13 @@ def test_a_tolerance_leaves_a_drift_its_two_passes(kernel, d, exact, quick):
     torch.testing.assert_close(velocity, drift.velocity(x), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_batch_form_is_the_loop(balanced):
+@pytest.mark.parametrize("normalization", BATCH)
+def test_batch_form_is_the_loop(normalization):
     x, y = clouds(4, 5, 2)
     tau = 0.8
     joined = torch.cat([x, y])
     logits = -torch.cdist(x, joined) / tau
-    if balanced:
+    if normalization == "balanced-batch":
         logits = logits - torch.tensor([math.log(4)] * 4 + [math.log(5)] * 5, dtype=torch.float64)
     logits[range(4), range(4)] = -math.inf
     rows, columns = logits.exp() / logits.exp().sum(1, keepdim=True), logits.exp() / logits.exp().sum(0, keepdim=True)
@@ -169,7 +169,7 @@ def test_batch_form_is_the_loop(balanced):
             expected[i] += affinity[i, 4 + j] * affinity[i, :4].sum() * y[j]
         for j in range(4):
             expected[i] -= affinity[i, j] * affinity[i, 4:].sum() * x[j]
-    drift = Drift(y, Laplace(tau), normalization="batch", balanced=balanced)
+    drift = Drift(y, Laplace(tau), normalization=normalization)
     torch.testing.assert_close(drift.velocity(x), expected, rtol=1e-11, atol=1e-13)
 
 
@@ -189,7 +189,7 @@ def test_weights_count_samples_twice(normalization):
     doubled = torch.cat([y, y[:1]])
     options = {"normalization": normalization, "num_iterations": 200}
     expected = Drift(doubled, Gaussian(1.0), **options).velocity(x)
-    if normalization != "batch":  # whose columns compete one by one
+    if normalization not in BATCH:  # whose columns compete one by one
         torch.testing.assert_close(Drift(y, Gaussian(1.0), target_weights=weights, **options).velocity(x), expected)
 
 
@@ -203,41 +203,41 @@ def test_one_particle_is_pulled_only(normalization):
         torch.testing.assert_close(velocity, pull)
 
 
-@pytest.mark.parametrize("normalization", ["mean-shift", "sharp", "batch", "sinkhorn"])
+@pytest.mark.parametrize("normalization", ["mean-shift", "sharp", *BATCH, "sinkhorn"])
 def test_a_narrow_start_does_not_collapse(normalization):
     """Particles spread by a hundredth of the data end with the data's spread."""
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(600, 2, generator=generator)
     x = 0.01 * torch.randn(300, 2, generator=generator)
     drift = Drift(y, Laplace(0.5), normalization=normalization)
-    scale = 4.0 if normalization == "batch" else 1.0
+    scale = 4.0 if normalization in BATCH else 1.0
     moved = flow(drift, x, step_size=0.3 * scale, num_steps=150).particles
     assert 0.8 < float(moved.std(0).mean() / y.std(0).mean()) < 1.2
 
 
-@pytest.mark.parametrize(
-    "options", [{"normalization": "batch", "balanced": True}, {"normalization": "mean-shift"}], ids=str
-)
+@pytest.mark.parametrize("normalization", ["balanced-batch", "mean-shift"])
 @pytest.mark.parametrize(("pushing", "pulling", "sign"), [(8, 8, 0), (8, 64, 1), (64, 8, -1)])
-def test_unequal_numbers_move_particles_that_follow_the_data(options, pushing, pulling, sign, generator):
-    outwards = outward_drifts(pushing, pulling, generator, **options)
+def test_unequal_numbers_move_particles_that_follow_the_data(normalization, pushing, pulling, sign, generator):
+    outwards = outward_drifts(pushing, pulling, generator, normalization)
     mean, error = outwards.mean(), outwards.std() / len(outwards) ** 0.5
     assert abs(mean) < 4 * error if sign == 0 else sign * mean > 3 * error
 
 
 @pytest.mark.parametrize(("pushing", "pulling"), [(8, 8), (8, 64), (64, 8)])
 def test_the_batch_form_leaves_particles_that_follow_the_data_whatever_the_numbers(pushing, pulling, generator):
-    outwards = outward_drifts(pushing, pulling, generator, normalization="batch")
+    outwards = outward_drifts(pushing, pulling, generator, "batch")
     assert abs(outwards.mean()) < 4 * outwards.std() / len(outwards) ** 0.5
 
 
-def outward_drifts(pushing, pulling, generator, **options):
+def outward_drifts(pushing, pulling, generator, normalization):
     """How far a drift carries a point away from the mean, of clouds of one distribution; 400 times."""
     z = torch.tensor([[1.0, 0.5, -1.0]], dtype=torch.float64)
     outwards = []
     for _ in range(400):
         others, data = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (pushing, pulling))
-        outwards.append(Drift(data, Laplace(0.3), second=others, **options).velocity(z, z)[0] @ z[0] / z.norm())
+        outwards.append(
+            Drift(data, Laplace(0.3), second=others, normalization=normalization).velocity(z, z)[0] @ z[0] / z.norm()
+        )
     return torch.stack(outwards)
 
 
@@ -292,7 +292,7 @@ def test_log_of_a_kernel(kernel):
 
 def test_batch_and_sinkhorn_reach_any_distance():
     x, y = clouds()
-    for normalization in ("batch", "sinkhorn"):
+    for normalization in (*BATCH, "sinkhorn"):
         velocity = Drift(y.float(), Gaussian(0.05), normalization=normalization).velocity(x.float() + 100)
         assert bool(torch.isfinite(velocity).all())
 

@@ -19,6 +19,7 @@ from mmdflow import (
     SlicedMMD,
     ops,
 )
+from mmdflow.divergences.drifts import NORMALIZATIONS
 from mmdflow.divergences.functional import mmd2_by_sums
 from mmdflow.functional import mmd2, mmd2_of_features
 from mmdflow.kernels import median_bandwidth, nearest_distance, squared_distances
@@ -36,7 +37,6 @@ from tests.laws.strategies import DIVERGENCES, KERNELS, RADIAL, divergence
 HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 #: Those whose own tensors are float64.
 DOUBLE = ("mmd-gaussian-tensor", "potential-embedding")
-DRIFTS = ("none", "mean-shift", "sharp", "batch", "sinkhorn")
 
 
 def normal(n, *event, seed=0, dtype=torch.float32):
@@ -70,7 +70,7 @@ def test_a_divergence_computes_inside_autocast_as_outside(name, dim):
         assert torch.equal(found[part], expected[part]), part
 
 
-@pytest.mark.parametrize("normalization", DRIFTS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_drift_computes_inside_autocast_as_outside(normalization):
     y, x = normal(30, 20) / 2, normal(20, 20, seed=1) / 2
     expected = everything(Drift(y, Laplace(2.0), normalization=normalization), x)
@@ -196,7 +196,7 @@ def of_half(name, y):
     """A field whose target is in the dtype of y."""
     makes = {
         **{f"mmd-{kernel}": lambda y, kernel=kernel: MMD(y, HALF_KERNELS[kernel]) for kernel in HALF_KERNELS},
-        **{f"drift-{kind}": lambda y, kind=kind: Drift(y, Laplace(1.0), normalization=kind) for kind in DRIFTS},
+        **{f"drift-{kind}": lambda y, kind=kind: Drift(y, Laplace(1.0), normalization=kind) for kind in NORMALIZATIONS},
         **{f"options-{kind}": make for kind, make in OPTIONS.items()},
         "landmarks": lambda y: MMD.from_landmarks(y[:40], y, Gaussian(1.0), ridge=1e-2),
         "landmarks-linear": lambda y: MMD.from_landmarks(y[:40], y, Linear(), ridge=1e-2),
@@ -209,7 +209,7 @@ def of_half(name, y):
     return makes[name](y)
 
 
-NAMES = [f"mmd-{kernel}" for kernel in HALF_KERNELS] + [f"drift-{kind}" for kind in DRIFTS]
+NAMES = [f"mmd-{kernel}" for kernel in HALF_KERNELS] + [f"drift-{kind}" for kind in NORMALIZATIONS]
 NAMES += [f"options-{kind}" for kind in OPTIONS] + ["landmarks", "landmarks-linear"]
 NAMES += ["mmd-weighted", "sliced", "sliced-1.5", "adaptive", "adaptive-optimal"]
 

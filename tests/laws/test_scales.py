@@ -28,6 +28,7 @@ from mmdflow import (
     flow,
     ops,
 )
+from mmdflow.divergences.drifts import NORMALIZATIONS
 from mmdflow.flows import Record
 from mmdflow.functional import mmd2
 from mmdflow.kernels import Polynomial, median_bandwidth, nearest_distance
@@ -55,10 +56,7 @@ def seeded():
 
 FIELDS = {
     **{f"mmd-{name}": lambda y, s, make=make: MMD(y, make(s)) for name, make in KERNELS.items()},
-    **{
-        f"drift-{kind}": lambda y, s, kind=kind: Drift(y, Laplace(s), normalization=kind)
-        for kind in ("none", "mean-shift", "sharp", "batch", "sinkhorn")
-    },
+    **{f"drift-{kind}": lambda y, s, kind=kind: Drift(y, Laplace(s), normalization=kind) for kind in NORMALIZATIONS},
     "sliced": lambda y, s: SlicedMMD(y, 16, generator=seeded(), redraw=False),
     "sliced-1.5": lambda y, s: SlicedMMD(y, 16, 1.5, generator=seeded(), redraw=False),
     "sliced-gaussian": lambda y, s: SlicedMMD(y, 16, kernel=Gaussian(s), generator=seeded(), redraw=False),

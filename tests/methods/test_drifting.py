@@ -12,7 +12,7 @@ from mmdflow import DivergedError, DMMDPipeline, Drift, Gaussian, InputError, La
 from mmdflow._files import shipped_models
 from mmdflow.cli import main
 from mmdflow.data import load
-from mmdflow.divergences.drifts import to_unit_rms
+from mmdflow.divergences.drifts import NORMALIZATIONS, to_unit_rms
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.functional import mmd2
 from mmdflow.kernels import median_bandwidth
@@ -100,7 +100,7 @@ def gradient(loss, batch=None, seed=2):
 # ---- the loss
 
 
-@pytest.mark.parametrize("field", ["batch", "mean-shift", "sharp", "none", "sinkhorn"])
+@pytest.mark.parametrize("field", NORMALIZATIONS)
 def test_the_gradient_is_that_of_the_loss_of_the_paper(field):
     """mean |phi - sg(phi + V)|^2 in two maps, one linear, one the entries; bandwidths in units of the median distance."""
     torch.manual_seed(7)
@@ -533,7 +533,7 @@ def test_each_class_meets_its_own_data():
     assert Classes(data, labels, 3).shares == [0.25] * 4
 
 
-FIELDS = ["batch", "balanced-batch", "mean-shift", "sharp", "none", "sinkhorn", "mmd"]
+FIELDS = [*NORMALIZATIONS, "mmd"]
 
 
 class Given(Classes):
@@ -576,14 +576,6 @@ def test_classes_do_not_see_each_other(field):
     (alone,) = loss._velocities(0, 0, x, [Meeting(6, y)])
     (beside,) = loss._velocities(0, 0, others, [Meeting(5, far)])
     torch.testing.assert_close(both, torch.cat([alone, beside]), **EXACT)
-
-
-@pytest.mark.parametrize(("field", "balanced"), [("batch", False), ("balanced-batch", True)])
-def test_batch_fields_count_events_or_clouds(field, balanced):
-    x, y, kernel = cloud(6), cloud(11, seed=2), Laplace(0.5 * math.sqrt(3))
-    (ours,) = BatchFields(DriftingLossSettings(field=field, bandwidths=[0.5])).of_map(0, 0, Meeting(6, y))
-    drift = Drift(y, kernel, normalization="batch", balanced=balanced)
-    torch.testing.assert_close(ours.velocity(x), drift.velocity(x), **EXACT)
 
 
 @pytest.mark.parametrize("field", FIELDS)

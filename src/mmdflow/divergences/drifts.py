@@ -25,9 +25,11 @@ from mmdflow.kernels.base import keeps_up
 from mmdflow.ops.reference import BLOCK
 from mmdflow.types import ArrayLike, Particles, Points, Weights
 
-NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "sinkhorn")
+NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "balanced-batch", "sinkhorn")
 #: Those whose pull and push are quotients of two sums over samples.
 RATIOS = ("mean-shift", "sharp")
+#: Those in which particles and samples compete in one softmax.
+BATCH = ("batch", "balanced-batch")
 
 
 class _Cloud(NamedTuple):
@@ -46,21 +48,21 @@ class Drift:
     | none | 1 | the flow of 1/2 MMD^2 of the companion kernel k#, see `Kernel.companion` |
     | mean-shift | E k(x, y) | drifting (Deng, Li, Li, Du, He 2026, arXiv 2602.04770) |
     | sharp | E k#(x, y) | grad log (k# * p) - grad log (k# * q), a gradient for every kernel (arXiv 2604.06333) |
-    | batch | see below | the batch form of Deng et al. |
+    | batch | see below | the batch form of Deng et al.: a sample has the weight of a particle |
+    | balanced-batch | see below | the same, all samples with the weight of all particles |
     | sinkhorn | both marginals | T_{q,p} - T_{q,q}, barycentric maps of entropic transport (arXiv 2603.12366) |
 
     The batch form has A = sqrt(softmax over rows * softmax over columns) of log k between the particles and both clouds joined;
     V = W+ y - W- x with W+ = A+ rowsum(A-), W- = A- rowsum(A+). As published, a sample has the weight of a particle there,
-    whatever the numbers of both; `balanced` gives all samples the weight of all particles. The sinkhorn form has the cost
-    -log k.
+    whatever the numbers of both. The sinkhorn form has the cost -log k.
 
     A particle does not push itself off: its self term is left out by its index, unless `self_terms`. With the self terms the
     drift is 0 where the clouds are equal. The sinkhorn form keeps them by default: without them both marginals make the particle
     next to an outlier transport its mass there, and its drift is as long as the outlier is far. A `second` batch of particles
     needs no self terms at all. Of samples, quotients are biased by O(1/n). Where particles and data follow one distribution the
-    biases of pull and push cancel on average if their numbers are equal. Else mean-shift, sharp and balanced drifts point away
-    from the mean with more data than particles, towards it with fewer. The batch form as published has no such bias from a
-    `second` batch: samples and particles can change places. The first three forms take O((n + m) d) memory, the others
+    biases of pull and push cancel on average if their numbers are equal. Else mean-shift, sharp and balanced-batch point away
+    from the mean with more data than particles, towards it with fewer. batch has no such bias from a `second` batch: samples
+    and particles can change places. The first three forms take O((n + m) d) memory, the others
     O(n (n + m)).
 
     Guidance (Deng et al.): with real samples of all classes as `negatives`, whose weights sum to alpha - 1, particles of one
@@ -80,7 +82,6 @@ class Drift:
         unbiased: take the bias of order 1/n off the quotients of mean-shift and sharp (the second-order correction of ratio
             estimates, Tin 1965): N / D becomes N / D + sum_j a_j (b_j (y_j - x) - a_j N / D) with a_j and b_j the shares of
             sample j in D and N. One more pass over all pairs, in plain torch.
-        balanced: of the batch form: let the samples have, in all, the weight of all particles in the softmax.
         num_iterations: of Sinkhorn's algorithm.
 
     Raises:
@@ -110,7 +111,6 @@ class Drift:
         second: Float[Tensor, "l *event"] | ArrayLike | None = None,
         self_terms: bool | None = None,
         unbiased: bool = False,
-        balanced: bool = False,
         num_iterations: int = 50,
     ) -> None:
         self.target = _checks.points("target", target).detach()
@@ -129,9 +129,6 @@ class Drift:
         if unbiased and normalization not in RATIOS:
             raise InputError(f"unbiased = True with normalization = {normalization!r}: is for {' and '.join(RATIOS)}")
         self.unbiased = unbiased
-        if balanced and normalization != "batch":
-            raise InputError(f"balanced = True with normalization = {normalization!r}: is for 'batch'")
-        self.balanced = balanced
         self.num_iterations = _checks.count("num_iterations", num_iterations)
 
     def check(self, x: Tensor | ArrayLike, field: str = "particles") -> Tensor:
@@ -155,7 +152,7 @@ class Drift:
         weights = uniform(x, weights)
         z = x if at is None else at
         cloud = self._pushing(x, weights, at is None)
-        if self.normalization == "batch":
+        if self.normalization in BATCH:
             return self._batch(z, cloud)
         if self.normalization == "sinkhorn":
             return self._sinkhorn(z, x, weights, cloud)
@@ -229,7 +226,7 @@ class Drift:
     def _batch(self, z: Tensor, cloud: _Cloud) -> Tensor:
         """The batch form: distances to particles and samples compete in one softmax over rows and one over columns."""
         of_particles, of_samples = cloud.weights, self.target_weights
-        if not self.balanced:  # one particle and one sample weigh as much
+        if self.normalization == "batch":  # one particle and one sample weigh as much
             particles = len(cloud.points) - (0 if self.negatives is None else len(self.negatives))
             of_particles, of_samples = of_particles / of_particles[:particles].mean(), of_samples * len(of_samples)
         to_particles = self.kernel.log(z, cloud.points) + of_particles.log()

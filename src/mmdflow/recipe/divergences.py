@@ -149,7 +149,11 @@ def _drift_step(parts: Parts) -> Step:
     from mmdflow.types import Step
 
     narrow = min(parts.width, parts.spec.final_bandwidth or parts.width)
-    return Step({"none": 2.0, "batch": 2.0, "sharp": 0.5 * narrow**2}.get(parts.spec.normalization or "", 0.5))
+    return Step(
+        {"none": 2.0, "batch": 2.0, "balanced-batch": 2.0, "sharp": 0.5 * narrow**2}.get(
+            parts.spec.normalization or "", 0.5
+        )
+    )
 
 
 def _adaptive(parts: Parts) -> VelocityField:

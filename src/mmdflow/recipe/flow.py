@@ -34,7 +34,7 @@ class DivergenceSpec:
         num_directions: of sliced; 50 by default.
         directions: of sliced: orthogonal (default), optimized, structured, random, qmc or equispaced.
         ranks: of sliced with riesz: exact (default) or binned, which is quicker for many points.
-        normalization: of drift: mean-shift (default), none, sharp, batch or sinkhorn.
+        normalization: of drift: mean-shift (default), none, sharp, batch, balanced-batch or sinkhorn.
         final_bandwidth: of drift: the bandwidth falls to it over the steps, by equal factors; by default it stays.
     """
 
@@ -50,7 +50,7 @@ class DivergenceSpec:
     num_directions: int | None = None
     directions: Literal["orthogonal", "optimized", "structured", "random", "qmc", "equispaced"] | None = None
     ranks: Literal["exact", "binned"] | None = None
-    normalization: Literal["none", "mean-shift", "sharp", "batch", "sinkhorn"] | None = None
+    normalization: Literal["none", "mean-shift", "sharp", "batch", "balanced-batch", "sinkhorn"] | None = None
     final_bandwidth: float | None = None
 
     def __post_init__(self) -> None:

@@ -73,11 +73,10 @@ class BatchFields(nn.Module):
         return Drift(
             meeting.data,
             kernel,
-            normalization=self.settings.field.removeprefix("balanced-"),
+            normalization=self.settings.field,
             negatives=meeting.negatives,
             negative_weights=weights,
             second=meeting.second,
-            balanced=self.settings.field == "balanced-batch",
             num_iterations=10,
         )
 
