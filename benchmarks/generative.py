@@ -11,9 +11,10 @@ row has gained is measured without training it anew; the report keeps the rows t
 """
 
 import argparse
-import hashlib
+import csv
 import json
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -21,13 +22,10 @@ from pathlib import Path
 
 import torch
 
-from mmdflow._run_folder import RECIPE
-from mmdflow.cli.train import recipe_from
+from mmdflow._files import write_json
 from mmdflow.evaluation import models
 from mmdflow.evaluation.figures import read_report
-from mmdflow.methods import load_pipeline, recipe_path
-from mmdflow.runs import train as runs
-from mmdflow.runs.read import read_recipe
+from mmdflow.runs import cache
 from mmdflow.studies.compare import num_parameters
 from mmdflow.studies.one_step import ROWS as ONE_STEP
 
@@ -55,25 +53,24 @@ KEYS = (
 
 def rivals(data: str) -> dict:
     return {
-        "DMMD, ours": (f"dmmd-{data}", [], BOTH),
-        "DMMD, the paper's recipe": (f"dmmd-paper-{data}", [], OF_PAPER),
-        "flow matching": (f"flow-matching-{data}", [], {"its own": {}}),
-        "DDPM": (f"ddpm-{data}", [], {"ancestral 100": {}}),
+        "DMMD, ours": (f"dmmd-{data}", {}, BOTH),
+        "DMMD, the paper's recipe": (f"dmmd-paper-{data}", {}, OF_PAPER),
+        "flow matching": (f"flow-matching-{data}", {}, {"its own": {}}),
+        "DDPM": (f"ddpm-{data}", {}, {"ancestral 100": {}}),
     }
 
 
-def part(*changes: str) -> tuple:
-    return ("dmmd-digits", [*changes], BOTH)
+def part(**changes: dict) -> tuple:
+    return ("dmmd-digits", changes, BOTH)
 
 
 def one_step(data: str) -> dict:
     """The rows of `mmdflow reproduce one-step`: the same generator in all of them."""
-    recipes = {name: row.recipe(data) for name, row in ONE_STEP.items()}
-    return {name: (recipe, as_options(changes), {"one step": {}}) for name, (recipe, changes) in recipes.items()}
+    return {name: (*row.recipe(data), {"one step": {}}) for name, row in ONE_STEP.items()}
 
 
 def as_options(changes: dict, prefix: str = "--") -> list[str]:
-    """Changes of a recipe's fields as options of `mmdflow train`."""
+    """Return changes of a recipe's fields as options of `mmdflow train`."""
     options = []
     for key, value in changes.items():
         if isinstance(value, dict):
@@ -83,7 +80,6 @@ def as_options(changes: dict, prefix: str = "--") -> list[str]:
     return options
 
 
-ALONE = "--features.num_residuals=null"
 SUITES = {
     "digits": rivals("digits"),
     "mnist": rivals("mnist"),
@@ -91,18 +87,21 @@ SUITES = {
     **{f"one-step-{data}": one_step(data) for data in ("digits", "mnist", "fashion")},
     "digits-parts": {
         "ours: 4 squared residuals, 124 flat features": part(),
-        "4 squared residuals alone": part("--features.head=squared_residual", "--features.num_features=4", ALONE),
-        "128 flat features alone": part("--features.head=flat", ALONE),
-        "4 and 12 features": part("--features.num_features=16"),
-        "1 squared residual": part("--features.num_residuals=1"),
-        "points uniform on segments": part("--loss.penalty_points=segment", "--loss.pairing=paired"),
-        "no MMD added": part("--loss.mmd_weight=0"),
-        "MMD weight 1": part("--loss.mmd_weight=1"),
-        "diversity weight 0.3": part("--loss.diversity_weight=0.3"),
-        "path: VP": part("--schedule=vp"),
-        "no final steps": part("--sampling.final_steps=0"),
+        "4 squared residuals alone": part(
+            features={"head": "squared_residual", "num_features": 4, "num_residuals": None}
+        ),
+        "128 flat features alone": part(features={"head": "flat", "num_residuals": None}),
+        "4 and 12 features": part(features={"num_features": 16}),
+        "1 squared residual": part(features={"num_residuals": 1}),
+        "points uniform on segments": part(loss={"penalty_points": "segment", "pairing": "paired"}),
+        "no MMD added": part(loss={"mmd_weight": 0.0}),
+        "MMD weight 1": part(loss={"mmd_weight": 1.0}),
+        "diversity weight 0.3": part(loss={"diversity_weight": 0.3}),
+        "path: VP": part(schedule="vp"),
+        "no final steps": part(sampling={"final_steps": 0}),
     },
 }
+SEEDS = [0, 1, 2]
 SECONDS = {
     "digits": 120.0,
     "digits-parts": 40.0,
@@ -114,23 +113,8 @@ SECONDS = {
 }
 
 
-def train(recipe_name: str, options: list[str], seconds: float | None, seed: int, folder: Path) -> None:
-    if (folder / "pipeline").exists():
-        return
-    fixed = [f"--training.seed={seed}", "--training.sample_every=0"]
-    if seconds is not None:
-        fixed += [f"--training.max_seconds={seconds}", "--training.max_steps=1000000"]
-    recipe = recipe_from(recipe_path(recipe_name), [*options, *fixed])
-    if not (folder / RECIPE).exists() or read_recipe(folder / RECIPE) != recipe:  # else it goes on from its checkpoint
-        runs.build_check(recipe)
-        runs.open_run(recipe, folder, overwrite=True)
-    runs.train(recipe, folder, progress=False, clock=time.process_time)
-
-
 def losses(folder: Path) -> dict:
-    """The logged values at the end, and the extremes over training, of the monitors of collapse and divergence."""
-    import csv
-
+    """Return the logged values at the end, and the extremes over training, of the monitors of collapse and divergence."""
     rows = [row for file in sorted(folder.glob("logs/*/metrics.csv")) for row in csv.DictReader(file.open())]
     found = {}
     for key in ("loss", "slope", "contrast", "participation"):
@@ -140,24 +124,22 @@ def losses(folder: Path) -> dict:
     return found
 
 
-def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path, num_samples: int | None) -> dict:
-    recipe_name, options, samplers, *own = SUITES[suite][name]
-    seconds = own[0] if own else seconds
-    asked = [name, recipe_name, options, seconds, seed, num_samples]
-    folder = runs / f"{seed}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"  # nothing else is in it
-    result = folder / "row.json"
+def measure(suite: str, name: str, seed: int, seconds: float, runs: Path, num_samples: int | None) -> dict:
+    recipe_name, changes, samplers = SUITES[suite][name]
+    recipe = cache.timed_recipe(recipe_name, seed=seed, seconds=seconds, changes=changes)
+    folder = cache.run_folder(recipe_name, recipe, runs)
+    result = folder / f"row-{num_samples or 'recipe'}.json"
     row = read_report(result) if result.exists() else {"samplers": {}}
     if samplers.keys() <= row["samplers"].keys():
         return row
-    train(recipe_name, options, seconds, seed, folder)
-    pipeline = load_pipeline(folder)
+    pipeline = cache.trained(recipe_name, runs, seed=seed, progress=False, seconds=seconds, changes=changes)
     made = pipeline.provenance
     row |= {
         "row": name,
         "seed": seed,
         "seconds": seconds,
         "recipe": recipe_name,
-        "options": options,
+        "options": as_options(changes),
         "steps": made["steps"],
         "train_seconds": made["train_seconds"],
         "commit": made["commit"],
@@ -177,14 +159,30 @@ def measure(suite: str, name: str, seed: int, seconds: float | None, runs: Path,
         }
         row["reference"] = {k: v for k, v in report.items() if k.endswith(("_reference", "_random_split"))}
         row["features"] = report["features"]
-        result.write_text(json.dumps(row, indent=1) + "\n")
+        write_json(result, row)
     return row
 
 
-def before(output: Path, seconds: float | None) -> list[dict]:
-    """Return the rows of a report that is there already."""
-    rows = read_report(output)["rows"] if output.exists() else []
-    return [{"seconds": seconds, **row} for row in rows]
+def merged(output: Path, row: dict, names: list[str]) -> list[dict]:
+    """Return the rows of a report with one more, in the order of the suite; those of as many seconds and samples."""
+
+    def judged(row: dict) -> tuple:
+        return row["seconds"], {sampler["num_samples"] for sampler in row["samplers"].values()}
+
+    rows = [old for old in read_report(output)["rows"] if judged(old) == judged(row)] if output.exists() else []
+    rows = list({(r["row"], r["seed"]): r for r in [*rows, row] if r["row"] in names}.values())
+    return sorted(rows, key=lambda r: (names.index(r["row"]), r["seed"]))
+
+
+def command(suite: str, seconds: float, num_samples: int | None, rows: list[dict], names: list[str]) -> str:
+    """Return what measures the rows."""
+    found, seeds = list(dict.fromkeys(row["row"] for row in rows)), sorted({row["seed"] for row in rows})
+    words = [suite]
+    words += [] if seconds == SECONDS[suite] else ["--seconds", f"{seconds:g}"]
+    words += [] if seeds == SEEDS else ["--seeds", *map(str, seeds)]
+    words += [] if found == names else ["--rows", *found]
+    words += [] if num_samples is None else ["--num-samples", str(num_samples)]
+    return f"python benchmarks/generative.py {shlex.join(words)}"
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -214,22 +212,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--seconds", type=float)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--rows", nargs="+", metavar="ROW")
     parser.add_argument("--num-samples", type=int)
     parser.add_argument("--runs")
     parser.add_argument("--output")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    seconds = SECONDS.get(options.suite) if options.seconds is None else options.seconds
-    runs = Path(options.runs or f"runs/{options.suite}")
     names = list(SUITES[options.suite])
-    command, title = f"python benchmarks/generative.py {options.suite}", f"equal-{options.suite}"
-    if seconds != SECONDS.get(options.suite):
-        command, title = f"{command} --seconds {seconds:g}", f"{title}-{seconds:g}"
-    output = Path(options.output or f"results/{title}.json")
-    if options.num_samples is not None:
-        command += f" --num-samples {options.num_samples}"
+    for name in set(options.rows or names) - set(names):
+        parser.error(f"--rows {name!r}: must be among {', '.join(map(repr, names))}")
+    torch.set_num_threads(1)
+    seconds = SECONDS[options.suite] if options.seconds is None else options.seconds
+    runs = Path(options.runs or f"runs/{options.suite}")
+    of_seconds = "" if seconds == SECONDS[options.suite] else f"-{seconds:g}"
+    output = Path(options.output or f"results/equal-{options.suite}{of_seconds}.json")
     for seed in options.seeds:
         for name in options.rows or names:
             row = measure(options.suite, name, seed, seconds, runs, options.num_samples)
@@ -238,12 +234,9 @@ def main() -> None:
                 for k, v in row["samplers"].items()
             )
             print(f"seed {seed}  {row['steps']:6d} steps {row['train_seconds']:6.0f} s  {name}: {found}", flush=True)
-            rows = before(output, seconds) + [read_report(file) for file in sorted(runs.glob("*/row.json"))]
-            rows = list({(r["row"], r["seed"], r["seconds"]): r for r in rows if r["row"] in names}.values())
-            rows = [r for r in rows if seconds is None or r["seconds"] == seconds]
-            rows.sort(key=lambda r: (names.index(r["row"]), r["seed"]))
+            rows = merged(output, row, names)
             report = {
-                "command": command,
+                "command": command(options.suite, seconds, options.num_samples, rows, names),
                 "seconds": seconds,
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, 1 thread a run, torch {torch.__version__}, Python {platform.python_version()}",
@@ -252,8 +245,7 @@ def main() -> None:
                 "summary": summary(rows),
                 "rows": [{k: v for k, v in r.items() if k not in ("reference", "features")} for r in rows],
             }
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(report, indent=1) + "\n")
+            write_json(output, report)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,9 @@ def test_the_benchmark_trains_the_rows_of_the_study():
     spec.loader.exec_module(generative)
     suite = generative.SUITES["one-step-mnist"]
     assert suite.keys() == ROWS.keys()
-    for name, (recipe, options, samplers) in suite.items():
-        assert recipe_from(recipe_path(recipe), options) == read_recipe(*ROWS[name].recipe("mnist"))
+    for name, (recipe, changes, samplers) in suite.items():
+        assert (recipe, changes) == ROWS[name].recipe("mnist")
+        assert recipe_from(recipe_path(recipe), generative.as_options(changes)) == read_recipe(recipe, changes)
         assert samplers == {"one step": {}}
 
 
