@@ -110,7 +110,7 @@ def measure(name, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="results/bench-dmmd.json")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()

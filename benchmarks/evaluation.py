@@ -54,7 +54,7 @@ def batch_ms(source: Path, size: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--output", default="results/bench-evaluation.json")

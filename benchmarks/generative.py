@@ -7,7 +7,7 @@ Suites: digits, mnist and fashion (rivals), digits-parts, and the rows of `mmdfl
 one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the options that its row names and
 `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every sampler
 of its row. Finished runs are kept and interrupted ones gone on with, so that an interrupted suite goes on, and a sampler that a
-row has gained is measured without training it anew; the report keeps the rows that it had, unless measured anew.
+row has gained is measured without training it anew. The report keeps its other rows of as many seconds and samples.
 """
 
 import argparse
@@ -209,7 +209,7 @@ def summary(rows: list[dict]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)

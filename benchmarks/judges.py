@@ -30,7 +30,7 @@ def blurred(x: Tensor, share: float) -> Tensor:
 
 def main() -> None:
     """Measure, print a Markdown table, write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--num_samples", type=int, default=359)
     parser.add_argument("--output", type=Path, default=Path("results/judges.json"))

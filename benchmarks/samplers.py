@@ -104,7 +104,7 @@ def measure(pipe: DMMDPipeline, settings: dict, data: DataSet, classifier: Class
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="results/samplers.json")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()

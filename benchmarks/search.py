@@ -280,7 +280,7 @@ def measured(recipe: str, changes: dict[str, Any], options: argparse.Namespace) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=SEARCHES)
     parser.add_argument("--seconds", type=float, help="of training a candidate; by default BUDGETS'")
     parser.add_argument("--systems", nargs="+")
