@@ -3,8 +3,8 @@
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 python benchmarks/generative.py one-step-mnist --seconds 1200 --seeds 0 --rows "batch drift" MMD-GAN --num-samples 2000
 
-Suites: digits, mnist and fashion (rivals), digits-parts, and the rows of `mmdflow reproduce one-step`: one-step-digits,
-one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the options that its row names and
+Suites: digits, mnist and fashion (rivals), digits-parts, one-step-features, and the rows of `mmdflow reproduce one-step`:
+one-step-digits, one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the options that its row names and
 `--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every sampler
 of its row. Finished runs are kept and interrupted ones gone on with, so that an interrupted suite goes on, and a sampler that a
 row has gained is measured without training it anew. The report keeps its other rows of as many seconds and samples.
@@ -69,6 +69,24 @@ def one_step(data: str) -> dict:
     return {name: (*row.recipe(data), {"one step": {}}) for name, row in ONE_STEP.items()}
 
 
+def of_features() -> dict:
+    """One-step generators of digits in pixels and in the features of the shipped DMMD."""
+
+    def row(loss: dict | None = None, **spaces: object) -> tuple:
+        return "dmmd-onestep-digits", {"spaces": spaces, "loss": loss or {}}, {"one step": {}}
+
+    drift = {"field": "loss", "weight": None}
+    return {
+        "pixels alone": ("drifting-digits", {}, {"one step": {}}),
+        "means of features, weight 0.3": row(),
+        "means of features, weight 0.1": row(weight=0.1),
+        "drift in features": row(**drift),
+        "drift in features, 0.2 of the median distance alone": row({"bandwidths": [0.2]}, **drift),
+        "drift in features and hidden states": row(**drift, hidden=True),
+        "drift in features and hidden states, weight 1": row(field="loss", weight=1.0, hidden=True),
+    }
+
+
 def as_options(changes: dict, prefix: str = "--") -> list[str]:
     """Return changes of a recipe's fields as options of `mmdflow train`."""
     options = []
@@ -85,6 +103,7 @@ SUITES = {
     "mnist": rivals("mnist"),
     "fashion": rivals("fashion"),
     **{f"one-step-{data}": one_step(data) for data in ("digits", "mnist", "fashion")},
+    "one-step-features": of_features(),
     "digits-parts": {
         "ours: 4 squared residuals, 124 flat features": part(),
         "4 squared residuals alone": part(
@@ -110,6 +129,7 @@ SECONDS = {
     "one-step-digits": 120.0,
     "one-step-mnist": 1200.0,
     "one-step-fashion": 1200.0,
+    "one-step-features": 15.0,
 }
 
 
