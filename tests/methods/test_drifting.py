@@ -39,7 +39,7 @@ from mmdflow.methods.drifting import (
     start_at,
     untrained,
 )
-from mmdflow.methods.drifting.fields import Meeting, means_fields
+from mmdflow.methods.drifting.fields import Meeting, means_fields, one_by_one
 from mmdflow.methods.drifting.loss import some_of
 from mmdflow.methods.drifting.population import Group
 from mmdflow.methods.drifting.recipe import DriftingRecipe
@@ -576,6 +576,17 @@ def test_classes_do_not_see_each_other(field):
     (alone,) = loss._velocities(0, 0, x, [Meeting(6, y)])
     (beside,) = loss._velocities(0, 0, others, [Meeting(5, far)])
     torch.testing.assert_close(both, torch.cat([alone, beside]), **EXACT)
+
+
+@pytest.mark.parametrize("field", ["batch", "balanced-batch"])
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (6, 5, 6)])
+def test_groups_side_by_side_are_those_one_by_one(field, sizes):
+    """Equal groups go together, others one after the other."""
+    fields = BatchFields(DriftingLossSettings(field=field, bandwidths=[0.1, 0.5]))
+    phi, meetings = cloud(sum(sizes)), [Meeting(n, cloud(8, seed=k + 2)) for k, n in enumerate(sizes)]
+    together = fields.velocities(0, 0, phi, meetings)
+    for ours, alone in zip(together, one_by_one(fields, 0, 0, phi, meetings), strict=True):
+        torch.testing.assert_close(ours, alone, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -19,6 +19,7 @@ from mmdflow import _arrays, _checks, ops
 from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, takes_arrays, uniform
+from mmdflow.divergences.batch_form import shares
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
@@ -232,10 +233,7 @@ class Drift:
         to_particles = self.kernel.log(z, cloud.points) + of_particles.log()
         if cloud.masked:
             to_particles.fill_diagonal_(-math.inf)
-        joined = torch.cat([to_particles, self.kernel.log(z, self.target) + of_samples.log()], 1)
-        affinity = ((joined.log_softmax(0) + joined.log_softmax(1)) / 2).exp().nan_to_num(0.0)  # 0 in a masked column
-        push, pull = affinity[:, : len(cloud.points)], affinity[:, len(cloud.points) :]
-        pull, push = pull * push.sum(1, keepdim=True), push * pull.sum(1, keepdim=True)
+        push, pull = shares(to_particles, self.kernel.log(z, self.target) + of_samples.log())
         return _moved(pull, z, self.target) - _moved(push, z, cloud.points)
 
     def _sinkhorn(self, z: Tensor, x: Tensor, weights: Tensor, cloud: _Cloud) -> Tensor:

@@ -28,6 +28,22 @@ def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
     return Differences(x, y).squared
 
 
+def squared_distances_by_group(x: Float[Tensor, "G n d"], y: Float[Tensor, "G m d"]) -> Float[Tensor, "G n m"]:
+    """Return |x_gi - y_gj|^2 in every group, as `squared_distances` has them; in float32 or float64, without a graph."""
+    if x.shape[2] <= EXACT_DIM:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    centre = y.mean(1, keepdim=True)
+    centred = x - centre, y - centre
+    on_x, on_y = (points.square().sum(2) for points in centred)
+    norms = on_x[:, :, None] + on_y[:, None, :]
+    product = torch.baddbmm(norms, centred[0], centred[1].mT, alpha=-2)
+    g, i, j = (product <= _cancelling(x.dtype) * norms).nonzero(as_tuple=True)
+    rows = max(1, 2**22 // x.shape[2])
+    for part in zip(g.split(rows), i.split(rows), j.split(rows), strict=True):
+        product[part] = (x[part[0], part[1]] - y[part[0], part[2]]).square().sum(1)
+    return product
+
+
 class Differences:
     """The differences x_i - y_j of all pairs, of which never all are held: [n, m] numbers and sums at a time.
 
@@ -54,7 +70,7 @@ class Differences:
         on_x, on_y = (_squares(points, self.block) for points in self.centred)
         norms = on_x[:, None] + on_y[None, :]
         product = torch.addmm(norms, self.centred[0], self.centred[1].T, alpha=-2)
-        close = product.detach() <= 4 * math.sqrt(torch.finfo(x.dtype).eps) * norms.detach()
+        close = product.detach() <= _cancelling(x.dtype) * norms.detach()
         self.close = close.nonzero(as_tuple=True)
         exact = [difference.square().sum(1) for _, _, difference in self._of_close()]
         self.squared = product.index_put(self.close, torch.cat(exact)) if exact else product
@@ -88,6 +104,11 @@ class Differences:
         if len(self.close[0]):
             for i, j in zip(*(indices.split(self.block) for indices in self.close), strict=True):
                 yield i, j, self.x[i] - self.y[j]
+
+
+def _cancelling(dtype: torch.dtype) -> float:
+    """Return the share of the norms below which products of centred points have lost half of their digits."""
+    return 4 * math.sqrt(torch.finfo(dtype).eps)
 
 
 def _by_coordinates(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mmdflow import _checks, ops
 from mmdflow.divergences import MMD, VelocityField
 from mmdflow.divergences.base import uniform
-from mmdflow.divergences.drifts import Drift
+from mmdflow.divergences.batch_form import can_share, grouped
+from mmdflow.divergences.drifts import BATCH, Drift
 from mmdflow.kernels import Gaussian, Kernel, Laplace, Linear, Matern, Riesz, squared_distances
 from mmdflow.methods.drifting.settings import DriftingLossSettings
 from mmdflow.types import Particles, Points, Weights
@@ -64,6 +65,19 @@ class BatchFields(nn.Module):
         """Return the field of every bandwidth in a map (`index`) of a space."""
         return [self._field(kernel, meeting) for kernel in kernels_of(self.settings, meeting.data.shape[1])]
 
+    def velocities(
+        self, space: int, index: int, phi: Float[Tensor, "n C"], meetings: Sequence[Meeting]
+    ) -> list[Float[Tensor, "n C"]]:
+        """Return the velocities in a map along the field of every bandwidth, each group's towards its data."""
+        kernels, data = kernels_of(self.settings, phi.shape[1]), [meeting.data for meeting in meetings]
+        alike = len({meeting.size for meeting in meetings}) == len({len(part) for part in data}) == 1
+        own = all(meeting.negatives is meeting.second is None for meeting in meetings)
+        if self.settings.field in BATCH and alike and own and can_share(kernels, phi, *data):
+            groups = phi.unflatten(0, (len(meetings), meetings[0].size))
+            balanced = self.settings.field == "balanced-batch"
+            return [v.flatten(0, 1) for v in grouped(groups, torch.stack(data), kernels, balanced=balanced)]
+        return one_by_one(self, space, index, phi, meetings)
+
     def _field(self, kernel: Kernel, meeting: Meeting) -> VelocityField:
         weights = None
         if meeting.negatives is not None:
@@ -79,6 +93,20 @@ class BatchFields(nn.Module):
             second=meeting.second,
             num_iterations=10,
         )
+
+
+def one_by_one(
+    fields: BatchFields | LandmarkFields,
+    space: int,
+    index: int,
+    phi: Float[Tensor, "n C"],
+    meetings: Sequence[Meeting],
+) -> list[Float[Tensor, "n C"]]:
+    """Return the velocities of every bandwidth, one field and one group after the other."""
+    of_groups = []
+    for part, meeting in zip(phi.split([meeting.size for meeting in meetings]), meetings, strict=True):
+        of_groups.append([field.velocity(part) for field in fields.of_map(space, index, meeting)])
+    return [torch.cat(parts) for parts in zip(*of_groups, strict=True)]
 
 
 def means_fields(settings: DriftingLossSettings) -> BatchFields:
@@ -145,6 +173,12 @@ class LandmarkFields(nn.Module):
         if meeting.second is None:
             return [*divergences]
         return [_Second(divergence, meeting.second) for divergence in divergences]
+
+    def velocities(
+        self, space: int, index: int, phi: Float[Tensor, "n C"], meetings: Sequence[Meeting]
+    ) -> list[Float[Tensor, "n C"]]:
+        """Return the velocities in a map along the field of every bandwidth."""
+        return one_by_one(self, space, index, phi, meetings)
 
 
 class _Second:
