@@ -289,7 +289,10 @@ TABLES = {
         "models": lambda: witness("witness"),
         "forms": lambda: witness("witness-trials"),
     },
-    "lab/one-step-features.md": {"equal": lambda: equal("one-step-digits")},
+    "lab/one-step-features.md": {
+        "equal": lambda: equal("one-step-digits"),
+        "features": lambda: equal("one-step-features"),
+    },
     "lab/one-step.md": {
         "mnist": lambda: equal("one-step-mnist"),
         "fashion": lambda: equal("one-step-fashion"),
