@@ -17,14 +17,12 @@ clean>, which is the approximate witness and <phi, particles - noisy>: the witne
 Rows that are not asked for keep what the report had. Every row starts from the same particles; one thread.
 """
 
-import argparse
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from measure import read_models, write_models
+from measure import models_parser, read_models, write_models
 from torch import Tensor
 
 from mmdflow import MMD, DMMDPipeline
@@ -164,23 +162,20 @@ def measure(
 
 def main() -> None:
     rows = [*SETTINGS, *CORRECTED]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["digits", "mnist"])
+    parser = models_parser(__doc__, ["digits", "mnist"], "results/corrector.json")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument("--num_samples", type=int, default=1436)
     parser.add_argument("--particles", type=int, default=359, help="that flow together")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--output", default="results/corrector.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    output = Path(options.output)
     for name in options.names:
         pipe, judges = DMMDPipeline.from_pretrained(name), {judge: open_judge(name, judge) for judge in JUDGES}
         for row in options.rows:
             found = measure(pipe, judges, row, options.num_samples, options.seeds, options.particles)
-            models = read_models(output)
+            models = read_models(options.output)
             models.setdefault(name, {})[row] = found
-            write_models(output, __file__, models)
+            write_models(options.output, __file__, models)
             shown = "  ".join(f"{judge} {sum(d) / len(d):8.2f}" for judge, d in found["distances"].items())
             print(f"{name:<8} {row:<36} NFE {found['nfe']:4d}  {shown}", flush=True)
 

@@ -1,5 +1,6 @@
 """What the suites share: points, times taken in turns, errors, the machine, tables."""
 
+import argparse
 import platform
 import statistics
 import time
@@ -130,6 +131,14 @@ class Table:
         """Print a row."""
         first, *rest = zip(cells, self.widths, strict=True)
         print("  ".join([f"{first[0]!s:<{first[1]}}", *(f"{cell!s:>{width}}" for cell, width in rest)]), flush=True)
+
+
+def models_parser(description: str | None, names: list[str], output: str) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of models: their names, and the file that keeps the figures by model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=names)
+    parser.add_argument("--output", type=Path, default=Path(output))
+    return parser
 
 
 def read_models(file: Path) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 python benchmarks/random_splits.py [NAME ...] [--size 359] [--splits 20] [--output results/random-splits.json]
 """
 
-import argparse
 import statistics
-from pathlib import Path
 
 import torch
-from measure import read_models, write_models
+from measure import models_parser, read_models, write_models
 
 from mmdflow import data
 from mmdflow.evaluation.distance import open_judge
@@ -26,18 +24,15 @@ def distances(name: str, judge: str, size: int, splits: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["digits"])
+    parser = models_parser(__doc__, ["digits"], "results/random-splits.json")
     parser.add_argument("--size", type=int, default=359)
     parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--output", default="results/random-splits.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    output = Path(options.output)
     for name in options.names:
         found = {key: distances(name, judge, options.size, options.splits) for key, judge in JUDGES.items()}
         rows = {"size": options.size, "splits": options.splits, "distances": found}
-        write_models(output, __file__, {**read_models(output), name: rows})
+        write_models(options.output, __file__, {**read_models(options.output), name: rows})
         print(name, {key: round(value["mean"], 2) for key, value in found.items()})
 
 

@@ -5,12 +5,10 @@ python benchmarks/walk.py [NAME ...] [--levels 6 12 25 50 100] [--num_samples 10
 Every cell starts from the same particles; one thread. Names that are not asked for keep the cells that the report had.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
-from measure import read_models, write_models
+from measure import models_parser, read_models, write_models
 
 from mmdflow.evaluation.distance import open_judge
 from mmdflow.evaluation.models import draw_samples
@@ -48,17 +46,14 @@ def cells(name: str, levels: list[int], num_samples: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["mnist", "fashion"])
+    parser = models_parser(__doc__, ["mnist", "fashion"], "results/walk.json")
     parser.add_argument("--levels", type=int, nargs="+", default=[6, 12, 25, 50, 100])
     parser.add_argument("--num_samples", type=int, default=1000)
-    parser.add_argument("--output", default="results/walk.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    output = Path(options.output)
     for name in options.names:
         found = cells(name, options.levels, options.num_samples)
-        write_models(output, __file__, {**read_models(output), name: found})
+        write_models(options.output, __file__, {**read_models(options.output), name: found})
 
 
 if __name__ == "__main__":
