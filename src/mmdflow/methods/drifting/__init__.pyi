@@ -15,6 +15,7 @@ from .settings import (
 )
 from .spaces import (
     NoisedFeatures as NoisedFeatures,
+    Patches as Patches,
     Pixels as Pixels,
     Space as Space,
     dmmd_spaces as dmmd_spaces,

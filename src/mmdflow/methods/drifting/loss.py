@@ -22,7 +22,7 @@ from mmdflow.methods.drifting.fields import BatchFields, LandmarkFields, Meeting
 from mmdflow.methods.drifting.generator import Generator
 from mmdflow.methods.drifting.population import Classes, Group
 from mmdflow.methods.drifting.settings import DriftingLossSettings
-from mmdflow.methods.drifting.spaces import Pixels, Space
+from mmdflow.methods.drifting.spaces import Patches, Pixels, Space
 
 #: Events of a batch by which distances are measured, in spaces that are measured by the batch.
 _MEASURED = 64
@@ -100,6 +100,7 @@ class DriftingLoss(nn.Module):
         self.fields = fields or BatchFields(self.settings)
         self.feature_fields = feature_fields or self.fields
         self.levels_per_step, self.feature_weight = levels_per_step, feature_weight
+        self._alone = not any(isinstance(space, Patches) for space in spaces)
 
     def forward(self, batch: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DriftingTerms:
         """Return the loss of a batch of the data; `generator` draws noise, classes and levels."""
@@ -160,14 +161,22 @@ class DriftingLoss(nn.Module):
 
     def _in_events(self, space: Space, maps: Sequence[Tensor], x: Tensor, cotangents: Sequence[Tensor]) -> Tensor:
         """Return the gradient in the events x of the maps of a space, each of its weight's length where there is one."""
-        if self.feature_weight is None:
+        length = self._length(space)
+        if length is None:
             return torch.autograd.grad(maps, x, cotangents)[0]
-        length = 2 / x.numel() * (1.0 if isinstance(space, Pixels) else self.feature_weight)
         gradients = [
             torch.autograd.grad(phi, x, cotangent, retain_graph=True)[0]
             for phi, cotangent in zip(maps, cotangents, strict=True)
         ]
-        return length * torch.stack([to_unit_rms(gradient) for gradient in gradients]).sum(0)
+        return length * 2 / x.numel() * torch.stack([to_unit_rms(gradient) for gradient in gradients]).sum(0)
+
+    def _length(self, space: Space) -> float | None:
+        """Return the root mean square of what a map of a space asks, where pixels ask 1; None: what its velocities make it."""
+        if isinstance(space, Patches):
+            return space.length
+        if isinstance(space, Pixels):
+            return None if self.feature_weight is None and self._alone else 1.0
+        return self.feature_weight
 
     def _velocities(self, space: int, index: int, phi: Tensor, meetings: Sequence[Meeting]) -> list[Tensor]:
         """Return the velocities in a map along the field of every bandwidth, each group's towards its data."""

@@ -57,6 +57,10 @@ class DriftingRecipe(EventRecipe):
         super().__post_init__()
         if self.start is not None:
             _checks.positive("start", self.start)
+        if self.spaces.patches is not None and self.loss.landmarks is not None:
+            raise InputError(
+                f"loss.landmarks = {self.loss.landmarks} with spaces.patches: stand for whole events, not for a square of them"
+            )
         if self.spaces.recipe is not None:
             self._check_features(self.spaces.recipe)
         if self.distillation.model is not None and self.loss.classes is not None:

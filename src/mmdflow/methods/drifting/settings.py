@@ -86,6 +86,9 @@ class SpacesSettings:
 
     Attributes:
         pixels: the entries themselves.
+        patches: side of a square of the image that is compared, too, at a place that a step draws; none by default.
+        patch_weight: root mean square of what patches ask of the events, over what pixels ask, where a patch varies as much as
+            the whole; a patch that varies less asks less.
         model: a trained DMMD: a shipped model's name, a run folder or a pipeline folder. Events are noised to a level t, and
             compared in its features phi(., t).
         untrained: give the model's network new weights: a control.
@@ -103,6 +106,8 @@ class SpacesSettings:
 
     section: ClassVar[str] = "spaces."
     pixels: bool = True
+    patches: int | None = None
+    patch_weight: float = 1.0
     model: str | None = None
     untrained: bool = False
     recipe: str | None = None
@@ -114,13 +119,17 @@ class SpacesSettings:
 
     def __post_init__(self) -> None:
         """Check the fields, and that there is a space."""
-        _settings.check(self, counts=["levels_per_step"], positive=["weight"])
+        _settings.check(self, counts=["levels_per_step", "patches"], positive=["weight", "patch_weight"])
         if self.model is not None and self.recipe is not None:
             raise InputError(f"spaces.recipe = {self.recipe!r} with spaces.model: give one of them")
         if self.untrained and self.model is None:
             raise InputError("spaces.untrained = True without spaces.model: is for the network of a model")
-        if not self.pixels and self.model is None and self.recipe is None:
-            raise InputError("spaces.pixels = False without spaces.model or spaces.recipe: one of them must be there")
+        if not self.pixels and self.patches is None and self.model is None and self.recipe is None:
+            raise InputError(
+                "spaces.pixels = False without spaces.patches, spaces.model or spaces.recipe: one of them must be there"
+            )
+        if self.patches is None and self.patch_weight != 1.0:
+            raise InputError(f"spaces.patch_weight = {self.patch_weight:g} without spaces.patches: is for patches")
         if self.model is None and self.recipe is None and (self.field, self.weight) != ("loss", None):
             name, value = ("weight", self.weight) if self.field == "loss" else ("field", self.field)
             raise InputError(f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features")

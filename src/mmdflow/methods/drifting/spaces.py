@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._tensors import flat, normal_like
+from mmdflow._tensors import device_of, flat, normal_like
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import median_bandwidth
@@ -90,6 +90,62 @@ class Pixels(Space):
     def maps(self, x: Tensor, drawn: Tensor) -> list[Tensor]:
         """Return the flat events."""
         return [flat(x)]
+
+
+class Patches(Pixels):
+    """A square of the images, at a place that is drawn every step, the same for all events: what is seen from near.
+
+    Between whole images the nearest events are still far; between squares they are near, so that a drift tells textures apart.
+    The square is divided by its scale sqrt(2) s, s the standard deviation of its entries, root mean square over them. What it
+    asks of the events has `weight` times s over that of whole images as its root mean square, where pixels ask 1: where hardly
+    anything varies, little is asked.
+
+    Args:
+        side: of the square, in pixels.
+        weight: above 0.
+
+    Raises:
+        InputError: by `measure`, for events that are no images, or too small for the square.
+
+    Example:
+        >>> space = Patches(2)
+        >>> space.measure(torch.randn(50, 3, 8, 8), torch.Generator().manual_seed(0))
+        >>> [tuple(phi.shape) for phi in space(torch.zeros(5, 3, 8, 8))]
+        [(5, 12)]
+    """
+
+    name = "patches"
+
+    def __init__(self, side: int, weight: float = 1.0) -> None:
+        super().__init__(by_batch=True)
+        self.side, self.weight = _checks.count("side", side), _checks.positive("weight", weight)
+        self.place, self.length = (0, 0), 0.0
+
+    def maps(self, x: Tensor, drawn: Tensor) -> list[Tensor]:
+        """Return the squares, flat."""
+        i, j = self.place
+        return [flat(x[..., i : i + self.side, j : j + self.side])]
+
+    @torch.no_grad()
+    def measure(self, events: Float[Tensor, "k c h w"], generator: torch.Generator | None = None) -> None:
+        """Draw the place, and set scale and length there by a sample of the data."""
+        shape = tuple(events.shape[1:])
+        if len(shape) != 3 or self.side > min(shape[1:]):
+            allowed = "must be for images" if len(shape) != 3 else f"must be at most {min(shape[1:])}"
+            raise InputError(f"spaces.patches = {self.side} with events {list(shape)}: {allowed}")
+        device = device_of(generator)
+        rows, columns = (
+            int(torch.randint(size - self.side + 1, (), generator=generator, device=device)) for size in shape[1:]
+        )
+        self.place = rows, columns
+        inside, whole = (_deviation(part) for part in (self.maps(events, events)[0], flat(events)))
+        self.scales = [math.sqrt(2) * inside or 1.0]
+        self.length = self.weight * inside / whole if whole else 0.0
+
+
+def _deviation(x: Float[Tensor, "n d"]) -> float:
+    """Return the standard deviation of entries, root mean square over them."""
+    return float(x.var(0, correction=0).mean().sqrt())
 
 
 class NoisedFeatures(Space):

@@ -19,7 +19,7 @@ from mmdflow.methods.drifting.loss import DriftingLoss
 from mmdflow.methods.drifting.pipeline import DriftingPipeline
 from mmdflow.methods.drifting.population import Classes
 from mmdflow.methods.drifting.recipe import DriftingRecipe
-from mmdflow.methods.drifting.spaces import Pixels, Space, dmmd_spaces
+from mmdflow.methods.drifting.spaces import Patches, Pixels, Space, dmmd_spaces
 from mmdflow.recipe.data import ImageData
 
 #: Events of the data by which distances are measured, and over which features are averaged.
@@ -47,13 +47,15 @@ class Drifting(System):
             teacher = load_pipeline(recipe.distillation.model)
             return DistillationLoss(generator, teacher, recipe.distillation.num_pairs, recipe.data.scale)
         spaces: list[Space] = [Pixels()] if recipe.spaces.pixels else []
+        spaces += [] if recipe.spaces.patches is None else [Patches(recipe.spaces.patches, recipe.spaces.patch_weight)]
+        num_own = len(spaces)
         beside = None if recipe.spaces.recipe is None else NewFeatures.of_recipe(recipe.spaces.recipe, dataset)
         spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
         for space in spaces:
             space.measure(measured, draws)
         if recipe.spaces.field == "means" and classes is None:
             few = dataset.train[order[:_AVERAGED]].split(events_at_once(dataset.event_shape))
-            for space in spaces[int(recipe.spaces.pixels) :]:
+            for space in spaces[num_own:]:
                 space.average(few, draws)
         spaces += [] if beside is None else beside.spaces(recipe.spaces)
         fields = None
