@@ -89,7 +89,7 @@ BATCH, MEAN_SHIFT, SHARP, NONE = ("batch drift", "mean-shift drift", "sharp drif
 SINKHORN, MMD, MMD_LANDMARKS = "Sinkhorn drift", "MMD, Gaussian", "MMD, Gaussian, landmarks"
 SMALL_BATCH, LARGE_BATCH = "batch drift, 64 events a step", "batch drift, 1024 events a step"
 NARROW, SPREAD = "batch drift, starts at 1 percent", "batch drift, starts at 80 percent"
-BY_CLASS = "batch drift, class by class"
+BY_CLASS, PATCHES = "batch drift, class by class", "batch drift, class by class, with patches"
 TRAINED, UNTRAINED = "batch drift, DMMD features", "batch drift, untrained features"
 BESIDE, MMD_BESIDE = "batch drift, features trained beside", "MMD, Gaussian, features trained beside"
 GAN, DISTILLED = "MMD-GAN", "DMMD flow, distilled"
@@ -112,6 +112,7 @@ ROWS: dict[str, Row] = {
     NARROW: Row(changes={"start": 0.01}),
     SPREAD: Row(changes={"start": 0.8}),
     BY_CLASS: Row(changes={"loss": {"classes": 10}}, with_labels=True),
+    PATCHES: Row(changes={"loss": {"classes": 10}, "spaces": {"patches": 7}}, with_labels=True),
     BESIDE: Row(changes=_IN_BESIDE),
     MMD_BESIDE: Row("mmd-generator", _IN_BESIDE),
     TRAINED: Row("dmmd-onestep", all_counted=False),

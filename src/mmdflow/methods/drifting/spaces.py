@@ -97,8 +97,7 @@ class Patches(Pixels):
 
     Between whole images the nearest events are still far; between squares they are near, so that a drift tells textures apart.
     The square is divided by its scale sqrt(2) s, s the standard deviation of its entries, root mean square over them. What it
-    asks of the events has `weight` times s over that of whole images as its root mean square, where pixels ask 1: where hardly
-    anything varies, little is asked.
+    asks of the events has `weight` as its root mean square over all pixels, where pixels ask 1; nothing, where nothing varies.
 
     Args:
         side: of the square, in pixels.
@@ -138,14 +137,8 @@ class Patches(Pixels):
             int(torch.randint(size - self.side + 1, (), generator=generator, device=device)) for size in shape[1:]
         )
         self.place = rows, columns
-        inside, whole = (_deviation(part) for part in (self.maps(events, events)[0], flat(events)))
-        self.scales = [math.sqrt(2) * inside or 1.0]
-        self.length = self.weight * inside / whole if whole else 0.0
-
-
-def _deviation(x: Float[Tensor, "n d"]) -> float:
-    """Return the standard deviation of entries, root mean square over them."""
-    return float(x.var(0, correction=0).mean().sqrt())
+        deviation = float(self.maps(events, events)[0].var(0, correction=0).mean().sqrt())
+        self.scales, self.length = [math.sqrt(2) * deviation or 1.0], self.weight if deviation else 0.0
 
 
 class NoisedFeatures(Space):
