@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,64 @@ def test_a_drift_brings_particles_to_the_target(tmp_path, capsys):
 def test_bad_drifts(arguments, message, tmp_path, capsys, unchecked):
     assert main(["flow", "--divergence.name=drift", *arguments, f"--save={tmp_path / 'p.npy'}", *QUICK]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_widest_numbers_of_source_and_target_are_kept(tmp_path):
+    """A source in float64 loses no digit to a target of whole numbers, which become float32."""
+    source, target, moved = (tmp_path / f"{name}.npy" for name in ("source", "target", "moved"))
+    points = np.random.default_rng(0).normal(size=(10, 2)) + 123456789.0
+    np.save(source, points)
+    np.save(target, np.arange(40).reshape(20, 2))
+    arguments = ["flow", f"--source={source}", f"--target={target}", f"--save={moved}", "--step_size=1e-12"]
+    assert main([*arguments, "--num_steps=1"]) == 0
+    found = np.load(moved)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, points, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--save=a.npy", "--snapshots=a.npy"], "a.npy: is given for two outputs; each needs a file of its own"),
+        (["--save=./a.npy", "--snapshots=b/../a.npy"], "a.npy: is given for two outputs"),
+        (["--save=taken/a.npy"], "taken: cannot be made (File exists)"),
+        (["-o=taken/a.png"], "taken: cannot be made (File exists)"),
+        (
+            ["--source=few.npy", "--num_particles=31", "--save=a.npy"],
+            "num_particles = 31 with source = 'few.npy': must be at most 30",
+        ),
+        (
+            ["--target=few.npy", "--num_targets=31", "--save=a.npy"],
+            "num_targets = 31 with target = 'few.npy': must be at most 30",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_flow(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file, no folder")
+    np.save("few.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    target = [] if any("--target" in argument for argument in arguments) else ["--target=rings"]
+    assert main(["flow", *target, *arguments, "--num_steps=3"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.npy", "taken"]
+
+
+def test_a_table_that_cannot_be_written_is_said_before_the_flow(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmdflow.data.points.find_spec", lambda name: None)
+    Path("a.csv").write_text("x,y\n1,2\n3,4\n")
+    assert main(["flow", "--source=a.csv", "--target=a.csv", "--save=b.parquet", "--num_steps=3"]) == 1
+    captured = capsys.readouterr()
+    assert "b.parquet: parquet files need pyarrow" in captured.err
+    assert "moves" not in captured.out
+
+
+def test_too_few_rows_for_a_test_are_said(tmp_path, capsys):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    arguments = ["flow", f"--target={tmp_path / 'few.npy'}", "--num_targets=29", f"--save={tmp_path / 'a.npy'}"]
+    assert main([*arguments, "--num_steps=3"]) == 0
+    assert "no test: --num_targets=29 leaves fewer than two rows" in capsys.readouterr().out
 
 
 def test_pictures_and_animations(tmp_path):

@@ -164,6 +164,7 @@ def test_every_figure_is_in_the_vocabulary():
 def test_old_reports_are_read_by_their_new_keys(tmp_path):
     file = tmp_path / "old.json"
     file.write_text('{"rows": [{"classifier_fd": 4.3, "nearest_train_distance_reference": 2.0, "nfe": 52}]}')
+    assert read_report(str(file)) == read_report(file)
     assert read_report(file) == {"rows": [{"frechet_distance": 4.3, "nearest_distance_reference": 2.0, "nfe": 52}]}
     for committed in (Path(__file__).parents[1] / "results").rglob("*.json"):
         text = json.dumps(read_report(committed))
@@ -335,7 +336,7 @@ def test_samples_saved_by_us_are_read(tmp_path):
         (["{four}", "--reference=digits"], "[2, 4, 8, 8]: must be [n, c, h, w] with c = 1 or 3"),
         (["{nothing}", "--reference=digits"], "nothing.npz: not readable (it holds no array)"),
         (["{folder}", "--reference={wide}", "--split=test"], "is one file, all training data"),
-        (["{folder}", "--reference=digits", "--report={nan}"], "nan.npz: cannot be made"),
+        (["{folder}", "--reference=digits", "--report={nan}"], "report.html: cannot be written"),
         (["{wide}", "--reference=digits"], "entries reach 3: must be in [-1, 1]"),
         (["{unit}", "--reference=digits"], "entries lie in [0, 1]: must be in [-1, 1]; 2 x - 1 takes images in [0, 1]"),
         (["{folder}", "--reference={unit}"], "unit.npz: entries lie in [0, 1]: must be in [-1, 1]"),

@@ -70,6 +70,13 @@ def new_file(path: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise InputError if a file cannot be made in the folder of `path`, which may not be there yet; leaves nothing behind."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with writing(path), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def aside_of(path: Path) -> Path:
     """Return where this process writes a file before it takes its place."""
     return path.with_name(f".{path.stem}.{os.getpid()}-{_machine()}.tmp{path.suffix}")

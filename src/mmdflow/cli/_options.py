@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from mmdflow import _checks
+from mmdflow._files import check_writable
 from mmdflow._settings import Field, fields_of
 from mmdflow.errors import InputError
 from mmdflow.recipe.read import read_text, type_text
@@ -48,10 +49,18 @@ def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
 
 
 def check_free(options: Options, *files: str | Path | None) -> None:
-    """Raise InputError for a file that is there already, unless --overwrite is given; None stands for no file."""
-    for file in files:
-        if file is not None and not options["overwrite"] and Path(file).exists():
+    """Raise InputError for files that cannot be written; None stands for no file.
+
+    These are files that are there already, unless --overwrite is given, a file that two options name, and folders that take none.
+    """
+    seen: set[Path] = set()
+    for file in (Path(file) for file in files if file is not None):
+        if not options["overwrite"] and file.exists():
             raise InputError(f"{file}: is there already; --overwrite replaces it")
+        if file.resolve() in seen:
+            raise InputError(f"{file}: is given for two outputs; each needs a file of its own")
+        seen.add(file.resolve())
+        check_writable(file)
 
 
 class Parser:

@@ -299,7 +299,9 @@ def _print(points: Prepared, run: ParticleRun, spec: FlowSpec, options: Options)
     if report["p_value"] is not None:
         verdict = "cannot be told" if report["p_value"] >= 0.05 else "can be told"
         print(f"MMD test p = {report['p_value']:.3f}: the particles {verdict} from held-out samples at level 0.05")
-    elif points.test is None and spec.num_targets is None and spec.stop_level is None:
+    elif points.test is None and spec.num_targets is not None and spec.stop_level is None:
+        print(f"no test: --num_targets={spec.num_targets} leaves fewer than two rows of the target to test by")
+    elif points.test is None and spec.stop_level is None:
         print(
             f"no test: all {len(points.target)} rows of the target are used; --num_targets=N takes N and tests by others"
         )

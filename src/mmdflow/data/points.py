@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def check_points_file(path: str | Path, source: str | Path | None = None) -> Pat
     endings = (*POINT_FILES, *others.get(kind, ()))
     if path.suffix.lower() not in endings:
         raise InputError(f"{path}: must end in {', '.join(endings)}")
+    if path.suffix.lower() == ".parquet" and not any(map(find_spec, ("pyarrow", "fastparquet"))):
+        raise ImportError(f"{path}: parquet files need pyarrow: pip install 'mmdflow[hub]'")
     make_folder(path.parent)
     return path
 

@@ -234,7 +234,8 @@ def _chosen(
         if bad is not None and columns is None and bad[0] == len(values):
             continue  # text
         if bad is None and not np.isfinite(values).all():
-            bad = int((~np.isfinite(values)).sum()), "nan"
+            wrong = values[~np.isfinite(values)]
+            bad = len(wrong), str(wrong[0])
         if bad is not None:
             raise InputError(
                 f"{file}: column {name!r} has {bad[0]} entries that are no finite numbers, such as {bad[1]!r}: fill them, or "

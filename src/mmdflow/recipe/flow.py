@@ -128,7 +128,8 @@ class FlowSpec:
         stop_level: stop once a two-sample test cannot tell the particles from held-out samples at this level; the test that is
             reported at the end then uses other samples, where the target has them.
         tolerance: of every sum over pairs, relative; none for exact sums. auto (the default) is 1e-4 where the kernel and the
-            dimension have sums in O(n log n) and those are quicker. A number is refused where there are none.
+            dimension have sums in O(n log n) and those are quicker. A number is refused where the sums over all pairs have
+            none; it means nothing to what sums no pairs, or solves with them.
         frames: pictures of an animation.
         seed: of everything random.
         divergence: the divergence.

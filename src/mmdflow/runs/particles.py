@@ -105,6 +105,7 @@ def prepare_flow(spec: FlowSpec) -> Prepared:
     rows = None
     if is_points_file(spec.source):
         rows = read_rows(spec.source, _names(spec.columns), _names(spec.id) or [])
+        _check_rows("num_particles", spec.num_particles, "source", spec.source, len(rows.points))
         if spec.num_particles is not None and spec.num_particles < len(rows.points):
             chosen = torch.randperm(len(rows.points), generator=generator)[: spec.num_particles]
             rows = rows.take(chosen.sort().values)
@@ -124,6 +125,9 @@ def prepare_flow(spec: FlowSpec) -> Prepared:
                 f"apply = {spec.apply!r} with source = {spec.source!r}: is for a source that is a file of points"
             )
         further = read_rows(spec.apply, rows.moved or None, _names(spec.id) or [], like=rows)
+    wide = max((x.dtype for x in (particles, target)), key=lambda dtype: torch.finfo(dtype).bits)
+    particles, target = particles.to(wide), target.to(wide)
+    test, stopping = (None if part is None else part.to(wide) for part in (test, stopping))
     return Prepared(generator, particles, target, test, stopping, rows, further)
 
 
@@ -177,8 +181,9 @@ def run_flow(
         if recording is not None and points.further is not None:
             if isinstance(field, Divergence):
                 values = torch.stack([field(result.trajectory[0]), field(result.particles)])
-            start_of_new = points.further.points.to(target.dtype)
-            applied = flow(recording.replay(), start_of_new, num_steps=steps, generator=generator, **settings).particles
+            applied = flow(
+                recording.replay(), points.further.points, num_steps=steps, generator=generator, **settings
+            ).particles
     report: dict[str, Any] = {
         "value_start": float(values[0]) if len(values) else None,
         "value_end": float(values[-1]) if len(values) else None,
@@ -269,6 +274,7 @@ def _split_target(
     count, stops = spec.num_targets or DRAWN, spec.stop_level is not None
     if is_points_file(spec.target):
         rows = read_rows(spec.target, _names(spec.columns), _names(spec.id) or [], like=source).points
+        _check_rows("num_targets", spec.num_targets, "target", spec.target, len(rows))
         rows = rows[torch.randperm(len(rows), generator=generator)]  # the file's order may mean something
         if spec.num_targets is None and not stops:
             return rows, None, None
@@ -281,10 +287,16 @@ def _split_target(
     return target, test if len(test) > 1 else None, stopping if len(stopping) > 1 else None
 
 
+def _check_rows(field: str, count: int | None, name: str, file: str, rows: int) -> None:
+    """Raise InputError for more rows than a file has."""
+    if count is not None and count > rows:
+        raise InputError(f"{field} = {count} with {name} = {file!r}: must be at most {rows}, its rows")
+
+
 def _source(spec: FlowSpec, rows: Rows | None, target: Tensor, generator: torch.Generator) -> Tensor:
     """Return the particles to start from."""
     if rows is not None:
-        return rows.points.to(target.dtype)
+        return rows.points
     count = spec.num_particles or DRAWN
     if spec.source == "gaussian":
         noise = torch.randn(count, *target.shape[1:], dtype=target.dtype, generator=generator)
