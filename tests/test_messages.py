@@ -89,3 +89,33 @@ def test_a_seed_is_no_generator(unchecked):
         flow(MMD(np.ones((6, 2))), np.zeros((5, 2)), num_steps=1, generator=0)
     with pytest.raises(InputError, match="generator = 0: must be a torch.Generator, such as torch.Generator"):
         load_pipeline("digits")(2, generator=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["train", "dmmd-digits", "--loss.ridge=1"],
+            "loss.ridge = 1 with loss.objective = 'mmd': is for the KL bounds",
+        ),
+        (
+            ["train", "dmmd-digits", "--data.path=here"],
+            "data.path = 'here' with data.name = 'digits': must be left out",
+        ),
+        (["train", "dmmd-checkerboard", "--data.path=here"], "data.path = 'here' with data.name = 'checkerboard'"),
+        (["train", "dmmd-digits", "--training.betas=[0.9,1.5]"], "training.betas = 1.5: must be a number in [0, 1)"),
+        (["train", "dmmd-digits", "--training.ema_decay=1"], "training.ema_decay = 1.0: must be a number in [0, 1)"),
+        (["train", "drifting-digits", "--loss.classes=11"], "loss.classes = 11: must be at most 10"),
+        (["train", "drifting-digits", "--spaces.hidden=false"], "spaces.hidden = False without spaces.model"),
+        (["train", "drifting-digits", "--distillation.num_pairs=9"], "distillation.num_pairs = 9 without"),
+        (["train", "drifting-digits", "--distillation.model=mnist"], "distillation.model: has events [1, 28, 28]"),
+        (["evaluate", "digits", "-n=1"], "num_samples = 1: must be an integer >= 2"),
+    ],
+)
+def test_what_has_no_effect_or_cannot_be_is_refused_before_any_folder_is_made(
+    arguments, message, capsys, tmp_path, unchecked
+):
+    folder = tmp_path / "run"
+    output = [] if arguments[0] == "evaluate" else [f"--output={folder}", "--training.max_steps=1"]
+    assert message in complaint(capsys, [*arguments, *output])
+    assert not folder.exists()

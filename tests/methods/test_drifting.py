@@ -491,6 +491,11 @@ def test_distillation_regresses_the_end_points_of_the_flow():
     assert float(loss(torch.zeros(300, 2), seeded()).total.detach()) < 0.05 * float(terms.total.detach())
 
 
+def test_a_flow_of_other_events_is_refused_before_its_pairs_are_made():
+    with pytest.raises(InputError, match=r"distillation.model: has events \[1, 8, 8\]: must be \[2\], the generator's"):
+        DistillationLoss(Generator(network((2,)).float()), load_pipeline("digits"), 10)
+
+
 def test_bad_spaces(tmp_path, unchecked):
     pipeline().save_pretrained(tmp_path / "p")
     for settings, shape, message in (
@@ -527,8 +532,8 @@ def test_each_class_meets_its_own_data():
         assert len(group.data) == 6
         assert set((group.data[:, 0] % 4).tolist()) == {float(group.label)}
         assert (group.guidance, group.negatives) == (1.0, None)
-    guided = Classes(data, labels, 9, max_guidance=3.0).groups(torch.zeros(20, 1), 12, seeded())
-    assert len(guided) == 4  # as many as there are
+    guided = Classes(data, labels, 4, max_guidance=3.0).groups(torch.zeros(20, 1), 12, seeded())
+    assert len(guided) == 4
     assert all(1 < group.guidance < 3 and len(group.negatives) == 20 for group in guided)
     assert Classes(data, labels, 3).shares == [0.25] * 4
 
@@ -683,6 +688,8 @@ def test_a_class_of_digits_is_learned_and_sampled_from_the_command_line(tmp_path
 def test_bad_classes(unchecked):
     with pytest.raises(InputError, match="loss.classes: the data have no labels"):
         Classes(torch.zeros(4, 1), None, 2)
+    with pytest.raises(InputError, match="loss.classes = 3: must be at most 2, the classes of the data"):
+        Classes(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), 3)
     with pytest.raises(InputError, match="class 1 of the data has no events"):
         Classes(torch.zeros(4, 1), torch.tensor([0, 2, 0, 2]), 2)
 
@@ -845,7 +852,11 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (DriftingLossSettings, {"field": "mmd", "landmarks": 5, "classes": 2}, "loss.landmarks = 5 with loss.classes"),
         (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),
         (DriftingLossSettings, {"max_guidance": 2.0}, "loss.max_guidance = 2 without loss.classes"),
-        (SpacesSettings, {"pixels": False}, "spaces.pixels = False without spaces.model"),
+        (SpacesSettings, {"pixels": False}, "spaces.pixels = False without spaces.patches, spaces.model"),
+        (SpacesSettings, {"levels": [0.1]}, r"spaces.levels = \[0.1\] without spaces.model or spaces.recipe"),
+        (SpacesSettings, {"levels_per_step": 1}, "spaces.levels_per_step = 1 without spaces.model"),
+        (SpacesSettings, {"hidden": False}, "spaces.hidden = False without spaces.model"),
+        (DistillationSettings, {"num_pairs": 16}, "distillation.num_pairs = 16 without distillation.model"),
         (
             SpacesSettings,
             {"model": "digits", "recipe": "dmmd-digits"},
@@ -874,8 +885,12 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
             "loss.classes = 2 with distillation.model",
         ),
         (SpacesSettings, {"levels": []}, r"spaces.levels = \[\]"),
-        (SpacesSettings, {"levels": [1.5]}, r"spaces.levels = 1.5: must be a number in \[0, 1\]"),
-        (SpacesSettings, {"levels": [0.5], "levels_per_step": 2}, "spaces.levels_per_step = 2: must be at most 1"),
+        (SpacesSettings, {"model": "digits", "levels": [1.5]}, r"spaces.levels = 1.5: must be a number in \[0, 1\]"),
+        (
+            SpacesSettings,
+            {"model": "digits", "levels": [0.5], "levels_per_step": 2},
+            "spaces.levels_per_step = 2: must be at most 1",
+        ),
         (DriftingSettings, {"guidance": 0.0}, "sampling.guidance = 0"),
         (DriftingRecipe, {"features": FeaturesSpec()}, "features.num_features = 4: must be 1 for drifting"),
         (DriftingRecipe, {"sampling": DriftingSettings(guidance=2.0)}, r"sampling.guidance = 2: must be in \[1, 1\]"),

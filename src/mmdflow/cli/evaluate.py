@@ -221,7 +221,7 @@ def _draw_samples(pipeline: Any, settings: dict[str, Any], options: Options, def
 
     from mmdflow.evaluation import models, protocols
 
-    count = default if options.num_samples is None else options.num_samples
+    count = default if options.num_samples is None else _checks.count("num_samples", options.num_samples, 2)
     together = min(count, _TOGETHER) if options.particles_per_run is None else options.particles_per_run
     particles, nfe = models.draw_samples(pipeline, count, together, options.seed, progress=True, **settings)
     trajectory = None

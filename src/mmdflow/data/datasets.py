@@ -78,6 +78,7 @@ def load(name: str, path: str | None = None) -> DataSet:
 
 
 def _digits(path: str | None) -> DataSet:
+    _no_path("digits", path)
     file = Path(__file__).parent / "embedded" / "digits.npz"
     with np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"].astype(np.int64)
@@ -168,9 +169,18 @@ def _images(name: str, path: str | None) -> DataSet:
 
 
 def _toy(name: str, path: str | None) -> DataSet:
+    _no_path(name, path)
     train = toy(name, 50_000, torch.Generator().manual_seed(0))
     test = toy(name, 10_000, torch.Generator().manual_seed(1))
     return DataSet(name, train, test, None, None, f"toy distribution {name}, 50000 + 10000 draws")
+
+
+def _no_path(name: str, path: str | None) -> None:
+    """Raise InputError for a path of data that need none."""
+    if path is not None:
+        raise InputError(
+            f"data.path = {path!r} with data.name = {name!r}: must be left out; these data come with mmdflow"
+        )
 
 
 DATASETS: dict[str, Callable[[str | None], DataSet]] = {

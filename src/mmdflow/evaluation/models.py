@@ -78,6 +78,7 @@ def evaluate(
     dataset = judged_data(data)
     given = {"num_samples": num_samples, "particles_per_run": particles_per_run, "seed": seed}
     drawing = {name: drawing[name] if value is None else value for name, value in given.items()}
+    _checks.count("num_samples", drawing["num_samples"], 2)
     start = clock()
     samples, nfe = draw_samples(pipeline, **drawing, progress=progress, **settings)
     seconds = clock() - start

@@ -65,8 +65,9 @@ class LoopSpec:
         )
         for name in ("warmup_steps", "seed", "sample_every"):
             _checks.count(f"training.{name}", getattr(self, name), 0)
-        for beta in (*self.betas, self.ema_decay):
-            _checks.interval("training.betas and training.ema_decay", beta, 0.0, 1.0, "[)")
+        for name, shares in (("betas", self.betas), ("ema_decay", [self.ema_decay])):
+            for share in shares:
+                _checks.interval(f"training.{name}", share, 0.0, 1.0, "[)")
 
 
 @dataclass(frozen=True)

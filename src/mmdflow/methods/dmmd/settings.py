@@ -70,6 +70,10 @@ class LossSettings:
         """Check every field."""
         weights = ("mmd_weight", "unit_weight", "l2_weight", "diversity_weight")
         _settings.check(self, counts=["num_levels"], positive=["level_power"], non_negative=["ridge", *weights])
+        if self.ridge and self.objective == "mmd":
+            raise InputError(
+                f"{self.section}ridge = {self.ridge:g} with {self.section}objective = 'mmd': is for the KL bounds"
+            )
         _checks.even(f"{self.section}segment_every", self.segment_every)
         if self.segment_every != 2 and self.penalty_points != "path":
             raise InputError(

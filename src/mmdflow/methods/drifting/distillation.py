@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmdflow import _checks
 from mmdflow._tensors import device_of
-from mmdflow.errors import DivergedError
+from mmdflow.errors import DivergedError, InputError
 from mmdflow.methods._shared.terms import StepTerms
 from mmdflow.methods.base import Pipeline
 from mmdflow.methods.drifting.generator import Generator
@@ -37,6 +37,9 @@ class DistillationLoss(nn.Module):
     def __init__(self, generator: Generator, teacher: Pipeline, num_pairs: int, scale: float = 1.0) -> None:
         super().__init__()
         self.generator, self._teacher, self.scale = generator, teacher, scale
+        if teacher.event_shape != generator.network.event_shape:
+            found, needed = list(teacher.event_shape), list(generator.network.event_shape)
+            raise InputError(f"distillation.model: has events {found}: must be {needed}, the generator's")
         shape = (_checks.count("num_pairs", num_pairs), *generator.network.event_shape)
         self.register_buffer("sources", torch.zeros(shape))
         self.register_buffer("ends", torch.zeros(shape))

@@ -38,11 +38,11 @@ class Classes:
     Args:
         events: of the data, [N, *event], or images that an index decodes.
         labels: their classes, whole numbers from 0, [N].
-        per_step: classes of a step, at most.
+        per_step: classes of a step.
         max_guidance: alpha is uniform from 1 to it.
 
     Raises:
-        InputError: for data without labels, or with a class without events.
+        InputError: for data without labels, with a class without events, or with fewer classes than a step draws.
 
     Example:
         >>> classes = Classes(torch.arange(6.0)[:, None], torch.tensor([0, 1, 0, 1, 1, 0]), per_step=1)
@@ -58,7 +58,9 @@ class Classes:
             raise InputError("loss.classes: the data have no labels; leave it out")
         self.events, self.max_guidance = events, max_guidance
         self.rows = [(labels == label).nonzero()[:, 0].cpu() for label in range(int(labels.max()) + 1)]
-        self.per_step = min(per_step, len(self.rows))
+        self.per_step = per_step
+        if per_step > len(self.rows):
+            raise InputError(f"loss.classes = {per_step}: must be at most {len(self.rows)}, the classes of the data")
         empty = [label for label, rows in enumerate(self.rows) if not len(rows)]
         if empty:
             raise InputError(f"loss.classes: class {empty[0]} of the data has no events; labels must be 0, 1, ...")

@@ -98,7 +98,8 @@ class DriftingRecipe(EventRecipe):
     def smallest(self) -> DriftingRecipe:
         """Return the recipe with the least population, and few landmarks."""
         few = None if self.loss.landmarks is None else min(2, self.loss.landmarks)
-        distillation = replace(self.distillation, num_pairs=2)
+        distilled = self.distillation.model is not None
+        distillation = replace(self.distillation, num_pairs=2) if distilled else self.distillation
         return replace(
             self,
             loss=replace(self.loss, population=self.smallest_batch, landmarks=few),

@@ -10,6 +10,10 @@ from mmdflow.errors import InputError
 
 #: Bandwidths by default, in units of the median distance between events (Deng et al. 2026).
 BANDWIDTHS = (0.02, 0.05, 0.2)
+#: Pairs of a distillation by default.
+_PAIRS = 4096
+#: Noise levels of features by default.
+_LEVELS = [0.05, 0.2, 0.4]
 #: Kernels that have no bandwidth.
 _WITHOUT_WIDTH = ("riesz", "linear")
 
@@ -87,8 +91,7 @@ class SpacesSettings:
     Attributes:
         pixels: the entries themselves.
         patches: side of a square of the image that is compared, too, at a place that a step draws; none by default.
-        patch_weight: root mean square of what patches ask of the events, over what pixels ask, where a patch varies as much as
-            the whole; a patch that varies less asks less.
+        patch_weight: root mean square of what a patch asks of the events, over what pixels ask.
         model: a trained DMMD: a shipped model's name, a run folder or a pipeline folder. Events are noised to a level t, and
             compared in its features phi(., t).
         untrained: give the model's network new weights: a control.
@@ -111,7 +114,7 @@ class SpacesSettings:
     model: str | None = None
     untrained: bool = False
     recipe: str | None = None
-    levels: list[float] = field(default_factory=lambda: [0.05, 0.2, 0.4])
+    levels: list[float] = field(default_factory=lambda: [*_LEVELS])
     levels_per_step: int | None = None
     hidden: bool = True
     field: Literal["loss", "means"] = "loss"
@@ -133,6 +136,12 @@ class SpacesSettings:
         if self.model is None and self.recipe is None and (self.field, self.weight) != ("loss", None):
             name, value = ("weight", self.weight) if self.field == "loss" else ("field", self.field)
             raise InputError(f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features")
+        if self.model is None and self.recipe is None:
+            for name, default in (("levels", _LEVELS), ("levels_per_step", None), ("hidden", True)):
+                if (value := getattr(self, name)) != default:
+                    raise InputError(
+                        f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features"
+                    )
         if not self.levels:
             raise InputError("spaces.levels = []: must hold at least one noise level")
         for level in self.levels:
@@ -154,11 +163,13 @@ class DistillationSettings:
 
     section: ClassVar[str] = "distillation."
     model: str | None = None
-    num_pairs: int = 4096
+    num_pairs: int = _PAIRS
 
     def __post_init__(self) -> None:
         """Check the number."""
         _settings.check(self, counts=["num_pairs"])
+        if self.model is None and self.num_pairs != _PAIRS:
+            raise InputError(f"distillation.num_pairs = {self.num_pairs} without distillation.model: is for its flow")
 
 
 @dataclass(frozen=True)
