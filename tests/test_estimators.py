@@ -233,6 +233,20 @@ def test_the_default_target_is_normal():
     np.testing.assert_array_equal(clone(transport).fit_transform(skewed), moved)
 
 
+def test_a_target_of_ones_own_is_not_replaced_by_labels_in_columns():
+    """A pipeline hands on what it regresses: [n, d] labels are no target where there is one."""
+    rng = np.random.default_rng(0)
+    X, reference = rng.normal(size=(40, 2)), rng.normal(size=(50, 2))
+    plain = MMDTransport(target=reference, num_steps=20, random_state=0).fit(X)
+    for labels in (X + 100, np.zeros((40, 3))):
+        handed = MMDTransport(target=reference, num_steps=20, random_state=0).fit(X, labels)
+        np.testing.assert_array_equal(handed.transform(X), plain.transform(X))
+    with pytest.raises(ValueError, match="y has 3 columns: must be 2, as X has"):
+        MMDTransport(num_steps=20).fit(X, np.zeros((40, 3)))
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        MMDTransport(num_steps=20).fit(X, np.full((40, 2), np.nan))
+
+
 def test_a_transport_in_a_pipeline():
     labels = (X[:, 0] > 0).astype(int)
     model = make_pipeline(StandardScaler(), MMDTransport(target=Y, num_steps=50), LogisticRegression())
@@ -282,7 +296,7 @@ def test_bad_settings_are_one_line(settings, message, unchecked):
 
 
 def test_a_target_of_other_columns_is_refused():
-    with pytest.raises(ValueError, match="X has 3 features, but MMDTransport is expecting 2"):
+    with pytest.raises(ValueError, match="y has 3 columns: must be 2, as X has"):
         MMDTransport().fit(X, np.ones((4, 3)))
 
 

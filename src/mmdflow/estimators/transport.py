@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from mmdflow import _arrays, _checks, ops
 from mmdflow.divergences import Divergence, VelocityField
@@ -124,7 +124,8 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Args:
             X: the rows to move, [n, d], an array or a data frame.
-            y: the target, [m, d], with X's columns. None takes `target`; so does a vector, the labels that pipelines hand on.
+            y: the target, [m, d], with X's columns, where `target` is no array. Else it is left aside, as are vectors: labels
+                that pipelines hand on.
 
         Raises:
             InputError: for a target of other columns, or impossible settings.
@@ -203,12 +204,19 @@ class MMDTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return found.astype(X.dtype, copy=False)
 
     def _target(self, X: Any, y: Any, random: np.random.RandomState) -> Any:
-        if y is not None and np.asarray(y).ndim == 2:
-            return validate_data(self, y, dtype=X.dtype, order="C", reset=False)
+        if isinstance(self.target, str) and y is not None and np.asarray(y).ndim == 2:
+            return self._like(X, y, "y")
         if isinstance(self.target, str):
             _checks.choice("target", self.target, ("normal",))
             return random.standard_normal((max(_NORMAL, len(X)), X.shape[1])).astype(X.dtype)
-        return validate_data(self, self.target, dtype=X.dtype, order="C", reset=False)
+        return self._like(X, self.target, "target")
+
+    def _like(self, X: Any, rows: Any, name: str) -> Any:
+        """Return rows as an array with X's columns and dtype."""
+        rows = check_array(rows, dtype=X.dtype, order="C", input_name=name)
+        if rows.shape[1] != X.shape[1]:
+            raise InputError(f"{name} has {rows.shape[1]} columns: must be {X.shape[1]}, as X has")
+        return rows
 
     def _field(self, target: torch.Tensor, generator: torch.Generator) -> VelocityField:
         if not isinstance(self.divergence, str):
