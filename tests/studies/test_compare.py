@@ -186,6 +186,10 @@ def test_impossible_budgets(text):
     [
         (["--budget=soon"], "budget = 'soon': must be a time above 0"),
         (["--data=digit"], "data = 'digit': no method has a recipe for it; must be one of"),
+        (
+            ["--data=onestep-digits"],
+            "must be one of celeba64, checkerboard, church64, cifar10, digits, fashion, images, mnist",
+        ),
         (["--methods=[dmd]"], "methods = 'dmd': must be one of dmmd"),
         (["--methods=dmmd"], "methods = 'dmmd': must be a list, in brackets: [a,b]"),
         (["--seeds=0"], "seeds = 0"),

@@ -21,8 +21,9 @@ from mmdflow.errors import DivergedError, InputError
 from mmdflow.evaluation import models
 from mmdflow.evaluation.data_judges import REPORTS
 from mmdflow.evaluation.figures import REFERENCE, read_report
-from mmdflow.methods import recipe_names
+from mmdflow.methods import recipe_names, recipe_path
 from mmdflow.methods.base import Pipeline
+from mmdflow.recipe.read import read_yaml
 from mmdflow.runs.cache import run_clock, run_folder, timed_recipe, trained
 from mmdflow.studies._tables import markdown
 
@@ -83,15 +84,22 @@ def methods_for(data: str, methods: Sequence[str] | None = None) -> list[str]:
         InputError: for an unknown method, or one without a recipe for the data.
     """
     recipes = recipe_names()
-    possible = [name for name, method in METHODS.items() if method.recipe(data) in recipes]
+    possible = [name for name, method in METHODS.items() if data in _data_of(method, recipes)]
     if not possible:
-        data_sets = sorted(name.removeprefix("dmmd-") for name in recipes if name.startswith("dmmd-"))
+        data_sets = sorted(set().union(*(_data_of(method, recipes) for method in METHODS.values())))
         raise InputError(f"data = {data!r}: no method has a recipe for it; must be one of {', '.join(data_sets)}")
     for name in methods or []:
         _checks.choice("methods", name, METHODS)
         if name not in possible:
             raise InputError(f"methods = {name!r}: has no recipe for {data}; those with one are {', '.join(possible)}")
     return [name for name in possible if not methods or name in methods]
+
+
+def _data_of(method: Method, recipes: Sequence[str]) -> set[str]:
+    """Return the data sets that a method has a recipe for; dmmd-onestep-digits is none of dmmd, for data of another name."""
+    start = method.recipe("")
+    ends = {name.removeprefix(start): name for name in recipes if name.startswith(start)}
+    return {end for end, name in ends.items() if read_yaml(recipe_path(name))["data"]["name"] == end}
 
 
 def budget_seconds(text: str) -> float:
