@@ -300,6 +300,9 @@ def test_results_and_pipelines_are_short_and_draw_themselves(tmp_path):
     assert "<img" in result._repr_html_()
     assert result.plot(Y).size == result.plot().size == (500, 520)
     animation = result.animate(Y, path=tmp_path / "flow.gif")
+    with pytest.raises(InputError, match="flow.gif: is there already; overwrite=True replaces it"):
+        result.animate(Y, path=tmp_path / "flow.gif")
+    result.animate(Y, path=tmp_path / "flow.gif", overwrite=True)
     assert "3 pictures" in repr(animation)
     assert "data:image/gif" in animation._repr_html_()
     assert (tmp_path / "flow.gif").stat().st_size > 1000
@@ -334,6 +337,19 @@ def test_results_and_pipelines_are_short_and_draw_themselves(tmp_path):
         (lambda: MMD(Y + 1j), "got a ndarray of complex numbers"),
         (lambda: MMD(np.full((2, 2), np.nan)), "target holds 4 NaN or infinite entries"),
         (lambda: MMD(Y, target_weights=[1.0]), r"target_weights has shape \[1\]: must be a tensor \[40\]"),
+        (
+            lambda: MMD(np.ma.masked_greater(Y, 0.5)),
+            "target: [0-9]+ entries are masked; fill them, or leave their rows out",
+        ),
+        (lambda: flow(MMD, X, num_steps=1), "field = MMD, the class: must be an object of it"),
+        (
+            lambda: flow(MMD(Y), X, num_steps=1, noise_injection=-1),
+            "noise_injection = -1: must be a finite number >= 0",
+        ),
+        (
+            lambda: flow(MMD(Y), X, num_steps=1, diffusion=lambda k: -1.0),
+            r"diffusion\(0\) = -1.0: must be a finite number >= 0",
+        ),
         (lambda: MMD(Y, Gaussian), "kernel = Gaussian, the class: must be an object of it"),
         (lambda: MMD(Y, X), r"kernel = ndarray \[30, 2\]: must be a Kernel"),
         (lambda: Gaussian(X), r"bandwidth = ndarray \[30, 2\]: must be a finite number > 0"),

@@ -48,6 +48,9 @@ def tensor(field: str, value: Any, *, floating: bool = True) -> Tensor:
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{field}: no tensor can be made of a {_name(value)} ({reason(error)})") from None
         return made.double() if floating and not made.is_floating_point() and not made.is_complex() else made
+    if isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any()):
+        count = int(np.ma.getmaskarray(value).sum())
+        raise InputError(f"{field}: {count} entries are masked; fill them, or leave their rows out")
     return torch.from_numpy(_numbers(field, value, floating))
 
 

@@ -106,6 +106,7 @@ class FlowResult:
         *,
         path: str | Path | None = None,
         seconds: float = 4.0,
+        overwrite: bool = False,
     ) -> Animation:
         """Return an animation of the recorded steps (`save_every` of `flow`), which notebooks show.
 
@@ -113,12 +114,17 @@ class FlowResult:
             target: its samples, [m, *event].
             path: also save it there, as .gif or .mp4.
             seconds: that it takes.
+            overwrite: replace a file that is there already.
 
         Raises:
+            InputError: for a file that is there already.
             ImportError: without matplotlib, unless the events are images; for .mp4 without imageio-ffmpeg.
         """
         from mmdflow import plots
+        from mmdflow.errors import InputError
 
+        if path is not None and not overwrite and Path(path).exists():
+            raise InputError(f"{path}: is there already; overwrite=True replaces it")
         animation = plots.Animation(plots.flow_pictures(self.trajectory, self.steps, target), seconds)
         if path is not None:
             animation.save(path)

@@ -227,9 +227,9 @@ def renamed(report: Any) -> Any:
     return [renamed(value) for value in report] if isinstance(report, list) else report
 
 
-def read_report(path: Path) -> Any:
+def read_report(path: str | Path) -> Any:
     """Return the report in a JSON file, whenever it was written, with its keys as they are now."""
-    return renamed(read_json(path))
+    return renamed(read_json(Path(path)))
 
 
 def text(value: object) -> str:

@@ -219,7 +219,7 @@ def _check_needs(field: VelocityField, moves: Sequence[Move]) -> None:
 def _field_schedule(field: FieldOrSchedule, particles: object, ranks: Ranks) -> Callable[[int], VelocityField]:
     """Return the field of every step, of the targets of all ranks."""
     given: object = field
-    if isinstance(field, VelocityField):
+    if isinstance(field, VelocityField) and not isinstance(field, type):
         whole = shard(field, ranks)
         return lambda step: whole
     if isinstance(particles, VelocityField):
@@ -227,6 +227,8 @@ def _field_schedule(field: FieldOrSchedule, particles: object, ranks: Ranks) -> 
             f"field is a {type(given).__name__.lower()} and particles a velocity field: the field comes first, flow(field, "
             f"particles)"
         )
+    if isinstance(given, type):
+        raise InputError(f"field = {given.__name__}, the class: must be an object of it, such as MMD(target, Riesz())")
     if not callable(given):
         raise InputError(
             f"field = {_checks.shown(given)}: must be a Divergence, such as MMD(target, Riesz()), another VelocityField, or a "
@@ -272,7 +274,7 @@ def _short_form(
     """Return the move that a number, a function of the step, or an object stands for."""
     if value is None or isinstance(value, Move):
         return [] if value is None else [value]
-    return [kind(_checks.schedule(name, value))]
+    return [kind(_checks.schedule(name, value, _checks.non_negative))]
 
 
 def _given_moves(moves: Move | Sequence[Move]) -> list[Move]:

@@ -74,7 +74,7 @@ class NoiseInjection(Move):
     by_particle = True
 
     def __init__(self, beta: ScalarOrSchedule) -> None:
-        self.beta_at = _checks.schedule("beta", beta)
+        self.beta_at = _checks.schedule("beta", beta, _checks.non_negative)
 
     def before(self, state: FlowState) -> None:
         """Draw the noise of the step."""
@@ -94,7 +94,7 @@ class Diffusion(Move):
     by_particle = True
 
     def __init__(self, scale: ScalarOrSchedule) -> None:
-        self.scale_at = _checks.schedule("scale", scale)
+        self.scale_at = _checks.schedule("scale", scale, _checks.non_negative)
 
     def after(self, state: FlowState) -> None:
         """Add the noise."""

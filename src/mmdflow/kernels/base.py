@@ -158,6 +158,8 @@ class Kernel(nn.Module):
         return torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *self.parameters(), *self.buffers()))
 
     def __add__(self, other: Kernel) -> Mixture:
+        if not isinstance(other, Kernel):
+            return NotImplemented
         return Mixture([self, other])
 
     def __mul__(self, other: Kernel | float) -> Kernel:
