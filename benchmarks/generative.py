@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -202,7 +201,8 @@ def command(suite: str, seconds: float, num_samples: int | None, rows: list[dict
     words += [] if seeds == SEEDS else ["--seeds", *map(str, seeds)]
     words += [] if found == names else ["--rows", *found]
     words += [] if num_samples is None else ["--num-samples", str(num_samples)]
-    return f"python benchmarks/generative.py {shlex.join(words)}"
+    quoted = [f'"{word}"' if " " in word else word for word in words]
+    return f"python benchmarks/generative.py {' '.join(quoted)}"
 
 
 def summary(rows: list[dict]) -> list[dict]:

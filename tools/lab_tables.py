@@ -38,7 +38,7 @@ def equal(suite: str) -> str:
         [
             *lines,
             "",
-            f"*`{report['command']}`:",
+            textwrap.fill(f"*`{report['command']}`:", 128, break_long_words=False, break_on_hyphens=False),
             f"{report['seconds']:g} s of one core a run; {spread_of}; {number} samples.",
             f"Held-out data have {held_out}. `results/equal-{suite}.json`.*",
         ]
