@@ -63,11 +63,13 @@ def grouped(
         logs = [own.log_profile(part) + math.log(weight) for part, weight in zip(r2, weights, strict=True)]
         logs[0].diagonal(dim1=1, dim2=2).fill_(-math.inf)
         push, pull = shares(*logs)
-        velocities.append(_moved(pull, x, y) - _moved(push, x, x))
+        velocities.append(moved(pull, x, y) - moved(push, x, x))
     return velocities
 
 
-def _moved(weights: Float[Tensor, "G n m"], x: Float[Tensor, "G n d"], y: Float[Tensor, "G m d"]) -> Tensor:
+def moved(
+    weights: Float[Tensor, "*G n m"], x: Float[Tensor, "*G n d"], y: Float[Tensor, "*G m d"]
+) -> Float[Tensor, "*G n d"]:
     """Return sum_j weights_ij (y_j - x_i), summed about the mean of y: far from the origin no digits are lost."""
-    centre = y.mean(1, keepdim=True)
-    return weights @ (y - centre) - weights.sum(2, keepdim=True) * (x - centre)
+    centre = y.mean(-2, keepdim=True)
+    return weights @ (y - centre) - weights.sum(-1, keepdim=True) * (x - centre)
