@@ -37,9 +37,10 @@ class DistillationLoss(nn.Module):
     def __init__(self, generator: Generator, teacher: Pipeline, num_pairs: int, scale: float = 1.0) -> None:
         super().__init__()
         self.generator, self._teacher, self.scale = generator, teacher, scale
-        if teacher.event_shape != generator.network.event_shape:
-            found, needed = list(teacher.event_shape), list(generator.network.event_shape)
-            raise InputError(f"distillation.model: has events {found}: must be {needed}, the generator's")
+        needed = generator.network.event_shape
+        found = getattr(teacher, "event_shape", needed)  # which pipelines of other packages need not have
+        if found != needed:
+            raise InputError(f"distillation.model: has events {list(found)}: must be {list(needed)}, the generator's")
         shape = (_checks.count("num_pairs", num_pairs), *generator.network.event_shape)
         self.register_buffer("sources", torch.zeros(shape))
         self.register_buffer("ends", torch.zeros(shape))
