@@ -293,6 +293,29 @@ def test_a_signal_says_what_was_saved_and_how_to_go_on(tmp_path, capsys, monkeyp
     assert main(["train", "--resume", str(folder)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "mmdflow: interrupted."), (signal.SIGTERM, 143, "mmdflow: stopped by SIGTERM.")],
+)
+def test_a_signal_that_a_library_took_for_an_error_of_its_own_is_answered(capsys, monkeypatch, number, code, said):
+    """As libraries in C do, which lose the exception of a handler and report a file that cannot be read."""
+    import mmdflow.cli
+
+    def lost(arguments):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt:
+            pass
+        raise InputError("model.safetensors: not a readable safetensors file")
+
+    monkeypatch.setitem(mmdflow.cli.COMMANDS, "recipes", lost)
+    handler = signal.getsignal(number)
+    assert main(["recipes"]) == code
+    assert signal.getsignal(number) is handler
+    assert capsys.readouterr().err.strip().endswith(said)
+
+
 def test_divergence_exits_with_1(tmp_path, capsys, monkeypatch):
     from mmdflow import DivergedError
     from mmdflow.runs import train

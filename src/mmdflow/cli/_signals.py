@@ -11,19 +11,30 @@ from typing import Any
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` inside the block, where nothing else answers it."""
+    """Let SIGTERM raise `Terminated` inside the block, and SIGINT `KeyboardInterrupt`, where nothing else answers them.
+
+    What they raise inside a library in C may be lost there: it comes out as an error of the library's own, such as that a file
+    cannot be read. So it is noted which signal came, and such an error is answered as the signal.
+    """
     alone = threading.current_thread() is threading.main_thread()
-    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _raise)
+    usual: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    taken = [number for number, handler in usual.items() if alone and signal.getsignal(number) is handler]
+    came: list[type[KeyboardInterrupt]] = []
+
+    def stop(number: int, frame: Any) -> None:
+        from mmdflow.errors import Terminated
+
+        came.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise came[-1]
+
+    for number in taken:
+        signal.signal(number, stop)
     try:
         yield
+    except Exception as error:
+        if came:
+            raise came[-1] from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _raise(number: int, frame: Any) -> None:
-    from mmdflow.errors import Terminated
-
-    raise Terminated
+        for number in taken:
+            signal.signal(number, usual[number])
