@@ -149,16 +149,15 @@ def measure(suite: str, name: str, seed: int, seconds: float, runs: Path, num_sa
     folder = cache.run_folder(recipe_name, recipe, runs)
     result = folder / f"row-{num_samples or 'recipe'}.json"
     row = read_report(result) if result.exists() else {"samplers": {}}
+    row |= {"row": name, "options": as_options(changes)}  # another row may say the same recipe in other words
     if samplers.keys() <= row["samplers"].keys():
         return row
     pipeline = cache.trained(recipe_name, runs, seed=seed, progress=False, seconds=seconds, changes=changes)
     made = pipeline.provenance
     row |= {
-        "row": name,
         "seed": seed,
         "seconds": seconds,
         "recipe": recipe_name,
-        "options": as_options(changes),
         "steps": made["steps"],
         "train_seconds": made["train_seconds"],
         "commit": made["commit"],

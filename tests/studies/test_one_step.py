@@ -100,11 +100,28 @@ def recipe_on_stand_ins(folder, name, changes):
     return replace(few, training=replace(few.training, batch_size=max(4, few.smallest_batch)))
 
 
-def test_the_benchmark_trains_the_rows_of_the_study():
-    """Its options on the command line give the recipe that the study trains."""
+def benchmark():
     spec = importlib.util.spec_from_file_location("generative", ROOT / "benchmarks" / "generative.py")
     generative = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generative)
+    return generative
+
+
+def test_rows_of_one_recipe_share_a_run_and_keep_their_names(tmp_path):
+    """Where a recipe starts at 80 percent anyway, two rows of the study are one; neither is trained here."""
+    generative, rows = benchmark(), ("batch drift", "batch drift, starts at 80 percent")
+    (recipe, _, samplers), _ = (generative.SUITES["one-step-mnist"][row] for row in rows)
+    folder = generative.cache.run_folder(recipe, generative.cache.timed_recipe(recipe, seed=0, seconds=9.0), tmp_path)
+    folder.mkdir()
+    (folder / "row-10.json").write_text(json.dumps({"row": rows[0], "options": [], "samplers": samplers}))
+    found = [generative.measure("one-step-mnist", row, 0, 9.0, tmp_path, 10) for row in rows]
+    assert [row["row"] for row in found] == list(rows)
+    assert [row["options"] for row in found] == [[], ["--start=0.8"]]
+
+
+def test_the_benchmark_trains_the_rows_of_the_study():
+    """Its options on the command line give the recipe that the study trains."""
+    generative = benchmark()
     suite = generative.SUITES["one-step-mnist"]
     assert suite.keys() == ROWS.keys()
     for name, (recipe, changes, samplers) in suite.items():
