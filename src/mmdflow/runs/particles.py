@@ -125,7 +125,7 @@ def prepare_flow(spec: FlowSpec) -> Prepared:
                 f"apply = {spec.apply!r} with source = {spec.source!r}: is for a source that is a file of points"
             )
         further = read_rows(spec.apply, rows.moved or None, _names(spec.id) or [], like=rows)
-    wide = max((x.dtype for x in (particles, target)), key=lambda dtype: torch.finfo(dtype).bits)
+    wide = torch.promote_types(particles.dtype, target.dtype)
     particles, target = particles.to(wide), target.to(wide)
     test, stopping = (None if part is None else part.to(wide) for part in (test, stopping))
     return Prepared(generator, particles, target, test, stopping, rows, further)

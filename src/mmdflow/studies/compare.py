@@ -83,10 +83,10 @@ def methods_for(data: str, methods: Sequence[str] | None = None) -> list[str]:
     Raises:
         InputError: for an unknown method, or one without a recipe for the data.
     """
-    recipes = recipe_names()
-    possible = [name for name, method in METHODS.items() if data in _data_of(method, recipes)]
+    possible = [name for name, method in METHODS.items() if _has_recipe(method, data)]
     if not possible:
-        data_sets = sorted(set().union(*(_data_of(method, recipes) for method in METHODS.values())))
+        known = {_data_of(name) for name in recipe_names()}
+        data_sets = sorted(data for data in known if any(_has_recipe(method, data) for method in METHODS.values()))
         raise InputError(f"data = {data!r}: no method has a recipe for it; must be one of {', '.join(data_sets)}")
     for name in methods or []:
         _checks.choice("methods", name, METHODS)
@@ -95,11 +95,15 @@ def methods_for(data: str, methods: Sequence[str] | None = None) -> list[str]:
     return [name for name in possible if not methods or name in methods]
 
 
-def _data_of(method: Method, recipes: Sequence[str]) -> set[str]:
-    """Return the data sets that a method has a recipe for; dmmd-onestep-digits is none of dmmd, for data of another name."""
-    start = method.recipe("")
-    ends = {name.removeprefix(start): name for name in recipes if name.startswith(start)}
-    return {end for end, name in ends.items() if read_yaml(recipe_path(name))["data"]["name"] == end}
+def _has_recipe(method: Method, data: str) -> bool:
+    """Whether a method has a recipe for a data set; dmmd-onestep-digits is none of dmmd, for data called onestep-digits."""
+    name = method.recipe(data)
+    return name in recipe_names() and _data_of(name) == data
+
+
+def _data_of(recipe: str) -> str:
+    """Return the name of a recipe's data."""
+    return str(read_yaml(recipe_path(recipe))["data"]["name"])
 
 
 def budget_seconds(text: str) -> float:

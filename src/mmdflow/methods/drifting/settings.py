@@ -133,11 +133,9 @@ class SpacesSettings:
             )
         if self.patches is None and self.patch_weight != 1.0:
             raise InputError(f"spaces.patch_weight = {self.patch_weight:g} without spaces.patches: is for patches")
-        if self.model is None and self.recipe is None and (self.field, self.weight) != ("loss", None):
-            name, value = ("weight", self.weight) if self.field == "loss" else ("field", self.field)
-            raise InputError(f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features")
         if self.model is None and self.recipe is None:
-            for name, default in (("levels", _LEVELS), ("levels_per_step", None), ("hidden", True)):
+            usual = {"field": "loss", "weight": None, "levels": _LEVELS, "levels_per_step": None, "hidden": True}
+            for name, default in usual.items():
                 if (value := getattr(self, name)) != default:
                     raise InputError(
                         f"spaces.{name} = {value!r} without spaces.model or spaces.recipe: is for features"
