@@ -106,6 +106,24 @@ def test_activations_are_phi_and_states_that_depend_on_all(network, event, extra
         assert bool((slope.flatten(1).abs().amax(1) > 0).all())
 
 
+@networks
+@heads
+def test_features_may_know_classes(network, event, extra, head, generator):
+    """Every class has outputs of its own, and no class, too; an event's are those that it has alone."""
+    features = build(network, event, {**extra, "num_classes": 4}, head)
+    twin = network(**features.config())
+    twin.load_state_dict(features.state_dict())
+    x, t = torch.randn(1, *event, generator=generator).expand(5, *event), torch.full((5,), 0.3)
+    labels = torch.arange(5)
+    maps, flat = features.heads(x, t, labels)
+    out = torch.cat([part.flatten(1) for part in (maps, flat) if part is not None], 1)
+    assert torch.pdist(out).min() > 1e-6
+    if head != "mixed":
+        torch.testing.assert_close(twin.outputs(x[2:3], t[:1], labels[2:3]).flatten(1), out[2:3], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(features.outputs(x, t), features.outputs(x, t, torch.full((5,), 4)))
+    torch.testing.assert_close(features(x, t)[0], features(x[:1], t[:1])[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_of_ones_own_needs_no_hidden_states(unchecked):
     class Own(FeatureNetwork):
         def outputs(self, x, t):

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from mmdflow.distributed.ranks import Ranks
 
-#: (x, t) -> tensors with a row for each of theirs, or None.
-Rowwise: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor | None, ...]]
+#: Tensors of n rows each -> tensors with a row for each of theirs, or None.
+Rowwise: TypeAlias = Callable[..., tuple[Tensor | None, ...]]
 
 
-def by_parts(network: Rowwise, ranks: Ranks, x: Tensor, t: Tensor) -> tuple[Tensor | None, ...]:
-    """Return network(x, t), of which each rank evaluates its part of the rows; called by all ranks with the same x and t."""
-    if len(x) < ranks.size:  # too few to share
-        return network(x, t)
-    parts = network(_Own.apply(x, ranks), _Own.apply(t, ranks))
+def by_parts(network: Rowwise, ranks: Ranks, *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    """Return network(*inputs), of which each rank evaluates its part of the rows; called by all ranks with the same inputs."""
+    if len(inputs[0]) < ranks.size:  # too few to share
+        return network(*inputs)
+    parts = network(*(_Own.apply(value, ranks) for value in inputs))
     return tuple(None if part is None else _All.apply(part, ranks) for part in parts)
 
 

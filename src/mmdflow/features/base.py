@@ -35,13 +35,20 @@ class FeatureNetwork(nn.Module):
         num_features: K.
         head: one of `HEADS`.
         num_residuals: squared residuals among the features of the mixed head; 4 by default.
+        num_classes: classes that an event may be said to be of, as u_k(x, t, c); 0 for none. Heads then take a third tensor, a
+            class for every event, [n], where num_classes stands for none.
 
     Raises:
         InputError: for `num_residuals` with another head, or not below `num_features`.
     """
 
     def __init__(
-        self, event_shape: Sequence[int], num_features: int, head: str, num_residuals: int | None = None
+        self,
+        event_shape: Sequence[int],
+        num_features: int,
+        head: str,
+        num_residuals: int | None = None,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.event_shape = tuple(_checks.count("event_shape", n) for n in event_shape)
@@ -49,6 +56,7 @@ class FeatureNetwork(nn.Module):
         self.checkpointing, self.ranks = False, Ranks()
         self.head = _checks.choice("head", head, HEADS)
         self.num_residuals = self._residuals(num_residuals)
+        self.num_classes = _checks.count("num_classes", num_classes, 0)
 
     def _residuals(self, given: int | None) -> int:
         """Return how many features are squared residuals."""
@@ -90,11 +98,16 @@ class FeatureNetwork(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, in plain types."""
-        return {
+        config: dict[str, Any] = {
             "event_shape": list(self.event_shape),
             "num_features": self.num_features,
             "head": self.head,
-        } | ({"num_residuals": self.num_residuals} if self.head == "mixed" else {})
+        }
+        if self.head == "mixed":
+            config["num_residuals"] = self.num_residuals
+        if self.num_classes:
+            config["num_classes"] = self.num_classes
+        return config
 
     def checkpoint(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Return block(*inputs); while training with `checkpointing`, its activations are computed again when needed."""
@@ -103,14 +116,23 @@ class FeatureNetwork(nn.Module):
             return recomputed
         return block(*inputs)
 
-    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        out = self.outputs(x, t)
+        out = self.outputs(x, t) if labels is None else self.outputs(x, t, labels)
         return (None, out) if self.head == "flat" else (out, None)
 
-    def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return u, [n, K, *event], of the squared-residual head; [n, K] of the flat one."""
-        maps, flat = self._shared_heads(x, t)
+    def outputs(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return u, [n, K, *event], of the squared-residual head; [n, K] of the flat one.
+
+        Args:
+            x: events, [n, *event].
+            t: noise levels, [n].
+            labels: classes of the events, [n], of a network that knows classes; `num_classes` stands for none, the default.
+
+        Raises:
+            InputError: for labels of a network that knows no classes.
+        """
+        maps, flat = self._shared_heads(x, t, labels)
         out = flat if maps is None else maps
         assert out is not None
         return out
@@ -128,10 +150,16 @@ class FeatureNetwork(nn.Module):
             parts.insert(0, self.event_size**0.25 / 2 * squares)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def _shared_heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _shared_heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        inputs = [x, t]
+        if self.num_classes:
+            none = torch.full((len(x),), self.num_classes, device=x.device)
+            inputs.append(none if labels is None else labels)
+        elif labels is not None:
+            raise InputError("labels: the network knows no classes (num_classes = 0); must not be given")
         if self.ranks.size == 1:
-            return self.heads(x, t)
-        maps, flat = by_parts(self.heads, self.ranks, x, t)
+            return self.heads(*inputs)
+        maps, flat = by_parts(self.heads, self.ranks, *inputs)
         return maps, flat
 
     def rescale_outputs(self, factor: float, shift: Float[Tensor, " *event"]) -> None:

@@ -27,6 +27,7 @@ class ConvFeatures(FeatureNetwork):
         channels: channels of each resolution, finest first.
         blocks: residual blocks a resolution.
         patch: side of the square of pixels that becomes one position of the finest maps; costs fall with its square.
+        num_classes: that an event may be said to be of; 0 for none.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class ConvFeatures(FeatureNetwork):
         channels: tuple[int, ...] | list[int] = (32, 64),
         blocks: int = 1,
         patch: int = 1,
+        num_classes: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head, num_residuals)
+        super().__init__(event_shape, num_features, head, num_residuals, num_classes)
         self.blocks, self.patch = _checks.count("blocks", blocks), _checks.count("patch", patch)
         self.channels = image_channels(self.event_shape, channels, self.patch)
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
+        if self.num_classes:
+            self.of_class = nn.Embedding(self.num_classes + 1, 64)
         entries = self.event_shape[0] * self.patch**2
         self.stem = nn.Conv2d(entries, self.channels[0], 3, padding=1)
         self.down = nn.ModuleList(
@@ -70,9 +74,9 @@ class ConvFeatures(FeatureNetwork):
         coarser = [next(stage.children()) for stage in list(self.down)[1:]]
         return [*coarser, *([] if self.head == "flat" else self.up), self.read_out]
 
-    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        level = self.level(t)
+        level = self.level(t) if labels is None else self.level(t) + self.of_class(labels)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []
         for i, stage in enumerate(self.down):
@@ -93,7 +97,7 @@ class ConvFeatures(FeatureNetwork):
 
 
 class _Block(nn.Module):
-    """Two convolutions around a normalisation, to which the level is added; around all a skip."""
+    """Two convolutions around a normalisation, to which level and class are added; around all a skip."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()

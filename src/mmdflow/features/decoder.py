@@ -32,6 +32,7 @@ class DecoderFeatures(FeatureNetwork):
         width: units of the blocks.
         depth: residual blocks on the code.
         channels: of the maps before each doubling, finest first.
+        num_classes: that an event may be said to be of; 0 for none.
 
     Example:
         >>> import torch
@@ -50,13 +51,16 @@ class DecoderFeatures(FeatureNetwork):
         width: int = 256,
         depth: int = 1,
         channels: tuple[int, ...] | list[int] = (16, 32),
+        num_classes: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head, num_residuals)
+        super().__init__(event_shape, num_features, head, num_residuals, num_classes)
         self.code, self.width = _checks.count("code", code), _checks.count("width", width)
         self.depth = _checks.count("depth", depth)
         self.channels = tuple(_checks.count("channels", c) for c in channels)
         self.coarse = self._coarse()
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, width))
+        if self.num_classes:
+            self.of_class = nn.Embedding(self.num_classes + 1, width)
         self.encode, self.stem = nn.Linear(self.event_size, code), nn.Linear(code, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth + 1))
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
@@ -99,9 +103,10 @@ class DecoderFeatures(FeatureNetwork):
             self.read_out.weight.mul_(factor)
             self.bias.mul_(factor).add_(shift.repeat(self.num_residuals, 1, 1))
 
-    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         h = self.stem(self.encode(x.flatten(1))) + self.level(t)
+        h = h if labels is None else h + self.of_class(labels)
         for norm, block in zip(self.norms, self.blocks, strict=False):
             h = self.checkpoint(partial(_residual, norm, block), h)
         h = F.silu(self.norms[-1](h))

@@ -16,7 +16,7 @@ from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 
 
 class MLPFeatures(FeatureNetwork):
-    """Residual SiLU blocks on the flattened event, with the embedded noise level added inside every block.
+    """Residual SiLU blocks on the flattened event, with the embedded noise level, and class, added inside every block.
 
     Args:
         event_shape: the shape of an event.
@@ -27,6 +27,7 @@ class MLPFeatures(FeatureNetwork):
         depth: residual blocks of two layers, at least 1.
         fourier: frequencies of sines and cosines of every entry that stand beside the event, geometric from pi to 8 pi;
             0 for none. For events of few dimensions, whose detail a plain perceptron does not resolve.
+        num_classes: that an event may be said to be of; 0 for none.
     """
 
     frequencies: Tensor
@@ -40,11 +41,14 @@ class MLPFeatures(FeatureNetwork):
         width: int = 256,
         depth: int = 2,
         fourier: int = 0,
+        num_classes: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head, num_residuals)
+        super().__init__(event_shape, num_features, head, num_residuals, num_classes)
         self.width, self.depth = _checks.count("width", width), _checks.count("depth", depth)
         self.embedding = LevelEmbedding(32)
         self.level = nn.Linear(32, width * (depth + 1))
+        if self.num_classes:
+            self.of_class = nn.Embedding(self.num_classes + 1, width * (depth + 1))
         self.fourier = _checks.count("fourier", fourier, 0)
         self.register_buffer("frequencies", math.pi * 8 ** torch.linspace(0, 1, fourier), persistent=False)
         self.stem = nn.Linear(self.event_size * (1 + 2 * fourier), width)
@@ -72,16 +76,18 @@ class MLPFeatures(FeatureNetwork):
         """Return the blocks after the first, and the read-out."""
         return [*self.first[1:], self.read_out]
 
-    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        at_stem, *at_blocks = self.level(self.embedding(t)).chunk(self.depth + 1, 1)
+        level = self.level(self.embedding(t))
+        level = level if labels is None else level + self.of_class(labels)
+        at_stem, *at_blocks = level.chunk(self.depth + 1, 1)
         h = x.flatten(1)
         if self.fourier:
             angles = (h.unsqueeze(2) * self.frequencies).flatten(1)
             h = torch.cat([h, angles.sin(), angles.cos()], 1)
         h = self.stem(h) + at_stem
-        for first, second, level in zip(self.first, self.second, at_blocks, strict=True):
-            h = self.checkpoint(partial(_residual, first, second), h, level)
+        for first, second, at_block in zip(self.first, self.second, at_blocks, strict=True):
+            h = self.checkpoint(partial(_residual, first, second), h, at_block)
         flat, maps = self.read_out(F.silu(h)).split([self.num_flat, self.num_residuals * self.event_size], 1)
         maps = maps.reshape(len(x), self.num_residuals, *self.event_shape) if self.num_residuals else None
         return maps, flat if self.num_flat else None

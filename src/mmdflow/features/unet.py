@@ -24,6 +24,7 @@ class UNetFeatures(FeatureNetwork):
         attention: for each resolution, whether it has self-attention.
         layers: residual blocks a resolution.
         groups: of group normalisation.
+        num_classes: that an event may be said to be of; 0 for none.
 
     Raises:
         ImportError: if diffusers is not installed; says how to install it.
@@ -39,8 +40,9 @@ class UNetFeatures(FeatureNetwork):
         attention: tuple[bool, ...] | list[bool] | None = None,
         layers: int = 1,
         groups: int = 8,
+        num_classes: int = 0,
     ) -> None:
-        super().__init__(event_shape, num_features, head, num_residuals)
+        super().__init__(event_shape, num_features, head, num_residuals, num_classes)
         try:
             from diffusers import UNet2DModel
             from diffusers.models.attention_processor import AttnProcessor
@@ -68,6 +70,7 @@ class UNetFeatures(FeatureNetwork):
             attention_head_dim=min(8, *self.channels),
             time_embedding_type="positional",
             add_attention=any(self.attention),
+            num_class_embeds=self.num_classes + 1 if self.num_classes else None,
         )
         for module in self.network.modules():  # fused attention has no double backward on the CPU
             if hasattr(module, "set_processor"):
@@ -92,9 +95,9 @@ class UNetFeatures(FeatureNetwork):
         """Return the middle, the resolutions on the way up after the coarsest, and the last normalisation."""
         return [self.network.mid_block, *self.network.up_blocks[1:], self.network.conv_norm_out]
 
-    def heads(self, x: Tensor, t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        maps = self.network(x, 1000 * t, return_dict=False)[0]  # diffusers counts noise levels to 1000
+        maps = self.network(x, 1000 * t, labels, return_dict=False)[0]  # diffusers counts noise levels to 1000
         maps, extra = maps.tensor_split([self.maps], 1)
         residuals = maps.reshape(len(x), self.num_residuals, *self.event_shape) if self.num_residuals else None
         return residuals, self.read_out(extra.mean((2, 3))) if self.num_flat else None

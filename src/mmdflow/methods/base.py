@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
@@ -124,6 +124,13 @@ class System(ABC):
         logged) and `check_finite()`, as `StepTerms` has them.
         """
 
+    def labels(self, recipe: Any, dataset: DataSet | ImageData) -> Tensor | None:
+        """Return the classes of the training events, [N], if the loss is told those of a batch; None by default.
+
+        It is then called with a third argument, the classes of the batch, [B].
+        """
+        return None
+
     def learned(self, loss: Any) -> nn.Module:
         """Return the part of the loss that is learned and averaged, by default `loss.network`."""
         network: nn.Module = loss.network
@@ -139,8 +146,8 @@ class System(ABC):
         return pipeline
 
 
-def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureNetwork:
-    """Return the network of a recipe.
+def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...], num_classes: int = 0) -> FeatureNetwork:
+    """Return the network of a recipe; of `num_classes` it may be told an event's.
 
     Raises:
         InputError: for a field that a network of its kind does not take.
@@ -155,16 +162,20 @@ def build_features(spec: FeaturesSpec, event_shape: tuple[int, ...]) -> FeatureN
     for name, value in settings.items():
         if name not in allowed:
             raise InputError(f"features.{name} = {value!r}: not a field of the {spec.network} network")
+    if num_classes:
+        settings["num_classes"] = num_classes
     return network(event_shape, **settings)
 
 
-def new_features(recipe: Recipe, dataset: DataSet | ImageData) -> FeatureNetwork:
-    """Return a new network for the data, initialised by the recipe's seed."""
-    return new_networks(recipe, dataset, [recipe.features])[0]
+def new_features(recipe: Recipe, dataset: DataSet | ImageData, num_classes: int = 0) -> FeatureNetwork:
+    """Return a new network for the data, initialised by the recipe's seed; of `num_classes` it may be told an event's."""
+    return new_networks(recipe, dataset, [recipe.features], num_classes)[0]
 
 
-def new_networks(recipe: Recipe, dataset: DataSet | ImageData, specs: Sequence[FeaturesSpec]) -> list[FeatureNetwork]:
+def new_networks(
+    recipe: Recipe, dataset: DataSet | ImageData, specs: Sequence[FeaturesSpec], num_classes: int = 0
+) -> list[FeatureNetwork]:
     """Return a new network of each description for the data, initialised one after the other by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        return [build_features(spec, dataset.event_shape) for spec in specs]
+        return [build_features(spec, dataset.event_shape, num_classes) for spec in specs]
