@@ -62,7 +62,12 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
     with torch.no_grad(), explain_out_of_memory(recipe):
-        build_loss(smallest, dataset)(dataset.train[rows], torch.Generator().manual_seed(0))
+        loss, labels = (
+            build_loss(smallest, dataset),
+            get_method(smallest.system).make_system().labels(smallest, dataset),
+        )
+        told = [] if labels is None else [labels[rows]]
+        loss(dataset.train[rows], torch.Generator().manual_seed(0), *told)
     return dataset
 
 
@@ -250,7 +255,16 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
 
     grids = SampleGrids(draw, recipe.training.sample_every)
     with explain_out_of_memory(recipe):
-        fit(module, dataset.train, folder, batch_size=recipe.batch_size, callbacks=[grids], progress=progress)
+        labels = system.labels(recipe, dataset)
+        fit(
+            module,
+            dataset.train,
+            folder,
+            batch_size=recipe.batch_size,
+            labels=labels,
+            callbacks=[grids],
+            progress=progress,
+        )
     provenance = {
         **origin,
         "device": str(module.trained_on),

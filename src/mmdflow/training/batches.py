@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -39,7 +39,7 @@ class ImageEvents(Protocol):
         ...
 
 
-class StepBatches(IterableDataset[Tensor]):
+class StepBatches(IterableDataset[Any]):
     """An endless stream of batches from epochs of seeded permutations, starting at any step.
 
     The events of a step are a function of (seed, step), whatever the number of ranks: each rank has every world_size-th of
@@ -53,6 +53,7 @@ class StepBatches(IterableDataset[Tensor]):
         start: the first step, for a resume.
         rank: of this process.
         world_size: number of ranks; divides batch_size.
+        labels: classes of the events, [n]; a batch is then a pair of events and labels.
 
     Raises:
         InputError: for numbers that are out of range, or a batch that the ranks cannot share evenly.
@@ -67,9 +68,13 @@ class StepBatches(IterableDataset[Tensor]):
         *,
         rank: int = 0,
         world_size: int = 1,
+        labels: Int[Tensor, " n"] | None = None,
     ) -> None:
         super().__init__()
         self.data = _checks.points("data", data) if isinstance(data, Tensor) else data
+        if labels is not None and len(labels) != len(data):
+            raise InputError(f"labels have {len(labels)} entries: must have {len(data)}, one an event")
+        self.labels = labels
         self.batch_size = _checks.count("batch_size", batch_size)
         self.seed, self.start = seed, _checks.count("start", start, 0)
         self.world_size, self.rank = _checks.count("world_size", world_size), _checks.count("rank", rank, 0)
@@ -79,7 +84,7 @@ class StepBatches(IterableDataset[Tensor]):
             raise InputError(f"batch_size = {batch_size}: must be a multiple of world_size = {world_size}")
         self._orders: dict[int, Tensor] = {}  # of the epochs that the last batch came from
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         """Yield the batches of steps start, start + 1, ...; in a worker, those of its turns."""
         worker = get_worker_info()
         first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
@@ -94,9 +99,12 @@ class StepBatches(IterableDataset[Tensor]):
         pieces = [order[max(begin - epoch * n, 0) : end - epoch * n] for epoch, order in self._orders.items()]
         return torch.cat(pieces)[self.rank :: self.world_size]
 
-    def _batch(self, step: int) -> Tensor:
-        batch = self.data[self.rows(step)]
-        return batch if isinstance(self.data, Tensor) else _checks.images("data", batch, self.data.event_shape)
+    def _batch(self, step: int) -> Tensor | tuple[Tensor, Tensor]:
+        rows = self.rows(step)
+        batch = self.data[rows]
+        if not isinstance(self.data, Tensor):
+            batch = _checks.images("data", batch, self.data.event_shape)
+        return batch if self.labels is None else (batch, self.labels[rows])
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.data), generator=step_generator(self.seed, epoch, stream=1 << 20))

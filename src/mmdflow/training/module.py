@@ -58,6 +58,8 @@ class WithParameterGroups(Protocol):
 class LossModule(L.LightningModule):
     """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
 
+    Of batches that have labels it is `loss(batch, generator, labels).total`.
+
     A parameter that has no gradient in a step is left as it is, so that a loss can take turns. Warm-up and decay start
     anew in every stage of a `Staged` loss.
 
@@ -93,10 +95,11 @@ class LossModule(L.LightningModule):
         self._other_length = False  # whether the checkpoint is of a run of other max_steps
         self._since: float | None = None  # when the clock was started; it stands still before training and in pauses
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return the loss of the step; raise when it is not finite."""
         step = self.global_step
-        self.threads.begin_step(step, self._learned[0], batch)
+        events, *labels = [batch] if isinstance(batch, Tensor) else batch
+        self.threads.begin_step(step, self._learned[0], events)
         generator = step_generator(self.loop.seed, step, self.device)
         if isinstance(self.loss, Staged) and self._stage_is_over(self.done):
             self.stage += 1
@@ -104,7 +107,7 @@ class LossModule(L.LightningModule):
             start, self.stage_step = self.done, step
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bfloat16"):
-            terms: Terms = self.loss(batch, generator)
+            terms: Terms = self.loss(events, generator, *labels)
         terms.check_finite()
         if (step + 1) % self.log_every == 0:
             self.log_dict(terms.scalars(), prog_bar=True, logger=False)  # `Logs` writes them

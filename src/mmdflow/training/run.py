@@ -18,6 +18,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Int
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -61,6 +62,7 @@ def fit(
     folder: Path,
     *,
     batch_size: int,
+    labels: Int[Tensor, " n"] | None = None,
     callbacks: Sequence[L.Callback] = (),
     progress: bool = True,
 ) -> LossModule:
@@ -74,6 +76,7 @@ def fit(
         data: [n, *event], in memory, or images that are decoded by the batch.
         folder: of the run: its checkpoints and logs.
         batch_size: events a step.
+        labels: classes of the events, [n], for a loss that is told them.
         callbacks: called beside those that keep checkpoints and show progress.
         progress: show a bar.
 
@@ -94,7 +97,7 @@ def fit(
         if start >= loop.max_steps or out_of_time:
             module.on_load_checkpoint(checkpoint)
             return module
-    batches = StepBatches(data, batch_size, loop.seed, start)
+    batches = StepBatches(data, batch_size, loop.seed, start, labels=labels)
     _quiet()
     checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(
@@ -117,7 +120,7 @@ def fit(
         plugins=[CheckpointFile(checkpoint)],
         default_root_dir=folder,
     )
-    loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None)
     torch.set_flush_denormal(True)  # denormals slow CPU training tenfold
     try:
         with (
