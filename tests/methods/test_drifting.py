@@ -535,7 +535,7 @@ def test_each_class_meets_its_own_data():
     guided = Classes(data, labels, 4, max_guidance=3.0).groups(torch.zeros(20, 1), 12, seeded())
     assert len(guided) == 4
     assert all(1 < group.guidance < 3 and len(group.negatives) == 20 for group in guided)
-    assert Classes(data, labels, 3).shares == [0.25] * 4
+    assert Classes(data, labels, 3).shares.tolist() == [0.25] * 4
 
 
 FIELDS = [*NORMALIZATIONS, "mmd"]
@@ -686,7 +686,7 @@ def test_a_class_of_digits_is_learned_and_sampled_from_the_command_line(tmp_path
 
 
 def test_bad_classes(unchecked):
-    with pytest.raises(InputError, match="loss.classes: the data have no labels"):
+    with pytest.raises(InputError, match="loss.classes = 3: the data have no labels"):
         Classes(torch.zeros(4, 1), None, 2)
     with pytest.raises(InputError, match="loss.classes = 3: must be at most 2, the classes of the data"):
         Classes(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), 3)

@@ -1,6 +1,8 @@
-"""The classes that a sampling run asks for: given, checked, or drawn."""
+"""Classes: of the data that are trained on, and those that a sampling run asks for."""
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +11,28 @@ from torch import Tensor
 from mmdflow import _arrays
 from mmdflow._tensors import device_of
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.pretrained import SavedPipeline
+from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect, given_back
 from mmdflow.types import ArrayLike
+
+
+def class_shares(name: str, labels: Int[Tensor, " N"] | None) -> Float[Tensor, " C"]:
+    """Return the share of every class in the data; `name` is the setting that needs classes.
+
+    Raises:
+        InputError: for data without labels, or a class that has no events.
+
+    Example:
+        >>> class_shares("loss.by_class = True", torch.tensor([0, 1, 1, 1]))
+        tensor([0.2500, 0.7500])
+    """
+    if labels is None:
+        raise InputError(f"{name}: the data have no labels; leave it out")
+    counts = torch.bincount(labels.cpu())
+    empty = (counts == 0).nonzero().flatten()
+    if len(empty):
+        raise InputError(f"{name}: class {int(empty[0])} of the data has no events; labels must be 0, 1, ...")
+    return counts / len(labels)
 
 
 def check_labels(
@@ -44,3 +67,67 @@ def draw_labels(n: int, shares: Float[Tensor, " C"], generator: torch.Generator 
     """
     where = device_of(generator, shares.device)
     return torch.multinomial(shares.to(where), n, replacement=True, generator=generator)
+
+
+class ClassPipeline(SavedPipeline):
+    """A pipeline that samples a chosen class, if it knows classes.
+
+    Attributes:
+        shares: the share of every class in the data, by which classes are drawn where none is given, [C]; None for a pipeline
+            that knows no class.
+    """
+
+    shares: Float[Tensor, " C"] | None
+    _no_classes: ClassVar[str]  # what labels are answered with, where no class is known
+
+    def __call__(
+        self,
+        num_particles: int = 64,
+        *,
+        generator: torch.Generator | None = None,
+        particles: Float[Tensor, "n *event"] | ArrayLike | None = None,
+        labels: Int[Tensor, " *n"] | int | ArrayLike | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+        **settings: Any,
+    ) -> SampleOutput:
+        """Sample.
+
+        Args:
+            num_particles: samples.
+            generator: of everything that is drawn: noise, and the classes where none is given.
+            particles: the noise to start from, [n, *event], in the units of the data; then num_particles is not used. The output
+                is of the same kind of array.
+            labels: the class of every sample, [n], or of all; drawn as in the data by default.
+            return_trajectory: keep the particles after every step, and the noise.
+            progress: show a bar over the steps.
+            settings: fields of the sampler's settings, the class attribute `settings`; None, or a field that is left out, is
+                taken from `defaults`.
+
+        Raises:
+            InputError: for impossible settings, or labels of a pipeline that knows no classes.
+            DivergedError: when particles become non-finite; it holds the last finite ones.
+        """
+        chosen = self._settings(settings)
+        source = self._start(num_particles, particles, generator, chosen)
+        steps = self._steps_of(source, self._labels(labels, source, generator), chosen, generator)
+        output = collect(steps, scale=self.data_scale, return_trajectory=return_trajectory, progress=progress)
+        return given_back(output, particles)
+
+    def _labels(
+        self, labels: Int[Tensor, " *n"] | int | ArrayLike | None, source: Tensor, generator: torch.Generator | None
+    ) -> Int[Tensor, " n"] | None:
+        """Return the class of every sample: given ones, checked, or drawn; None where no class is known."""
+        if self.shares is None:
+            if labels is not None:
+                raise InputError(f"labels: {self._no_classes}")
+            return None
+        if labels is None:
+            return draw_labels(len(source), self.shares, generator).to(source.device)
+        return check_labels(labels, len(source), len(self.shares), source.device)
+
+    def _steps_of(
+        self, source: Tensor, labels: Int[Tensor, " n"] | None, settings: Any, generator: torch.Generator | None
+    ) -> Steps:
+        """Return the steps of a run from the source, of a class a particle."""
+        raise NotImplementedError

@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mmdflow import _checks
 from mmdflow._tensors import events_at_once
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
-from mmdflow.methods._shared.classes import check_labels, draw_labels
+from mmdflow.methods._shared.classes import ClassPipeline
 from mmdflow.methods._shared.folder import load_network, load_tensors
 from mmdflow.methods._shared.networks import check_event_map
-from mmdflow.methods._shared.pretrained import SavedPipeline
-from mmdflow.methods._shared.sampling import SampleOutput, Steps, collect
+from mmdflow.methods._shared.sampling import Steps
 from mmdflow.methods.drifting.generator import Generator
 from mmdflow.methods.drifting.settings import DriftingSettings
-from mmdflow.types import ArrayLike
 
 _CLASSES = "classes.safetensors"
 
 
 @dataclass(frozen=True)
-class DriftingPipeline(SavedPipeline):
+class DriftingPipeline(ClassPipeline):
     """A generator with all that sampling needs; a sample costs one evaluation of the network.
 
     Attributes:
@@ -58,6 +56,7 @@ class DriftingPipeline(SavedPipeline):
     provenance: dict[str, Any] = field(default_factory=dict)
     systems: ClassVar[tuple[str, ...]] = ("drifting",)
     settings: ClassVar[type] = DriftingSettings
+    _no_classes: ClassVar[str] = "the generator knows no classes; must not be given (loss.classes trains one that does)"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -74,37 +73,6 @@ class DriftingPipeline(SavedPipeline):
         """The shape of a sample."""
         return self.network.event_shape
 
-    def __call__(
-        self,
-        num_particles: int = 64,
-        *,
-        generator: torch.Generator | None = None,
-        particles: Float[Tensor, "n *event"] | None = None,
-        labels: Int[Tensor, " *n"] | int | ArrayLike | None = None,
-        return_trajectory: bool = False,
-        progress: bool = False,
-        **settings: Any,
-    ) -> SampleOutput:
-        """Sample.
-
-        Args:
-            num_particles: samples.
-            generator: of the noise, and of the classes where none is given.
-            particles: the noise, [n, *event], in the units of the data; then num_particles is not used.
-            labels: the class of every sample, [n], or of all; drawn as in the data by default.
-            return_trajectory: keep the noise, too.
-            progress: show a bar.
-            settings: fields of `DriftingSettings`.
-
-        Raises:
-            InputError: for impossible settings, or classes of a generator that knows none.
-            DivergedError: when samples are not finite.
-        """
-        chosen = self._settings(settings)
-        source = self._start(num_particles, particles, generator, chosen)
-        steps = Steps(source, self._make(source, self._labels(labels, source, generator), chosen), count=1, nfe=1)
-        return collect(steps, scale=self.data_scale, return_trajectory=return_trajectory, progress=progress)
-
     def _settings(self, changes: dict[str, Any]) -> DriftingSettings:
         settings: DriftingSettings = super()._settings(changes)
         if not 1 <= settings.guidance <= self.max_guidance:
@@ -116,20 +84,10 @@ class DriftingPipeline(SavedPipeline):
     def _network(self) -> FeatureNetwork:
         return self.network
 
-    def _labels(
-        self, labels: Int[Tensor, " *n"] | int | ArrayLike | None, source: Tensor, generator: torch.Generator | None
-    ) -> Tensor | None:
-        """Return the class of every sample, checked."""
-        n = len(source)
-        if self.classes is None or self.shares is None:
-            if labels is not None:
-                raise InputError(
-                    "labels: the generator knows no classes; must not be given (loss.classes trains one that does)"
-                )
-            return None
-        if labels is None:
-            return draw_labels(n, self.shares, generator).to(source.device)
-        return check_labels(labels, n, len(self.classes), source.device)
+    def _steps_of(
+        self, source: Tensor, labels: Tensor | None, settings: DriftingSettings, generator: torch.Generator | None
+    ) -> Steps:
+        return Steps(source, self._make(source, labels, settings), count=1, nfe=1)
 
     @torch.no_grad()
     def _make(self, source: Tensor, labels: Tensor | None, settings: DriftingSettings) -> Iterator[Tensor]:

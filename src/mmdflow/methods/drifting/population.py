@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmdflow._tensors import device_of
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.classes import class_shares
 from mmdflow.training.batches import ImageEvents
 
 
@@ -41,6 +42,9 @@ class Classes:
         per_step: classes of a step.
         max_guidance: alpha is uniform from 1 to it.
 
+    Attributes:
+        shares: the share of every class in the data, [C].
+
     Raises:
         InputError: for data without labels, with a class without events, or with fewer classes than a step draws.
 
@@ -54,22 +58,12 @@ class Classes:
     def __init__(
         self, events: Tensor | ImageEvents, labels: Int[Tensor, " N"] | None, per_step: int, max_guidance: float = 1.0
     ) -> None:
-        if labels is None:
-            raise InputError("loss.classes: the data have no labels; leave it out")
-        self.events, self.max_guidance = events, max_guidance
-        self.rows = [(labels == label).nonzero()[:, 0].cpu() for label in range(int(labels.max()) + 1)]
-        self.per_step = per_step
-        if per_step > len(self.rows):
-            raise InputError(f"loss.classes = {per_step}: must be at most {len(self.rows)}, the classes of the data")
-        empty = [label for label, rows in enumerate(self.rows) if not len(rows)]
-        if empty:
-            raise InputError(f"loss.classes: class {empty[0]} of the data has no events; labels must be 0, 1, ...")
-
-    @property
-    def shares(self) -> list[float]:
-        """The share of every class in the data."""
-        total = sum(map(len, self.rows))
-        return [len(rows) / total for rows in self.rows]
+        self.shares = class_shares(f"loss.classes = {per_step}", labels)
+        if per_step > len(self.shares):
+            raise InputError(f"loss.classes = {per_step}: must be at most {len(self.shares)}, the classes of the data")
+        self.events, self.max_guidance, self.per_step = events, max_guidance, per_step
+        assert labels is not None  # the shares were taken of them
+        self.rows = [torch.eq(labels, label).nonzero()[:, 0].cpu() for label in range(len(self.shares))]
 
     def groups(self, batch: Tensor, population: int, generator: torch.Generator | None) -> Sequence[Group]:
         """Return a group for each class of a step; batch and population are shared out evenly."""

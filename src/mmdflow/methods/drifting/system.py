@@ -85,7 +85,7 @@ class Drifting(System):
         return DriftingPipeline(
             generator.network,
             None if generator.classes is None else generator.classes.detach(),
-            None if classes is None else torch.tensor(classes.shares),
+            None if classes is None else classes.shares,
             recipe.loss.max_guidance,
             recipe.sampling,
             recipe.bounded,
