@@ -24,6 +24,7 @@ from tests.distributed.ranks import on_ranks
 
 SMALL = ["--training.log_every=5", "--features.width=16", "--features.depth=1"]
 DMMD = ["--training.max_steps=20", "--training.checkpoint_every=10", "--training.events_per_level=8", *SMALL]
+BY_CLASS = ["--training.max_steps=6", "--loss.by_class=true", *SMALL]
 TURNS = ["--training.max_steps=6", "--training.batch_size=32", *SMALL]
 
 
@@ -38,7 +39,9 @@ def _train(name: str, options: list[str], folder: Path) -> dict[str, Any]:
         if isinstance(network, FeatureNetwork):
             network.share_rows(current())
     checkpoint_path(folder).parent.mkdir(parents=True, exist_ok=True)
-    fit(module, dataset.train[:101].double(), folder, batch_size=recipe.batch_size, progress=False)
+    labels = system.labels(recipe, dataset)
+    labels = None if labels is None else labels[:101]
+    fit(module, dataset.train[:101].double(), folder, batch_size=recipe.batch_size, labels=labels, progress=False)
     current().wait()
     return torch.load(checkpoint_path(folder), weights_only=True)
 
@@ -72,6 +75,7 @@ def _task(folder: Path) -> Callable[[], dict[str, Any]]:
         return {
             "dmmd": _train("dmmd-checkerboard", DMMD, folder / "dmmd"),
             "turns": _train("mmd-gan-checkerboard", TURNS, folder / "turns"),
+            "by_class": _train("flow-matching-digits", BY_CLASS, folder / "by_class"),
             "derivatives": _derivatives(current(), _network()),
             "refused": _refused(folder / "refused"),
         }
@@ -88,8 +92,11 @@ def shared(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    dmmd = _train("dmmd-checkerboard", DMMD, folder / "dmmd")
-    return folder, {"dmmd": dmmd, "turns": _train("mmd-gan-checkerboard", TURNS, folder / "turns")}
+    return folder, {
+        "dmmd": _train("dmmd-checkerboard", DMMD, folder / "dmmd"),
+        "turns": _train("mmd-gan-checkerboard", TURNS, folder / "turns"),
+        "by_class": _train("flow-matching-digits", BY_CLASS, folder / "by_class"),
+    }
 
 
 def _assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -98,9 +105,9 @@ def _assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
     torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dmmd", "turns"])
+@pytest.mark.parametrize("name", ["dmmd", "turns", "by_class"])
 def test_equal_to_one_process(shared, alone, name):
-    """20 steps with a double backward; losses that take turns leave parameters without a gradient."""
+    """20 steps with a double backward; losses that take turns leave parameters without a gradient; batches with labels."""
     for result in shared[1]:
         _assert_alike(result[name], alone[1][name])
 

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmdflow import _checks
-from mmdflow._tensors import normal_like
+from mmdflow._tensors import device_of, normal_like
 from mmdflow.errors import InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.methods._shared.networks import check_event_map
@@ -58,6 +58,8 @@ class DenoisingLoss(nn.Module):
     The output is the event-shaped `network.outputs(x, t)[:, 0]`, so that any feature network serves, with one
     read-out in place of DMMD's K. Every event of a batch has its own noise level, drawn one in each of as many equal strata.
 
+    A network that knows classes is told those of a batch, but for a share `settings.label_dropout` of the events.
+
     Args:
         network: a feature network with the squared-residual head and num_features = 1.
         schedule: the forward diffusion.
@@ -91,18 +93,37 @@ class DenoisingLoss(nn.Module):
         self.settings = settings or DDPMLossSettings()
         self.prediction = check_prediction(prediction, schedule)
 
-    def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DenoisingTerms:
-        """Return the loss of a batch of clean events; `generator` draws levels and noise."""
+    def forward(
+        self,
+        clean: Float[Tensor, "B *event"],
+        generator: torch.Generator | None = None,
+        labels: Int[Tensor, " B"] | None = None,
+    ) -> DenoisingTerms:
+        """Return the loss of a batch of clean events.
+
+        Args:
+            clean: the events.
+            generator: draws levels, noise, and whose class is left out.
+            labels: classes of the events, of a network that knows classes.
+        """
         low, high, power = self.settings.t_min, self.settings.t_max, self.settings.level_power
         levels = draw_levels(len(clean), low, high, power=power, like=clean, generator=generator)
         noise = normal_like(clean, generator)
         noisy = self.schedule.add_noise(clean, noise, levels)
         aim = noise if self.prediction == "noise" else noise - clean
-        predicted = self.network.outputs(noisy, levels)[:, 0]
+        told = [] if labels is None else [self._left_out(labels, generator)]
+        predicted = self.network.outputs(noisy, levels, *told)[:, 0]
         if self.prediction == "residual":
             predicted = velocity_of_residual(noisy, predicted, self.second_moment)
         errors = (predicted - aim).square().flatten(1).mean(1)
         return DenoisingTerms(errors.mean(), levels, errors.detach())
+
+    def _left_out(self, labels: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return labels of which a share stands for no class."""
+        draws = torch.rand(len(labels), generator=generator, device=device_of(generator, labels.device)).to(
+            labels.device
+        )
+        return torch.where(draws < self.settings.label_dropout, self.network.num_classes, labels)
 
 
 def velocity_of_residual(

@@ -16,23 +16,29 @@ NUM_STEPS = 1000
 
 @dataclass(frozen=True)
 class DDPMLossSettings:
-    """Which noise levels the loss draws.
+    """Which noise levels the loss draws, and whether the network is told classes.
 
     Attributes:
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
+        by_class: whether the network is told the class of an event, of data with labels.
+        label_dropout: share of the events whose class is left out, so that the network knows the flow of all classes, too, which
+            guidance needs (Ho and Salimans 2022, Algorithm 1); with by_class.
     """
 
     section: ClassVar[str] = "loss."
     t_min: float = 0.001
     t_max: float = 1.0
     level_power: float = 1.0
+    by_class: bool = False
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.interval("loss.t_min", self.t_min, 0.0, 1.0, "[)")
         _checks.interval("loss.t_max", self.t_max, self.t_min, 1.0, "(]")
+        _checks.interval("loss.label_dropout", self.label_dropout, 0.0, 1.0, "[)")
         _settings.check(self, positive=["level_power"])
 
 
@@ -56,15 +62,18 @@ class DenoisingSettings:
     Attributes:
         num_levels: steps from noise to data.
         sampler: how a step is made.
+        guidance: weight g of (1 + g) prediction for the class - g prediction for all classes (Ho and Salimans 2022, eq. 6); a
+            step then evaluates the network twice as often.
     """
 
     section: ClassVar[str] = "sampling."
     num_levels: int
     sampler: str
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        _settings.check(self, counts=["num_levels"])
+        _settings.check(self, counts=["num_levels"], non_negative=["guidance"])
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class DDPMSettings(DenoisingSettings):
         num_levels: steps from noise to data, a divisor of 1000.
         sampler: ancestral or ddim.
         clip: keep the predicted clean sample in [-1, 1], as Ho et al. do; for images.
+        guidance: weight g of (1 + g) prediction for the class - g prediction for all classes.
     """
 
     num_levels: int = 100
@@ -96,6 +106,7 @@ class FlowMatchingSettings(DenoisingSettings):
         num_levels: steps from noise to data.
         sampler: euler; heun, of second order, which evaluates the network twice a step; or adams_bashforth, of second order for
             one evaluation.
+        guidance: weight g of (1 + g) velocity for the class - g velocity for all classes.
     """
 
     num_levels: int = 50
