@@ -3,11 +3,12 @@
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 python benchmarks/generative.py one-step-mnist --seconds 1200 --seeds 0 --rows "batch drift" MMD-GAN --num-samples 2000
 
-Suites: digits, mnist and fashion (rivals), digits-parts, one-step-features, and the rows of `mmdflow reproduce one-step`:
-one-step-digits, one-step-mnist, one-step-fashion. Every run is `mmdflow train RECIPE` with the options that its row names and
-`--training.max_seconds=S`: seconds of one core's own time, which other programs do not lengthen. It is judged with every sampler
-of its row. Finished runs are kept and interrupted ones gone on with, so that an interrupted suite goes on, and a sampler that a
-row has gained is measured without training it anew. The report keeps its other rows of as many seconds and samples.
+Suites: digits, mnist and fashion (rivals); by-class-mnist and by-class-fashion, where all are told the classes; digits-parts,
+one-step-features; and the rows of `mmdflow reproduce one-step`: one-step-digits, one-step-mnist, one-step-fashion. Every run
+is `mmdflow train RECIPE` with the options that its row names and `--training.max_seconds=S`: seconds of one core's own time,
+which other programs do not lengthen. It is judged with every sampler of its row. Finished runs are kept and interrupted ones
+gone on with, so that an interrupted suite goes on, and a sampler that a row has gained is measured without training it anew.
+The report keeps its other rows of as many seconds and samples.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from mmdflow.evaluation import models
 from mmdflow.evaluation.figures import read_report
 from mmdflow.runs import cache
 from mmdflow.studies.compare import num_parameters
-from mmdflow.studies.one_step import ROWS as ONE_STEP
+from mmdflow.studies.one_step import PATCHES, ROWS as ONE_STEP
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
 BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
@@ -56,6 +57,20 @@ def rivals(data: str) -> dict:
         "DMMD, the paper's recipe": (f"dmmd-paper-{data}", {}, OF_PAPER),
         "flow matching": (f"flow-matching-{data}", {}, {"its own": {}}),
         "DDPM": (f"ddpm-{data}", {}, {"ancestral 100": {}}),
+    }
+
+
+#: How a DMMD samples by class, chosen on digits and MNIST (docs/lab/correctors.md).
+GUIDED = {"by_class": True, "guidance": 2.0, "feedback": 2.0, "step_scale": 1.3, "final_level": 0.08, "final_steps": 1}
+
+
+def by_class(data: str) -> dict:
+    """Models that are told the classes of the data."""
+    told = {"loss": {"by_class": True}}
+    return {
+        "DMMD": (f"dmmd-{data}", {}, {"by class, guided": GUIDED}),
+        "flow matching": (f"flow-matching-{data}", told, {"its own": {}, "guidance 0.5": {"guidance": 0.5}}),
+        "one step": (*ONE_STEP[PATCHES].recipe(data), {"one step": {}}),
     }
 
 
@@ -101,6 +116,7 @@ SUITES = {
     "digits": rivals("digits"),
     "mnist": rivals("mnist"),
     "fashion": rivals("fashion"),
+    **{f"by-class-{data}": by_class(data) for data in ("mnist", "fashion")},
     **{f"one-step-{data}": one_step(data) for data in ("digits", "mnist", "fashion")},
     "one-step-features": of_features(),
     "digits-parts": {
@@ -125,6 +141,8 @@ SECONDS = {
     "digits-parts": 40.0,
     "mnist": 3000.0,
     "fashion": 3000.0,
+    "by-class-mnist": 1200.0,
+    "by-class-fashion": 1200.0,
     "one-step-digits": 120.0,
     "one-step-mnist": 1200.0,
     "one-step-fashion": 1200.0,
