@@ -1,7 +1,8 @@
 """The classes that a method is made of: a system builds a loss to train and a pipeline to sample.
 
 * `System`: a method extends it. `Trained` holds the results of a training, from which the system makes a pipeline.
-* `Pipeline`: the commands call a trained model by this protocol. `SavedPipeline` implements it but for the sampler's `Steps`.
+* `Pipeline`: the commands call a trained model by this protocol. `SavedPipeline` implements it but for the sampler's `Steps`,
+  and `ClassPipeline` samples of chosen classes, too.
 * `StepTerms`: the loss of a training step.
 * `new_features`, `new_networks`, `load_network`: networks by a recipe, and from a folder.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.features import NETWORKS, FeatureNetwork
+from mmdflow.methods._shared.classes import ClassPipeline, class_shares
 from mmdflow.methods._shared.folder import load_network
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput, Steps
@@ -28,6 +30,7 @@ from mmdflow.recipe.data import ImageData
 from mmdflow.recipe.specs import FeaturesSpec, Recipe
 
 __all__ = [
+    "ClassPipeline",
     "Pipeline",
     "SampleOutput",
     "SavedPipeline",
@@ -36,6 +39,7 @@ __all__ = [
     "System",
     "Trained",
     "build_features",
+    "class_shares",
     "load_network",
     "new_features",
     "new_networks",
