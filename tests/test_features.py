@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmdflow import InputError
 from mmdflow.features import NETWORKS, ConvFeatures, DecoderFeatures, FeatureNetwork, MLPFeatures, UNetFeatures
+from mmdflow.features.decoder import Doubling
 
 pytest.importorskip("diffusers")
 CASES = [
@@ -147,6 +149,24 @@ def test_any_number_or_tensor_is_a_noise_level(network, event, extra, head, gene
     assert not torch.equal(features(x, 0.5005), features(x, 0))
     with pytest.raises(InputError, match=r"t has shape \[2\]: must be a number, or a tensor \[\], \[1\] or \[3\]"):
         features(x, torch.zeros(2))
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 1), (3, 4), (4, 6)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_doubling_is_a_transposed_convolution(before, after, bias, generator):
+    """Values, gradients and gradients of gradients; few maps are made by another road than many."""
+    double = Doubling(before, after, bias=bias).double()
+    x = torch.randn(2, before, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    plain = F.conv_transpose2d(x, double.weight, double.bias, stride=2, padding=1)
+    assert plain.shape == (2, after, 6, 10)
+    torch.testing.assert_close(double(x), plain, rtol=1e-12, atol=1e-13)
+
+    def gradients(out):
+        of_x, *of_weights = torch.autograd.grad(out.sin().sum(), [x, *double.parameters()], create_graph=True)
+        return of_x, *of_weights, torch.autograd.grad(of_x.square().sum(), double.weight)[0]
+
+    for ours, theirs in zip(gradients(double(x)), gradients(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_squared_residual_is_its_formula(generator):
