@@ -34,7 +34,7 @@ def squared_distances_by_group(x: Float[Tensor, "G n d"], y: Float[Tensor, "G m 
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     centre = y.mean(1, keepdim=True)
     centred = x - centre, y - centre
-    on_x, on_y = (points.square().sum(2) for points in centred)
+    on_x, on_y = (torch.linalg.vector_norm(points, dim=2).square() for points in centred)
     norms = on_x[:, :, None] + on_y[:, None, :]
     product = torch.baddbmm(norms, centred[0], centred[1].mT, alpha=-2)
     g, i, j = (product <= _cancelling(x.dtype) * norms).nonzero(as_tuple=True)

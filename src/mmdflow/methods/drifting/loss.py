@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,12 +33,19 @@ class DriftingTerms(StepTerms):
 
     Attributes:
         drift: root mean square of the velocities' entries before unit_rms makes them alike, mean over bandwidths and maps.
-        spread: standard deviation of the generated events, mean over entries, over that of the batch: 0 after a collapse.
+        samples: the generated events, [n, *event].
+        batch: the events of the data, [B, *event].
     """
 
     parts = ("total",)
     drift: float
-    spread: float
+    samples: Float[Tensor, "n *event"] = field(repr=False)
+    batch: Float[Tensor, "B *event"] = field(repr=False)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the generated events, mean over entries, over that of the batch: 0 after a collapse."""
+        return float(self.samples.std(0).mean() / self.batch.std(0).mean().clamp_min(1e-12))
 
     def scalars(self) -> dict[str, float]:
         """Return loss, drift and spread."""
@@ -115,8 +121,7 @@ class DriftingLoss(nn.Module):
         with torch.autocast(batch.device.type, enabled=False), self._explain_overlap():
             pull, value, drift = self._pull(samples.detach(), second, groups, generator)
         linear = (samples * pull).sum()  # its gradient in the network is that of the loss
-        spread = float(_spread(samples.detach()) / _spread(batch).clamp_min(1e-12))
-        return DriftingTerms(linear - linear.detach() + value, drift, spread)
+        return DriftingTerms(linear - linear.detach() + value, drift, samples.detach(), batch)
 
     def _groups(self, batch: Tensor, generator: torch.Generator | None) -> Sequence[Group]:
         population = self.settings.population or len(batch)
@@ -226,11 +231,6 @@ class DriftingLoss(nn.Module):
                 f"loss.bandwidths = {self.settings.widths} with loss.field = {self.settings.field!r}: {error} "
                 "(distances are in units of the median distance over the root of the map's entries)"
             ) from error
-
-
-def _spread(x: Tensor) -> Tensor:
-    """Return the standard deviation of events, mean over their entries; torch.std over rows takes four times as long."""
-    return torch.linalg.vector_norm(x - x.mean(0), dim=0).mean() / math.sqrt(len(x) - 1)
 
 
 def some_of(groups: Sequence[Group]) -> Tensor:
