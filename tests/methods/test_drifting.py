@@ -852,7 +852,11 @@ def test_the_one_step_dmmd_is_drifting_in_the_features_of_the_shipped_model(data
         (DriftingLossSettings, {"field": "mmd", "landmarks": 5, "classes": 2}, "loss.landmarks = 5 with loss.classes"),
         (DriftingLossSettings, {"max_guidance": 0.5, "classes": 2}, "loss.max_guidance = 0.5"),
         (DriftingLossSettings, {"max_guidance": 2.0}, "loss.max_guidance = 2 without loss.classes"),
-        (SpacesSettings, {"pixels": False}, "spaces.pixels = False without spaces.patches, spaces.model"),
+        (
+            SpacesSettings,
+            {"pixels": False},
+            "spaces.pixels = False without spaces.patches, spaces.texture, spaces.model",
+        ),
         (SpacesSettings, {"levels": [0.1]}, r"spaces.levels = \[0.1\] without spaces.model or spaces.recipe"),
         (SpacesSettings, {"levels_per_step": 1}, "spaces.levels_per_step = 1 without spaces.model"),
         (SpacesSettings, {"hidden": False}, "spaces.hidden = False without spaces.model"),

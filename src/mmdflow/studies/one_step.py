@@ -90,6 +90,7 @@ SINKHORN, MMD, MMD_LANDMARKS = "Sinkhorn drift", "MMD, Gaussian", "MMD, Gaussian
 SMALL_BATCH, LARGE_BATCH = "batch drift, 64 events a step", "batch drift, 1024 events a step"
 NARROW, SPREAD = "batch drift, starts at 1 percent", "batch drift, starts at 80 percent"
 BY_CLASS, PATCHES = "batch drift, class by class", "batch drift, class by class, with patches"
+TEXTURE = "batch drift, class by class, with patches and texture"
 TRAINED, UNTRAINED = "batch drift, DMMD features", "batch drift, untrained features"
 BESIDE, MMD_BESIDE = "batch drift, features trained beside", "MMD, Gaussian, features trained beside"
 GAN, DISTILLED = "MMD-GAN", "DMMD flow, distilled"
@@ -113,6 +114,7 @@ ROWS: dict[str, Row] = {
     SPREAD: Row(changes={"start": 0.8}),
     BY_CLASS: Row(changes={"loss": {"classes": 10}}, with_labels=True),
     PATCHES: Row(changes={"loss": {"classes": 10}, "spaces": {"patches": 7}}, with_labels=True),
+    TEXTURE: Row(changes={"loss": {"classes": 10}, "spaces": {"patches": 7, "texture": 4}}, with_labels=True),
     BESIDE: Row(changes=_IN_BESIDE),
     MMD_BESIDE: Row("mmd-generator", _IN_BESIDE),
     TRAINED: Row("dmmd-onestep", all_counted=False),

@@ -18,6 +18,7 @@ from .spaces import (
     Patches as Patches,
     Pixels as Pixels,
     Space as Space,
+    Texture as Texture,
     dmmd_spaces as dmmd_spaces,
     untrained as untrained,
 )

@@ -92,6 +92,9 @@ class SpacesSettings:
         pixels: the entries themselves.
         patches: side of a square of the image that is compared, too, at a place that a step draws; none by default.
         patch_weight: root mean square of what a patch asks of the events, over what pixels ask.
+        texture: side of squares of the image, over each of which the strength of the finest detail is compared, too; none by
+            default.
+        texture_weight: root mean square of what that asks of the events, over what pixels ask.
         model: a trained DMMD: a shipped model's name, a run folder or a pipeline folder. Events are noised to a level t, and
             compared in its features phi(., t).
         untrained: give the model's network new weights: a control.
@@ -111,6 +114,8 @@ class SpacesSettings:
     pixels: bool = True
     patches: int | None = None
     patch_weight: float = 1.0
+    texture: int | None = None
+    texture_weight: float = 1.0
     model: str | None = None
     untrained: bool = False
     recipe: str | None = None
@@ -122,17 +127,21 @@ class SpacesSettings:
 
     def __post_init__(self) -> None:
         """Check the fields, and that there is a space."""
-        _settings.check(self, counts=["levels_per_step", "patches"], positive=["weight", "patch_weight"])
+        counts, weights = ["levels_per_step", "patches", "texture"], ["weight", "patch_weight", "texture_weight"]
+        _settings.check(self, counts=counts, positive=weights)
         if self.model is not None and self.recipe is not None:
             raise InputError(f"spaces.recipe = {self.recipe!r} with spaces.model: give one of them")
         if self.untrained and self.model is None:
             raise InputError("spaces.untrained = True without spaces.model: is for the network of a model")
-        if not self.pixels and self.patches is None and self.model is None and self.recipe is None:
+        others = self.patches, self.texture, self.model, self.recipe
+        if not self.pixels and all(other is None for other in others):
             raise InputError(
-                "spaces.pixels = False without spaces.patches, spaces.model or spaces.recipe: one of them must be there"
+                "spaces.pixels = False without spaces.patches, spaces.texture, spaces.model or spaces.recipe: one of them must "
+                "be there"
             )
-        if self.patches is None and self.patch_weight != 1.0:
-            raise InputError(f"spaces.patch_weight = {self.patch_weight:g} without spaces.patches: is for patches")
+        for space, name in (("patches", "patch_weight"), ("texture", "texture_weight")):
+            if getattr(self, space) is None and (weight := getattr(self, name)) != 1.0:
+                raise InputError(f"spaces.{name} = {weight:g} without spaces.{space}: is for {space}")
         if self.model is None and self.recipe is None:
             usual = {"field": "loss", "weight": None, "levels": _LEVELS, "levels_per_step": None, "hidden": True}
             for name, default in usual.items():

@@ -19,7 +19,7 @@ from mmdflow.methods.drifting.loss import DriftingLoss
 from mmdflow.methods.drifting.pipeline import DriftingPipeline
 from mmdflow.methods.drifting.population import Classes
 from mmdflow.methods.drifting.recipe import DriftingRecipe
-from mmdflow.methods.drifting.spaces import Patches, Pixels, Space, dmmd_spaces
+from mmdflow.methods.drifting.spaces import Patches, Pixels, Space, Texture, dmmd_spaces
 from mmdflow.recipe.data import ImageData
 
 #: Events of the data by which distances are measured, and over which features are averaged.
@@ -48,6 +48,9 @@ class Drifting(System):
             return DistillationLoss(generator, teacher, recipe.distillation.num_pairs, recipe.data.scale)
         spaces: list[Space] = [Pixels()] if recipe.spaces.pixels else []
         spaces += [] if recipe.spaces.patches is None else [Patches(recipe.spaces.patches, recipe.spaces.patch_weight)]
+        spaces += (
+            [] if recipe.spaces.texture is None else [Texture(recipe.spaces.texture, recipe.spaces.texture_weight)]
+        )
         num_own = len(spaces)
         beside = None if recipe.spaces.recipe is None else NewFeatures.of_recipe(recipe.spaces.recipe, dataset)
         spaces += dmmd_spaces(recipe.spaces, dataset.event_shape, recipe.data.scale)
