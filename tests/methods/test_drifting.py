@@ -686,7 +686,7 @@ def test_a_class_of_digits_is_learned_and_sampled_from_the_command_line(tmp_path
 
 
 def test_bad_classes(unchecked):
-    with pytest.raises(InputError, match="loss.classes = 3: the data have no labels"):
+    with pytest.raises(InputError, match="loss.classes = 2: the data have no labels"):
         Classes(torch.zeros(4, 1), None, 2)
     with pytest.raises(InputError, match="loss.classes = 3: must be at most 2, the classes of the data"):
         Classes(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), 3)
