@@ -264,7 +264,12 @@ def test_trained_on_digits_it_makes_the_class_that_is_asked_for(name, tmp_path, 
             ["--loss.by_class=true", "--sampling.guidance=2", "--loss.label_dropout=0"],
             "sampling.guidance = 2 with loss.label_dropout = 0",
         ),
-        ("ddpm-digits", ["--loss.label_dropout=1"], "loss.label_dropout = 1"),
+        ("ddpm-digits", ["--loss.by_class=true", "--loss.label_dropout=1"], "loss.label_dropout = 1"),
+        (
+            "ddpm-digits",
+            ["--loss.label_dropout=0.5"],
+            "loss.label_dropout = 0.5 without loss.by_class: leaves classes out",
+        ),
     ],
 )
 def test_bad_recipes(recipe, options, message, tmp_path, capsys):
