@@ -27,7 +27,7 @@ from mmdflow.evaluation import models
 from mmdflow.evaluation.figures import read_report
 from mmdflow.runs import cache
 from mmdflow.studies.compare import num_parameters
-from mmdflow.studies.one_step import PATCHES, ROWS as ONE_STEP
+from mmdflow.studies.one_step import ROWS as ONE_STEP, TEXTURE
 
 EXACT, APPROXIMATE = {"sampler": "exact"}, {"sampler": "approximate"}
 BOTH = {"exact": EXACT, "approximate": APPROXIMATE}
@@ -70,7 +70,7 @@ def by_class(data: str) -> dict:
     return {
         "DMMD": (f"dmmd-{data}", {}, {"by class, guided": GUIDED}),
         "flow matching": (f"flow-matching-{data}", told, {"its own": {}, "guidance 0.5": {"guidance": 0.5}}),
-        "one step": (*ONE_STEP[PATCHES].recipe(data), {"one step": {}}),
+        "one step": (*ONE_STEP[TEXTURE].recipe(data), {"one step": {}}),
     }
 
 

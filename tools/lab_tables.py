@@ -23,14 +23,15 @@ def equal(suite: str) -> str:
     """Return every row and sampler of a suite at equal seconds, with mean and spread of its distances by every judge."""
     report = read_report(ROOT / "results" / f"equal-{suite}.json")
     lines = ["| row | sampler | NFE | steps | " + " | ".join(f"`{judge}`" for judge in JUDGES) + " |", "|---" * 7 + "|"]
+    rows = report["rows"]
+    seeds = len({row["seed"] for row in rows})
     for entry in report["summary"]:
-        cells = [f"| {entry['row']} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f}"]
+        few = "" if len(entry["seeds"]) == seeds else f" (seed {', '.join(map(str, entry['seeds']))} alone)"
+        cells = [f"| {entry['row']}{few} | {entry['sampler']} | {entry['nfe']} | {entry['steps']:,.0f}"]
         for judge in JUDGES:
             mean, spread = entry["mean"][judge], entry["spread"].get(judge)
             cells.append(f"{mean:.3g}" if spread is None else f"{mean:.3g} +- {spread:.2g}")
         lines.append(" | ".join(cells) + " |")
-    rows = report["rows"]
-    seeds = len({row["seed"] for row in rows})
     number = next(iter(rows[0]["samplers"].values()))["num_samples"]
     held_out = ", ".join(f"{report['reference'][f'{judge}_reference']:.3g}" for judge in JUDGES)
     spread_of = f"mean +- standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
@@ -297,6 +298,8 @@ TABLES = {
         "mnist": lambda: equal("one-step-mnist"),
         "fashion": lambda: equal("one-step-fashion"),
         "short": lambda: equal("one-step-mnist-180"),
+        "by-class-mnist": lambda: equal("by-class-mnist"),
+        "by-class-fashion": lambda: equal("by-class-fashion"),
         "data-mnist": lambda: of_data("mnist"),
         "data-fashion": lambda: of_data("fashion"),
         "trials": trials,

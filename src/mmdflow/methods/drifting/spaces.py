@@ -175,15 +175,22 @@ class Texture(Pixels):
         """Return the strengths, flat."""
         right = F.pad(x[..., 1:] - x[..., :-1], (0, 1))
         below = F.pad(x[..., 1:, :] - x[..., :-1, :], (0, 0, 0, 1))
-        around = x - F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-        strengths = (torch.cat([right, below, around], 1).square() + _SMOOTH**2).sqrt()
-        return [flat(F.avg_pool2d(strengths, self.side, ceil_mode=True))]
+        around = x - _around(x) / _around(torch.ones_like(x[:1]))
+        strengths = [(detail.square() + _SMOOTH**2).sqrt() for detail in (right, below, around)]
+        return [flat(torch.cat([F.avg_pool2d(strength, self.side, ceil_mode=True) for strength in strengths], 1))]
 
     @torch.no_grad()
     def measure(self, events: Float[Tensor, "k *event"], generator: torch.Generator | None = None) -> None:
         """Set the scale by a sample of the data."""
         _check_square("texture", self.side, events)
         super().measure(events, generator)
+
+
+def _around(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Return sums over the 3 x 3 pixels around each, of those that there are; quicker than avg_pool2d."""
+    padded = F.pad(x, (1, 1, 1, 1))
+    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
+    return rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
 
 
 def _check_square(name: str, side: int, events: Tensor) -> None:
