@@ -220,6 +220,7 @@ def test_shares_of_labels(unchecked):
     assert class_shares("here", torch.tensor([0, 1, 1, 2])).tolist() == [0.25, 0.5, 0.25]
     check_refused(lambda: class_shares("here", None), "here: the data have no labels; leave it out")
     check_refused(lambda: class_shares("here", torch.tensor([0, 2])), "here: class 1 of the data has no events")
+    check_refused(lambda: class_shares("here", torch.tensor([0, -1])), "here: the data have a label -1")
 
 
 QUICK = [

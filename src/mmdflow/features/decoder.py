@@ -16,6 +16,11 @@ from mmdflow import _checks
 from mmdflow.errors import InputError
 from mmdflow.features.base import FeatureNetwork, LevelEmbedding
 
+#: Maps up to which a doubling is quicker as a convolution of the coarse maps.
+_FEW = 4
+#: Taps of the kernel that fall on even and on odd pixels, from the coarse pixel before to that behind.
+_TAPS = [[3, 1], [2, 0]]
+
 
 class DecoderFeatures(FeatureNetwork):
     """A linear map of the event to a code, residual blocks on it, and maps that are doubled until they have the event's size.
@@ -115,12 +120,6 @@ class DecoderFeatures(FeatureNetwork):
         for norm, double in zip(self.map_norms, [*self.doublings, self.read_out], strict=True):
             h = double(F.silu(norm(h)))
         return (h + self.bias).unflatten(1, (self.num_residuals, self.event_shape[0])), flat
-
-
-#: Maps up to which a doubling is quicker as a convolution of the coarse maps.
-_FEW = 4
-#: Taps of the kernel that fall on even and on odd pixels, from the coarse pixel before to that behind.
-_TAPS = [[3, 1], [2, 0]]
 
 
 class Doubling(nn.ConvTranspose2d):

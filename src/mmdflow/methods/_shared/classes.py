@@ -20,7 +20,7 @@ def class_shares(name: str, labels: Int[Tensor, " N"] | None) -> Float[Tensor, "
     """Return the share of every class in the data; `name` is the setting that needs classes.
 
     Raises:
-        InputError: for data without labels, or a class that has no events.
+        InputError: for data without labels, a label below 0, or a class that has no events.
 
     Example:
         >>> class_shares("loss.by_class = True", torch.tensor([0, 1, 1, 1]))
@@ -28,6 +28,8 @@ def class_shares(name: str, labels: Int[Tensor, " N"] | None) -> Float[Tensor, "
     """
     if labels is None:
         raise InputError(f"{name}: the data have no labels; leave it out")
+    if bool((labels < 0).any()):
+        raise InputError(f"{name}: the data have a label {int(labels.min())}; labels must be 0, 1, ...")
     counts = torch.bincount(labels.cpu())
     empty = (counts == 0).nonzero().flatten()
     if len(empty):
