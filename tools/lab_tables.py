@@ -299,7 +299,6 @@ TABLES = {
         "fashion": lambda: equal("one-step-fashion"),
         "short": lambda: equal("one-step-mnist-180"),
         "by-class-mnist": lambda: equal("by-class-mnist"),
-        "by-class-fashion": lambda: equal("by-class-fashion"),
         "data-mnist": lambda: of_data("mnist"),
         "data-fashion": lambda: of_data("fashion"),
         "trials": trials,
