@@ -21,7 +21,7 @@ from mmdflow.methods.drifting.fields import BatchFields, LandmarkFields, Meeting
 from mmdflow.methods.drifting.generator import Generator
 from mmdflow.methods.drifting.population import Classes, Group
 from mmdflow.methods.drifting.settings import DriftingLossSettings
-from mmdflow.methods.drifting.spaces import Patches, Pixels, Space, Texture
+from mmdflow.methods.drifting.spaces import Pixels, Space
 
 #: Events of a batch by which distances are measured, in spaces that are measured by the batch.
 _MEASURED = 64
@@ -106,7 +106,7 @@ class DriftingLoss(nn.Module):
         self.fields = fields or BatchFields(self.settings)
         self.feature_fields = feature_fields or self.fields
         self.levels_per_step, self.feature_weight = levels_per_step, feature_weight
-        self._alone = not any(isinstance(space, Patches | Texture) for space in spaces)
+        self._alone = all(space.length is None for space in spaces)
 
     def forward(self, batch: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> DriftingTerms:
         """Return the loss of a batch of the data; `generator` draws noise, classes and levels."""
@@ -177,7 +177,7 @@ class DriftingLoss(nn.Module):
 
     def _length(self, space: Space) -> float | None:
         """Return the root mean square of what a map of a space asks, where pixels ask 1; None: what its velocities make it."""
-        if isinstance(space, Patches | Texture):
+        if space.length is not None:
             return space.length
         if isinstance(space, Pixels):
             return None if self.feature_weight is None and self._alone else 1.0

@@ -31,6 +31,10 @@ class Space(nn.Module):
         module: from events [n, *event] to features [n, ...]; None for a subclass.
         by_batch: whether the scales are those of the batch of every step, for a module that changes; else those of `measure`.
 
+    Attributes:
+        length: root mean square of what the space asks of the events, where pixels ask 1; None, the default, for what its
+            velocities or the loss make it.
+
     Example:
         >>> space = Space(torch.nn.Linear(2, 3))
         >>> space.measure(torch.randn(50, 2))
@@ -44,6 +48,7 @@ class Space(nn.Module):
         super().__init__()
         self.module, self.by_batch = module, by_batch
         self.scales: list[float] = []
+        self.length: float | None = None
         self.means: list[Tensor] = []
         if module is not None:
             module.eval().requires_grad_(False)
