@@ -71,11 +71,3 @@ def grouped(
     rows = pull.sum(2, keepdim=True)  # those of push, too: both are rowsum(A+) rowsum(A-)
     velocity = pull @ (y - centre_y) - push @ (x - centre_x) + rows * (centre_y - centre_x)
     return list(velocity.unflatten(1, (len(kernels), x.shape[1])).unbind(1))
-
-
-def moved(
-    weights: Float[Tensor, "*G n m"], x: Float[Tensor, "*G n d"], y: Float[Tensor, "*G m d"]
-) -> Float[Tensor, "*G n d"]:
-    """Return sum_j weights_ij (y_j - x_i), summed about the mean of y: far from the origin no digits are lost."""
-    centre = y.mean(-2, keepdim=True)
-    return weights @ (y - centre) - weights.sum(-1, keepdim=True) * (x - centre)

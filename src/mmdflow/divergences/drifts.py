@@ -19,7 +19,7 @@ from mmdflow import _arrays, _checks, ops
 from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, takes_arrays, uniform
-from mmdflow.divergences.batch_form import moved, shares
+from mmdflow.divergences.batch_form import shares
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
@@ -349,5 +349,7 @@ def _companion(kernel: Kernel) -> Kernel:
 
 
 def _moved(weights: Float[Tensor, "n m"], z: Tensor, y: Tensor) -> Tensor:
-    """Return sum_j weights_ij (y_j - z_i) of events, shaped like z."""
-    return moved(weights, flat(z), flat(widened(y))).reshape(z.shape)
+    """Return sum_j weights_ij (y_j - z_i) of events, shaped like z, summed about the mean of y: no digits are lost far away."""
+    x, points = flat(z), flat(widened(y))
+    centre = points.mean(0)
+    return (weights @ (points - centre) - weights.sum(1, keepdim=True) * (x - centre)).reshape(z.shape)
