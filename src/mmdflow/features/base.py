@@ -71,6 +71,15 @@ class FeatureNetwork(nn.Module):
             )
         return count
 
+    def _new_classes(self, size: int) -> None:
+        """Make a vector for each class, and one for none, beside what the noise level adds; nothing without classes."""
+        if self.num_classes:
+            self.of_class = nn.Embedding(self.num_classes + 1, size)
+
+    def _with_class(self, level: Tensor, labels: Tensor | None) -> Tensor:
+        """Return what the level adds, and the classes."""
+        return level if labels is None else level + self.of_class(labels)
+
     @property
     def num_flat(self) -> int:
         """The number of flat features."""

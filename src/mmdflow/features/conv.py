@@ -45,8 +45,7 @@ class ConvFeatures(FeatureNetwork):
         self.blocks, self.patch = _checks.count("blocks", blocks), _checks.count("patch", patch)
         self.channels = image_channels(self.event_shape, channels, self.patch)
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, 64), nn.SiLU())
-        if self.num_classes:
-            self.of_class = nn.Embedding(self.num_classes + 1, 64)
+        self._new_classes(64)
         entries = self.event_shape[0] * self.patch**2
         self.stem = nn.Conv2d(entries, self.channels[0], 3, padding=1)
         self.down = nn.ModuleList(
@@ -76,7 +75,7 @@ class ConvFeatures(FeatureNetwork):
 
     def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        level = self.level(t) if labels is None else self.level(t) + self.of_class(labels)
+        level = self._with_class(self.level(t), labels)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = []
         for i, stage in enumerate(self.down):

@@ -64,8 +64,7 @@ class DecoderFeatures(FeatureNetwork):
         self.channels = tuple(_checks.count("channels", c) for c in channels)
         self.coarse = self._coarse()
         self.level = nn.Sequential(LevelEmbedding(32), nn.Linear(32, width))
-        if self.num_classes:
-            self.of_class = nn.Embedding(self.num_classes + 1, width)
+        self._new_classes(width)
         self.encode, self.stem = nn.Linear(self.event_size, code), nn.Linear(code, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth + 1))
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
@@ -108,8 +107,7 @@ class DecoderFeatures(FeatureNetwork):
 
     def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        h = self.stem(self.encode(x.flatten(1))) + self.level(t)
-        h = h if labels is None else h + self.of_class(labels)
+        h = self.stem(self.encode(x.flatten(1))) + self._with_class(self.level(t), labels)
         for norm, block in zip(self.norms, self.blocks, strict=False):
             h = self.checkpoint(partial(_residual, norm, block), h)
         h = F.silu(self.norms[-1](h))

@@ -47,8 +47,7 @@ class MLPFeatures(FeatureNetwork):
         self.width, self.depth = _checks.count("width", width), _checks.count("depth", depth)
         self.embedding = LevelEmbedding(32)
         self.level = nn.Linear(32, width * (depth + 1))
-        if self.num_classes:
-            self.of_class = nn.Embedding(self.num_classes + 1, width * (depth + 1))
+        self._new_classes(width * (depth + 1))
         self.fourier = _checks.count("fourier", fourier, 0)
         self.register_buffer("frequencies", math.pi * 8 ** torch.linspace(0, 1, fourier), persistent=False)
         self.stem = nn.Linear(self.event_size * (1 + 2 * fourier), width)
@@ -78,8 +77,7 @@ class MLPFeatures(FeatureNetwork):
 
     def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
-        level = self.level(self.embedding(t))
-        level = level if labels is None else level + self.of_class(labels)
+        level = self._with_class(self.level(self.embedding(t)), labels)
         at_stem, *at_blocks = level.chunk(self.depth + 1, 1)
         h = x.flatten(1)
         if self.fourier:
