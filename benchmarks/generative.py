@@ -60,7 +60,7 @@ def rivals(data: str) -> dict:
     }
 
 
-#: How a DMMD samples by class, chosen on digits and MNIST (docs/lab/correctors.md).
+#: How a DMMD samples by class, chosen on MNIST (docs/lab/correctors.md).
 GUIDED = {"by_class": True, "guidance": 2.0, "feedback": 2.0, "step_scale": 1.3, "final_level": 0.08, "final_steps": 1}
 
 

@@ -62,10 +62,8 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
     with torch.no_grad(), explain_out_of_memory(recipe):
-        loss, labels = (
-            build_loss(smallest, dataset),
-            get_method(smallest.system).make_system().labels(smallest, dataset),
-        )
+        loss = build_loss(smallest, dataset)
+        labels = get_method(smallest.system).make_system().labels(smallest, dataset)
         told = [] if labels is None else [labels[rows]]
         loss(dataset.train[rows], torch.Generator().manual_seed(0), *told)
     return dataset
