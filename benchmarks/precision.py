@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from measure import interleaved, provenance
 
-from mmdflow._amx import LIMIT, spare_amx
+from mmdflow._bfloat16 import LIMIT, spare_amx
 from mmdflow.cli.train import recipe_from
 from mmdflow.methods import recipe_path
 from mmdflow.recipe.data import load_data

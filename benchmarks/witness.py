@@ -203,7 +203,7 @@ def measured(part: str, name: str, seed: int, options: argparse.Namespace) -> di
     row = name if part == "models" else ROWS[name]
     if isinstance(row, Form):
         loop = LoopSpec(
-            max_steps=10**7, max_seconds=options.seconds, seed=seed, precision="bfloat16", checkpoint_every=10**6
+            max_steps=10**7, max_seconds=options.seconds, seed=seed, precision="auto", checkpoint_every=10**6
         )
         torch.manual_seed(seed)
         loss = FormLoss(row, data.event_shape, data.second_moment)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mmdflow._amx import spare_amx
+from mmdflow._bfloat16 import spare_amx
 
 spare_amx()  # before any test convolves
 

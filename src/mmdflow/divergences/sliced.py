@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmdflow import _checks
-from mmdflow._amx import spare_amx
+from mmdflow import _bfloat16, _checks
 from mmdflow._precision import widened
 from mmdflow._tensors import flat
 from mmdflow.divergences.base import Divergence, spread_of, uniform
@@ -111,8 +110,8 @@ class SlicedMMD(Divergence):
         self.directions = _checks.choice("directions", directions, DIRECTIONS)
         self.ranks = _checks.choice("ranks", ranks, ("exact", "binned"))
         self.precision = _checks.choice("precision", precision, ("full", "bfloat16"))
-        if self.precision == "bfloat16" and target.device.type == "cpu":
-            spare_amx()
+        if self.precision == "bfloat16":
+            _bfloat16.prepare("precision = 'bfloat16'", target.device)
         self.generator, self.redraw = generator, redraw
         self.register_buffer("centre", flat(target).mean(0))  # large offsets would cost projections their digits
         self.register_buffer("centred", centred(target, self.centre))

@@ -19,8 +19,7 @@ import yaml
 from torch import nn
 
 import mmdflow
-from mmdflow import _checks, _run_folder, plots
-from mmdflow._amx import spare_amx
+from mmdflow import _bfloat16, _checks, _run_folder, plots
 from mmdflow._files import commit, in_use, litter, make_folder, new_file, read_json, remove, write_json
 from mmdflow._lock import check_held, locked
 from mmdflow._tensors import out_of_memory
@@ -56,8 +55,7 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
-    if recipe.training.precision == "bfloat16":
-        spare_amx()
+    _prepare_precision(recipe)
     dataset = load_data(recipe.data)
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
@@ -235,8 +233,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     file = folder / _run_folder.PROVENANCE
     origin = read_json(file) if file.exists() else _provenance()
     make_folder(folder / _run_folder.CHECKPOINTS)
-    if recipe.training.precision == "bfloat16":
-        spare_amx()
+    _prepare_precision(recipe)
     dataset = load_data(recipe.data)
     system = get_method(recipe.system).make_system()
     loss = system.loss(recipe, dataset)
@@ -265,7 +262,8 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
         )
     provenance = {
         **origin,
-        "device": str(module.trained_on),
+        "device": module.trained_on,
+        "precision": module.precision,
         "threads": module.threads.chosen or origin["threads"],
         "data": {**asdict(recipe.data), "source": dataset.source, **_classes(dataset)},
         "steps": module.steps,
@@ -273,8 +271,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
         "recipe": _plain(asdict(recipe)),
     }
     averaged = module.averaged
-    if recipe.training.accelerator != "cpu" and torch.cuda.is_available():  # Lightning has moved it off
-        averaged.to("cuda")
+    averaged.to(_device(recipe))  # Lightning has moved it off
     trained = Trained(recipe, loss, averaged.eval(), dataset, provenance, progress=progress)
     with _alone(learned, ranks):
         pipeline = system.pipeline(trained).to("cpu")
@@ -283,6 +280,16 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
         pipeline.save_pretrained(folder / _run_folder.PIPELINE, overwrite=True)
         _draw_curves(folder)
     return pipeline
+
+
+def _device(recipe: Recipe) -> torch.device:
+    """Return where a recipe trains."""
+    return torch.device("cuda" if recipe.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _prepare_precision(recipe: Recipe) -> None:
+    if recipe.training.precision == "bfloat16":
+        _bfloat16.prepare("training.precision = 'bfloat16'", _device(recipe))
 
 
 def _classes(dataset: DataSet | ImageData) -> dict[str, Any]:

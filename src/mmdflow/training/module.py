@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from mmdflow._bfloat16 import resolve
 from mmdflow.training.batches import step_generator
 from mmdflow.training.settings import LoopSpec
 from mmdflow.training.threads import Threads
@@ -90,6 +91,7 @@ class LossModule(L.LightningModule):
         self.seconds = 0.0
         self.steps = 0
         self.trained_on = "cpu"
+        self.precision: str = loop.precision
         self.stage, self.stage_span = -1, (0.0, 0.0)  # the shares of the training done where it begins and ends
         self.stage_step = 0  # the step where it begins
         self._other_length = False  # whether the checkpoint is of a run of other max_steps
@@ -106,7 +108,7 @@ class LossModule(L.LightningModule):
             self.loss.enter(self.stage, generator)
             start, self.stage_step = self.done, step
             self.stage_span = (start, start + (1 - start) / (self.loss.num_stages - self.stage))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             terms: Terms = self.loss(events, generator, *labels)
         terms.check_finite()
         if (step + 1) % self.log_every == 0:
@@ -187,6 +189,7 @@ class LossModule(L.LightningModule):
                     plan.optimizer.param_groups, plan.base_lrs, plan.lr_lambdas, strict=True
                 ):
                     group["lr"] = base * factor(self.global_step)
+        self.precision = resolve(self.loop.precision, self.device)
         cuda = self.device.type == "cuda"
         self.trained_on = torch.cuda.get_device_name(self.device) if cuda else str(self.device)
 
@@ -204,6 +207,7 @@ class LossModule(L.LightningModule):
         self.seconds = self.elapsed
         self._since = None if self._since is None else self.clock()
         checkpoint["mmdflow_seconds"], checkpoint["mmdflow_trained_on"] = self.seconds, self.trained_on
+        checkpoint["mmdflow_precision"] = self.precision
         checkpoint["mmdflow_stage"] = (self.stage, *self.stage_span, self.stage_step)
         checkpoint["mmdflow_max_steps"] = self.loop.max_steps
         checkpoint["mmdflow_threads"] = self.threads.state()
@@ -212,6 +216,7 @@ class LossModule(L.LightningModule):
         """Take the clock up again."""
         self.steps = int(checkpoint["global_step"])
         self.seconds, self.trained_on = float(checkpoint["mmdflow_seconds"]), str(checkpoint["mmdflow_trained_on"])
+        self.precision = str(checkpoint.get("mmdflow_precision", self.loop.precision))
         self.stage, *span, self.stage_step = checkpoint.get("mmdflow_stage", (-1, 0.0, 0.0, 0))
         self.stage_span = (span[0], span[1])
         planned = int(checkpoint.get("mmdflow_max_steps", self.loop.max_steps))

@@ -29,7 +29,8 @@ class LoopSpec:
         accelerator: auto, cpu or gpu.
         threads: of the CPU. By default one for small networks (parameters times entries of an event below 5e7); larger ones try
             1, 2, 4, ... up to torch's number in their first steps and keep the quickest, over resumes, too.
-        precision: float32, or bfloat16 for matrix products and convolutions (autocast).
+        precision: float32, or bfloat16 for matrix products and convolutions (autocast). auto is bfloat16 where the device
+            multiplies it quicker than float32 (GPUs from Ampere on, CPUs with AMX), and float32 elsewhere.
         checkpointing: keep no activations of the residual blocks but compute them again in the backward pass: less memory.
         compile: evaluate the network through torch.compile; not with the full gradient, which needs a double backward.
         channels_last: keep images and weights channels last, which some devices convolve faster.
@@ -50,7 +51,7 @@ class LoopSpec:
     sample_every: int = 2000
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     checkpointing: bool = False
     compile: bool = False
     channels_last: bool = False
