@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
 
 from mmdflow import MMD, Drift, Gaussian, InputError, Laplace, Matern, RationalQuadratic, Riesz, flow, ops
 from mmdflow.divergences.drifts import BATCH, NORMALIZATIONS
+from mmdflow.divergences.transport import transport_dual
 from mmdflow.ops import cpu
 
 KERNELS = [
@@ -180,6 +182,42 @@ def test_sinkhorn_tends_to_the_transport_map():
     rows, columns = scipy_optimize.linear_sum_assignment(torch.cdist(x, y).square().numpy())
     drift = Drift(y, Gaussian(0.03), normalization="sinkhorn", self_terms=True, num_iterations=3000)
     torch.testing.assert_close(drift.velocity(x), y[columns] - x[rows], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [0.3, 0.1, 0.022])
+def test_sinkhorn_of_a_moved_copy_is_its_move_at_any_width(width):
+    """With the iterations there are by default; from g = 0 they left a half of it at the narrowest width."""
+    x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drift = Drift(x + 1, Gaussian(width), normalization="sinkhorn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        velocity = drift.velocity(x)
+    torch.testing.assert_close(velocity.mean(0), torch.ones(2, dtype=torch.float64), rtol=0, atol=0.01)
+    assert drift.plan_error < 0.01
+
+
+def test_a_plan_that_has_not_converged_is_said():
+    x, y = clouds(20, 30, 2)
+    drift = Drift(y + 5, Gaussian(0.01), normalization="sinkhorn", num_iterations=3)
+    with pytest.warns(UserWarning, match="num_iterations = 3: Sinkhorn's algorithm has not converged"):
+        drift.velocity(x)
+    assert 0.01 < drift.plan_error <= 1
+
+
+@pytest.mark.parametrize("width", [0.2, 0.5, 3.0])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_converged_plan_has_both_marginals(width, symmetric):
+    x, y = clouds(12, 9, 2)
+    y = x if symmetric else y
+    a, b = (torch.rand(len(z), dtype=torch.float64, generator=torch.Generator().manual_seed(len(z))) for z in (x, y))
+    a, b = a / a.sum(), b / b.sum()
+    gram = Gaussian(width).log(x, y)
+    g, error = transport_dual(gram, a, b, 20_000, symmetric=symmetric)
+    f = a.log() - (gram + g).logsumexp(1)
+    plan = (gram + g + f[:, None]).exp()
+    torch.testing.assert_close(plan.sum(1), a)
+    torch.testing.assert_close(plan.sum(0), b, rtol=1e-4, atol=1e-6)
+    assert error < 1e-6
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from mmdflow._precision import full_precision, in_float32, leaves_range, widened
 from mmdflow._tensors import along, flat
 from mmdflow.divergences.base import VelocityField, check_particles, require_kernel, takes_arrays, uniform
 from mmdflow.divergences.batch_form import shares
+from mmdflow.divergences.transport import transport_dual
 from mmdflow.errors import InputError
 from mmdflow.kernels import Kernel, Radial, squared_distances
 from mmdflow.kernels.base import keeps_up
@@ -31,6 +33,10 @@ NORMALIZATIONS = ("none", "mean-shift", "sharp", "batch", "balanced-batch", "sin
 RATIOS = ("mean-shift", "sharp")
 #: Those in which particles and samples compete in one softmax.
 BATCH = ("batch", "balanced-batch")
+
+
+#: Share of the mass that a transport plan may misplace before it is said.
+_MISPLACED = 0.01
 
 
 class _Cloud(NamedTuple):
@@ -83,7 +89,11 @@ class Drift:
         unbiased: take the bias of order 1/n off the quotients of mean-shift and sharp (the second-order correction of ratio
             estimates, Tin 1965): N / D becomes N / D + sum_j a_j (b_j (y_j - x) - a_j N / D) with a_j and b_j the shares of
             sample j in D and N. One more pass over all pairs, in plain torch.
-        num_iterations: of Sinkhorn's algorithm.
+        num_iterations: of Sinkhorn's algorithm, the first of which are at lower powers of the kernel, where it is narrow.
+
+    Attributes:
+        plan_error: share of the mass that the transport plans of the last velocity misplace; a warning says where it is above
+            0.01. Of the sinkhorn form.
 
     Raises:
         InputError: for a kernel without positive values or without a companion, an unknown normalization, samples of another
@@ -131,6 +141,7 @@ class Drift:
             raise InputError(f"unbiased = True with normalization = {normalization!r}: is for {' and '.join(RATIOS)}")
         self.unbiased = unbiased
         self.num_iterations = _checks.count("num_iterations", num_iterations)
+        self.plan_error = 0.0
 
     def check(self, x: Tensor | ArrayLike, field: str = "particles") -> Tensor:
         """Return x in the target's dtype if it is finite and of its event shape and device; else raise InputError."""
@@ -238,20 +249,27 @@ class Drift:
 
     def _sinkhorn(self, z: Tensor, x: Tensor, weights: Tensor, cloud: _Cloud) -> Tensor:
         """The barycentric map to the data less the one to what pushes."""
+        self.plan_error = 0.0
         pull = self._barycentres(z, x, weights, _Cloud(self.target, self.target_weights))
         if cloud.masked and len(cloud.points) == 1:  # no other particle
             return pull
-        return pull - self._barycentres(z, x, weights, cloud)
+        push = self._barycentres(z, x, weights, cloud)
+        if self.plan_error > _MISPLACED:
+            warnings.warn(
+                f"num_iterations = {self.num_iterations}: Sinkhorn's algorithm has not converged; `plan_error` says how far off "
+                "it is, and more iterations or a wider kernel bring it down",
+                stacklevel=2,
+            )
+        return pull - push
 
     def _barycentres(self, z: Tensor, x: Tensor, weights: Tensor, cloud: _Cloud) -> Tensor:
-        """Return T(z) - z, T the barycentric map of entropic transport from x to a cloud (Sinkhorn on logarithms)."""
-        gram, log_a, log_b = self.kernel.log(x, cloud.points), weights.log(), cloud.weights.log()
+        """Return T(z) - z, T the barycentric map of entropic transport from x to a cloud."""
+        gram = self.kernel.log(x, cloud.points)
         if cloud.masked:
             gram.fill_diagonal_(-math.inf)
-        g = torch.zeros_like(cloud.weights)
-        for _ in range(self.num_iterations):
-            f = log_a - (gram + g).logsumexp(1)
-            g = log_b - (gram + f[:, None]).logsumexp(0)
+        symmetric = torch.equal(cloud.points, x) and torch.equal(cloud.weights, weights)
+        g, error = transport_dual(gram, weights, cloud.weights, self.num_iterations, symmetric=symmetric)
+        self.plan_error = max(self.plan_error, error)
         rows = gram if z is x else self.kernel.log(z, cloud.points)
         return _moved((rows + g).softmax(1), z, cloud.points)
 
