@@ -142,12 +142,13 @@ def weights(field: str, value: Any, points: Tensor) -> Tensor:
     value = _arrays.tensor(field, value)
     if tuple(value.shape) != (n,):
         raise InputError(f"{field} has shape {list(value.shape)}: must be a tensor [{n}], one weight a point")
-    value = value.detach().to(points)
+    value = value.detach().to(points.device, torch.float64)  # beyond the points' own range, too
     bad = ~(torch.isfinite(value) & (value >= 0))
-    if bool(bad.any()) or not bool(value.sum() > 0):
+    if bool(bad.any()) or not bool((value > 0).any()):
         content = value[bad][0].item() if bool(bad.any()) else "a sum of 0"
         raise InputError(f"{field} holds {content}: all must be finite and >= 0, with a positive sum")
-    return value / value.sum()
+    value = value / value.max()  # whose sum is in range
+    return (value / value.sum()).to(points)
 
 
 def alike(field: str, value: Tensor, target: Tensor) -> Tensor:

@@ -206,8 +206,8 @@ class Rows:
         own = _checks.weights("weights", given, x)
         if self.ranks.size == 1:
             return own
-        mass = _arrays.tensor("weights", given).sum().to(x)
-        return own * (mass / self.ranks.total(mass))
+        mass = _arrays.tensor("weights", given).to(x.device, torch.float64).sum()
+        return own * (mass / self.ranks.total(mass)).to(own)
 
 
 def current() -> Ranks:
