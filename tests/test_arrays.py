@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,9 +19,12 @@ from mmdflow import (
     FDivergence,
     Gaussian,
     InputError,
+    InverseMultiquadric,
     Kernel,
     Laplace,
     Linear,
+    Matern,
+    RationalQuadratic,
     Riesz,
     SlicedMMD,
     SobolevDescent,
@@ -268,6 +272,44 @@ def test_the_default_step_is_that_of_the_command_line(generator):
     assert FDivergence(target, Gaussian(0.5), 1.0).usual_step() == (0.25, 0.0)
     assert SobolevDescent(target, Gaussian(0.5), 1.0).usual_step() == (0.1, 0.0)
     assert AdaptiveMMD(target, kernel=Gaussian).usual_step().size == pytest.approx(spread**2)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [Riesz, Gaussian, Laplace, partial(Matern, 2.5), partial(RationalQuadratic, 1.0), InverseMultiquadric],
+)
+def test_a_flow_is_the_same_in_other_units(kernel, generator):
+    """Step and kernel follow the data's scale s: the particles are s times those of the flow at scale 1."""
+    target, start = toy("rings", 60, generator).double(), torch.randn(30, 2, generator=generator).double()
+
+    def particles(scale):
+        chosen = kernel() if kernel is Riesz else kernel(scale)
+        return flow(MMD(scale * target, chosen), scale * start, num_steps=20).particles / scale
+
+    expected = particles(1.0)
+    for scale in (1e-3, 1e3):
+        torch.testing.assert_close(particles(scale), expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("divergence", [KALE, DrMMD, FDivergence])
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_usual_steps_know_the_height_of_the_kernel(divergence, scale, generator):
+    """That of an inverse multiquadric is 1 / scale."""
+    target, start = scale * toy("rings", 60, generator), scale * torch.randn(30, 2, generator=generator)
+    values = flow(divergence(target, InverseMultiquadric(scale), 1.0), start, num_steps=20).values
+    assert bool((values.diff() <= 0).all())
+    assert values[-1] < 0.99 * values[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-300, 1e-50, 4e35, 1e307])
+def test_weights_count_by_their_shares_at_any_size(dtype, size):
+    """Their sum may overflow, and each may lie beyond the points' own range."""
+    shares = RNG.uniform(1, 2, len(Y))
+    points = Y.astype(dtype)
+    expected, found = (MMD(points, Gaussian(1.0), target_weights=weights) for weights in (shares, size * shares))
+    torch.testing.assert_close(found.target_weights, expected.target_weights)
+    assert float(found.target_weights.sum()) == pytest.approx(1, rel=1e-6)
 
 
 def test_the_step_scales_with_the_kernel(generator):

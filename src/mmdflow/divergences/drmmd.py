@@ -151,9 +151,9 @@ class DrMMD(Divergence):
         return (features * self.target_weights) @ features.T
 
     def usual_step(self) -> Step | None:
-        """Return width^2 lambda / (1 + lambda) / 2, half of that of KALE."""
-        width, ridge = self.kernel.width, self.regularization
-        return None if width is None else Step(width**2 * ridge / (1 + ridge) / 2)
+        """Return width^2 / k(0) lambda / (1 + lambda) / 2, half of that of KALE."""
+        flatness, ridge = self.kernel.flatness, self.regularization
+        return None if flatness is None else Step(flatness * ridge / (1 + ridge) / 2)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x, differentiable in x and the weights."""

@@ -124,9 +124,9 @@ class FDivergence(Divergence):
         return self._gram(self.target, self.regularization)
 
     def usual_step(self) -> Step | None:
-        """Return width^2 lambda."""
-        width = self.kernel.width
-        return None if width is None else Step(width**2 * self.regularization)
+        """Return width^2 / k(0) lambda."""
+        flatness = self.kernel.flatness
+        return None if flatness is None else Step(flatness * self.regularization)
 
     def forward(self, x: Float[Tensor, "n *event"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Return F at the particles x; its gradient is that with the optimal sigma held fixed (envelope theorem)."""

@@ -67,6 +67,6 @@ class KALE(FDivergence):
         return 1 + self.regularization
 
     def usual_step(self) -> Step | None:
-        """Return width^2 lambda / (1 + lambda)."""
-        width, ridge = self.kernel.width, self.regularization
-        return None if width is None else Step(width**2 * ridge / (1 + ridge))
+        """Return width^2 / k(0) lambda / (1 + lambda)."""
+        flatness, ridge = self.kernel.flatness, self.regularization
+        return None if flatness is None else Step(flatness * ridge / (1 + ridge))

@@ -121,8 +121,8 @@ class Kernel(nn.Module):
         )
 
     @property
-    def width(self) -> float | None:
-        """The distance over which the kernel varies; None where it has none, or it is not known."""
+    def flatness(self) -> float | None:
+        """width^2 / k(0), about the inverse of the curvature of k at 0; None where it is not known."""
         return None
 
     def usual_step(self, spread: float) -> Step | None:

@@ -39,8 +39,8 @@ class Linear(Kernel):
         return flat(x).square().sum(1)
 
     @property
-    def width(self) -> float:
-        """1: it has no scale of its own."""
+    def flatness(self) -> float:
+        """1: its curvature is 1 everywhere."""
         return 1.0
 
     def usual_step(self, spread: float) -> Step:

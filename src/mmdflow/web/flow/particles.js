@@ -108,7 +108,8 @@ export function spread({ x, y }) {
 export function usualStep({ field, kernel, width }, spreadOfTarget) {
   if (field === "mean-shift") return { size: 0.5, momentum: 0 };
   if (kernel === "riesz") return { size: 0.3 * spreadOfTarget, momentum: 0.9 };
-  return { size: 2 * width * width, momentum: 0 };
+  const height = kernel === "imq" ? 1 / width : 1; // k(0)
+  return { size: (2 * width * width) / height, momentum: 0 };
 }
 
 /** Return mmdflow's default width: the root of (median distance * median distance to the nearest), over at most 1000 points. */
