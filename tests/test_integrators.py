@@ -36,6 +36,20 @@ def test_orders_of_convergence():
         assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
+@pytest.mark.parametrize("integrator", ["euler", "nesterov", "heun", "adams_bashforth", Euler(0.5)])
+@pytest.mark.parametrize("scale", [1e-24, 1e19, 1e20])
+def test_steps_beyond_float32_move_particles_of_float32(integrator, scale):
+    """In units of 1e-24 a step has the size 1e-48; in float64 all of it is in range."""
+    y, x = target(), target(20, seed=2) - 1
+
+    def values(dtype):
+        to = [(scale * points).to(dtype) for points in (y, x)]
+        return flow(MMD(to[0], Gaussian(scale)), to[1], num_steps=5, integrator=integrator).values.double()
+
+    assert values(torch.float64)[-1] < 0.9 * values(torch.float64)[0]
+    torch.testing.assert_close(values(torch.float32), values(torch.float64), rtol=1e-3, atol=0)
+
+
 def test_heun_counts_two_evaluations_a_step():
     assert run("heun", step_size=0.1, num_steps=5)[1].nfe == 10
 

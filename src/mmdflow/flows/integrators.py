@@ -23,6 +23,14 @@ Gradient: TypeAlias = Callable[[Tensor], Tensor]
 _NAMED: dict[str, type[Integrator]] = {}
 
 
+def moved(x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    """Return x - step_size * gradient: in float64 where the step size is beyond the type of x, as in units of 1e-24."""
+    limits = torch.finfo(x.dtype)
+    if step_size == 0 or limits.tiny <= abs(step_size) <= limits.max:
+        return x - step_size * gradient
+    return (x.double() - step_size * gradient.double()).to(x)
+
+
 class Integrator(ABC):
     """A rule for one step. One's own is a subclass with `step`.
 
@@ -117,7 +125,7 @@ class Euler(Integrator):
     def _with_momentum(self, v: Tensor, momentum: float, x: Tensor, step_size: float) -> tuple[Tensor, float]:
         v = v if self.previous is None else v + momentum * self.previous
         self.previous = v
-        return x - step_size * v, step_size
+        return moved(x, v, step_size), step_size
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(momentum={self.momentum!r})"
@@ -140,7 +148,7 @@ class Nesterov(Euler):
     def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
         """Return the particles after one step, and its size; one evaluation."""
         momentum = self.momentum_at(k)
-        ahead = x if self.previous is None else x - step_size * momentum * self.previous
+        ahead = x if self.previous is None else moved(x, momentum * self.previous, step_size)
         return self._with_momentum(gradient(ahead), momentum, x, step_size)
 
 
@@ -152,7 +160,7 @@ class Heun(Integrator):
     def step(self, gradient: Gradient, x: Tensor, step_size: float, k: int) -> tuple[Tensor, float]:
         """Return the particles after one step, and its size; two evaluations."""
         first = gradient(x)
-        return x - step_size / 2 * (first + gradient(x - step_size * first)), step_size
+        return moved(x, first + gradient(moved(x, first, step_size)), step_size / 2), step_size
 
 
 class AdamsBashforth(Integrator):
@@ -173,7 +181,7 @@ class AdamsBashforth(Integrator):
         if self.previous is not None and self.previous_size > 0:
             ahead = g + step_size / (2 * self.previous_size) * (g - self.previous)
         self.previous, self.previous_size = g, step_size
-        return x - step_size * ahead, step_size
+        return moved(x, ahead, step_size), step_size
 
 
 class Adam(Integrator):
@@ -208,7 +216,7 @@ class Adam(Integrator):
         self.count += 1
         self.remainder *= beta
         scale = (self.second / (1 - self.decay**self.count)).sqrt() + self.epsilon
-        return x - step_size * self.first / (1 - self.remainder) / scale, step_size
+        return moved(x, self.first / (1 - self.remainder) / scale, step_size), step_size
 
     def __repr__(self) -> str:
         return f"Adam(beta={self.beta!r})"
@@ -241,13 +249,13 @@ class Adaptive(Integrator):
         size = _checks.positive("step_size", step_size) if self.size is None else self.size
         first = gradient(x)
         for _ in range(50):
-            change = (gradient(x - size * first) - first) / 2
+            change = (gradient(moved(x, first, size)) - first) / 2
             error = size * float(change.square().mean().sqrt()) / self.tolerance
             factor = 0.9 / math.sqrt(error) if error > 0 else 5.0
             taken, size = size, size * (min(5.0, max(0.2, factor)) if math.isfinite(error) else 0.2)
             if error <= 1:
                 self.size = size
-                return x - taken * (first + change), taken
+                return moved(x, first + change, taken), taken
         raise DivergedError(
             f"the adaptive step size fell to {size:.1e} at an error of {error:.1e} tolerances: raise tolerance "
             f"({self.tolerance:g}), or make the gradient repeatable (SlicedMMD with redraw=False)"

@@ -13,7 +13,7 @@ from mmdflow import _checks
 from mmdflow._arrays import of_any_kind
 from mmdflow._tensors import device_of, flat
 from mmdflow.errors import InputError
-from mmdflow.flows.integrators import Euler, Gradient, Integrator
+from mmdflow.flows.integrators import Euler, Gradient, Integrator, moved
 from mmdflow.flows.state import FlowState
 from mmdflow.types import ScalarOrSchedule
 
@@ -210,7 +210,7 @@ class DescentNoise(Move):
             gradient = state.gradient(x, x + level * noise)
             # after the gradient: a sliced divergence has drawn its directions then
             before = state.value(x)
-            new = x - state.step_size * gradient
+            new = moved(x, gradient, state.step_size)
             square = flat(gradient).square().sum(1)
             mean_square = square.mean() if state.weights is None else state.weights @ square
             required = self.constant * state.step_size * float(mean_square)
