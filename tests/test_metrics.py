@@ -109,14 +109,16 @@ def classifier(digits):
     return train_classifier(digits.train, digits.train_labels, digits.test, digits.test_labels, num_steps=150)
 
 
-def test_classifier_learns_is_cached_and_repeats(digits, classifier, monkeypatch, tmp_path):
+def test_classifier_learns_is_cached_and_repeats(digits, classifier, monkeypatch, tmp_path, caplog):
     assert classifier.accuracy > 0.85
     arguments = (digits.train, digits.train_labels, digits.test, digits.test_labels)
     state = torch.random.get_rng_state()
     cached = train_classifier(*arguments, num_steps=150)
     assert cached.name == classifier.name
     monkeypatch.setenv("MMDFLOW_CACHE", str(tmp_path))
-    fresh = train_classifier(*arguments, num_steps=150)
+    with caplog.at_level("WARNING"):
+        fresh = train_classifier(*arguments, num_steps=150)
+    assert "a ConvolutionalClassifier of these 1438 images is trained, 150 steps" in caplog.text
     assert torch.equal(torch.random.get_rng_state(), state)
     for other in (cached, fresh):
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), classifier.parameters(), strict=True))

@@ -231,6 +231,10 @@ def train_classifier(
     key = _key(train, labels, test, test_labels, steps)
     file = cache_folder() / "classifiers" / f"{kind.file_stem}-{key}.safetensors"
     if not (cache and _restore(model, file)):
+        log.warning(
+            "a %s of these %d images is trained, %d steps, which takes minutes on a CPU core%s",
+            *(kind.__name__, len(train), steps, f"; it is kept in {file.parent}" if cache else ""),
+        )
         _fit(model, train, labels, steps)
         model.accuracy = float((model.probabilities(model.features(test)).argmax(1) == test_labels).double().mean())
         if cache:
