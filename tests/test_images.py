@@ -1,4 +1,6 @@
+import math
 import os
+import re
 import subprocess
 import sys
 
@@ -210,6 +212,18 @@ class TestArrays:
         assert np.array_equal(bytes_of(found.tensor()), pixels)
         assert isinstance(found.pixels, np.memmap) == (suffix == ".npy")
         assert found.labels is None if suffix == ".npy" else found.labels.tolist() == list(range(6))
+
+    @pytest.mark.parametrize(
+        ("labels", "shown"),
+        [([0.2, 0.9], "0.2"), ([1.0, math.nan], "nan"), (["a", "b"], "['a']"), ([0.0, math.inf], "inf")],
+    )
+    def test_labels_that_are_no_whole_numbers_are_refused(self, tmp_path, labels, shown):
+        path = tmp_path / "set.npz"
+        np.savez(path, images=np.zeros((2, 1, 8, 8), np.uint8), labels=np.array(labels))
+        with pytest.raises(InputError, match=re.escape(f"set.npz: labels hold {shown}: must be whole numbers")):
+            images(path, channels=1)
+        np.savez(path, images=np.zeros((2, 1, 8, 8), np.uint8), labels=np.array([1.0, 3.0], np.float32))
+        assert images(path, channels=1).labels.tolist() == [1, 3]
 
     def test_parts_are_files(self, tmp_path, rng):
         for name, count in (("train", 5), ("test", 2)):

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -219,7 +220,9 @@ def test_batches_hold_the_labels_of_their_events(workers):
 def test_shares_of_labels(unchecked):
     assert class_shares("here", torch.tensor([0, 1, 1, 2])).tolist() == [0.25, 0.5, 0.25]
     check_refused(lambda: class_shares("here", None), "here: the data have no labels; leave it out")
-    check_refused(lambda: class_shares("here", torch.tensor([0, 2])), "here: class 1 of the data has no events")
+    for label in (2, 2**40):  # no array of as many entries is made
+        shares = partial(class_shares, "here", torch.tensor([0, label]))
+        check_refused(shares, "here: class 1 of the data has no events")
     check_refused(lambda: class_shares("here", torch.tensor([0, -1])), "here: the data have a label -1")
 
 

@@ -233,7 +233,7 @@ def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
 
 def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
     """Return the images of an array file as [n, c, h, w], and labels."""
-    labels = None
+    labels, raw = None, None
     with reading(path):
         if path.suffix.lower() == ".npy":
             pixels = np.load(path, mmap_mode="r")
@@ -243,9 +243,25 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
                     raise LookupError("it holds no array")
                 key = "images" if "images" in arrays else next(iter(arrays))
                 pixels = arrays[key]
-                labels = torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None
+                raw = arrays.get("labels")
+    if raw is not None:
+        labels = _whole(path, raw)
     if pixels.ndim == 3:
         return pixels[:, None], labels
     if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
         return pixels.transpose(0, 3, 1, 2), labels
     return pixels, labels
+
+
+def _whole(path: Path, labels: NDArray[np.generic]) -> Tensor:
+    """Return labels as integers; refuse what is not whole numbers."""
+    numbers = labels.dtype.kind in "iub"
+    if labels.dtype.kind == "f":
+        fractions = labels.ravel()[labels.ravel() != np.floor(labels.ravel())]  # NaN is its own fraction
+        numbers = not len(fractions) and bool(np.isfinite(labels).all())
+    if not numbers:
+        shown = (
+            f"{fractions[0]:g}" if labels.dtype.kind == "f" and len(fractions) else repr(labels.ravel()[:1].tolist())
+        )
+        raise InputError(f"{path}: labels hold {shown}: must be whole numbers 0, 1, ...")
+    return torch.from_numpy(labels.astype(np.int64))

@@ -30,10 +30,10 @@ def class_shares(name: str, labels: Int[Tensor, " N"] | None) -> Float[Tensor, "
         raise InputError(f"{name}: the data have no labels; leave it out")
     if bool((labels < 0).any()):
         raise InputError(f"{name}: the data have a label {int(labels.min())}; labels must be 0, 1, ...")
-    counts = torch.bincount(labels.cpu())
-    empty = (counts == 0).nonzero().flatten()
-    if len(empty):
-        raise InputError(f"{name}: class {int(empty[0])} of the data has no events; labels must be 0, 1, ...")
+    classes, counts = labels.cpu().unique(return_counts=True)
+    passed_over = (classes != torch.arange(len(classes))).nonzero().flatten()
+    if len(passed_over):
+        raise InputError(f"{name}: class {int(passed_over[0])} of the data has no events; labels must be 0, 1, ...")
     return counts / len(labels)
 
 
