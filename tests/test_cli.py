@@ -153,6 +153,11 @@ def test_resume_a_finished_run(run_folder, capsys):
         (["train", "dmmd-digits", "--output=x", "--features.blocks=2"], "features.blocks = 2: not a field of the mlp"),
         (["train", "dmmd-digits", "--output=x", "--data.name=mnits"], "did you mean 'mnist'"),
         (["train", "--resume", "nowhere"], "resume = nowhere: holds no run"),
+        (
+            ["train", "--resume", "nowhere", "--training.step_size=.1"],
+            "--training.step_size: must be left out with --resume, which takes --training.max_steps alone",
+        ),
+        (["train", "dmmd-digits", "--output=x", "--training.step_size=nan"], "'nan': must be a finite number"),
         (["train", "dmmd-digits", "--resume", "nowhere"], "dmmd-digits"),
         (
             ["train", "dmmd-digits", "--output=x", "--training.seed=99999999999999999999"],
@@ -177,6 +182,14 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_p
     monkeypatch.chdir(tmp_path)
     assert message in complaint(capsys, arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_a_file_is_in_use(tmp_path, capsys):
+    file = tmp_path / "run"
+    file.write_text("mine")
+    message = complaint(capsys, ["train", "dmmd-digits", f"--output={file}"])
+    assert f"output = {file}: in use and holds 'run'; choose another folder" in message
+    assert file.read_text() == "mine"
 
 
 def test_unknown_keys_of_a_yaml_file(tmp_path, capsys):

@@ -100,6 +100,10 @@ def test_bad_input():
         fit(field, network(out=3), (2,), num_steps=1)
     with pytest.raises(InputError, match="network = Flatten: has no parameters to train"):
         fit(field, nn.Flatten(), (2,), num_steps=1)
+    with pytest.raises(InputError, match="network = function: must be a torch.nn.Module"):
+        fit(field, lambda noise: noise, (2,), num_steps=1)
+    with pytest.raises(InputError, match="source = 2: must be the shape of an event"):
+        fit(field, network(), 2, num_steps=1)
     with pytest.raises(InputError, match="ema_decay = 1"):
         fit(field, network(), (2,), num_steps=1, ema_decay=1.0)
     broken = network()

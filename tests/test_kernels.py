@@ -146,3 +146,9 @@ def test_median_of_mostly_equal_points_is_that_of_the_positive_distances():
 def test_bad_input(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kernel", [Gaussian, Laplace, InverseMultiquadric])
+def test_a_bandwidth_whose_powers_overflow_is_refused(kernel):
+    with pytest.raises(InputError, match=r"must be at most 1e\+75"):
+        kernel(1e160)

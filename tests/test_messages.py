@@ -58,8 +58,8 @@ def test_a_model_that_is_none_says_what_there_is(capsys, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text("system: dmmd")
-    message = complaint(capsys, ["sample", str(run), "-o", str(tmp_path / "x.png")])
-    assert f"is an unfinished run; `mmdflow train --resume {run}` finishes it" in message
+    for command in (["sample", str(run), "-o", str(tmp_path / "x.png")], ["evaluate", str(run)]):
+        assert f"is an unfinished run; `mmdflow train --resume {run}` finishes it" in complaint(capsys, command)
 
 
 def test_a_colour_picture_is_no_mask(capsys, tmp_path):

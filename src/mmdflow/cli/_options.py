@@ -71,9 +71,19 @@ class Parser:
         description: what it does, for --help.
         usage: how it is called, for --help; by default a list of all options.
         add_help: answer --help.
+        unknown: what is said of an option that it does not have; by default which one is near.
     """
 
-    def __init__(self, command: str, description: str, usage: str | None = None, *, add_help: bool = True) -> None:
+    def __init__(
+        self,
+        command: str,
+        description: str,
+        usage: str | None = None,
+        *,
+        add_help: bool = True,
+        unknown: str | None = None,
+    ) -> None:
+        self._unknown = unknown
         self._parser = _Argparse(
             prog=f"mmdflow {command}",
             description=description,
@@ -141,7 +151,7 @@ class Parser:
         for word in rest:
             name = word[2:].split("=", 1)[0]
             if word.startswith("--") and name:
-                raise InputError(f"--{name}: no such field{_checks.near(name, self._names)}")
+                raise InputError(f"--{name}: {self._unknown or 'no such field' + _checks.near(name, self._names)}")
         if rest and self._positional is not None:
             raise InputError(f"{self._positional} = {rest[0]!r}: a second one; must be one")
         if rest:

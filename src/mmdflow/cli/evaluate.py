@@ -71,9 +71,9 @@ def _judge_model(options: Options) -> None:
     from mmdflow._files import make_folder
     from mmdflow.errors import InputError
     from mmdflow.evaluation import models
-    from mmdflow.methods._shared.folder import is_pipeline
+    from mmdflow.methods._shared.folder import is_model
 
-    if Path(options.model).exists() and not is_pipeline(options.model):
+    if Path(options.model).exists() and not is_model(options.model):
         raise InputError(
             f"reference is missing: {options.model} is no model; judge images by --reference or --protocol"
         )
@@ -125,13 +125,13 @@ def _judge_against_reference(options: Options) -> None:
     """Judge images, or samples of a model, against a reference."""
     from mmdflow.evaluation import protocols
     from mmdflow.evaluation.judge import check_alike, judge
-    from mmdflow.methods._shared.folder import is_pipeline
+    from mmdflow.methods._shared.folder import is_model
 
     _check_reference_options(options)
     reference = _open_reference(options)
     rule = reference.protocol
     samples = model = None
-    if is_pipeline(options.model):
+    if is_model(options.model):
         model = load(options)
         check_alike(options.model, model[0].event_shape, reference.images)
     else:

@@ -192,11 +192,11 @@ def _labels(text: str, classes: list[str]) -> int | list[int]:
     for word in map(str.strip, text[1:-1].split(",") if many else [text]):
         if word in classes:
             numbers.append(classes.index(word))
-        elif word.isdecimal():
+        elif word.removeprefix("-").isdecimal():
             numbers.append(int(word))
         else:
             names = f", of the classes {', '.join(classes)}{_checks.near(word, classes)}" if classes else ""
-            raise InputError(f"labels = {text!r}: must be int or a list, in brackets: [a,b]{names}")
+            raise InputError(f"labels = {text!r}: must be a class or a list of them, in brackets: [a,b]{names}")
     return numbers if many else numbers[0]
 
 

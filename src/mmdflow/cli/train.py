@@ -87,7 +87,11 @@ def _resume(arguments: list[str]) -> None:
     from mmdflow.runs import train
     from mmdflow.runs.read import read_recipe
 
-    parser = Parser("train", "Go on with an interrupted run, by its own recipe, or with a finished one for more steps.")
+    parser = Parser(
+        "train",
+        "Go on with an interrupted run, by its own recipe, or with a finished one for more steps.",
+        unknown="must be left out with --resume, which takes --training.max_steps alone; a run keeps its recipe",
+    )
     parser.add_argument("--resume", required=True, help="folder of the run")
     parser.add_argument("--training.max_steps", type=int, help="of all steps, those that were taken counted")
     options = parser.parse(arguments)

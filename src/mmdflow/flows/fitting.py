@@ -106,6 +106,12 @@ def fit(
     _checks.interval("ema_decay", ema_decay, 0.0, 1.0, "[)")
     size = batch_size if chunk_size is None else min(_checks.count("chunk_size", chunk_size), batch_size)
     eta = _checks.schedule("step_size", step_size, _checks.positive)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network = {type(network).__name__}: must be a torch.nn.Module")
+    if not callable(source) and not isinstance(source, Sequence):
+        raise InputError(
+            f"source = {source!r}: must be the shape of an event, as (2,), or a function of (n, generator)"
+        )
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise InputError(f"network = {type(network).__name__}: has no parameters to train")

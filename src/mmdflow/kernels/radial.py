@@ -22,6 +22,9 @@ from mmdflow.types import Step
 #: A positive parameter of a kernel: a number, or a scalar tensor (an nn.Parameter is learned).
 Parameter: TypeAlias = float | Tensor
 
+#: The largest bandwidth: its fourth power is in the range of float64.
+_LARGEST = 1e75
+
 
 class Radial(Kernel):
     """A kernel of |x - y|^2: subclasses give `profile`, `slope` and, where smooth, `curvature`.
@@ -151,6 +154,8 @@ class Radial(Kernel):
         else:
             setattr(self, name, _checks.positive(name, value))
         size = float(value.detach() if isinstance(value, Tensor) else value)
+        if size > _LARGEST:
+            raise InputError(f"{name} = {size:g}: must be at most {_LARGEST:g}; take other units")
         self.extreme = self.extreme or not usual(size)
 
 

@@ -229,7 +229,10 @@ def _number(value: Any) -> Any:
 
 
 def _wrong_type(field: str, value: Any, kind: Any) -> InputError:
-    return InputError(f"{field} = {_shown(_number(value))}: must be {type_text(kind)}")
+    needed = type_text(kind)
+    if isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        needed = re.sub(r"\bfloat\b", "a finite number", needed)
+    return InputError(f"{field} = {_shown(_number(value))}: must be {needed}")
 
 
 def _shown(value: Any) -> str:

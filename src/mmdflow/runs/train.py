@@ -101,7 +101,7 @@ def open_run(recipe: Recipe, folder: Path, *, overwrite: bool = False) -> None:
         InputError: if the folder is in use.
     """
     left = litter(folder, _run_folder.FILES)
-    if in_use(folder) and {*folder.iterdir()} == {*left}:
+    if folder.is_dir() and in_use(folder) and {*folder.iterdir()} == {*left}:
         for path in left:
             remove(path)
     if in_use(folder):

@@ -25,9 +25,9 @@ FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def is_pipeline(path: str | Path) -> bool:
-    """Whether a path or name stands for a pipeline folder, a run folder that holds one, or a shipped model."""
-    return _folder_of(path) is not None
+def is_model(path: str | Path) -> bool:
+    """Whether a path or name stands for a pipeline folder, a run folder, finished or not, or a shipped model."""
+    return _folder_of(path) is not None or (Path(path) / _run_folder.RECIPE).is_file()
 
 
 def find_folder(path: str | Path) -> Path:
