@@ -28,7 +28,7 @@ from mmdflow.evaluation.protocols import open_images
 from mmdflow.evaluation.samples import evaluate_samples
 from mmdflow.features import DecoderFeatures
 from mmdflow.functional import mmd2, mmd2_of_features
-from mmdflow.kernels import Polynomial
+from mmdflow.kernels import Polynomial, median_bandwidth
 from mmdflow.methods.dmmd import LossSettings
 from mmdflow.metrics import gaussian_scales, mmd_test, two_sample
 from mmdflow.metrics.extractors import ModuleExtractor
@@ -310,6 +310,24 @@ def test_held_out_events_are_drawn_from_all_of_an_ordered_set(monkeypatch):
 
     assert 35 < Mean().held_out(30) < 65
     assert Mean().held_out(100) == 49.5
+
+
+@pytest.mark.parametrize("bandwidth", [1e3, 1e5])
+def test_wide_gaussians_compare_means(bandwidth):
+    """b^2 MMD^2 tends to |difference of the means|^2: a kernel whose exponent is kept above a bound sees none."""
+    x, y = normal(30), normal(40, seed=1) + 0.3
+    value = bandwidth**2 * float(mmd2(x, y, Gaussian(bandwidth), unbiased=False))
+    assert value == pytest.approx(float((x.mean(0) - y.mean(0)).square().sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("far", [1e2, 1e6])
+def test_the_median_distance_does_not_follow_one_wild_event(far):
+    """It is a median over pairs: a mean over events of what is near them would grow with `far`."""
+    x = normal(500)
+    pairs = torch.pdist(x).median()
+    assert median_bandwidth(x) == pytest.approx(float(pairs), rel=0.1)
+    x[0] = far
+    assert median_bandwidth(x) == pytest.approx(float(pairs), rel=0.1)
 
 
 @pytest.mark.parametrize(("points", "form"), [("path", "path"), ("interpolate", "penalty")])
