@@ -202,6 +202,11 @@ def test_a_plan_that_has_not_converged_is_said():
     with pytest.warns(UserWarning, match="num_iterations = 3: Sinkhorn's algorithm has not converged"):
         drift.velocity(x)
     assert 0.01 < drift.plan_error <= 1
+    scale = 1e25  # whose squares leave float32's range, so that float64 computes
+    far = Drift((scale * (y + 5)).float(), Gaussian(0.01 * scale), normalization="sinkhorn", num_iterations=3)
+    with pytest.warns(UserWarning, match="has not converged"):
+        far.velocity((scale * x).float())
+    assert far.plan_error == pytest.approx(drift.plan_error, rel=1e-3)
 
 
 @pytest.mark.parametrize("width", [0.2, 0.5, 3.0])

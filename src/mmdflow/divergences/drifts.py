@@ -159,8 +159,10 @@ class Drift:
         """
         held = [points for points in (self.target, self.negatives, self.second) if points is not None]
         if leaves_range(x, *held) or (self.companion.extreme and x.dtype != torch.float64):
-            z = None if at is None else at.double()
-            return self._in_float64().velocity(x.double(), z, None if weights is None else weights.double()).to(x)
+            z, wide = None if at is None else at.double(), self._in_float64()
+            velocity = wide.velocity(x.double(), z, None if weights is None else weights.double()).to(x)
+            self.plan_error = wide.plan_error
+            return velocity
         weights = uniform(x, weights)
         z = x if at is None else at
         cloud = self._pushing(x, weights, at is None)
