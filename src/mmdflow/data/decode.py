@@ -193,7 +193,7 @@ def _write(
                 if image.shape != shape:
                     raise InputError(
                         f"{pictures.name(i)}: is {list(image.shape)}, and the first picture {list(shape)}: must agree; "
-                        f"give a size (data.size) to crop and resize to"
+                        f"a recipe's data.size crops and resizes them; elsewhere give pictures of one size"
                     )
                 out.write(image.tobytes())
                 labels.append(label)

@@ -241,7 +241,8 @@ def _stops(spec: FlowSpec, stopping: Tensor | None, generator: torch.Generator) 
         return []
     if stopping is None:
         raise InputError(
-            f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with"
+            f"stop_level = {spec.stop_level:g} with target = {spec.target!r}: no samples are left to test with; "
+            f"num_targets below their number leaves some"
         )
     every = max(1, spec.num_steps // 20)
     return [StopWhenIndistinguishable(stopping, level=spec.stop_level, every=every, generator=generator)]
