@@ -408,7 +408,7 @@ def test_fields_may_come_from_a_file(tmp_path):
         (["--divergence=sliced", "--divergence.kernel=linear", "-o", "x.png"], "must be a radial kernel"),
         (["--divergence=sliced", "--divergence.rule=median", "-o", "x.png"], "its fields are name, kernel, exponent"),
         (["--divergence=adaptive", "--divergence.kernel=riesz", "-o", "x.png"], "must have a bandwidth"),
-        (["--step_size=nan", "-o", "x.png"], "step_size = 'nan': must be float"),
+        (["--step_size=nan", "-o", "x.png"], "step_size = 'nan': must be a finite number"),
         (
             ["--divergence.rule=best", "-o", "x.png"],
             "divergence.rule = 'best': must be one of 'optimal', 'gradient', 'median'",

@@ -94,7 +94,7 @@ def test_average_of_the_weights():
         assert torch.equal(mean, after)
 
 
-def test_bad_input():
+def test_bad_input(unchecked):
     field = MMD(target(), Gaussian(1.0))
     with pytest.raises(InputError, match=r"samples of the network has event shape \[3\]: must be \[2\]"):
         fit(field, network(out=3), (2,), num_steps=1)

@@ -215,7 +215,7 @@ class TestArrays:
 
     @pytest.mark.parametrize(
         ("labels", "shown"),
-        [([0.2, 0.9], "0.2"), ([1.0, math.nan], "nan"), (["a", "b"], "['a']"), ([0.0, math.inf], "inf")],
+        [([0.2, 0.9], "0.2"), ([1.0, math.nan], "nan"), (["a", "b"], "'a'"), ([0.0, math.inf], "inf")],
     )
     def test_labels_that_are_no_whole_numbers_are_refused(self, tmp_path, labels, shown):
         path = tmp_path / "set.npz"

@@ -255,13 +255,9 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
 
 def _whole(path: Path, labels: NDArray[np.generic]) -> Tensor:
     """Return labels as integers; refuse what is not whole numbers."""
-    numbers = labels.dtype.kind in "iub"
+    bad = labels.ravel() if labels.dtype.kind not in "iubf" else labels.ravel()[:0]
     if labels.dtype.kind == "f":
-        fractions = labels.ravel()[labels.ravel() != np.floor(labels.ravel())]  # NaN is its own fraction
-        numbers = not len(fractions) and bool(np.isfinite(labels).all())
-    if not numbers:
-        shown = (
-            f"{fractions[0]:g}" if labels.dtype.kind == "f" and len(fractions) else repr(labels.ravel()[:1].tolist())
-        )
-        raise InputError(f"{path}: labels hold {shown}: must be whole numbers 0, 1, ...")
+        bad = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
+    if len(bad):
+        raise InputError(f"{path}: labels hold {bad[0].item()!r}: must be whole numbers 0, 1, ...")
     return torch.from_numpy(labels.astype(np.int64))
