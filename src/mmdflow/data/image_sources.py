@@ -233,7 +233,7 @@ def _celeba(files: list[Path], table: Path, split: str) -> list[Path]:
 
 def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
     """Return the images of an array file as [n, c, h, w], and labels."""
-    labels, raw = None, None
+    labels = None
     with reading(path):
         if path.suffix.lower() == ".npy":
             pixels = np.load(path, mmap_mode="r")
@@ -243,9 +243,7 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
                     raise LookupError("it holds no array")
                 key = "images" if "images" in arrays else next(iter(arrays))
                 pixels = arrays[key]
-                raw = arrays.get("labels")
-    if raw is not None:
-        labels = _whole(path, raw)
+                labels = _whole(path, arrays["labels"]) if "labels" in arrays else None
     if pixels.ndim == 3:
         return pixels[:, None], labels
     if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
@@ -255,8 +253,8 @@ def _array(path: Path) -> tuple[NDArray[np.generic], Tensor | None]:
 
 def _whole(path: Path, labels: NDArray[np.generic]) -> Tensor:
     """Return labels as integers; refuse what is not whole numbers."""
-    bad = labels.ravel() if labels.dtype.kind not in "iubf" else labels.ravel()[:0]
-    if labels.dtype.kind == "f":
+    bad = labels.ravel()
+    if labels.dtype.kind in "iubf":
         bad = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
     if len(bad):
         raise InputError(f"{path}: labels hold {bad[0].item()!r}: must be whole numbers 0, 1, ...")

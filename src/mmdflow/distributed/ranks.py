@@ -206,7 +206,8 @@ class Rows:
         own = _checks.weights("weights", given, x)
         if self.ranks.size == 1:
             return own
-        mass = _arrays.tensor("weights", given).to(x.device, torch.float64).sum()
+        given = _arrays.tensor("weights", given).to(x.device, torch.float64)
+        mass = (given / -self.ranks.least(-given.max())).sum()  # in units of the largest of all, so that it is in range
         return own * (mass / self.ranks.total(mass)).to(own)
 
 

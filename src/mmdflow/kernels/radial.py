@@ -67,21 +67,17 @@ class Radial(Kernel):
         return term if term is not None and term.fits(dtype) else None
 
     @property
-    def width(self) -> float | None:
-        """The bandwidth, or the scale; None for a kernel that has neither."""
-        value = getattr(self, "bandwidth", getattr(self, "scale", None))
-        return None if value is None else float(value)
-
-    @property
     def flatness(self) -> float | None:
-        """width^2 / k(0); None for a kernel without width, or whose height follows the number of entries."""
-        if self.width is None or getattr(self, "normalized", False):
+        """width^2 / k(0), of the bandwidth or scale; None without one, or where k(0) follows the number of entries."""
+        width = getattr(self, "bandwidth", getattr(self, "scale", None))
+        if width is None or getattr(self, "normalized", False):
             return None
-        return self.width**2 / float(self.profile(torch.zeros((), dtype=torch.float64)).detach())
+        return float(width) ** 2 / float(self.profile(torch.zeros((), dtype=torch.float64)).detach())
 
     def usual_step(self, spread: float) -> Step | None:
         """Return 2 width^2 / k(0): the curvature of F with a bounded kernel is about k(0) / width^2."""
-        return None if self.flatness is None else Step(2 * self.flatness)
+        flatness = self.flatness
+        return None if flatness is None else Step(2 * flatness)
 
     def log_profile(self, r2: Tensor) -> Tensor:
         """Return log k as a function of the squared distance; kernels of one exponential know it where k underflows."""

@@ -55,7 +55,8 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
         raise ImportError("training needs lightning: pip install 'mmdflow[train]'")
     if recipe.training.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("training.accelerator = 'gpu': no CUDA device is there; must be auto or cpu")
-    _prepare_precision(recipe)
+    if recipe.training.precision == "bfloat16":
+        _bfloat16.spare_amx()  # before the first convolution; `_train` says what it comes to
     dataset = load_data(recipe.data)
     smallest = recipe.smallest()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
@@ -233,7 +234,8 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
     file = folder / _run_folder.PROVENANCE
     origin = read_json(file) if file.exists() else _provenance()
     make_folder(folder / _run_folder.CHECKPOINTS)
-    _prepare_precision(recipe)
+    if recipe.training.precision == "bfloat16":
+        _bfloat16.prepare("training.precision = 'bfloat16'", _device(recipe))
     dataset = load_data(recipe.data)
     system = get_method(recipe.system).make_system()
     loss = system.loss(recipe, dataset)
@@ -285,11 +287,6 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
 def _device(recipe: Recipe) -> torch.device:
     """Return where a recipe trains."""
     return torch.device("cuda" if recipe.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _prepare_precision(recipe: Recipe) -> None:
-    if recipe.training.precision == "bfloat16":
-        _bfloat16.prepare("training.precision = 'bfloat16'", _device(recipe))
 
 
 def _classes(dataset: DataSet | ImageData) -> dict[str, Any]:
