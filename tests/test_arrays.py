@@ -383,6 +383,13 @@ def test_results_and_pipelines_are_short_and_draw_themselves(tmp_path):
             lambda: MMD(np.ma.masked_greater(Y, 0.5)),
             "target: [0-9]+ entries are masked; fill them, or leave their rows out",
         ),
+        (lambda: MMD(TY.to_sparse()), r"target has layout torch.sparse_coo: must be dense \(call .to_dense\(\)\)"),
+        (lambda: flow(MMD(Y), TX.to_sparse_csr(), num_steps=1), "particles has layout torch.sparse_csr: must be dense"),
+        (lambda: MMD(TY.to("meta")), "target is on the meta device, which holds no numbers"),
+        (
+            lambda: MMD(torch.nested.as_nested_tensor([TY[:3], TY[:4]])),
+            "target is a nested tensor: must be dense, events of one shape",
+        ),
         (lambda: flow(MMD, X, num_steps=1), "field = MMD, the class: must be an object of it"),
         (
             lambda: flow(MMD(Y), X, num_steps=1, noise_injection=-1),

@@ -316,6 +316,7 @@ def test_callbacks_run_in_turn_and_report():
         ({"step_size": lambda step: None}, r"step_size\(0\) = None"),
         ({"callback": 3}, "callback = 3: must be a function"),
         ({"callback": [3]}, "callback = 3: must be a function"),
+        ({"callback": "show"}, "callback = 'show': must be a function"),
         ({"noise_injection": DescentNoise(1.0), "momentum": 0.5}, "with DescentNoise: must be 'euler' and 0"),
     ],
 )

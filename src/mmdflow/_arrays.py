@@ -41,7 +41,7 @@ def tensor(field: str, value: Any, *, floating: bool = True) -> Tensor:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value
+        return _dense(field, value)
     if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
         try:
             made: Tensor = torch.utils.dlpack.from_dlpack(value).clone()
@@ -127,6 +127,19 @@ def result_as(give_back: Callable[[Tensor], Any], result: Any) -> Any:
     if isinstance(result, torch.Tensor):
         return give_back(result)
     return tuple(result_as(give_back, part) for part in result) if type(result) is tuple else result
+
+
+def _dense(field: str, value: Tensor) -> Tensor:
+    """Return a tensor if it holds its numbers one after another, and has numbers at all."""
+    import torch
+
+    if value.is_meta:
+        raise InputError(f"{field} is on the meta device, which holds no numbers: must be on another")
+    if value.is_nested:
+        raise InputError(f"{field} is a nested tensor: must be dense, events of one shape")
+    if value.layout is not torch.strided:
+        raise InputError(f"{field} has layout {value.layout}: must be dense (call .to_dense())")
+    return value
 
 
 def _array(value: Any) -> bool:

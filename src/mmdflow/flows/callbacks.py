@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from mmdflow import _arrays
+from mmdflow import _arrays, _checks
 from mmdflow.errors import InputError
 from mmdflow.flows.moves import Move
 from mmdflow.flows.state import FlowState
@@ -69,8 +69,8 @@ def callback_moves(callback: Callback | Sequence[Callback] | None) -> list[Move]
     """Return one callback, several or none as moves."""
     if callback is None:
         return []
-    callbacks = list(callback) if isinstance(callback, Sequence) else [callback]
+    callbacks = list(callback) if isinstance(callback, Sequence) and not isinstance(callback, str) else [callback]
     for item in callbacks:
         if not callable(item):
-            raise InputError(f"callback = {item!r}: must be a function of (steps made, particles), or several")
+            raise InputError(f"callback = {_checks.shown(item)}: must be a function of (steps made, particles), or several")
     return [CallbackMove(item) for item in callbacks]
