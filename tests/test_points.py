@@ -108,9 +108,15 @@ def test_arrays_of_other_numbers(tmp_path):
 def test_pickles_do_not_run(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     torch.save({"a": torch.ones(2)}, tmp_path / "dict.pt")
-    for name in ("objects.npy", "dict.pt"):
-        with pytest.raises(InputError, match="not readable"):
+    for name, cause in (("objects.npy", "no array of NumPy, or one of Python objects"), ("dict.pt", "holds a dict")):
+        with pytest.raises(InputError, match=f"not readable .*{cause}"):
             read_points(tmp_path / name)
+
+
+def test_a_file_of_another_kind_is_not_said_to_be_a_pickle(tmp_path):
+    (tmp_path / "table.npy").write_text("x,y\n1,2\n")
+    with pytest.raises(InputError, match="not readable .it is no array of NumPy, or one of Python objects"):
+        read_points(tmp_path / "table.npy")
 
 
 class TestParquet:

@@ -245,6 +245,7 @@ def test_bad_tables_are_one_line(tables, content, message, capsys):
     [
         (["--columns=aeg"], "A.csv: has no column 'aeg', which columns names; did you mean 'age'"),
         (["--id=nots"], "A.csv: has no column 'nots', which id names; did you mean 'note'"),
+        (["--columns=age", "--id=age"], "A.csv: columns and id both name 'age'"),
         (["--apply=A.csv", "--birth_death=1"], "must be left out; further rows follow"),
         (["--apply=none.csv"], "none.csv: no such file"),
         (["--save=m.xlsx"], "must end in .npy, .npz, .csv, .pt, .tsv, .parquet"),

@@ -46,7 +46,10 @@ def reading(path: str | Path, complaint: str = "not readable", *, missing: str =
     except FileNotFoundError:
         raise InputError(f"{path}: {missing}") from None
     except Exception as error:
-        raise InputError(f"{path}: {complaint} ({reason(error, 200)})") from error
+        cause = reason(error, 200)
+        if "allow_pickle" in cause:  # what NumPy says of any file that does not begin as an array's, and of objects
+            cause = "it is no array of NumPy, or one of Python objects"
+        raise InputError(f"{path}: {complaint} ({cause})") from error
 
 
 @contextmanager

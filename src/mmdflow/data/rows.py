@@ -226,6 +226,9 @@ def _chosen(
             if name not in names:
                 hint = _checks.near(name, names) or f"; there are {', '.join(names[:12])}"
                 raise InputError(f"{file}: has no column {name!r}, which {option} names{hint}")
+    both = next((name for name in columns or () if name in ids), None)
+    if both is not None:
+        raise InputError(f"{file}: columns and id both name {both!r}: a column is moved, or kept as it is")
     index = set() if isinstance(table, Text) else set((table.schema.pandas_metadata or {}).get("index_columns", []))
     candidates = columns or [name for name in names if name not in ids and name not in index and not _ID.search(name)]
     chosen, arrays = [], []
