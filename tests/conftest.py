@@ -7,7 +7,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import config, install_import_hook
 
-import tests.typechecking  # noqa: F401  (the hook finds it as an attribute of the package)
+import tests.typechecking  # the hook finds it as an attribute of the package
 
 REPRODUCE = "MMDFLOW_REPRODUCE" in os.environ  # slow reproductions run as users run: unchecked, on all threads
 if not REPRODUCE:
@@ -25,6 +25,10 @@ settings.register_profile("mmdflow", deadline=None, derandomize=True, max_exampl
 settings.load_profile("mmdflow")
 if not REPRODUCE:
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tests.typechecking.begin()
 
 
 @pytest.fixture
