@@ -69,8 +69,11 @@ def callback_moves(callback: Callback | Sequence[Callback] | None) -> list[Move]
     """Return one callback, several or none as moves."""
     if callback is None:
         return []
-    callbacks = list(callback) if isinstance(callback, Sequence) and not isinstance(callback, str) else [callback]
+    given: Any = callback  # which may be a text, whatever is allowed
+    callbacks = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     for item in callbacks:
         if not callable(item):
-            raise InputError(f"callback = {_checks.shown(item)}: must be a function of (steps made, particles), or several")
+            raise InputError(
+                f"callback = {_checks.shown(item)}: must be a function of (steps made, particles), or several"
+            )
     return [CallbackMove(item) for item in callbacks]
