@@ -3,8 +3,9 @@
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch.autograd.functional import jacobian
 
-from mmdflow.kernels import Kernel
+from mmdflow.kernels import Gaussian, Kernel, derivatives
 from tests.laws.strategies import EVENTS, FINITE, KERNELS, POSITIVE, RADIAL, SMOOTH, samples
 
 kernels = pytest.mark.parametrize("name", KERNELS)
@@ -151,6 +152,43 @@ def test_mixed_derivatives_equal_autograd(name, data, event):
     z = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(kernel.tangent(z, y, v).sum(), z)
     torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("many", [0, 10**6], ids=["many", "few"])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_mixed_derivatives_of_many_and_of_few_are_those_of_pairs(name, many, monkeypatch, generator):
+    monkeypatch.setattr(derivatives, "_MANY", many)
+    kernel = KERNELS[name]
+    x, y = (torch.randn(n, 2, dtype=torch.float64, generator=generator) for n in (3, 4))
+
+    def of_pair(a, b):
+        return jacobian(lambda b: jacobian(lambda a: kernel(a[None], b[None])[0, 0], a, create_graph=True), b)
+
+    expected = torch.stack([torch.stack([of_pair(a, b) for b in y]) for a in x])
+    torch.testing.assert_close(derivatives.mixed(kernel, x, y), expected.transpose(1, 2), rtol=1e-9, atol=1e-12)
+
+
+class OneByOne(torch.autograd.Function):
+    """A Gaussian kernel whose gradient looks at a number, so that no batch of gradients goes through it."""
+
+    @staticmethod
+    def forward(ctx, x, y):
+        ctx.save_for_backward(x, y)
+        return torch.exp(-torch.cdist(x, y).square() / 2)
+
+    @staticmethod
+    def backward(ctx, grad):
+        assert float(grad.detach().sum()) == grad.detach().sum().item()
+        x, y = ctx.saved_tensors
+        difference = x[:, None] - y
+        pull = (grad * torch.exp(-difference.square().sum(-1) / 2))[..., None] * difference
+        return -pull.sum(1), pull.sum(0)
+
+
+@pytest.mark.parametrize("n", [2, 12])
+def test_mixed_derivatives_of_a_function_that_takes_no_batch(n, generator):
+    x, y = (torch.randn(m, 2, dtype=torch.float64, generator=generator) for m in (3, n))
+    torch.testing.assert_close(derivatives.mixed(OneByOne.apply, x, y), Gaussian(1.0).mixed(x, y))
 
 
 @pytest.mark.parametrize("name", [n for n in SMOOTH if n in POSITIVE])

@@ -14,6 +14,8 @@ from torch import Tensor
 
 #: A function of x [n, *event] and y [m, *event] that returns k(x_i, y_j), [n, m].
 Gram: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+#: Of `mixed`: events of y an entry of theirs from which on they are many, and pairs times gradients that a pass holds.
+_MANY, _AT_ONCE = 4, 2**18
 
 
 @contextmanager
@@ -64,12 +66,39 @@ def tangent_grad(gram: Gram, x: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
 
 
 def mixed(gram: Gram, x: Tensor, y: Tensor) -> Tensor:
-    """Return all second derivatives d^2 k(x_i, y_j) / dx_ia dy_jb, [n, d, m, d], with events flattened to d entries."""
+    """Return all second derivatives d^2 k(x_i, y_j) / dx_ia dy_jb, [n, d, m, d], with events flattened to d entries.
+
+    Of many events, a sum over pairs gets a weight for every pair: what is linear in the weights has as its gradient in them one
+    number a pair, so that d + d^2 passes over the Gram matrix give everything. Of few, a pass an entry of y, many at once.
+    """
     with differentiable():
         x, y = leaf(x), leaf(y)
-        slope = _gradient(gram(x, y).sum(), y, True).flatten()
-        rows = torch.stack([_gradient(entry, x, False, retain=True) for entry in slope])
-    return rows.reshape(len(y), -1, len(x), x[0].numel()).permute(2, 3, 0, 1)
+        values, entries = gram(x, y), x[0].numel()
+        if len(y) > _MANY * entries:
+            slopes = _by_pairs(values, y, again=True)
+            return torch.stack([torch.stack(_by_pairs(slope, x), 1) for slope in slopes], 3)
+        slope = _gradient(values.sum(), y, True).flatten()
+        rows = _jacobian(slope, x, max(1, _AT_ONCE // values.numel()))
+    return rows.reshape(len(y), entries, len(x), entries).permute(2, 3, 0, 1)
+
+
+def _by_pairs(values: Tensor, points: Tensor, *, again: bool = False) -> list[Tensor]:
+    """Return the derivatives of values [n, m] in each entry of the points of their rows or columns: d of [n, m]."""
+    weights = torch.ones_like(values).requires_grad_()
+    slope = _gradient((weights * values).sum(), points, True).flatten(1).sum(0)
+    return [_gradient(entry, weights, again, retain=True) for entry in slope]
+
+
+def _jacobian(values: Tensor, leaf: Tensor, at_once: int) -> Tensor:
+    """Return the gradients of numbers [k] in a leaf, [k, *leaf]: `at_once` of them a pass, or one where a function cannot."""
+    if at_once > 1 and values.requires_grad:
+        parts = torch.eye(len(values), dtype=values.dtype, device=values.device).split(at_once)
+        options = {"is_grads_batched": True, "retain_graph": True, "materialize_grads": True}
+        try:
+            return torch.cat([torch.autograd.grad(values, leaf, part, **options)[0] for part in parts])
+        except RuntimeError:  # a function of somebody's own that no batch goes through
+            pass
+    return torch.stack([_gradient(value, leaf, False, retain=True) for value in values])
 
 
 def _gradient(total: Tensor, leaf: Tensor, again: bool, retain: bool = False) -> Tensor:
