@@ -293,6 +293,7 @@ TABLES = {
     "lab/one-step-features.md": {
         "equal": lambda: equal("one-step-digits"),
         "features": lambda: equal("one-step-features"),
+        "features-mnist": lambda: equal("one-step-mnist-600"),
     },
     "lab/one-step.md": {
         "mnist": lambda: equal("one-step-mnist"),
