@@ -48,7 +48,7 @@ demo: install
 	$(BIN)/mmdflow sample $(RUN)-onestep -n 64 -o $(RUN)-onestep/samples.png --overwrite
 
 test: dev
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 check: dev
 	$(BIN)/ruff check .
