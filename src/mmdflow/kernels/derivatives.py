@@ -14,7 +14,7 @@ from torch import Tensor
 
 #: A function of x [n, *event] and y [m, *event] that returns k(x_i, y_j), [n, m].
 Gram: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-#: Of `mixed`: events of y an entry of theirs from which on they are many, and pairs times gradients that a pass holds.
+#: Of `mixed`: events of y an entry of theirs from which on they are many, and numbers (pairs or entries) that a pass holds.
 _MANY, _AT_ONCE = 4, 2**18
 
 
@@ -73,7 +73,7 @@ def mixed(gram: Gram, x: Tensor, y: Tensor) -> Tensor:
         slope = _gradient(values.sum(), y, True).flatten()
         if len(y) > _MANY * entries and (found := _mixed_of_many(values, x, y, slope)) is not None:
             return found
-        rows = _jacobian(slope, x, max(1, _AT_ONCE // values.numel()))
+        rows = _jacobian(slope, x, max(1, _AT_ONCE // max(values.numel(), x.numel(), y.numel())))
     return rows.reshape(len(y), entries, len(x), entries).permute(2, 3, 0, 1)
 
 
@@ -106,11 +106,12 @@ def _by_pairs(values: Tensor, points: Tensor, *, again: bool = False) -> list[Te
 
 def _jacobian(values: Tensor, leaf: Tensor, at_once: int) -> Tensor:
     """Return the gradients of numbers [k] in a leaf, [k, *leaf]: `at_once` of them a pass, or one where a function cannot."""
+    places = torch.arange(len(values), device=values.device)
     if at_once > 1 and values.requires_grad:
-        parts = torch.eye(len(values), dtype=values.dtype, device=values.device).split(at_once)
         options = {"is_grads_batched": True, "retain_graph": True, "materialize_grads": True}
         try:
-            return torch.cat([torch.autograd.grad(values, leaf, part, **options)[0] for part in parts])
+            choices = ((part[:, None] == places).to(values.dtype) for part in places.split(at_once))
+            return torch.cat([torch.autograd.grad(values, leaf, choice, **options)[0] for choice in choices])
         except RuntimeError:  # a function of somebody's own that no batch goes through
             pass
     return torch.stack([_gradient(value, leaf, False, retain=True) for value in values])
