@@ -21,7 +21,7 @@ from mmdflow._bfloat16 import spare_amx
 
 spare_amx()  # before any test convolves
 
-settings.register_profile("mmdflow", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("mmdflow", deadline=None, derandomize=True, max_examples=15)
 settings.load_profile("mmdflow")
 if not REPRODUCE:
     torch.set_num_threads(1)
