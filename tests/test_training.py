@@ -229,6 +229,25 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, m
     assert torch.equal(a, b)
 
 
+def test_a_run_by_muon_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
+    recipe = with_training(optimizer="muon")
+    train(tmp_path / "whole", recipe)
+    forward, left = DMMDLoss.forward, itertools.count(-7)
+
+    def failing(self, *args, **kwargs):
+        if next(left) == 0:
+            crash()
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(DMMDLoss, "forward", failing)
+    with pytest.raises(OSError, match="disk"):
+        train(tmp_path / "parts", recipe)
+    train(tmp_path / "parts", recipe)
+    assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    states = read_checkpoint(tmp_path / "parts")["optimizer_states"][0]["state"]
+    assert {"step", "momentum"} in [set(state) for state in states.values()]
+
+
 def test_a_finished_run_is_not_trained_again(whole, finished):
     before = weights(finished)
     again = train(finished)

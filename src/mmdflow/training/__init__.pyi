@@ -1,6 +1,7 @@
 from .batches import StepBatches, step_generator
 from .callbacks import Checkpoints, SampleGrids, StepProgress
 from .module import LossModule
+from .muon import Muon
 from .run import fit, read_log
 from .settings import BatchTrainingSpec, LoopSpec
 
@@ -9,6 +10,7 @@ __all__ = [
     "Checkpoints",
     "LoopSpec",
     "LossModule",
+    "Muon",
     "SampleGrids",
     "StepBatches",
     "StepProgress",

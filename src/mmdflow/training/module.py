@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmdflow._bfloat16 import resolve
 from mmdflow.training.batches import step_generator
+from mmdflow.training.muon import Muon
 from mmdflow.training.settings import LoopSpec
 from mmdflow.training.threads import Threads
 
@@ -57,7 +58,7 @@ class WithParameterGroups(Protocol):
 
 
 class LossModule(L.LightningModule):
-    """Minimise `loss(batch, generator).total` with AdamW, linear warm-up and decay, and keep an average of the learned part.
+    """Minimise `loss(batch, generator).total`, with linear warm-up and decay, and keep an average of the learned part.
 
     Of batches that have labels it is `loss(batch, generator, labels).total`.
 
@@ -131,13 +132,16 @@ class LossModule(L.LightningModule):
         return self._copy[0]
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with warm-up and linear decay."""
+        """Return the optimiser, with warm-up and linear decay."""
         parts = self.loss.parameter_groups() if isinstance(self.loss, WithParameterGroups) else [(self.loss, 1.0)]
         groups = [
             {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.loop.step_size * factor}
             for part, factor in parts
         ]
-        optimiser = torch.optim.AdamW(groups, betas=self.loop.betas, weight_decay=self.loop.weight_decay, fused=True)
+        common: dict[str, Any] = {"betas": self.loop.betas, "weight_decay": self.loop.weight_decay}
+        optimiser = (
+            Muon(groups, **common) if self.loop.optimizer == "muon" else torch.optim.AdamW(groups, **common, fused=True)
+        )
 
         def factor(step: int) -> float:
             done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)

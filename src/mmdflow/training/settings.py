@@ -16,9 +16,10 @@ class LoopSpec:
         max_steps: optimiser steps.
         max_seconds: seconds of training after which it stops if it is not done, with the step size decayed to 0 by then; equal
             times for systems of unequal cost. No bound by default.
-        step_size: AdamW's peak learning rate; decays linearly to 0.
+        optimizer: adamw, or muon: steps by orthogonal matrices, AdamW for what is no matrix.
+        step_size: peak learning rate, about the largest change of a weight in a step; decays linearly to 0.
         betas: AdamW's.
-        weight_decay: AdamW's.
+        weight_decay: decoupled from the gradient.
         warmup_steps: steps of linear warm-up.
         ema_decay: of the average of the weights that is kept.
         gradient_clip: bound on the norm of the gradient.
@@ -39,6 +40,7 @@ class LoopSpec:
     section: ClassVar[str] = "training."
     max_steps: int = 10_000
     max_seconds: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     step_size: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
