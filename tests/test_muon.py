@@ -6,8 +6,9 @@ from hypothesis import given, strategies as st
 from torch import nn
 
 from mmdflow import InputError
+from mmdflow.features import ConvFeatures, MLPFeatures
 from mmdflow.training import Muon
-from mmdflow.training.muon import orthogonalize
+from mmdflow.training.muon import hidden_and_rest, orthogonalize
 
 
 def drawn(m, n, seed, dtype=torch.float64):
@@ -128,3 +129,32 @@ def test_a_closure_is_evaluated_with_gradients():
 def test_a_momentum_that_cannot_be(momentum):
     with pytest.raises(InputError, match="momentum"):
         Muon([nn.Parameter(torch.ones(2, 2))], momentum=momentum)
+
+
+def test_parameters_of_a_group_may_all_step_by_adamw():
+    gradients = [[drawn(4, 5, seed)] for seed in range(3)]
+    apart = {"params": (of := [nn.Parameter(torch.ones(4, 5).double())]), "orthogonal": False}
+    (ours,) = stepped(Muon([apart], lr=0.1), of, gradients)
+    (theirs,) = stepped(
+        torch.optim.AdamW(of := [nn.Parameter(torch.ones(4, 5).double())], lr=0.1, weight_decay=0), of, gradients
+    )
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("network", "names"),
+    [
+        (MLPFeatures((2,), 4, width=8), {"read_out"}),
+        (ConvFeatures((1, 8, 8), 8, "mixed", channels=(4, 8), num_classes=3), {"read_out", "read_flat", "of_class"}),
+    ],
+)
+def test_read_outs_and_embeddings_step_by_adamw(network, names):
+    parts = hidden_and_rest(nn.ModuleList([network]))
+    apart = {name for name, p in network.named_parameters() if any(p is other for other in parts[False])}
+    assert {name.split(".")[0] for name in apart} == names
+    assert len(parts[True]) + len(parts[False]) == len(list(network.parameters()))
+
+
+def test_frozen_parameters_are_in_neither_part():
+    network = MLPFeatures((2,), 4, width=8).requires_grad_(False)
+    assert hidden_and_rest(network) == {True: [], False: []}

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmdflow._bfloat16 import resolve
 from mmdflow.training.batches import step_generator
-from mmdflow.training.muon import Muon
+from mmdflow.training.muon import Muon, hidden_and_rest
 from mmdflow.training.settings import LoopSpec
 from mmdflow.training.threads import Threads
 
@@ -134,14 +134,21 @@ class LossModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser, with warm-up and linear decay."""
         parts = self.loss.parameter_groups() if isinstance(self.loss, WithParameterGroups) else [(self.loss, 1.0)]
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.loop.step_size * factor}
-            for part, factor in parts
-        ]
         common: dict[str, Any] = {"betas": self.loop.betas, "weight_decay": self.loop.weight_decay}
-        optimiser = (
-            Muon(groups, **common) if self.loop.optimizer == "muon" else torch.optim.AdamW(groups, **common, fused=True)
-        )
+        optimiser: torch.optim.Optimizer
+        if self.loop.optimizer == "muon":
+            split = [
+                {"params": params, "lr": self.loop.step_size * factor, "orthogonal": orthogonal}
+                for part, factor in parts
+                for orthogonal, params in hidden_and_rest(part).items()
+            ]
+            optimiser = Muon(split, **common)
+        else:
+            groups = [
+                {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.loop.step_size * factor}
+                for part, factor in parts
+            ]
+            optimiser = torch.optim.AdamW(groups, **common, fused=True)
 
         def factor(step: int) -> float:
             done, (start, end) = self._done(step), self.stage_span if self.stage >= 0 else (0.0, 1.0)

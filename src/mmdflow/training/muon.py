@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdflow import _checks
 
@@ -31,7 +31,7 @@ class Muon(torch.optim.AdamW):
     own type. A fifth of the step size here is `match_rms_adamw` there.
 
     Args:
-        params: parameters, or groups of them.
+        params: parameters, or groups of them; those of a group with `"orthogonal": False` all step by AdamW, as read-outs should.
         lr: the step size.
         momentum: of matrices, in [0, 1).
         betas: of AdamW.
@@ -69,17 +69,16 @@ class Muon(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        matrices = {p: p.grad for group in self.param_groups for p in group["params"] if p.ndim > 1}
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.ndim > 1 and parameter.grad is not None:
-                    self._turn(parameter, group["lr"], group["weight_decay"])
+        gradients = {}
         try:
-            for parameter in matrices:
-                parameter.grad = None  # AdamW leaves alone what has no gradient
+            for group in self.param_groups:
+                for parameter in group["params"] if group.get("orthogonal", True) else []:
+                    if parameter.ndim > 1 and parameter.grad is not None:
+                        self._turn(parameter, group["lr"], group["weight_decay"])
+                        gradients[parameter], parameter.grad = parameter.grad, None  # which AdamW leaves alone
             super().step()
         finally:
-            for parameter, gradient in matrices.items():
+            for parameter, gradient in gradients.items():
                 parameter.grad = gradient
         return loss
 
@@ -128,3 +127,22 @@ def orthogonalize(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
     return product @ x
+
+
+def hidden_and_rest(module: nn.Module) -> dict[bool, list[nn.Parameter]]:
+    """Return the learned parameters by whether Muon should step them, and not AdamW: those of read-outs and embeddings not.
+
+    A step of orthogonal matrices is as large along directions that carry nothing but noise, and in the last layer nothing after
+    it takes that back. Read-outs are the modules that their network calls `read_...`.
+
+    Args:
+        module: a network, or what holds some.
+    """
+    rest = {
+        parameter
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) or name.rpartition(".")[2].startswith("read_")
+        for parameter in part.parameters()
+    }
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return {True: [p for p in learned if p not in rest], False: [p for p in learned if p in rest]}
