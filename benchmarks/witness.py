@@ -18,6 +18,7 @@ time, in batches of 32, by the loop of `mmdflow train`:
 - "normalised, 124 flat features": the same with flat features of a twentieth of the scale beside it, held at a participation
   ratio of 4 or more.
 - "DMMD": the recipe dmmd-mnist; "DMMD without diversity" has no weight on it.
+- "flow matching, AdamW" and "DMMD, AdamW": as they were before they took Muon, with the step sizes chosen then.
 
 Rows that are not asked for keep what the report had. Finished runs are kept in `--runs` and not trained again.
 """
@@ -85,6 +86,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]] | Form] = {
     "one feature, normalised": Form(head="features", num_levels=8),
     "normalised, 124 flat features": Form(head="features", num_flat=124, num_levels=8),
     "DMMD": ("dmmd-mnist", FEW_MEANS),
+    "flow matching, AdamW": ("flow-matching-mnist", {"training": {"optimizer": "adamw", "step_size": 0.004}}),
+    "DMMD, AdamW": ("dmmd-mnist", {**FEW_MEANS, "training": {"optimizer": "adamw"}}),
     "DMMD without diversity": ("dmmd-mnist", {**FEW_MEANS, "loss": {"diversity_weight": 0.0}}),
 }
 
