@@ -15,7 +15,8 @@ VENV_FLAGS :=
 CONSTRAINTS := -c constraints-cpu.txt
 endif
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
+# Modules are compiled when they are first imported: of what is installed, few are
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q --no-compile $(CONSTRAINTS)
 RUN ?= runs/demo
 
 .PHONY: install dev demo test test-gpu web-test faults check lock reproduce docs bench release clean
@@ -29,9 +30,9 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(BIN)/python
 	$(INSTALL) -e '.[train,images,plots]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
-	$(INSTALL) -e '.[dev]'
-	touch $@
+$(VENV)/.dev: pyproject.toml constraints-cpu.txt | $(BIN)/python
+	$(INSTALL) -e '.[train,images,plots,dev]'
+	touch $(VENV)/.installed $@
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(INSTALL) -e '.[docs]'
