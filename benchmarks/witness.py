@@ -20,7 +20,7 @@ time, in batches of 32, by the loop of `mmdflow train`:
 - "DMMD": the recipe dmmd-mnist; "DMMD without diversity" has no weight on it.
 - "flow matching, AdamW" and "DMMD, AdamW": as they were before they took Muon, with the step sizes chosen then.
 
-Rows that are not asked for keep what the report had. Finished runs are kept in `--runs` and not trained again.
+Rows of as many seconds that are not asked for keep what the report had. Finished runs are kept in `--runs` and not trained again.
 """
 
 import argparse
@@ -246,12 +246,17 @@ def main() -> None:
         for name in names:
             found = measured(options.part, name, seed, options)
             rows = read_report(output)["rows"] if output.exists() else []
-            rows = [row for row in rows if (row["row"], row["seed"]) != (name, seed)] + [found]
             command = f"python benchmarks/witness.py {options.part}"
+            if options.part == "forms":
+                found["seconds"] = options.seconds
+                rows = [row for row in rows if row.get("seconds") == options.seconds]
+                shown = dict.fromkeys(f'"{row["row"]}"' for row in [*rows, found])
+                command += f" --seconds {options.seconds:g} --rows {' '.join(shown)}"
+            rows = [row for row in rows if (row["row"], row["seed"]) != (name, seed)] + [found]
             write_json(output, {"command": command, **provenance(), "levels": LEVELS, "rows": rows})
             mean = sum(found["errors"]) / len(LEVELS)
-            shown = " ".join(f"{error:.3f}" for error in found["errors"])
-            print(f"{name:<32} seed {seed} {found['steps']:6d} steps  mean {mean:.4f}  {shown}", flush=True)
+            by_level = " ".join(f"{error:.3f}" for error in found["errors"])
+            print(f"{name:<32} seed {seed} {found['steps']:6d} steps  mean {mean:.4f}  {by_level}", flush=True)
 
 
 if __name__ == "__main__":
