@@ -289,6 +289,8 @@ TABLES = {
         "walk": walk,
         "models": lambda: witness("witness"),
         "forms": lambda: witness("witness-trials"),
+        "optimizers": lambda: witness("witness-optimizers"),
+        "equal-1200": lambda: equal("mnist-1200"),
     },
     "lab/one-step-features.md": {
         "equal": lambda: equal("one-step-digits"),
