@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints-cpu.txt | $(BIN)/python
-	$(INSTALL) -e '.[train,images,plots,dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $(VENV)/.installed $@
 
 $(VENV)/.docs: $(VENV)/.installed
