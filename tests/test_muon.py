@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from torch import nn
 
 from mmdflow import InputError
-from mmdflow.features import ConvFeatures, MLPFeatures
+from mmdflow.features import ConvFeatures, DecoderFeatures, MLPFeatures, UNetFeatures
 from mmdflow.training import Muon
 from mmdflow.training.muon import hidden_and_rest, orthogonalize
 
@@ -146,12 +146,20 @@ def test_parameters_of_a_group_may_all_step_by_adamw():
     [
         (MLPFeatures((2,), 4, width=8), {"read_out"}),
         (ConvFeatures((1, 8, 8), 8, "mixed", channels=(4, 8), num_classes=3), {"read_out", "read_flat", "of_class"}),
+        (
+            DecoderFeatures((1, 8, 8), 3, "mixed", num_residuals=1, code=4, width=8, channels=(4, 8)),
+            {"read_out", "read_flat"},
+        ),
+        (
+            UNetFeatures((1, 8, 8), 8, "mixed", channels=(8, 8), num_classes=3),
+            {"network.conv_out", "network.class_embedding", "read_out"},
+        ),
     ],
 )
 def test_read_outs_and_embeddings_step_by_adamw(network, names):
     parts = hidden_and_rest(nn.ModuleList([network]))
     apart = {name for name, p in network.named_parameters() if any(p is other for other in parts[False])}
-    assert {name.split(".")[0] for name in apart} == names
+    assert {name.rpartition(".")[0] for name in apart} == names
     assert len(parts[True]) + len(parts[False]) == len(list(network.parameters()))
 
 

@@ -1,5 +1,6 @@
 """Training through Lightning: an interrupted run equals an uninterrupted one; nothing is lost."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -198,23 +199,27 @@ def crash():
     raise OSError("the disk is gone")
 
 
-@pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (sigterm, 7), (crash, 5)])
-def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, monkeypatch, how, saved):
-    folder, pipeline = whole
-    stop_at = {"step": 7}
-    forward = DMMDLoss.forward
+@contextlib.contextmanager
+def interrupted(monkeypatch, how):
+    """Call `how` in the seventh step."""
+    left, forward = itertools.count(-6), DMMDLoss.forward
 
     def interrupting(self, *args, **kwargs):
-        stop_at["step"] -= 1
-        if stop_at["step"] == 0:
+        if next(left) == 0:
             how()
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(DMMDLoss, "forward", interrupting)
-    with pytest.raises((KeyboardInterrupt, OSError)):
+    with monkeypatch.context() as patch:
+        patch.setattr(DMMDLoss, "forward", interrupting)
+        yield
+
+
+@pytest.mark.parametrize(("how", "saved"), [(ctrl_c, 7), (sigterm, 7), (crash, 5)])
+def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, monkeypatch, how, saved):
+    folder, pipeline = whole
+    with interrupted(monkeypatch, how), pytest.raises((KeyboardInterrupt, OSError)):
         train(tmp_path / "parts")
     assert read_checkpoint(tmp_path / "parts")["global_step"] == saved
-    monkeypatch.setattr(DMMDLoss, "forward", forward)
     resumed = train(tmp_path / "parts")
     assert_same(weights(tmp_path / "parts"), weights(folder))
     whole_log, log = (
@@ -232,15 +237,7 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(whole, tmp_path, m
 def test_a_run_by_muon_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch):
     recipe = with_training(optimizer="muon")
     train(tmp_path / "whole", recipe)
-    forward, left = DMMDLoss.forward, itertools.count(-7)
-
-    def failing(self, *args, **kwargs):
-        if next(left) == 0:
-            crash()
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(DMMDLoss, "forward", failing)
-    with pytest.raises(OSError, match="disk"):
+    with interrupted(monkeypatch, crash), pytest.raises(OSError, match="disk"):
         train(tmp_path / "parts", recipe)
     train(tmp_path / "parts", recipe)
     assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))

@@ -192,6 +192,10 @@ class FeatureNetwork(nn.Module):
         """Return the modules whose inputs are the hidden states, from input to output."""
         raise InputError(f"network = {type(self).__name__}: gives no hidden states")
 
+    def read_outs(self) -> list[nn.Module]:
+        """Return the last layers, which give the heads."""
+        return [part for name, part in self.named_children() if name in ("read_out", "read_flat")]
+
     def activations(self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"]) -> list[Tensor]:
         """Return phi(x_i, t_i) and the hidden states, from one evaluation, [n, C_l] each; large maps as 4 x 4 regions' means.
 

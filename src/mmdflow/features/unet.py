@@ -95,6 +95,10 @@ class UNetFeatures(FeatureNetwork):
         """Return the middle, the resolutions on the way up after the coarsest, and the last normalisation."""
         return [self.network.mid_block, *self.network.up_blocks[1:], self.network.conv_norm_out]
 
+    def read_outs(self) -> list[nn.Module]:
+        """Return the last convolution, and what reads flat features off its further maps."""
+        return [self.network.conv_out, *super().read_outs()]
+
     def heads(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Return u, [n, num_residuals, *event], and the flat features, [n, num_flat]; None for what the head has none of."""
         maps = self.network(x, 1000 * t, labels, return_dict=False)[0]  # diffusers counts noise levels to 1000

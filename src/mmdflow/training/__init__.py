@@ -3,6 +3,7 @@
 * `settings`: the fields of the loop. It imports no torch.
 * `batches`: which events a step sees.
 * `module`: loss, optimiser and average as a Lightning module.
+* `muon`: an optimiser of matrices.
 * `callbacks`: checkpoints, a bar, pictures of samples.
 * `run`: fits a module in a folder.
 """

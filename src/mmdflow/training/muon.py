@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,15 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
+@runtime_checkable
+class WithReadOuts(Protocol):
+    """A network that names its last layers."""
+
+    def read_outs(self) -> Sequence[nn.Module]:
+        """Return them."""
+        ...
+
+
 class Muon(torch.optim.AdamW):
     r"""Muon for matrices, AdamW for other parameters (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982).
 
@@ -25,7 +34,7 @@ class Muon(torch.optim.AdamW):
     M <- \mu M + (1 - \mu) G,    W <- (1 - \eta w) W - \eta sqrt(max(m, n)) orthogonalize(\mu M + (1 - \mu) G).
 
     The root makes \eta the root mean square of a step's entries, which is what AdamW's are at most. So one step size serves both.
-    A convolution's weight [out, in, ...] counts as the matrix [out, in ...]. A parameter that has no gradient stays as it is.
+    A convolution's weight counts as the matrix of its first axis and all others. A parameter that has no gradient stays as it is.
 
     `torch.optim.Muon` takes matrices alone, and multiplies in bfloat16 on every device. This one multiplies in the parameter's
     own type. A fifth of the step size here is `match_rms_adamw` there.
@@ -133,16 +142,16 @@ def hidden_and_rest(module: nn.Module) -> dict[bool, list[nn.Parameter]]:
     """Return the learned parameters by whether Muon should step them, and not AdamW: those of read-outs and embeddings not.
 
     A step of orthogonal matrices is as large along directions that carry nothing but noise, and in the last layer nothing after
-    it takes that back. Read-outs are the modules that their network calls `read_...`.
+    it takes that back.
 
     Args:
         module: a network, or what holds some.
     """
-    rest = {
-        parameter
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Embedding) or name.rpartition(".")[2].startswith("read_")
-        for parameter in part.parameters()
-    }
+    apart: list[nn.Module] = []
+    for part in module.modules():
+        apart += (
+            part.read_outs() if isinstance(part, WithReadOuts) else [part] if isinstance(part, nn.Embedding) else []
+        )
+    rest = {parameter for part in apart for parameter in part.parameters()}
     learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return {True: [p for p in learned if p not in rest], False: [p for p in learned if p in rest]}
