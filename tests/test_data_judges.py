@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 
 from mmdflow import InputError
 from mmdflow._tensors import eight_bits
@@ -21,6 +22,7 @@ from mmdflow.metrics import (
     ConvolutionalClassifier,
     RandomFeatures,
     ResidualClassifier,
+    classifier,
     train_classifier,
 )
 from mmdflow.metrics.extractors import FeatureExtractor
@@ -71,6 +73,34 @@ def test_the_report_classifier_repeats_to_the_bit(digits, tmp_path, monkeypatch)
     assert [ConvolutionalClassifier.steps_for(n) for n in (64, 1438, 60_000)] == [66, 1500, 1500]
     longer = train_classifier(*few, kind=ResidualClassifier, num_steps=5, cache=False)
     assert longer.name.split("(")[0] != first.name.split("(")[0]
+
+
+def test_classifiers_of_digits_are_shipped_and_are_what_they_say(digits, monkeypatch, tmp_path, caplog):
+    parts = digits.train, digits.train_labels, digits.test, digits.test_labels
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "_fit", lambda *a: pytest.fail("trained"))
+        patch.setenv("MMDFLOW_CACHE", str(tmp_path / "empty"))
+        for kind in (ConvolutionalClassifier, ResidualClassifier):
+            judge = train_classifier(*parts, kind=kind)
+            right = judge.probabilities(judge.features(digits.test)).argmax(1) == digits.test_labels
+            assert judge.accuracy == float(right.double().mean()) > 0.98
+    assert not (tmp_path / "empty").exists()
+    monkeypatch.setattr(classifier, "SHIPPED", tmp_path)
+    few = tuple(part[:64] for part in parts)
+    name = classifier.file_name(ResidualClassifier, *few, ResidualClassifier.steps_for(64))
+    (tmp_path / f"{name}.safetensors").write_bytes(b"junk")
+    with caplog.at_level("WARNING"):
+        train_classifier(*few, kind=ResidualClassifier)
+    assert f"{name}.safetensors is damaged" in caplog.text
+
+
+def test_a_classifier_is_shipped_of_each_kind_and_data_set_that_models_are():
+    files = sorted(classifier.SHIPPED.iterdir())
+    kinds = (ResidualClassifier, ConvolutionalClassifier)
+    assert [file.name.rpartition("-")[0] for file in files] == [kind.file_stem for kind in kinds for _ in range(3)]
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            assert float(opened.metadata()["accuracy"]) > 0.85
 
 
 def test_random_features_are_drawn_once_and_for_all(digits):

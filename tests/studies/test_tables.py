@@ -49,12 +49,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_classifier():
-    """Train the classifier of digits once."""
-    open_judge("digits")
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_a_table_is_written_with_published_figures_marked(tmp_path, monkeypatch, name):
     pytest.importorskip("lightning")

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Images of a step of the training.
 _BATCH = 64
+#: Trained classifiers that come with the package, by the hash of what they were trained on.
+SHIPPED = Path(__file__).parent / "judges"
 
 
 class Classifier(nn.Module, ABC):
@@ -200,9 +202,10 @@ def train_classifier(
     num_steps: int | None = None,
     cache: bool = True,
 ) -> AnyClassifier:
-    """Return a classifier of the data set: from the cache, or trained now (Adam, random shifts by a pixel) and cached.
+    """Return a classifier of the data set: shipped, from the cache, or trained now (Adam, random shifts by a pixel) and cached.
 
-    The name holds a hash of the trained weights: figures of the same name can be compared. Other machines may round otherwise.
+    Those of digits, MNIST and Fashion-MNIST come with the package, so that all machines judge alike. The name holds a hash of the
+    trained weights: figures of the same name can be compared. Trained anew, another machine may round otherwise.
 
     Args:
         train: training images in [-1, 1].
@@ -211,7 +214,7 @@ def train_classifier(
         test_labels: their class indices.
         kind: the architecture.
         num_steps: of the training, 64 images each; those of `kind.steps_for` by default.
-        cache: read it from `MMDFLOW_CACHE`, and write it there.
+        cache: take the one that is shipped, or read it from `MMDFLOW_CACHE` and write it there; else it is trained now.
 
     Raises:
         InputError: if images and labels do not belong together.
@@ -228,9 +231,9 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(kind.seed)
         model = kind(tuple(train.shape[1:]), int(labels.max()) + 1)
-    key = _key(train, labels, test, test_labels, steps)
-    file = cache_folder() / "classifiers" / f"{kind.file_stem}-{key}.safetensors"
-    if not (cache and _restore(model, file)):
+    name = file_name(kind, train, labels, test, test_labels, steps)
+    file = cache_folder() / "classifiers" / f"{name}-torch-{torch.__version__}.safetensors"
+    if not (cache and (_restore(model, SHIPPED / f"{name}.safetensors") or _restore(model, file))):
         log.warning(
             "a %s of these %d images is trained, %d steps, which takes minutes on a CPU core%s",
             *(kind.__name__, len(train), steps, f"; it is kept in {file.parent}" if cache else ""),
@@ -239,8 +242,7 @@ def train_classifier(
         model.accuracy = float((model.probabilities(model.features(test)).argmax(1) == test_labels).double().mean())
         if cache:
             try:
-                with new_file(file) as aside:
-                    save_file(model.state_dict(), aside, metadata={"accuracy": repr(model.accuracy)})
+                save(model, file)
             except InputError as error:  # a read-only cache costs time, not the result
                 log.warning("the classifier is not cached: %s", error)
     return model.requires_grad_(False)
@@ -274,16 +276,29 @@ def _restore(model: Classifier, file: Path) -> bool:
         with safe_open(file, framework="pt") as opened:
             model.accuracy = float((opened.metadata() or {})["accuracy"])
     except Exception as error:  # of damage there are many kinds
-        log.warning("cached classifier %s is damaged (%s): trained again", file, type(error).__name__)
+        log.warning("the kept classifier %s is damaged (%s): trained again", file, type(error).__name__)
         return False
     model.eval()
     return True
 
 
-def _key(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_steps: int) -> str:
+def file_name(
+    kind: type[Classifier], train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_steps: int
+) -> str:
+    """Return the name of a trained classifier's file: its kind and version, and a hash of what it was trained on."""
     digest = hashlib.sha256()
     for array in (train, labels, test, test_labels):
         digest.update(repr(tuple(array.shape)).encode())
         digest.update(array.contiguous().cpu().numpy().tobytes())
-    digest.update(f"{num_steps} {torch.__version__}".encode())
-    return digest.hexdigest()[:12]
+    digest.update(str(num_steps).encode())
+    return f"{kind.file_stem}-{digest.hexdigest()[:12]}"
+
+
+def save(model: Classifier, file: Path) -> None:
+    """Write a trained classifier, with its accuracy.
+
+    Raises:
+        InputError: where it cannot be written.
+    """
+    with new_file(file) as aside:
+        save_file(model.state_dict(), aside, metadata={"accuracy": repr(model.accuracy)})
