@@ -15,7 +15,9 @@ VENV_FLAGS :=
 CONSTRAINTS := -c constraints-cpu.txt
 endif
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: of what is installed, few are
+# Modules are compiled when they are first imported, for of what is installed few are; and the bytecode is kept, whatever the
+# environment says: the tests and `make demo` start Python anew dozens of times
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q --no-compile $(CONSTRAINTS)
 RUN ?= runs/demo
 
