@@ -551,7 +551,7 @@ def test_every_recipe_builds(monkeypatch):
 
     def stand_in(name, path=None):
         shape = (1, 28, 28) if name in ("mnist", "fashion") else ((1, 8, 8) if name == "digits" else (2,))
-        x = torch.randn(2048, *shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+        x = torch.randn(256, *shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
         return data.DataSet(name, x, x[:64], None, None, "stand-in")
 
     monkeypatch.setattr(data, "load", stand_in)

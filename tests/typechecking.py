@@ -10,7 +10,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import config
 
 #: Checked calls of a test, arguments and results counted one by one.
-CALLS = 1000
+CALLS = 250
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _made = 0
 
