@@ -67,8 +67,10 @@ GUIDED = {"by_class": True, "guidance": 2.0, "feedback": 2.0, "step_scale": 1.3,
 def by_class(data: str) -> dict:
     """Models that are told the classes of the data."""
     told = {"loss": {"by_class": True}}
+    trained = {**told, "sampling": {"by_class": True}}
     return {
-        "DMMD": (f"dmmd-{data}", {}, {"by class, guided": GUIDED}),
+        "DMMD, trained without classes": (f"dmmd-{data}", {}, {"by class, guided": GUIDED}),
+        "DMMD, trained by class": (f"dmmd-{data}", trained, {"by class": {}, "by class, guided": GUIDED}),
         "flow matching": (f"flow-matching-{data}", told, {"its own": {}, "guidance 0.5": {"guidance": 0.5}}),
         "one step": (*ONE_STEP[TEXTURE].recipe(data), {"one step": {}}),
     }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mmdflow import DMMDPipeline
 from mmdflow.cli import main
@@ -62,9 +63,32 @@ def test_class_means_are_stored_where_every_class_has_events(options, classes, t
     assert DMMDPipeline.from_pretrained(tmp_path / "run").target.num_classes == classes
 
 
+def test_levels_of_one_class_are_trained_on_and_a_resume_goes_on_alike(tmp_path, caplog):
+    options = ["--loss.by_class=true", "--sampling.mean_events=40"]
+    assert train(tmp_path / "run", *options, "--sampling.by_class=true") == 0
+    assert "sampling.by_class" not in caplog.text
+    whole = DMMDPipeline.from_pretrained(tmp_path / "run")
+    assert whole.target.num_classes == 10
+    assert train(tmp_path / "cut", *options, "--training.max_steps=2") == 0
+    assert "sampling.by_class = False with loss.by_class = True" in caplog.text
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--training.max_steps=4"]) == 0
+    resumed = DMMDPipeline.from_pretrained(tmp_path / "cut")
+    for a, b in zip(whole.kernel.parameters(), resumed.kernel.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--data.name=rings", "--loss.by_class=true"], "loss.by_class = True: the data have no labels; leave it out"),
+        (
+            ["--loss.by_class=true", "--training.events_per_level=200"],
+            "training.events_per_level = 200 with loss.by_class = True: must be at most 139, the events of class 8",
+        ),
+        (
+            ["--loss.by_class=true", "--sampling.class_means=false"],
+            "sampling.class_means = False with loss.by_class = True: must be left out, or true",
+        ),
         (["--base.name=gauss"], "base.name = 'gauss'"),
         (["--base.name=gaussian", "--base.alphas=[1]"], "base.alphas = [1.0]: not a field of base.name = 'gaussian'"),
         (["--base.name=gaussian", "--base.bandwidths=[-1]"], "base.bandwidths = -1"),

@@ -484,9 +484,35 @@ def test_ranks_have_different_events():
     assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
 
 
+def test_rows_of_a_class_stand_together():
+    labels = torch.tensor([0] * 11 + [1] * 8 + [3] * 5)[torch.randperm(24, generator=step_generator(0, 0))]
+    data = torch.arange(24.0)[:, None]
+
+    def batches(start):
+        return StepBatches(data, 8, seed=2, start=start, labels=labels, same_class=4)
+
+    stream = list(itertools.islice(batches(0), 40))
+    for events, of in stream:
+        assert torch.equal(labels[events[:, 0].long()], of)
+        assert bool((of.view(2, 4) == of.view(2, 4)[:, :1]).all())
+    epochs = torch.cat([events for events, _ in stream]).long().view(-1, 20)  # 8 of 11, 8, and 4 of 5
+    assert all(len(epoch.unique()) == 20 for epoch in epochs)
+    assert len(epochs.unique()) == 24  # what one epoch leaves out is in another
+    for (events, _), (again, _) in zip(batches(13), stream[13:], strict=False):
+        assert torch.equal(events, again)
+    with pytest.raises(InputError, match="same_class = 8: class 3 has 5 events; must not be more than a class has"):
+        StepBatches(data, 8, labels=labels, same_class=8)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"same_class": 2}, "same_class = 2 with no labels: must be 1"),
+        ({"same_class": 3, "labels": torch.zeros(5).long()}, "batch_size = 4: must be a multiple of same_class = 3"),
+        (
+            {"same_class": 2, "labels": torch.zeros(5).long(), "world_size": 2},
+            "same_class = 2 with ranks: must be 1",
+        ),
         ({"batch_size": 10, "world_size": 4}, "batch_size = 10: must be a multiple of world_size = 4"),
         ({"rank": 2, "world_size": 2}, "rank = 2: must be < world_size = 2"),
         ({"rank": -1}, "rank = -1: must be an integer >= 0"),

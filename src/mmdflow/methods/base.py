@@ -135,6 +135,10 @@ class System(ABC):
         """
         return None
 
+    def same_class(self, recipe: Any) -> int:
+        """Return how many events in a row of a batch are of one class, if the loss is told classes; 1 by default."""
+        return 1
+
     def learned(self, loss: Any) -> nn.Module:
         """Return the part of the loss that is learned and averaged, by default `loss.network`."""
         network: nn.Module = loss.network

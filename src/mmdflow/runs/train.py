@@ -58,11 +58,13 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
     if recipe.training.precision == "bfloat16":
         _bfloat16.spare_amx()  # before the first convolution; `_train` says what it comes to
     dataset = load_data(recipe.data)
-    smallest = recipe.smallest()
+    smallest, system = recipe.smallest(), get_method(recipe.system).make_system()
     rows = torch.arange(smallest.smallest_batch) % len(dataset.train)
     with torch.no_grad(), explain_out_of_memory(recipe):
         loss = build_loss(smallest, dataset)
-        labels = get_method(smallest.system).make_system().labels(smallest, dataset)
+        labels = system.labels(smallest, dataset)
+        if labels is not None and system.same_class(recipe) > 1:
+            rows = torch.nonzero(labels == labels[0])[: len(rows), 0]
         told = [] if labels is None else [labels[rows]]
         loss(dataset.train[rows], torch.Generator().manual_seed(0), *told)
     return dataset
@@ -259,6 +261,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
             folder,
             batch_size=recipe.batch_size,
             labels=labels,
+            same_class=1 if labels is None else system.same_class(recipe),
             callbacks=[grids],
             progress=progress,
         )

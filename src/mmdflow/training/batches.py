@@ -54,9 +54,12 @@ class StepBatches(IterableDataset[Any]):
         rank: of this process.
         world_size: number of ranks; divides batch_size.
         labels: classes of the events, [n]; a batch is then a pair of events and labels.
+        same_class: with labels, on one rank: events in a row that are of one class; divides batch_size. An epoch leaves out of
+            every class, by chance, what does not fill a row.
 
     Raises:
-        InputError: for numbers that are out of range, or a batch that the ranks cannot share evenly.
+        InputError: for numbers that are out of range, a batch that the ranks or the rows cannot share evenly, or a class of fewer
+            events than a row.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class StepBatches(IterableDataset[Any]):
         rank: int = 0,
         world_size: int = 1,
         labels: Int[Tensor, " n"] | None = None,
+        same_class: int = 1,
     ) -> None:
         super().__init__()
         self.data = _checks.points("data", data) if isinstance(data, Tensor) else data
@@ -82,6 +86,12 @@ class StepBatches(IterableDataset[Any]):
             raise InputError(f"rank = {rank}: must be < world_size = {world_size}")
         if batch_size % world_size:
             raise InputError(f"batch_size = {batch_size}: must be a multiple of world_size = {world_size}")
+        self.same_class = _checks.count("same_class", same_class)
+        if same_class > 1 and (labels is None or world_size > 1):
+            raise InputError(f"same_class = {same_class} with {'no labels' if labels is None else 'ranks'}: must be 1")
+        if batch_size % same_class:
+            raise InputError(f"batch_size = {batch_size}: must be a multiple of same_class = {same_class}")
+        self._size, self._members = self._classes()
         self._orders: dict[int, Tensor] = {}  # of the epochs that the last batch came from
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
@@ -93,7 +103,7 @@ class StepBatches(IterableDataset[Any]):
 
     def rows(self, step: int) -> Int[Tensor, " k"]:
         """Return the indices of this rank's events of a step."""
-        n, begin, end = len(self.data), step * self.batch_size, (step + 1) * self.batch_size
+        n, begin, end = self._size, step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(begin // n, (end - 1) // n + 1)
         self._orders = {epoch: self._orders[epoch] if epoch in self._orders else self._order(epoch) for epoch in epochs}
         pieces = [order[max(begin - epoch * n, 0) : end - epoch * n] for epoch, order in self._orders.items()]
@@ -106,5 +116,24 @@ class StepBatches(IterableDataset[Any]):
             batch = _checks.images("data", batch, self.data.event_shape)
         return batch if self.labels is None else (batch, self.labels[rows])
 
+    def _classes(self) -> tuple[int, list[Tensor]]:
+        """Return the events of an epoch, and the indices of every class where classes stay together."""
+        if self.labels is None or self.same_class == 1:
+            return len(self.data), []
+        members = [torch.nonzero(self.labels == label)[:, 0] for label in self.labels.unique()]
+        for rows in members:
+            if len(rows) < self.same_class:
+                label = int(self.labels[rows[0]])
+                raise InputError(
+                    f"same_class = {self.same_class}: class {label} has {len(rows)} events; must not be more than a class has"
+                )
+        return sum(len(rows) // self.same_class * self.same_class for rows in members), members
+
     def _order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.data), generator=step_generator(self.seed, epoch, stream=1 << 20))
+        generator = step_generator(self.seed, epoch, stream=1 << 20)
+        if not self._members:
+            return torch.randperm(len(self.data), generator=generator)
+        mixed = (rows[torch.randperm(len(rows), generator=generator)] for rows in self._members)
+        together = torch.cat([rows[: len(rows) // self.same_class * self.same_class] for rows in mixed])
+        groups = together.view(-1, self.same_class)
+        return groups[torch.randperm(len(groups), generator=generator)].flatten()

@@ -63,6 +63,7 @@ def fit(
     *,
     batch_size: int,
     labels: Int[Tensor, " n"] | None = None,
+    same_class: int = 1,
     callbacks: Sequence[L.Callback] = (),
     progress: bool = True,
 ) -> LossModule:
@@ -77,6 +78,7 @@ def fit(
         folder: of the run: its checkpoints and logs.
         batch_size: events a step.
         labels: classes of the events, [n], for a loss that is told them.
+        same_class: with labels, events in a row of a batch that are of one class, see `StepBatches`.
         callbacks: called beside those that keep checkpoints and show progress.
         progress: show a bar.
 
@@ -97,7 +99,7 @@ def fit(
         if start >= loop.max_steps or out_of_time:
             module.on_load_checkpoint(checkpoint)
             return module
-    batches = StepBatches(data, batch_size, loop.seed, start, labels=labels)
+    batches = StepBatches(data, batch_size, loop.seed, start, labels=labels, same_class=same_class)
     _quiet()
     checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(

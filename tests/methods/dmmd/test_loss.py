@@ -423,3 +423,20 @@ def test_non_finite_term_is_named_with_its_level():
 def test_bad_input(change, message, unchecked):
     with pytest.raises(InputError, match=message):
         make(**change)(batch(), seeded())
+
+
+@pytest.mark.parametrize("settings", [{}, {"form": "path", "pairing": "shared"}])
+def test_by_class_is_the_loss_of_levels_that_have_one_class(settings, generator):
+    x = torch.randn(16, 3, 2, dtype=torch.float64, generator=generator)
+    labels = torch.tensor([2, 0, 0, 1]).repeat_interleave(4)
+    plain, by_class = make(**settings), make(by_class=True, **settings)
+    terms = by_class(x, torch.Generator().manual_seed(1), labels)
+    assert torch.equal(terms.total, plain(x, torch.Generator().manual_seed(1)).total)
+    for wrong, message in (
+        (None, r"labels are missing: must be \[16\], the class of every event, with by_class = True"),
+        (labels.roll(1), r"labels of a level are \[1, 2, 2, 2\]: must be one class with by_class = True"),
+    ):
+        with pytest.raises(InputError, match=message):
+            by_class(x, generator, wrong)
+    with pytest.raises(InputError, match="by_class = True with objective = 'kl': is for the MMD"):
+        LossSettings(by_class=True, objective="kl")

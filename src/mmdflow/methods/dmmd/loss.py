@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmdflow import _checks
@@ -51,6 +51,9 @@ class DMMDLoss(nn.Module):
     at x_t, where particles are: as much, or more with `segment_every`. With "paired" pairing the MMD^2 is the biased one
     (V-statistic) of the step's pairs.
 
+    With `by_class` all events of a level are of one class: P is the data of that class, and the features learn the witnesses of
+    every class. Sampling then takes the class's means, `DMMDPipeline(labels=)`.
+
     `settings` name an objective, a pairing and penalty points. An object of one's own may stand in the place of each:
 
     | argument | objects |
@@ -70,7 +73,7 @@ class DMMDLoss(nn.Module):
 
     Raises:
         InputError: for parts that do not go together; when called, for a batch that the levels do not divide into even parts of
-            at least 4.
+            at least 4, or labels that are missing or mixed within a level.
 
     Example:
         >>> import torch
@@ -114,18 +117,33 @@ class DMMDLoss(nn.Module):
                 f"penalty_points = {self.penalty_points.name!r} with form = 'path': must be 'segment' or 'path'"
             )
 
-    def forward(self, clean: Float[Tensor, "B *event"], generator: torch.Generator | None = None) -> LossTerms:
-        """Return the loss of a batch of clean events; `generator` draws levels, noise and interpolates."""
+    def forward(
+        self,
+        clean: Float[Tensor, "B *event"],
+        generator: torch.Generator | None = None,
+        labels: Int[Tensor, " B"] | None = None,
+    ) -> LossTerms:
+        """Return the loss of a batch of clean events.
+
+        Args:
+            clean: the events, those of a level in a row.
+            generator: draws levels, noise and interpolates.
+            labels: their classes, for settings.by_class: one class a level.
+        """
         learning = torch.is_grad_enabled()
         with torch.enable_grad():  # the penalties need the gradient in x even where nothing is learned
-            return self._terms(clean, generator, learning)
+            return self._terms(clean, generator, labels, learning)
 
-    def _terms(self, clean: Tensor, generator: torch.Generator | None, learning: bool) -> LossTerms:
+    def _terms(
+        self, clean: Tensor, generator: torch.Generator | None, labels: Tensor | None, learning: bool
+    ) -> LossTerms:
         count = self.settings.num_levels
         if clean.shape[0] % (2 * count) or clean.shape[0] < 4 * count:
             raise InputError(
                 f"batch size {clean.shape[0]}: must be an even multiple of num_levels = {count}, at least {4 * count}"
             )
+        if self.settings.by_class:
+            _check_one_class(labels, clean.shape[0], count)
         levels = self.draw_levels(clean, generator)
         t = levels.repeat_interleave(clean.shape[0] // count)
         noisy = self.schedule.add_noise(clean, normal_like(clean, generator), t)
@@ -170,6 +188,18 @@ class DMMDLoss(nn.Module):
         """Draw the increasing noise levels of a step, of the type and device of `like`."""
         s = self.settings
         return draw_levels(s.num_levels, s.t_min, s.t_max, power=s.level_power, like=like, generator=generator)
+
+
+def _check_one_class(labels: Tensor | None, num_events: int, num_levels: int) -> None:
+    """Raise InputError for levels whose events are not of one class."""
+    if labels is None or labels.shape != (num_events,):
+        shown = "are missing" if labels is None else f"have shape {list(labels.shape)}"
+        raise InputError(f"labels {shown}: must be [{num_events}], the class of every event, with by_class = True")
+    by_level = labels.view(num_levels, -1)
+    if mixed := [level for level in by_level.tolist() if len(set(level)) > 1]:
+        raise InputError(
+            f"labels of a level are {mixed[0]}: must be one class with by_class = True; StepBatches(same_class=) draws so"
+        )
 
 
 def _objective(settings: LossSettings) -> Objective:

@@ -44,6 +44,8 @@ class LossSettings:
         t_min: lowest noise level.
         t_max: highest noise level.
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
+        by_class: whether all events of a level are of one class, of data with labels, so that the MMD is that of noised from
+            clean events of a class (ours). The network is not told classes: only the means of features are of classes.
     """
 
     form: Literal["penalty", "path"] = "penalty"
@@ -61,6 +63,7 @@ class LossSettings:
     t_min: float = 0.02
     t_max: float = 1.0
     level_power: float = 1.0
+    by_class: bool = False
     #: Stands before a field's name in messages.
     section: ClassVar[str] = ""
     #: Fields of older recipes, with the values that mean what is done now.
@@ -73,6 +76,11 @@ class LossSettings:
         if self.ridge and self.objective == "mmd":
             raise InputError(
                 f"{self.section}ridge = {self.ridge:g} with {self.section}objective = 'mmd': is for the KL bounds"
+            )
+        if self.by_class and self.objective != "mmd":
+            raise InputError(
+                f"{self.section}by_class = True with {self.section}objective = {self.objective!r}: is for the MMD, whose means "
+                f"may be those of a class"
             )
         _checks.even(f"{self.section}segment_every", self.segment_every)
         if self.segment_every != 2 and self.penalty_points != "path":

@@ -13,6 +13,7 @@ from mmdflow._tensors import events_at_once
 from mmdflow.data import DataSet
 from mmdflow.errors import InputError
 from mmdflow.kernels import base_kernel
+from mmdflow.methods._shared.classes import class_shares
 from mmdflow.methods.base import System, Trained, new_features
 from mmdflow.methods.dmmd import (
     DMMDLoss,
@@ -49,6 +50,14 @@ class DMMD(System):
         if recipe.loss.objective != "mmd":
             kernel = NoiseConditionalWitness(features, features.num_features)
         return DMMDLoss(kernel, schedule(recipe.schedule), second_moment=dataset.second_moment, settings=recipe.loss)
+
+    def labels(self, recipe: DMMDRecipe, dataset: DataSet | ImageData) -> Tensor | None:
+        """Return the classes of the events, if levels have one class each."""
+        return dataset.train_labels if recipe.loss.by_class else None
+
+    def same_class(self, recipe: DMMDRecipe) -> int:
+        """Return the events of a level."""
+        return recipe.training.events_per_level
 
     def learned(self, loss: DMMDLoss) -> nn.Module:
         """Return the kernel, whose features are averaged."""
@@ -131,6 +140,8 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
         raise InputError(
             "sampling.by_class = True with sampling.class_means = False: must be left out, or means of classes kept"
         )
+    if recipe.loss.by_class:
+        _check_classes(recipe, dataset)
     if recipe.sampling.class_means or recipe.sampling.by_class:
         name = "class_means" if recipe.sampling.class_means else "by_class"
         labels = _target_rows(recipe, dataset, recipe.sampling)[1]
@@ -139,6 +150,24 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
                 f"sampling.{name} = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
             )
         check_classes(labels)
+
+
+def _check_classes(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
+    """Raise InputError for data whose levels cannot be of one class each, or means that would not know the classes."""
+    shares = class_shares("loss.by_class = True", dataset.train_labels)
+    size, fewest = recipe.training.events_per_level, round(float(shares.min()) * len(dataset.train))
+    if fewest < size:
+        raise InputError(
+            f"training.events_per_level = {size} with loss.by_class = True: must be at most {fewest}, the events of class "
+            f"{int(shares.argmin())}"
+        )
+    if recipe.sampling.class_means is False:
+        raise InputError("sampling.class_means = False with loss.by_class = True: must be left out, or true")
+    if not recipe.sampling.by_class:
+        log.warning(
+            "sampling.by_class = False with loss.by_class = True: samples without labels follow the mean features of all classes "
+            "together, which the loss says nothing of"
+        )
 
 
 def _check_learned_witness(recipe: DMMDRecipe) -> None:
