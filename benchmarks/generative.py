@@ -68,9 +68,10 @@ def by_class(data: str) -> dict:
     """Models that are told the classes of the data."""
     told = {"loss": {"by_class": True}}
     trained = {**told, "sampling": {"by_class": True}}
+    samplers = {"by class": {"by_class": True}, "guidance 3": {"by_class": True, "guidance": 3.0}, "other end": GUIDED}
     return {
-        "DMMD, trained without classes": (f"dmmd-{data}", {}, {"by class, guided": GUIDED}),
-        "DMMD, trained by class": (f"dmmd-{data}", trained, {"by class": {}, "by class, guided": GUIDED}),
+        "DMMD": (f"dmmd-{data}", {}, samplers),
+        "DMMD, trained by class": (f"dmmd-{data}", trained, samplers),
         "flow matching": (f"flow-matching-{data}", told, {"its own": {}, "guidance 0.5": {"guidance": 0.5}}),
         "one step": (*ONE_STEP[TEXTURE].recipe(data), {"one step": {}}),
     }
