@@ -3,7 +3,7 @@
 python benchmarks/generative.py SUITE [--seconds S] [--seeds 0 1 2] [--rows NAME ...] [--runs DIR] [--output FILE]
 python benchmarks/generative.py one-step-mnist --seconds 1200 --seeds 0 --rows "batch drift" MMD-GAN --num-samples 2000
 
-Suites: digits, mnist and fashion (rivals); by-class-mnist and by-class-fashion, where all are told the classes; digits-parts,
+Suites: digits, mnist and fashion (rivals); by-class-digits, -mnist and -fashion, where all are told the classes; digits-parts,
 one-step-features; and the rows of `mmdflow reproduce one-step`: one-step-digits, one-step-mnist, one-step-fashion. Every run
 is `mmdflow train RECIPE` with the options that its row names and `--training.max_seconds=S`: seconds of one core's own time,
 which other programs do not lengthen. It is judged with every sampler of its row. Finished runs are kept and interrupted ones
@@ -46,6 +46,7 @@ KEYS = (
     "sliced_w2",
     "mmd_p_value",
     "nearest_distance",
+    "copying_z",
     "class_histogram",
     "class_confidence",
 )
@@ -65,10 +66,18 @@ GUIDED = {"by_class": True, "guidance": 2.0, "feedback": 2.0, "step_scale": 1.3,
 
 
 def by_class(data: str) -> dict:
-    """Models that are told the classes of the data."""
+    """Models that are told the classes of the data; of digits without guidance."""
     told = {"loss": {"by_class": True}}
     trained = {**told, "sampling": {"by_class": True}}
     samplers = {"by class": {"by_class": True}, "guidance 3": {"by_class": True, "guidance": 3.0}, "other end": GUIDED}
+    if data == "digits":
+        classes = {"by_class": True}
+        samplers = {name: {**how, **classes} for name, how in BOTH.items()}
+        return {
+            "DMMD": ("dmmd-digits", {}, samplers),
+            "DMMD, trained by class": ("dmmd-digits", trained, samplers),
+            "flow matching": ("flow-matching-digits", told, {"its own": {}}),
+        }
     return {
         "DMMD": (f"dmmd-{data}", {}, samplers),
         "DMMD, trained by class": (f"dmmd-{data}", trained, samplers),
@@ -119,7 +128,7 @@ SUITES = {
     "digits": rivals("digits"),
     "mnist": rivals("mnist"),
     "fashion": rivals("fashion"),
-    **{f"by-class-{data}": by_class(data) for data in ("mnist", "fashion")},
+    **{f"by-class-{data}": by_class(data) for data in ("digits", "mnist", "fashion")},
     **{f"one-step-{data}": one_step(data) for data in ("digits", "mnist", "fashion")},
     "one-step-features": of_features(),
     "digits-parts": {
@@ -144,6 +153,7 @@ SECONDS = {
     "digits-parts": 40.0,
     "mnist": 3000.0,
     "fashion": 3000.0,
+    "by-class-digits": 120.0,
     "by-class-mnist": 1200.0,
     "by-class-fashion": 1200.0,
     "one-step-digits": 120.0,
