@@ -279,6 +279,8 @@ TABLES = {
         "corrector-digits": lambda: corrector("digits"),
         "corrector-mnist": lambda: corrector("mnist"),
         "corrector-fashion": lambda: corrector("fashion"),
+        "by-class-digits": lambda: equal("by-class-digits"),
+        "by-class-mnist-600": lambda: equal("by-class-mnist-600"),
     },
     "lab/digits.md": {
         "equal": lambda: equal("digits"),
