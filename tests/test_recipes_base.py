@@ -65,8 +65,9 @@ def test_class_means_are_stored_where_every_class_has_events(options, classes, t
 
 def test_levels_of_one_class_are_trained_on_and_a_resume_goes_on_alike(tmp_path, caplog):
     options = ["--loss.by_class=true", "--sampling.mean_events=40"]
-    assert train(tmp_path / "run", *options, "--sampling.by_class=true") == 0
-    assert "sampling.by_class" not in caplog.text
+    assert train(tmp_path / "run", *options, "--sampling.by_class=true", "--training.sample_every=3") == 0
+    assert "by_class" not in caplog.text
+    assert (tmp_path / "run" / "samples" / "step-0000003.png").exists()
     whole = DMMDPipeline.from_pretrained(tmp_path / "run")
     assert whole.target.num_classes == 10
     assert train(tmp_path / "cut", *options, "--training.max_steps=2") == 0
@@ -84,6 +85,14 @@ def test_levels_of_one_class_are_trained_on_and_a_resume_goes_on_alike(tmp_path,
         (
             ["--loss.by_class=true", "--training.events_per_level=200"],
             "training.events_per_level = 200 with loss.by_class = True: must be at most 139, the events of class 8",
+        ),
+        (
+            ["--loss.by_class=true", "--sampling.mean_events=5"],
+            "sampling.mean_events = 5 with loss.by_class = True: must be at least 10, an event of every class",
+        ),
+        (
+            ["--sampling.by_class=true", "--sampling.mean_events=5"],
+            "sampling.mean_events = 5 with sampling.by_class = True: must be at least 10, an event of every class",
         ),
         (
             ["--loss.by_class=true", "--sampling.class_means=false"],

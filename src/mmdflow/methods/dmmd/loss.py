@@ -52,7 +52,7 @@ class DMMDLoss(nn.Module):
     (V-statistic) of the step's pairs.
 
     With `by_class` all events of a level are of one class: P is the data of that class, and the features learn the witnesses of
-    every class. Sampling then takes the class's means, `DMMDPipeline(labels=)`.
+    every class. Sampling then takes the class's means: `labels=` of `DMMDPipeline`.
 
     `settings` name an objective, a pairing and penalty points. An object of one's own may stand in the place of each:
 

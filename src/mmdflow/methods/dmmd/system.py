@@ -93,7 +93,7 @@ def _preview(spec: SamplingSpec) -> SamplingSpec:
         mean_levels=21,
         mean_noise_repeats=1,
         mean_events=1000,
-        class_means=False,
+        class_means=spec.class_means if spec.by_class else False,
         num_levels=20,
         step_size="distance",
         steps_per_level=1,
@@ -142,12 +142,18 @@ def _check(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
         )
     if recipe.loss.by_class:
         _check_classes(recipe, dataset)
-    if recipe.sampling.class_means or recipe.sampling.by_class:
-        name = "class_means" if recipe.sampling.class_means else "by_class"
+    if recipe.sampling.class_means or recipe.sampling.by_class or recipe.loss.by_class:
+        asked = {"sampling.class_means": recipe.sampling.class_means, "loss.by_class": recipe.loss.by_class}
+        name = next((name for name, value in asked.items() if value), "sampling.by_class")
         labels = _target_rows(recipe, dataset, recipe.sampling)[1]
+        if labels is None and dataset.train_labels is not None:
+            raise InputError(
+                f"sampling.mean_events = {recipe.sampling.mean_events} with {name} = True: must be at least "
+                f"{len(dataset.train_labels.unique())}, an event of every class"
+            )
         if labels is None:
             raise InputError(
-                f"sampling.{name} = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
+                f"{name} = True: the data set {dataset.name} has no labels; of pictures sub-folders are classes"
             )
         check_classes(labels)
 
