@@ -68,21 +68,19 @@ GUIDED = {"by_class": True, "guidance": 2.0, "feedback": 2.0, "step_scale": 1.3,
 def by_class(data: str) -> dict:
     """Models that are told the classes of the data; of digits without guidance."""
     told = {"loss": {"by_class": True}}
-    trained = {**told, "sampling": {"by_class": True}}
-    samplers = {"by class": {"by_class": True}, "guidance 3": {"by_class": True, "guidance": 3.0}, "other end": GUIDED}
+    classes = {"by_class": True}
     if data == "digits":
-        classes = {"by_class": True}
         samplers = {name: {**how, **classes} for name, how in BOTH.items()}
-        return {
-            "DMMD": ("dmmd-digits", {}, samplers),
-            "DMMD, trained by class": ("dmmd-digits", trained, samplers),
-            "flow matching": ("flow-matching-digits", told, {"its own": {}}),
-        }
+        of_flow_matching, others = {"its own": {}}, {}
+    else:
+        samplers = {"by class": classes, "guidance 3": {**classes, "guidance": 3.0}, "other end": GUIDED}
+        of_flow_matching = {"its own": {}, "guidance 0.5": {"guidance": 0.5}}
+        others = {"one step": (*ONE_STEP[TEXTURE].recipe(data), {"one step": {}})}
     return {
         "DMMD": (f"dmmd-{data}", {}, samplers),
-        "DMMD, trained by class": (f"dmmd-{data}", trained, samplers),
-        "flow matching": (f"flow-matching-{data}", told, {"its own": {}, "guidance 0.5": {"guidance": 0.5}}),
-        "one step": (*ONE_STEP[TEXTURE].recipe(data), {"one step": {}}),
+        "DMMD, trained by class": (f"dmmd-{data}", {**told, "sampling": classes}, samplers),
+        "flow matching": (f"flow-matching-{data}", told, of_flow_matching),
+        **others,
     }
 
 

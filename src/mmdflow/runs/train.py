@@ -261,7 +261,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
             folder,
             batch_size=recipe.batch_size,
             labels=labels,
-            same_class=1 if labels is None else system.same_class(recipe),
+            same_class=system.same_class(recipe),
             callbacks=[grids],
             progress=progress,
         )

@@ -56,8 +56,8 @@ class DMMD(System):
         return dataset.train_labels if recipe.loss.by_class else None
 
     def same_class(self, recipe: DMMDRecipe) -> int:
-        """Return the events of a level."""
-        return recipe.training.events_per_level
+        """Return the events of a level, if levels have one class each."""
+        return recipe.training.events_per_level if recipe.loss.by_class else 1
 
     def learned(self, loss: DMMDLoss) -> nn.Module:
         """Return the kernel, whose features are averaged."""
