@@ -15,7 +15,7 @@ from mmdflow.cli import main
 from mmdflow.cli.train import recipe_from
 from mmdflow.features import FeatureNetwork, MLPFeatures
 from mmdflow.methods import load_pipeline, recipe_path
-from mmdflow.methods._shared.classes import class_shares
+from mmdflow.methods._shared.classes import class_shares, draw_labels
 from mmdflow.methods.denoising import (
     DDPMLossSettings,
     DDPMSettings,
@@ -107,7 +107,7 @@ def test_samples_of_a_class_have_its_moments(prediction):
     made = pipeline(count, labels=wanted, generator=seeded()).particles
     assert float((torch.cdist(made, MEANS).argmin(1) == wanted).float().mean()) > 0.99
     drawn = torch.cdist(pipeline(count, generator=seeded()).particles, MEANS).argmin(1).bincount() / count
-    torch.testing.assert_close(drawn, pipeline.shares, rtol=0, atol=0.04)
+    torch.testing.assert_close(drawn, pipeline.shares, rtol=0, atol=0.002)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
@@ -224,6 +224,19 @@ def test_shares_of_labels(unchecked):
         shares = partial(class_shares, "here", torch.tensor([0, label]))
         check_refused(shares, "here: class 1 of the data has no events")
     check_refused(lambda: class_shares("here", torch.tensor([0, -1])), "here: the data have a label -1")
+
+
+@pytest.mark.parametrize("n", [1, 7, 200, 999])
+def test_drawn_labels_are_in_proportion(n, generator):
+    """Each number of particles is n times the share, rounded down or up, and on average it; no place has a class of its own."""
+    shares = torch.tensor([0.0, 0.3, 0.0, 0.21, 0.49, 0.0])
+    draws = torch.stack([draw_labels(n, shares * 3, generator) for _ in range(2000)])  # any sum will do
+    counts = torch.stack([draw.bincount(minlength=6) for draw in draws])
+    expected = n * shares.double()
+    assert ((counts >= (expected - 1e-3).floor()) & (counts <= (expected + 1e-3).ceil())).all()
+    torch.testing.assert_close(counts.double().mean(0), expected, rtol=0, atol=5 * 0.5 / math.sqrt(2000))
+    places = draws[:, [0, -1]].flatten().bincount(minlength=6) / 4000
+    torch.testing.assert_close(places, shares, rtol=0, atol=5 * 0.5 / math.sqrt(2000))
 
 
 QUICK = [

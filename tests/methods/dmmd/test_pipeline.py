@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from mmdflow import DivergedError, DMMDPipeline, Gaussian, InputError, LinearSchedule, NoiseConditionalKernel
 from mmdflow.features import NETWORKS, MLPFeatures
+from mmdflow.methods._shared.classes import draw_labels
 from mmdflow.methods.dmmd import SamplerSettings, TargetSamples, distance_steps, noise_levels, target_means
 
 
@@ -410,7 +411,7 @@ def test_by_class_draws_classes_by_their_shares(pipeline, kind, unchecked):
     torch.testing.assert_close(target.class_shares, torch.tensor([1 / 2, 1 / 3, 1 / 6]), atol=1e-4, rtol=0)
     pipeline = replace(pipeline, target=target)
     noise = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-    drawn = torch.multinomial(target.class_shares, 7, True, generator=torch.Generator().manual_seed(9))
+    drawn = draw_labels(7, target.class_shares, torch.Generator().manual_seed(9))
     asked = {"particles": noise, "guidance": 1.5, "num_levels": 3}
     by_class = pipeline(by_class=True, generator=torch.Generator().manual_seed(9), **asked)
     assert torch.equal(by_class.particles, pipeline(labels=drawn, **asked).particles)

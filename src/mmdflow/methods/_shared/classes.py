@@ -61,21 +61,29 @@ def check_labels(
 
 
 def draw_labels(n: int, shares: Float[Tensor, " C"], generator: torch.Generator | None) -> Int[Tensor, " n"]:
-    """Return a class for every particle, drawn by the classes' shares of the data.
+    """Return a class for every particle, the classes in proportion to their shares of the data, in random order.
+
+    Every particle is of class c with probability shares[c], and c has the whole number of particles below n shares[c], or that
+    above it: systematic sampling (Madow and Madow 1944). Drawn one by one the numbers would vary by the root of n shares[c], and
+    with them all that is measured of the samples.
 
     Example:
-        >>> draw_labels(3, torch.tensor([0.0, 1.0]), None)
-        tensor([1, 1, 1])
+        >>> draw_labels(8, torch.tensor([0.5, 0.25, 0.25]), None).bincount()
+        tensor([4, 2, 2])
     """
     where = device_of(generator, shares.device)
-    return torch.multinomial(shares.to(where), n, replacement=True, generator=generator)
+    ends = shares.to(where, torch.float64).cumsum(0)
+    offset = torch.rand(1, generator=generator, dtype=torch.float32, device=where)
+    points = (torch.arange(n, device=where) + offset) / n * ends[-1]
+    classes = torch.searchsorted(ends, points, right=True)
+    return classes[torch.randperm(n, generator=generator, device=where)]
 
 
 class ClassPipeline(SavedPipeline):
     """A pipeline that samples a chosen class, if it knows classes.
 
     Attributes:
-        shares: the share of every class in the data, by which classes are drawn where none is given, [C]; None for a pipeline
+        shares: the share of every class in the data, [C], which samples have where no class is asked for; None for a pipeline
             that knows no class.
     """
 
@@ -100,7 +108,7 @@ class ClassPipeline(SavedPipeline):
             generator: of everything that is drawn: noise, and the classes where none is given.
             particles: the noise to start from, [n, *event], in the units of the data; then num_particles is not used. The output
                 is of the same kind of array.
-            labels: the class of every sample, [n], or of all; drawn as in the data by default.
+            labels: the class of every sample, [n], or of all; by default classes in proportion to the data, in random order.
             return_trajectory: keep the particles after every step, and the noise.
             progress: show a bar over the steps.
             settings: fields of the sampler's settings, the class attribute `settings`; None, or a field that is left out, is

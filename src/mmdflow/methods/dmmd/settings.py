@@ -137,8 +137,8 @@ class SamplerSettings:
         whitening: lambda of the witness psi^T lambda s (C + lambda s I)^-1 (mean difference). C is the covariance of clean
             features at the level, and s = tr C / K. The plain witness by default, and for inf in a call.
         guidance: weight g of (1 + g) class flow - g unconditional flow, for runs with labels or by_class.
-        by_class: where a call gives no labels, every particle draws its class by the classes' shares of the data, and flows to
-            that class's means; needs target means of classes.
+        by_class: where a call gives no labels, the particles are of classes in proportion to the data, and flow to the means of
+            their own; needs target means of classes.
         feedback: w >= 1, how much the particles' distance to P_t, the noised data at the level, counts in the exact flow (ours; 1
             is the paper's). The flow is w times that of 1/2 MMD^2 to P / w + (1 - 1 / w) P_t. Final steps have 1, and the
             approximate flow, which would be w = 0, has none.
