@@ -504,10 +504,38 @@ def test_rows_of_a_class_stand_together():
         StepBatches(data, 8, labels=labels, same_class=8)
 
 
+def test_a_share_of_the_rows_is_of_all_classes():
+    labels = (torch.arange(4000) % 4)[torch.randperm(4000, generator=step_generator(0, 0))]
+    data = torch.arange(4000.0)[:, None]
+
+    def epochs(start, count, **options):
+        batches = StepBatches(data, 400, seed=2, start=start, labels=labels, same_class=8, **options)
+        parts = [torch.cat(part) for part in zip(*itertools.islice(batches, count), strict=True)]
+        return parts[0][:, 0].long().view(-1, 8), parts[1].view(-1, 8)
+
+    rows, told = epochs(0, 20, label_dropout=0.2)
+    mixed = (told == -1).all(1)
+    assert mixed.view(2, -1).sum(1).tolist() == [100, 100]  # of the 500 of an epoch
+    assert torch.equal(labels[rows[~mixed]], told[~mixed])
+    assert bool((told == told[:, :1]).all())
+    assert all(len(epoch.unique()) == 4000 for epoch in rows.view(2, -1))
+    pairs = labels[rows[mixed]].view(-1, 2)  # of one class in a quarter of all cases
+    assert float((pairs[:, 0] == pairs[:, 1]).double().mean()) == pytest.approx(1 / 4, abs=5 * (3 / 16 / 800) ** 0.5)
+    assert torch.equal(epochs(7, 5, label_dropout=0.2)[0], rows.view(20, -1, 8)[7:12].flatten(0, 1))  # a resume
+    few = StepBatches(data[:40], 40, labels=labels[:40], same_class=4, label_dropout=0.01)
+    assert int((next(iter(few))[1] == -1).sum()) == 8  # two rows at least: one would be of one class
+    assert -1 not in epochs(0, 10)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"same_class": 2}, "same_class = 2 with no labels: must be 1"),
+        ({"label_dropout": 0.1}, "label_dropout = 0.1 with same_class = 1: must be 0"),
+        (
+            {"label_dropout": 1.0, "labels": torch.zeros(5).long(), "same_class": 2},
+            r"label_dropout = 1.0: must be a number in \[0, 1\)",
+        ),
         ({"same_class": 3, "labels": torch.zeros(5).long()}, "batch_size = 4: must be a multiple of same_class = 3"),
         (
             {"same_class": 2, "labels": torch.zeros(5).long(), "world_size": 2},

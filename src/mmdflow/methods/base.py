@@ -135,9 +135,9 @@ class System(ABC):
         """
         return None
 
-    def same_class(self, recipe: Any) -> int:
-        """Return how many events in a row of a batch are of one class, if the loss is told classes; 1 by default."""
-        return 1
+    def rows(self, recipe: Any) -> dict[str, Any]:
+        """Return `same_class` and `label_dropout` of `StepBatches`, if the loss is told classes of rows; none by default."""
+        return {}
 
     def learned(self, loss: Any) -> nn.Module:
         """Return the part of the loss that is learned and averaged, by default `loss.network`."""

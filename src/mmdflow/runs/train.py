@@ -63,7 +63,7 @@ def build_check(recipe: Recipe) -> DataSet | ImageData:
     with torch.no_grad(), explain_out_of_memory(recipe):
         loss = build_loss(smallest, dataset)
         labels = system.labels(smallest, dataset)
-        if labels is not None and system.same_class(recipe) > 1:
+        if labels is not None and system.rows(smallest):
             rows = torch.nonzero(labels == labels[0])[: len(rows), 0]
         told = [] if labels is None else [labels[rows]]
         loss(dataset.train[rows], torch.Generator().manual_seed(0), *told)
@@ -261,7 +261,7 @@ def _train(recipe: Recipe, folder: Path, *, progress: bool, clock: Callable[[], 
             folder,
             batch_size=recipe.batch_size,
             labels=labels,
-            same_class=system.same_class(recipe),
+            **system.rows(recipe),
             callbacks=[grids],
             progress=progress,
         )

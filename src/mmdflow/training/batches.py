@@ -56,6 +56,8 @@ class StepBatches(IterableDataset[Any]):
         labels: classes of the events, [n]; a batch is then a pair of events and labels.
         same_class: with labels, on one rank: events in a row that are of one class; divides batch_size. An epoch leaves out of
             every class, by chance, what does not fill a row.
+        label_dropout: share of the rows whose events are of all classes, mixed anew in every epoch, with labels -1; of at least
+            two rows, if any. With same_class.
 
     Raises:
         InputError: for numbers that are out of range, a batch that the ranks or the rows cannot share evenly, or a class of fewer
@@ -73,6 +75,7 @@ class StepBatches(IterableDataset[Any]):
         world_size: int = 1,
         labels: Int[Tensor, " n"] | None = None,
         same_class: int = 1,
+        label_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.data = _checks.points("data", data) if isinstance(data, Tensor) else data
@@ -91,6 +94,11 @@ class StepBatches(IterableDataset[Any]):
             raise InputError(f"same_class = {same_class} with {'no labels' if labels is None else 'ranks'}: must be 1")
         if batch_size % same_class:
             raise InputError(f"batch_size = {batch_size}: must be a multiple of same_class = {same_class}")
+        self.label_dropout = _checks.interval("label_dropout", label_dropout, 0.0, 1.0, "[)")
+        if label_dropout and same_class == 1:
+            raise InputError(
+                f"label_dropout = {label_dropout:g} with same_class = 1: must be 0; mixes rows of one class"
+            )
         self._size, self._members = self._classes()
         self._orders: dict[int, Tensor] = {}  # of the epochs that the last batch came from
 
@@ -103,6 +111,10 @@ class StepBatches(IterableDataset[Any]):
 
     def rows(self, step: int) -> Int[Tensor, " k"]:
         """Return the indices of this rank's events of a step."""
+        return _unmarked(self._marked(step))
+
+    def _marked(self, step: int) -> Int[Tensor, " k"]:
+        """Return the rows of a step, those whose class is left out as ~row, which is negative."""
         n, begin, end = self._size, step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(begin // n, (end - 1) // n + 1)
         self._orders = {epoch: self._orders[epoch] if epoch in self._orders else self._order(epoch) for epoch in epochs}
@@ -110,11 +122,12 @@ class StepBatches(IterableDataset[Any]):
         return torch.cat(pieces)[self.rank :: self.world_size]
 
     def _batch(self, step: int) -> Tensor | tuple[Tensor, Tensor]:
-        rows = self.rows(step)
+        marked = self._marked(step)
+        rows = _unmarked(marked)
         batch = self.data[rows]
         if not isinstance(self.data, Tensor):
             batch = _checks.images("data", batch, self.data.event_shape)
-        return batch if self.labels is None else (batch, self.labels[rows])
+        return batch if self.labels is None else (batch, torch.where(marked < 0, -1, self.labels[rows]))
 
     def _classes(self) -> tuple[int, list[Tensor]]:
         """Return the events of an epoch, and the indices of every class where classes stay together."""
@@ -136,4 +149,15 @@ class StepBatches(IterableDataset[Any]):
         mixed = (rows[torch.randperm(len(rows), generator=generator)] for rows in self._members)
         together = torch.cat([rows[: len(rows) // self.same_class * self.same_class] for rows in mixed])
         groups = together.view(-1, self.same_class)
-        return groups[torch.randperm(len(groups), generator=generator)].flatten()
+        groups = groups[torch.randperm(len(groups), generator=generator)]
+        if self.label_dropout:
+            count = max(2, round(self.label_dropout * len(groups)))
+            events = groups[:count].flatten()
+            groups[:count] = ~events[torch.randperm(len(events), generator=generator)].view(-1, self.same_class)
+            groups = groups[torch.randperm(len(groups), generator=generator)]
+        return groups.flatten()
+
+
+def _unmarked(marked: Tensor) -> Tensor:
+    """Return rows, of which those whose class is left out are given as ~row."""
+    return torch.where(marked < 0, ~marked, marked)

@@ -64,6 +64,7 @@ def fit(
     batch_size: int,
     labels: Int[Tensor, " n"] | None = None,
     same_class: int = 1,
+    label_dropout: float = 0.0,
     callbacks: Sequence[L.Callback] = (),
     progress: bool = True,
 ) -> LossModule:
@@ -79,6 +80,7 @@ def fit(
         batch_size: events a step.
         labels: classes of the events, [n], for a loss that is told them.
         same_class: with labels, events in a row of a batch that are of one class, see `StepBatches`.
+        label_dropout: share of these rows that are of all classes.
         callbacks: called beside those that keep checkpoints and show progress.
         progress: show a bar.
 
@@ -99,7 +101,8 @@ def fit(
         if start >= loop.max_steps or out_of_time:
             module.on_load_checkpoint(checkpoint)
             return module
-    batches = StepBatches(data, batch_size, loop.seed, start, labels=labels, same_class=same_class)
+    rows: dict[str, Any] = {"labels": labels, "same_class": same_class, "label_dropout": label_dropout}
+    batches = StepBatches(data, batch_size, loop.seed, start, **rows)
     _quiet()
     checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(

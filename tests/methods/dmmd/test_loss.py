@@ -428,7 +428,7 @@ def test_bad_input(change, message, unchecked):
 @pytest.mark.parametrize("settings", [{}, {"form": "path", "pairing": "shared"}])
 def test_by_class_is_the_loss_of_levels_that_have_one_class(settings, generator):
     x = torch.randn(16, 3, 2, dtype=torch.float64, generator=generator)
-    labels = torch.tensor([2, 0, 0, 1]).repeat_interleave(4)
+    labels = torch.tensor([2, 0, -1, 1]).repeat_interleave(4)  # -1: a level of all classes
     plain, by_class = make(**settings), make(by_class=True, **settings)
     terms = by_class(x, torch.Generator().manual_seed(1), labels)
     assert torch.equal(terms.total, plain(x, torch.Generator().manual_seed(1)).total)
@@ -438,5 +438,7 @@ def test_by_class_is_the_loss_of_levels_that_have_one_class(settings, generator)
     ):
         with pytest.raises(InputError, match=message):
             by_class(x, generator, wrong)
+    with pytest.raises(InputError, match="label_dropout = 0.3 without by_class: leaves classes out"):
+        LossSettings(label_dropout=0.3)
     with pytest.raises(InputError, match="by_class = True with objective = 'kl': is for the MMD"):
         LossSettings(by_class=True, objective="kl")

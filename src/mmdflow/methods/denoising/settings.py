@@ -7,13 +7,12 @@ from typing import ClassVar, Literal
 
 from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.label_dropout import LABEL_DROPOUT, check_label_dropout
 
 #: What a network can predict; DDPM's the noise, flow matching's the velocity or what an event's residual to it says.
 PREDICTIONS = ("noise", "velocity", "residual")
 #: Steps of the discrete diffusion; its step i = 1, ..., 1000 is the noise level t = i / 1000.
 NUM_STEPS = 1000
-#: Share of the events whose class is left out (Ho and Salimans 2022).
-_DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,13 @@ class DDPMLossSettings:
     t_max: float = 1.0
     level_power: float = 1.0
     by_class: bool = False
-    label_dropout: float = _DROPOUT
+    label_dropout: float = LABEL_DROPOUT
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         _checks.interval("loss.t_min", self.t_min, 0.0, 1.0, "[)")
         _checks.interval("loss.t_max", self.t_max, self.t_min, 1.0, "(]")
-        _checks.interval("loss.label_dropout", self.label_dropout, 0.0, 1.0, "[)")
-        if self.label_dropout != _DROPOUT and not self.by_class:
-            raise InputError(f"loss.label_dropout = {self.label_dropout:g} without loss.by_class: leaves classes out")
+        check_label_dropout("loss.", self.label_dropout, self.by_class)
         _settings.check(self, positive=["level_power"])
 
 

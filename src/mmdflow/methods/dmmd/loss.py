@@ -128,7 +128,7 @@ class DMMDLoss(nn.Module):
         Args:
             clean: the events, those of a level in a row.
             generator: draws levels, noise and interpolates.
-            labels: their classes, for settings.by_class: one class a level.
+            labels: their classes, for settings.by_class: one class a level, or -1 for a level of all classes.
         """
         learning = torch.is_grad_enabled()
         with torch.enable_grad():  # the penalties need the gradient in x even where nothing is learned

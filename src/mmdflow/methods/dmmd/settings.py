@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from mmdflow import _checks, _settings
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.label_dropout import LABEL_DROPOUT, check_label_dropout
 
 #: The paper's samplers (section 5): flow, flow of the final steps, number of final steps.
 NAMES: dict[str, tuple[str, str | None, int]] = {
@@ -46,6 +47,8 @@ class LossSettings:
         level_power: levels are t_min + (t_max - t_min) u^level_power with u uniform: below 1 favours high noise.
         by_class: whether all events of a level are of one class, of data with labels, so that the MMD is that of noised from
             clean events of a class (ours). The network is not told classes: only the means of features are of classes.
+        label_dropout: share of the levels whose events are of all classes, so that the features hold the witness of all data,
+            too, which guidance and samples of no class need; with by_class. Batches draw them.
     """
 
     form: Literal["penalty", "path"] = "penalty"
@@ -64,6 +67,7 @@ class LossSettings:
     t_max: float = 1.0
     level_power: float = 1.0
     by_class: bool = False
+    label_dropout: float = LABEL_DROPOUT
     #: Stands before a field's name in messages.
     section: ClassVar[str] = ""
     #: Fields of older recipes, with the values that mean what is done now.
@@ -82,6 +86,7 @@ class LossSettings:
                 f"{self.section}by_class = True with {self.section}objective = {self.objective!r}: is for the MMD, whose means "
                 f"may be those of a class"
             )
+        check_label_dropout(self.section, self.label_dropout, self.by_class)
         _checks.even(f"{self.section}segment_every", self.segment_every)
         if self.segment_every != 2 and self.penalty_points != "path":
             raise InputError(

@@ -55,9 +55,11 @@ class DMMD(System):
         """Return the classes of the events, if levels have one class each."""
         return dataset.train_labels if recipe.loss.by_class else None
 
-    def same_class(self, recipe: DMMDRecipe) -> int:
-        """Return the events of a level, if levels have one class each."""
-        return recipe.training.events_per_level if recipe.loss.by_class else 1
+    def rows(self, recipe: DMMDRecipe) -> dict[str, Any]:
+        """Return the events of a level as rows of a class, if levels have one class each, but for a share."""
+        if not recipe.loss.by_class:
+            return {}
+        return {"same_class": recipe.training.events_per_level, "label_dropout": recipe.loss.label_dropout}
 
     def learned(self, loss: DMMDLoss) -> nn.Module:
         """Return the kernel, whose features are averaged."""
@@ -172,7 +174,7 @@ def _check_classes(recipe: DMMDRecipe, dataset: DataSet | ImageData) -> None:
     if not recipe.sampling.by_class:
         log.warning(
             "sampling.by_class = False with loss.by_class = True: samples without labels follow the mean features of all classes "
-            "together, which the loss says nothing of"
+            f"together, which loss.label_dropout = {recipe.loss.label_dropout:g} of the levels are trained on"
         )
 
 
