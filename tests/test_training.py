@@ -600,13 +600,14 @@ def with_few_events(recipe):
 def test_every_recipe_builds(monkeypatch):
     from mmdflow import data
     from mmdflow.cli.train import recipe_from
-    from mmdflow.methods import recipe_names, recipe_path
+    from mmdflow.methods import get_method, recipe_names, recipe_path
     from mmdflow.recipe.specs import IMAGE_SETS
 
     def stand_in(name, path=None):
         shape = (1, 28, 28) if name in ("mnist", "fashion") else ((1, 8, 8) if name == "digits" else (2,))
         x = torch.randn(256, *shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-        return data.DataSet(name, x, x[:64], None, None, "stand-in")
+        labels = torch.arange(256) // 4 % 10 if len(shape) == 3 else None  # four events of a class in a row
+        return data.DataSet(name, x, x[:64], labels, None if labels is None else labels[:64], "stand-in")
 
     monkeypatch.setattr(data, "load", stand_in)
     names = recipe_names()
@@ -617,6 +618,8 @@ def test_every_recipe_builds(monkeypatch):
             continue
         few = with_few_events(recipe)
         dataset = data.load(recipe.data.name)
-        run.build_loss(few, dataset)(dataset.train[: few.batch_size]).total.backward()
+        labels = get_method(recipe.system).make_system().labels(few, dataset)
+        told = [] if labels is None else [None, labels[: few.batch_size]]
+        run.build_loss(few, dataset)(dataset.train[: few.batch_size], *told).total.backward()
         assert recipe.description, name
         assert Path(recipe_path(name)).stem == name
