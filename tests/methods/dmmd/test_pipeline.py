@@ -399,7 +399,7 @@ def test_folders_of_semi_gradients_and_witness_norms_are_refused_in_a_line(pipel
 
 
 @pytest.mark.parametrize("kind", ["means", "samples"])
-def test_by_class_draws_classes_by_their_shares(pipeline, kind, unchecked):
+def test_by_class_draws_classes_by_their_shares(pipeline, kind, caplog, unchecked):
     """The shares come out of the means alone, and a run by class is one whose labels were drawn by them."""
     x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     labels = torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
@@ -416,3 +416,12 @@ def test_by_class_draws_classes_by_their_shares(pipeline, kind, unchecked):
     by_class = pipeline(by_class=True, generator=torch.Generator().manual_seed(9), **asked)
     assert torch.equal(by_class.particles, pipeline(labels=drawn, **asked).particles)
     assert len(drawn.unique()) > 1
+    caplog.clear()
+    whole = {"known": x[0], "mask": torch.ones(8, 8, dtype=torch.bool)}
+    for how, said in (({}, ""), (whole, "its known entries show"), ({"noise_source": True}, "its source shows")):
+        pipeline(particles=x, by_class=True, num_levels=2, labels=1, **how)
+        assert not caplog.text
+        pipeline(particles=x, by_class=True, num_levels=2, **how)
+        assert said in caplog.text
+        assert bool(caplog.text) == bool(said)
+        caplog.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from mmdflow.methods.dmmd.walk import Walk
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
 from mmdflow.types import ArrayLike, SamplingMonitor
 
+log = logging.getLogger(__name__)
 #: What a folder may hold of its target.
 TARGETS: tuple[type[Target], ...] = (TargetMeans, TargetSamples, TargetWitness)
 
@@ -168,6 +170,12 @@ class DMMDPipeline(SavedPipeline):
             shares = with_classes(target, "by_class = True").class_shares
             classes = draw_labels(n, shares, generator).to(source.device)
         inpainting = check_known(known, mask, n, self.event_shape, source)
+        if labels is None and sampler.by_class and (inpainting is not None or noise_source):
+            log.warning(
+                "by_class = True without labels: every particle is of a class drawn by chance, whatever its %s; labels say "
+                "which, and by_class = False takes the flow of all classes",
+                "source shows" if inpainting is None else "known entries show",
+            )
         fixed = None
         if inpainting is not None:
             values, where = inpainting
