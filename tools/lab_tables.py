@@ -144,6 +144,19 @@ def walk() -> str:
     return "\n".join([*lines, "", note, f"on which held-out images have {held_out}.*"])
 
 
+def label_dropout() -> str:
+    """Return the distances of digits by the share of levels of all classes, with classes and without, over sampling seeds."""
+    rows = [r for r in read_report(ROOT / "results" / "label-dropout.json")["rows"] if r["sampler"] == "exact"]
+    keys = (*JUDGES, "copying_z")
+    lines = ["| `label_dropout` | samples | " + " | ".join(f"`{key}`" for key in keys) + " |", "|---" * 6 + "|"]
+    for share in sorted({row["label_dropout"] for row in rows}):
+        for by_class, samples in ((True, "by class"), (False, "of no class")):
+            found = [r for r in rows if (r["label_dropout"], r["by_class"]) == (share, by_class) and r["seed"] < 2]
+            values = " | ".join(", ".join(f"{row[key]:.3g}" for row in found) for key in keys)
+            lines.append(f"| {share:g} | {samples} | {values} |")
+    return "\n".join([*lines, "", "*Exact flow, sampling seeds 0 and 1; `results/label-dropout.json`.*"])
+
+
 def cost() -> str:
     """Return what steps and NFEs cost."""
     report = read_report(ROOT / "results" / "bench-dmmd.json")
@@ -280,6 +293,9 @@ TABLES = {
         "corrector-mnist": lambda: corrector("mnist"),
         "corrector-fashion": lambda: corrector("fashion"),
         "by-class-digits": lambda: equal("by-class-digits"),
+        "by-class-mnist-3000": lambda: equal("by-class-mnist-3000"),
+        "by-class-fashion-3000": lambda: equal("by-class-fashion-3000"),
+        "label-dropout": label_dropout,
         "by-class-mnist-600": lambda: equal("by-class-mnist-600"),
     },
     "lab/digits.md": {
