@@ -93,7 +93,7 @@ def test_fields_are_right_at_every_scale(name, backend, dim, scale):
         if isinstance(single, torch.nn.Module):
             z, exact_z = x.float().requires_grad_(), x.clone().requires_grad_()
             value, expected = single(z), exact(exact_z)
-            assert close(value, expected)
+            assert close(value, expected, 1e-5)  # a difference of means that are up to 70 times as large
             assert close(*(g for v, at in ((value, z), (expected, exact_z)) for g in torch.autograd.grad(v, at)))
             assert close(single.witness(x.float())(x.float()), exact.witness(x)(x), 5e-6)
 
