@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmdflow import _arrays
 from mmdflow.errors import InputError
+from mmdflow.methods._shared.classes import check_labels, draw_labels
 from mmdflow.methods.dmmd.targets.base import Target
 from mmdflow.noise import Schedule
 from mmdflow.types import ArrayLike
 
+log = logging.getLogger(__name__)
 #: Noise has no entry beyond this many standard deviations; a source that has is in other units.
 _FAR = 10.0
 
@@ -80,6 +84,33 @@ def with_classes(target: Target, reason: str) -> Target:
             "target_means(..., labels=...)"
         )
     return target
+
+
+def classes_of(
+    labels: Int[Tensor, " n"] | int | ArrayLike | None,
+    particles: Float[Tensor, "n *event"],
+    target: Target,
+    by_class: bool,
+    generator: torch.Generator | None,
+    *,
+    shown: str | None = None,
+) -> Int[Tensor, " n"] | None:
+    """Return the class of every particle: that of its label, or one in proportion to the data with by_class; else None.
+
+    It warns where classes are drawn for particles that something of a class shows already; `shown` says what.
+    """
+    if labels is not None:
+        return check_labels(labels, len(particles), with_classes(target, "labels").num_classes, particles.device)
+    if not by_class:
+        return None
+    shares = with_classes(target, "by_class = True").class_shares
+    if shown is not None:
+        log.warning(
+            "by_class = True without labels: every particle is of a class drawn by chance, whatever its %s; labels say which, "
+            "and by_class = False takes the flow of all classes",
+            shown,
+        )
+    return draw_labels(len(particles), shares, generator).to(particles.device)
 
 
 def check_known(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +20,10 @@ from mmdflow._tensors import normal_like, out_of_memory
 from mmdflow.errors import DivergedError, InputError
 from mmdflow.features import FeatureNetwork
 from mmdflow.kernels import base_config, base_kernel
-from mmdflow.methods._shared.classes import check_labels, draw_labels
 from mmdflow.methods._shared.folder import CONFIG, load_network, load_tensors
 from mmdflow.methods._shared.pretrained import SavedPipeline
 from mmdflow.methods._shared.sampling import SampleOutput, given_back
-from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_source, with_classes
+from mmdflow.methods.dmmd.conditions import FixedEntries, check_known, check_source, classes_of
 from mmdflow.methods.dmmd.monitor import Recorder
 from mmdflow.methods.dmmd.sampler import sample
 from mmdflow.methods.dmmd.settings import SamplerSettings
@@ -37,7 +35,6 @@ from mmdflow.methods.dmmd.walk import Walk
 from mmdflow.noise import SCHEDULES, NoiseConditionalKernel, Schedule, schedule
 from mmdflow.types import ArrayLike, SamplingMonitor
 
-log = logging.getLogger(__name__)
 #: What a folder may hold of its target.
 TARGETS: tuple[type[Target], ...] = (TargetMeans, TargetSamples, TargetWitness)
 
@@ -163,19 +160,9 @@ class DMMDPipeline(SavedPipeline):
             raise InputError(
                 f"guidance = {sampler.guidance!r} without labels or by_class: must come with the classes that it guides to"
             )
-        classes = None
-        if labels is not None:
-            classes = check_labels(labels, n, with_classes(target, "labels").num_classes, source.device)
-        elif sampler.by_class:
-            shares = with_classes(target, "by_class = True").class_shares
-            classes = draw_labels(n, shares, generator).to(source.device)
         inpainting = check_known(known, mask, n, self.event_shape, source)
-        if labels is None and sampler.by_class and (inpainting is not None or noise_source):
-            log.warning(
-                "by_class = True without labels: every particle is of a class drawn by chance, whatever its %s; labels say "
-                "which, and by_class = False takes the flow of all classes",
-                "source shows" if inpainting is None else "known entries show",
-            )
+        shown = "known entries show" if inpainting is not None else "source shows" if noise_source else None
+        classes = classes_of(labels, source, target, sampler.by_class, generator, shown=shown)
         fixed = None
         if inpainting is not None:
             values, where = inpainting
