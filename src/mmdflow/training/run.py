@@ -101,8 +101,9 @@ def fit(
         if start >= loop.max_steps or out_of_time:
             module.on_load_checkpoint(checkpoint)
             return module
-    rows: dict[str, Any] = {"labels": labels, "same_class": same_class, "label_dropout": label_dropout}
-    batches = StepBatches(data, batch_size, loop.seed, start, **rows)
+    batches = StepBatches(
+        data, batch_size, loop.seed, start, labels=labels, same_class=same_class, label_dropout=label_dropout
+    )
     _quiet()
     checkpoints = Checkpoints(checkpoint_path(folder), loop.checkpoint_every)
     trainer = L.Trainer(
